@@ -1,0 +1,305 @@
+"""Paths, whole-or-nothing writes, and the errors that end a script with one line.
+
+Every script runs as `files.run_script(main)`: exit code 0 when done, 2 when the
+input, the arguments or a path are at fault, 130 when interrupted, 1 for anything else.
+"""
+
+import argparse
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, NoReturn
+
+ROOT = Path(__file__).resolve().parent
+EMBEDDINGS = ROOT / "data" / "utkface.npz"
+DATA = ROOT / "data"
+TRAIN_RECORDS = DATA / "train.tfrecords"
+TEST_RECORDS = DATA / "test.tfrecords"
+MODELS = ROOT / "models"
+PRETRAINED = MODELS / "pretrained"
+LOGS = ROOT / "logs"
+
+KERAS_MODEL = "age_gender.keras"
+LITERT_MODEL = "age_gender.tflite"
+MODEL_CARD = "age_gender.json"
+MODEL_FORMAT = 1  # raised when the outputs of the exported model change
+
+
+class InputError(Exception):
+    """The input, the arguments or a path are at fault: one line for the user, exit code 2."""
+
+
+# ---------------------------------------------------------------------------- scripts
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse with the script's docstring as its text, defaults shown, errors of one line."""
+
+    def __init__(self, docstring: str) -> None:
+        description, _, example = docstring.partition("\n\n")
+        super().__init__(
+            description=description,
+            epilog=example,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False) or action.nargs == 0:
+            return action.help
+        if isinstance(action.default, Path):  # shown as a user would type it
+            return f"{action.help} (default: {display_path(action.default)})"
+        return super()._get_help_string(action)
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return number
+
+
+positive_int.__name__ = "whole number"
+
+
+def run_script(main: Callable[[], None]) -> NoReturn:
+    """Run `main` and leave the process with the project's exit codes; never a traceback.
+
+    AGE_GENDER_TRACEBACK=1 in the environment shows the traceback all the same.
+    """
+    if os.environ.get("AGE_GENDER_TRACEBACK"):
+        main()
+        sys.exit(0)
+    script = Path(sys.argv[0]).name
+    try:
+        main()
+        sys.stdout.flush()
+        code = 0
+    except BrokenPipeError:  # the reader of standard output went away: nobody is left to tell
+        code = 0
+    except KeyboardInterrupt:
+        print(f"{script}: interrupted", file=sys.stderr)
+        code = 130
+    except (InputError, OSError) as error:
+        print(f"{script}: error: {error_line(error)}", file=sys.stderr)
+        code = 2 if _is_users(error) else 1
+    except Exception as error:
+        print(
+            f"{script}: error: unexpected {type(error).__name__}: {error_line(error)} "
+            "(AGE_GENDER_TRACEBACK=1 shows where)",
+            file=sys.stderr,
+        )
+        code = 1
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    if code == 0:
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+    # TensorFlow's and LiteRT's threads take up to a second to wind down; nothing is left to do.
+    os._exit(code)
+
+
+def error_line(error: BaseException) -> str:
+    """What happened, in one line of at most 500 characters."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = {
+            errno.ENOSPC: "; free some space or choose another disk",
+            errno.EFBIG: "; raise the file-size limit or choose another place",
+            errno.EACCES: "; check the permissions",
+            errno.EROFS: "; choose another folder",
+            errno.ENOENT: "; check the path",
+        }.get(error.errno or 0, "")
+        return f"{where}{error.strerror.lower()}{remedy}"
+    line = " ".join(str(error).split())
+    return line if len(line) <= 500 else line[:497] + "..."
+
+
+def _is_users(error: BaseException) -> bool:
+    users = (
+        InputError,
+        FileNotFoundError,
+        PermissionError,
+        IsADirectoryError,
+        NotADirectoryError,
+        FileExistsError,
+    )
+    return isinstance(error, users) or getattr(error, "errno", None) in (
+        errno.EROFS,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+    )
+
+
+def say(message: str) -> None:
+    """A message for a person: standard error, so that standard output stays data."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def display_path(path: Path) -> str:
+    """`path` relative to the scripts where it lies below them, else as it is."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keep what C++ libraries write straight to file descriptor 2 from the user.
+
+    TensorFlow's first lines (absl, oneDNN) and LiteRT's XNNPACK line heed no setting. If the
+    block fails, what was kept back is shown: it may say why.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as silence:
+        os.dup2(silence.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            silence.seek(0)
+            os.write(2, silence.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow, with its first operation, without its start-up chatter."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with quiet_stderr():
+        import tensorflow as tf
+
+        tf.constant(0.0)
+
+
+# ---------------------------------------------------------------------------- writing
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Iterator[IO]:
+    """Open a new file beside `path` that takes its name when the block ends well.
+
+    Whatever happens in between (an error, a kill, a full disk), `path` holds what it held
+    before. A device or a pipe is written to directly. Raises InputError where the folder is
+    missing or can't be written.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with open(path, mode, **options) as stream:
+            yield stream
+        return
+    with whole_path(path) as temporary:
+        with open(temporary, mode, **options) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Like `whole_file`, for libraries that want a name: yields the temporary path."""
+    path = Path(os.path.realpath(path))  # a symbolic link stays one; its target is replaced
+    check_writable(path)
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part{path.suffix}")
+    try:
+        yield temporary
+        if path.exists():
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise InputError unless a file can be made at `path`: before the work, not after it."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file in it")
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder for {path.name}; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: this folder cannot be written to; choose another")
+
+
+def make_folder(folder: str | os.PathLike[str]) -> Path:
+    """Make an output folder with its parents, or raise InputError with the reason."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if not _is_users(error):
+            raise
+        raise InputError(f"{folder}: cannot make this folder: {error.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: this folder cannot be written to; choose another")
+    return folder
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# ------------------------------------------------------------------------------ model
+
+
+def find_model(model: str | os.PathLike[str] | None, wanted: str) -> Path:
+    """The path of the `wanted` file (KERAS_MODEL or LITERT_MODEL) of a trained model.
+
+    `model` is a folder, one of the three files, or None for what train.py wrote in models/
+    and else models/pretrained/. The files are checked against the hashes that
+    age_gender.json holds, where it lies beside them. Raises InputError.
+    """
+    if model is None:
+        trained = (MODELS / MODEL_CARD).exists()
+        folder, chosen = (MODELS if trained else PRETRAINED), None
+    else:
+        chosen = Path(model)
+        if not chosen.exists():
+            raise InputError(f"{chosen}: no such model; give a folder that train.py wrote")
+        folder = chosen if chosen.is_dir() else chosen.parent
+        if chosen.is_dir() or chosen.name == MODEL_CARD or chosen.suffix != Path(wanted).suffix:
+            chosen = None
+    path = chosen or folder / wanted
+    if not path.exists():
+        raise InputError(f"{path}: no such model file; train.py writes it (python train.py)")
+    card_path = folder / MODEL_CARD
+    if card_path.exists():
+        _check_card(card_path, path)
+    return path
+
+
+def _check_card(card_path: Path, path: Path) -> None:
+    try:
+        card = json.loads(card_path.read_text(encoding="utf-8"))
+        version, hashes = card["format"], card["files"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{card_path}: not a model description; run train.py again") from None
+    if version != MODEL_FORMAT:
+        raise InputError(
+            f"{card_path}: model of format {version}, these scripts read format {MODEL_FORMAT}; "
+            "run train.py again"
+        )
+    for name in (KERAS_MODEL, LITERT_MODEL):
+        file = card_path.with_name(name)
+        if file.exists() and hashes.get(name) != sha256(file):
+            raise InputError(f"{file}: not the file that {card_path.name} describes; train again")
+    if path.name not in hashes and sha256(path) not in hashes.values():
+        raise InputError(f"{path}: not a file that {card_path.name} describes; train again")
