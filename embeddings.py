@@ -7,6 +7,7 @@ features. `Numbering` puts blocks, in order, back into their places in the input
 
 import csv
 import glob
+import importlib.util
 import io
 import re
 import sys
@@ -591,12 +592,19 @@ def write(path: str | Path, names: Sequence[str], blocks: Iterable[np.ndarray]) 
     `blocks` are arrays (n, 512) that hold len(names) rows together. CSV carries 9
     significant digits, which is all that float32 has.
     """
-    suffix = Path(path).suffix.lower()
+    check_output(path)
     writers = {".npz": _write_npz, ".csv": _write_csv, ".parquet": _write_parquet}
-    if suffix not in writers:
-        raise InputError(f"{path}: give an output that ends in .npz, .csv or .parquet")
     with files.whole_file(path) as stream:
-        writers[suffix](stream, names, blocks)
+        writers[Path(path).suffix.lower()](stream, names, blocks)
+
+
+def check_output(path: str | Path) -> None:
+    """Raise InputError unless a table can be written at `path`: before the work, not after it."""
+    if Path(path).suffix.lower() not in (".npz", ".csv", ".parquet"):
+        raise InputError(f"{path}: give an output that ends in .npz, .csv or .parquet")
+    if Path(path).suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise InputError("Parquet needs pyarrow: pip install -r requirements-extra.txt")
+    files.check_writable(path)
 
 
 def _write_npz(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
@@ -622,11 +630,9 @@ def _write_csv(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarr
 
 
 def _write_parquet(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet
-    except ImportError:
-        raise InputError("Parquet needs pyarrow: pip install -r requirements-extra.txt") from None
+    import pyarrow as pa
+    import pyarrow.parquet
+
     vector = pa.list_(pa.float32(), DIMENSIONS)
     schema = pa.schema([("filename", pa.string()), ("embedding", vector)])
     start = 0

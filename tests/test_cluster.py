@@ -1,0 +1,188 @@
+"""cluster.py: order, bounds, and Dask workers that come and go, over loopback."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cluster
+import embeddings
+from files import InputError
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """A real scheduler and two worker processes, in a folder from which no project is seen."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    address = f"tcp://127.0.0.1:{free_port()}"
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: str) -> None:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *arguments],
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+
+        start("scheduler", "--host", address, "--no-dashboard")
+        for _ in range(2):
+            start("worker", address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "30")
+        yield address
+
+
+def test_threads_keep_the_order_whatever_each_item_takes():
+    def slow_first(item: int) -> int:
+        time.sleep(0.02 if item % 4 == 0 else 0)
+        return item * item
+
+    results = list(cluster.map_in_order(slow_first, range(40), threads=4))
+
+    assert results == [i * i for i in range(40)]
+
+
+def test_threads_work_at_the_same_time():
+    together = threading.Barrier(3, timeout=10)  # breaks unless three arrive
+
+    list(cluster.map_in_order(lambda _: together.wait(), range(6), threads=3))
+
+
+def test_input_is_not_read_far_ahead_of_the_results():
+    read = []
+
+    def items():
+        for i in range(100):
+            read.append(i)
+            yield i
+
+    ahead = [len(read) - result for result in cluster.map_in_order(int, items(), threads=2)]
+
+    assert max(ahead) <= 2 * 2 + 2
+
+
+def test_an_error_in_the_function_is_raised_here():
+    def fail(item: int) -> int:
+        if item == 3:
+            raise InputError("item 3 is bad; leave it out")
+        return item
+
+    results = cluster.map_in_order(fail, range(10), threads=2)
+
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(InputError, match="item 3 is bad"):
+        list(results)
+
+
+def test_workers_without_the_project_parse_embeddings(scheduler, tmp_path):
+    features = np.random.default_rng(0).normal(size=(3000, 512)).astype(np.float32)
+    path = tmp_path / "features.npz"
+    embeddings.write(path, [f"face {i}" for i in range(3000)], [features])
+
+    def parse(piece: embeddings.Piece) -> embeddings.Block:
+        import importlib.util
+
+        assert importlib.util.find_spec("embeddings") is None, "the worker has the project"
+        return embeddings.parse(piece)
+
+    blocks = list(cluster.map_in_order(parse, embeddings.pieces([str(path)]), dask=scheduler))
+
+    assert [type(block) for block in blocks] == [embeddings.Block] * 3
+    np.testing.assert_array_equal(np.concatenate([block.features for block in blocks]), features)
+
+
+def test_an_error_on_a_worker_is_the_same_error_here(scheduler):
+    def fail(item: int) -> int:
+        raise InputError("photos: this folder is not seen here")
+
+    with pytest.raises(InputError, match="not seen here"):
+        list(cluster.map_in_order(fail, range(3), dask=scheduler))
+
+
+def test_the_function_travels_once_to_each_worker_and_is_loaded_once(scheduler):
+    weights = bytes(30_000_000)  # Dask warns from 10 MB when such a load goes with each task
+
+    class Counting:
+        def __init__(self) -> None:
+            self.weights, self.calls = weights, 0
+
+        def __call__(self, item: int) -> tuple[int, int, int]:
+            self.calls += 1
+            return os.getpid(), self.calls, len(self.weights)
+
+    results = list(cluster.map_in_order(Counting(), range(20), dask=scheduler))
+
+    calls = {}
+    for process, count, size in results:
+        assert size == len(weights)
+        calls[process] = max(calls.get(process, 0), count)
+    assert sum(calls.values()) == 20
+
+
+def test_a_killed_worker_costs_its_block_only(scheduler, tmp_path):
+    log = tmp_path / "calls"
+
+    def work(item: int) -> int:
+        with open(log, "a") as stream:
+            stream.write(f"{item}\n")
+        time.sleep(0.05)
+        if item == 7 and log.read_text().split().count("7") == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item
+
+    results = list(cluster.map_in_order(work, range(30), dask=scheduler))
+
+    assert results == list(range(30))
+    assert len(log.read_text().split()) <= 30 + 4, "much more was done again than was lost"
+
+
+def test_local_starts_a_cluster_and_leaves_nothing_behind():
+    processes = set(cluster.map_in_order(lambda _: os.getpid(), range(8), dask="local"))
+
+    assert os.getpid() not in processes
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{process}/cmdline").exists() for process in processes):
+        assert time.monotonic() < deadline, "a worker outlived the run"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "ftp://127.0.0.1:1"])
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(InputError, match=r"no Dask scheduler answers.*give its address"):
+        next(cluster.map_in_order(int, range(3), dask=address))
+
+
+def test_a_scheduler_that_does_not_answer_is_refused_soon(monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    start = time.monotonic()
+
+    with pytest.raises(InputError, match=r"no Dask scheduler answers.*give its address"):
+        next(cluster.map_in_order(int, range(3), dask=f"tcp://127.0.0.1:{free_port()}"))
+
+    assert time.monotonic() - start < 10
+
+
+def test_no_progress_bar_where_nobody_watches(capsys):
+    with cluster.Progress(10, "images") as progress:
+        progress.update(5)
+        progress.say("a.jpg: no face")
+
+    assert capsys.readouterr().err == "a.jpg: no face\n"
