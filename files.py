@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import stat
@@ -29,7 +30,7 @@ LOGS = ROOT / "logs"
 
 KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
-MODEL_CARD = "age_gender.json"
+DESCRIPTION = "age_gender.json"
 MODEL_FORMAT = 1  # raised when the outputs of the exported model change
 
 
@@ -44,10 +45,10 @@ class ArgumentParser(argparse.ArgumentParser):
     """argparse with the script's docstring as its text, defaults shown, errors of one line."""
 
     def __init__(self, docstring: str) -> None:
-        description, _, example = docstring.partition("\n\n")
+        description, _, examples = docstring.partition("\nexamples:")
         super().__init__(
             description=description,
-            epilog=example,
+            epilog="examples:" + examples,
             formatter_class=_HelpFormatter,
             allow_abbrev=False,
         )
@@ -56,23 +57,35 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False) or action.nargs == 0:
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:  # argparse's own hook
+        if action.default is None or action.nargs == 0:
             return action.help
-        if isinstance(action.default, Path):  # shown as a user would type it
-            return f"{action.help} (default: {display_path(action.default)})"
-        return super()._get_help_string(action)
+        values = action.default if isinstance(action.default, list) else [action.default]
+        shown = [display_path(v) if isinstance(v, Path) else str(v) for v in values]
+        return f"{action.help} (default: {' '.join(shown)})"
 
 
-def positive_int(text: str) -> int:
-    """An argparse type: a whole number of at least 1."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+def whole_number(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not text.strip().lstrip("+-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
+        return int(text)
+
+    return parse
+
+
+def positive(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number
-
-
-positive_int.__name__ = "whole number"
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:
@@ -203,11 +216,10 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Ite
         with open(path, mode, **options) as stream:
             yield stream
         return
-    with whole_path(path) as temporary:
-        with open(temporary, mode, **options) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+    with whole_path(path) as temporary, open(temporary, mode, **options) as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager
@@ -268,19 +280,19 @@ def find_model(model: str | os.PathLike[str] | None, wanted: str) -> Path:
     age_gender.json holds, where it lies beside them. Raises InputError.
     """
     if model is None:
-        trained = (MODELS / MODEL_CARD).exists()
+        trained = (MODELS / DESCRIPTION).exists()
         folder, chosen = (MODELS if trained else PRETRAINED), None
     else:
         chosen = Path(model)
         if not chosen.exists():
             raise InputError(f"{chosen}: no such model; give a folder that train.py wrote")
         folder = chosen if chosen.is_dir() else chosen.parent
-        if chosen.is_dir() or chosen.name == MODEL_CARD or chosen.suffix != Path(wanted).suffix:
+        if chosen.is_dir() or chosen.name == DESCRIPTION or chosen.suffix != Path(wanted).suffix:
             chosen = None
     path = chosen or folder / wanted
     if not path.exists():
         raise InputError(f"{path}: no such model file; train.py writes it (python train.py)")
-    card_path = folder / MODEL_CARD
+    card_path = folder / DESCRIPTION
     if card_path.exists():
         _check_card(card_path, path)
     return path

@@ -1,0 +1,33 @@
+# make       set up .venv and run the whole road: prepare, train, test, and a few estimates
+# make test  the same environment with the test tools, and the tests
+# Another Python: make PYTHON=python3.13 (the first time; 3.11 to 3.13).
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+road: .venv/road
+	$(BIN)/python prepare.py
+	$(BIN)/python train.py
+	$(BIN)/python test.py
+	$(BIN)/python run.py --features data/utkface.npz | head -n 6
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "$(PYTHON) is not Python 3.11 to 3.13; name one: make PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "no venv in $(PYTHON); install it: apt install python3-venv"; exit 2; }
+
+.venv/road: requirements.txt | .venv/bin/python
+	@echo "Installing requirements.txt into .venv, about two minutes ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/dev: requirements.txt requirements-extra.txt requirements-dev.txt | .venv/bin/python
+	@echo "Installing requirements-dev.txt into .venv, about three minutes ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ .venv/road
+
+.PHONY: road test

@@ -1,0 +1,130 @@
+"""The network: a 512-dimensional face embedding in, two softmaxes out, and its losses.
+
+Nothing here knows about files. `build_network` is what train.py fits; `build_scorer` adds, for
+the export, what turns the softmaxes into an age, its interval and a probability.
+"""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from embeddings import DIMENSIONS
+from subspace import Kind
+
+AGES = 117  # classes: 0-116 years, the range of UTKFace's labels
+GENDERS = 2  # 0 male, 1 female
+
+
+class Calibration(NamedTuple):
+    """What makes the softmaxes mean what they say; fitted by train.py on held-out faces.
+
+    The interval goes from the `tail` to the 1 - `tail` quantile of the age softmax;
+    `gender_temperature` divides the gender's logits (Guo et al., "On Calibration of Modern
+    Neural Networks", 2017).
+    """
+
+    tail: float
+    gender_temperature: float
+
+
+def build_network(kind: Kind, dropout: float = 0.5) -> keras.Model:
+    """Embeddings float32 (n, 512) of any length to {"age": (n, 117), "gender": (n, 2)}.
+
+    Both outputs are softmax probabilities. `kind` fixes the first layer.
+    """
+    embedding = keras.Input((DIMENSIONS,), name="features")
+    # By the largest number first: the squares of a very long or short one would overflow.
+    largest = ops.max(ops.abs(embedding), axis=-1, keepdims=True)
+    unit = layers.UnitNormalization()(embedding / ops.maximum(largest, 1e-37))
+
+    # FaceNet's small principal components tell of age too; whitening them half-way, which
+    # divides by the root of their standard deviation, lets them be heard over the large ones.
+    rotation = layers.Dense(DIMENSIONS, trainable=False, name="principal_axes")
+    hidden = rotation(unit)
+    kernel = kind.axes * half_whitening(kind)
+    rotation.set_weights([kernel, -kind.mean @ kernel])
+
+    hidden = block(layers.Dense(512, kernel_initializer="he_normal")(hidden), dropout)
+
+    # The 512 as a sequence of 32 steps of 16 channels, convolved, and added to themselves.
+    sequence = layers.Reshape((32, 16))(hidden)
+    sequence = layers.Conv1D(16, 3, padding="same", kernel_initializer="zeros")(sequence)
+    hidden = layers.Add()([hidden, layers.Flatten()(sequence)])
+
+    hidden = block(layers.Dense(512, kernel_initializer="he_normal")(hidden), dropout)
+    age = layers.Dense(AGES, activation="softmax", name="age")(hidden)
+    gender = layers.Dense(GENDERS, activation="softmax", name="gender")(hidden)
+    return keras.Model(embedding, {"age": age, "gender": gender}, name="age_gender")
+
+
+def half_whitening(kind: Kind) -> np.ndarray:
+    """What each principal component is multiplied with, (512,); their mean square becomes 1."""
+    deviations = np.maximum(kind.deviations, 1e-4 * kind.deviations[0])
+    return (1 / np.sqrt(deviations * deviations.mean())).astype(np.float32)
+
+
+def block(hidden, dropout: float):
+    """What follows each dense layer."""
+    hidden = layers.LayerNormalization()(hidden)
+    hidden = layers.Activation("relu")(hidden)
+    return layers.Dropout(dropout)(hidden)
+
+
+def build_scorer(network: keras.Model, calibration: Calibration, kind: Kind) -> keras.Model:
+    """The model to export: features (n, 512) to these outputs, each (n,).
+
+    `age` the expected age in years; `age_low` and `age_high` a 90 % interval in whole years;
+    `female_probability`; `distance` from the training embeddings, over 1 for an embedding of
+    another kind (what `Kind.distance` computes).
+    """
+    principal = network.get_layer("principal_axes").output
+    scale = half_whitening(kind)
+    squared = np.where(np.arange(DIMENSIONS) < kind.count, 0, scale**-2.0) / kind.off
+    outside = ops.matmul(ops.square(principal), squared.astype(np.float32))
+    normal = (kind.axes.T @ kind.normal) / scale
+    along = ops.matmul(principal, normal) + float(kind.mean @ kind.normal)
+
+    # Quantiles: how many classes the cumulative probability leaves below them.
+    age = ops.matmul(network.output["age"], np.arange(AGES, dtype=np.float32))
+    cumulative = ops.matmul(network.output["age"], np.triu(np.ones((AGES, AGES), np.float32)))
+    low = ops.sum(ops.cast(cumulative < calibration.tail, "float32"), axis=-1)
+    high = ops.sum(ops.cast(cumulative < 1 - calibration.tail, "float32"), axis=-1)
+
+    logits = ops.log(network.output["gender"] + 1e-9) / calibration.gender_temperature
+    outputs = {
+        "age": age,
+        "age_low": ops.minimum(low, ops.round(age)),
+        "age_high": ops.maximum(ops.minimum(high, AGES - 1.0), ops.round(age)),
+        "female_probability": ops.softmax(logits)[:, 1],
+        "distance": ops.maximum(outside, -along),
+    }
+    return keras.Model(network.input, outputs, name="scorer")
+
+
+def expected_age(probabilities):
+    """The expected age in years, sum of p(a) * a: (n, 117) to (n,)."""
+    return ops.matmul(probabilities, np.arange(AGES, dtype=np.float32))
+
+
+@keras.saving.register_keras_serializable("age_gender")
+def age_loss(age, probabilities, sigma: float = 2.0, weight: float = 0.2):
+    """Cross-entropy with a Gaussian round the label + 0.2 * |expected age - label|, (n,).
+
+    Neighbouring years are nearly right: Gao et al., "Deep Label Distribution Learning with
+    Label Ambiguity", 2017. The second term is the error that is judged, in years: Gao et al.,
+    "Age Estimation Using Expectation of Label Distribution Learning", 2018. `age` is (n,) or
+    (n, 1), in years; `probabilities` (n, 117).
+    """
+    age = ops.reshape(ops.cast(age, "float32"), (-1, 1))
+    years = np.arange(AGES, dtype=np.float32)
+    soft = ops.softmax(-0.5 * ops.square((years - age) / sigma))
+    cross_entropy = keras.losses.categorical_crossentropy(soft, probabilities)
+    return cross_entropy + weight * age_error(age, probabilities)
+
+
+@keras.saving.register_keras_serializable("age_gender")
+def age_error(age, probabilities):
+    """The absolute error of the expected age, in years: (n, 117) to (n,)."""
+    return ops.abs(expected_age(probabilities) - ops.reshape(ops.cast(age, "float32"), (-1,)))

@@ -1,0 +1,103 @@
+"""The TFRecord schema: the one place that writes a record and the one that parses it.
+
+features   float[512]   the embedding, as it was read
+age        int64        years, 0-116
+gender     int64        0 male, 1 female
+file_name  bytes        the face's name, UTF-8
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+import files
+from embeddings import DIMENSIONS
+from files import InputError
+
+SCHEMA = {
+    "features": tf.io.FixedLenFeature([DIMENSIONS], tf.float32),
+    "age": tf.io.FixedLenFeature([], tf.int64),
+    "gender": tf.io.FixedLenFeature([], tf.int64),
+    "file_name": tf.io.FixedLenFeature([], tf.string),
+}
+
+
+class Records(NamedTuple):
+    """Features float32 (n, 512), age and gender int64 (n,), file names (n,), in file order."""
+
+    features: np.ndarray
+    age: np.ndarray
+    gender: np.ndarray
+    file_name: list[str]
+
+
+def write(path: str | Path, faces: Iterable[tuple[np.ndarray, int, int, str]]) -> None:
+    """Write (embedding, age, gender, file name) of each face; whole or not at all."""
+    with files.whole_path(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+        for embedding, age, gender, file_name in faces:
+            feature = {
+                "features": tf.train.Feature(float_list=tf.train.FloatList(value=embedding)),
+                "age": tf.train.Feature(int64_list=tf.train.Int64List(value=[age])),
+                "gender": tf.train.Feature(int64_list=tf.train.Int64List(value=[gender])),
+                "file_name": tf.train.Feature(
+                    bytes_list=tf.train.BytesList(value=[file_name.encode()])
+                ),
+            }
+            example = tf.train.Example(features=tf.train.Features(feature=feature))
+            writer.write(example.SerializeToString(deterministic=True))
+
+
+def read(path: str | Path) -> Records:
+    """Read and check a whole file of records.
+
+    Raises InputError for a missing or empty file, a record whose checksum is wrong, and one
+    of another schema or with labels out of range; it names the file and the record.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of records; make it with: python prepare.py")
+    parts, count = [], 0
+    try:
+        for batch in tf.data.TFRecordDataset(str(path)).batch(1024):
+            try:
+                parts.append(tf.io.parse_example(batch, SCHEMA))
+            except tf.errors.InvalidArgumentError:
+                bad = count + _first_unparsable(batch)
+                raise InputError(
+                    f"{path}: record {bad}: not of this schema (features float[{DIMENSIONS}], "
+                    "age, gender, file_name); make the file again with prepare.py"
+                ) from None
+            count += len(batch)
+    except tf.errors.DataLossError:
+        raise InputError(
+            f"{path}: corrupt after record {count} or less than 1,024 later (its checksum does "
+            "not match, or the file is cut off); make it again with prepare.py"
+        ) from None
+    if not parts:
+        raise InputError(f"{path}: no records in this file; make it again with prepare.py")
+    joined = {key: np.concatenate([part[key].numpy() for part in parts]) for key in SCHEMA}
+    bad = (
+        ~np.isfinite(joined["features"]).all(axis=1)
+        | (joined["age"] < 0)
+        | (joined["age"] > 116)
+        | ~np.isin(joined["gender"], (0, 1))
+    )
+    if bad.any():
+        raise InputError(
+            f"{path}: record {bad.argmax() + 1}: needs finite features, an age of 0-116 and a "
+            "gender of 0 or 1; make the file again with prepare.py"
+        )
+    names = [name.decode("utf-8", "replace") for name in joined["file_name"]]
+    return Records(joined["features"], joined["age"], joined["gender"], names)
+
+
+def _first_unparsable(batch: tf.Tensor) -> int:
+    for number, record in enumerate(batch, 1):
+        try:
+            tf.io.parse_single_example(record, SCHEMA)
+        except tf.errors.InvalidArgumentError:
+            return number
+    return len(batch)

@@ -1,0 +1,135 @@
+"""Which kind of embeddings a table holds: the subspace that one model's embeddings keep to.
+
+FaceNet's embeddings lie in about 100 of their 512 dimensions; those of another model, or with
+their dimensions permuted, lie in others. prepare.py and train.py measure the subspace, and the
+exported model tells from it which rows are strangers.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+ENERGY = 0.999  # of the variance that the kept directions carry, at least
+DIRECTIONS = 110  # kept at least, where there are faces enough (measured on UTKFace)
+SAMPLE = 1000  # faces that the search for a mixture looks at
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tells one kind of embedding from another, all for unit-length embeddings.
+
+    `mean` (512,); `axes` (512, 512) the principal axes as columns, by falling standard
+    deviation, `deviations` (512,); the first `count` axes span the subspace. `off` is the
+    squared distance from it beyond which a row is a stranger; `normal` (512,) a direction
+    outside it on which this kind projects positively (scaled so that -1 is the limit), which
+    tells an embedding from its negative; zeros where the data has no such direction.
+    """
+
+    mean: np.ndarray
+    axes: np.ndarray
+    deviations: np.ndarray
+    count: int
+    off: float
+    normal: np.ndarray
+    effective_rank: float
+
+    def distance(self, features: np.ndarray) -> np.ndarray:
+        """How strange each row of unit-length features (n, 512) is: (n,), over 1 a stranger."""
+        outside = (((features - self.mean) @ self.axes[:, self.count :]) ** 2).sum(axis=1)
+        return np.maximum(outside / self.off, -(features @ self.normal))
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Features scaled to unit length, whatever their length: float32 (n, 512)."""
+    features = features / np.abs(features).max(axis=1, keepdims=True)
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def measure(features: np.ndarray) -> Kind:
+    """The kind of unit-length features (n, 512)."""
+    mean = features.mean(axis=0)
+    variances, axes = np.linalg.eigh(np.cov((features - mean).T, ddof=0))
+    variances, axes = np.maximum(variances[::-1], 0), axes[:, ::-1]
+    share = variances / max(variances.sum(), 1e-12)
+    rank = float(np.exp(-(share * np.log(share + 1e-12)).sum()))  # Roy & Vetterli, 2007
+    enough = int(np.searchsorted(np.cumsum(share), ENERGY)) + 1
+    count = min(max(enough, DIRECTIONS), len(features) // 4 + 1, features.shape[1])
+    axes, deviations = axes.astype(np.float32), np.sqrt(variances).astype(np.float32)
+    kind = Kind(mean, axes, deviations, count, 1.0, np.zeros_like(mean), rank)
+    # Between what these faces have outside the subspace and what a stranger has: the geometric
+    # mean, since the two are orders of magnitude apart. A stranger's directions are as good as
+    # random, so that all but count/512 of its energy lies outside.
+    own = max(np.quantile(kind.distance(features), 0.999), 1e-6)
+    stranger = (1 - count / features.shape[1]) * variances.sum()
+    off = float(np.sqrt(own * stranger)) if own < 0.2 * stranger else np.inf
+    normal = axes[:, count:] @ (axes[:, count:].T @ mean)
+    length = np.linalg.norm(normal)
+    normal = normal / max(length, 1e-12)
+    if length > 4 * (features @ normal).std():
+        normal = normal / (0.25 * length)  # a quarter of the way to the mean's negative
+    else:
+        normal = np.zeros_like(mean)
+    return replace(kind, off=off, normal=normal.astype(np.float32))
+
+
+def describe(features: np.ndarray, kind: Kind) -> str:
+    """One line: dimension, length and effective rank of features (n, 512) as they were read."""
+    lengths = np.linalg.norm(features, axis=1)
+    if np.allclose(lengths, 1, atol=0.01):
+        length = "unit length"
+    else:
+        length = f"lengths {lengths.min():.3g} to {lengths.max():.3g}"
+    return f"{features.shape[1]} dimensions, {length}, effective rank {kind.effective_rank:.0f}"
+
+
+def mixture(features: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
+    """Places of two kinds of unit-length embeddings in one table, larger first, or None.
+
+    They are two kinds where one part of the rows is strange to the subspace of the other, or
+    to its sign: 10 of a sample of SAMPLE rows at least.
+    """
+    random = np.random.default_rng(seed)
+    rows = features[np.sort(random.permutation(len(features))[:SAMPLE])]
+    parts = [(_same_subspace(rows, start), False) for start in random.permutation(len(rows))[:5]]
+    for part, by_sign in [*parts, (_same_sign(rows), True)]:
+        if part.sum() < 100 or (~part).sum() < 10:
+            continue
+        kind = measure(rows[part])
+        kind = replace(kind, **({"off": np.inf} if by_sign else {"normal": 0 * kind.normal}))
+        if np.mean(kind.distance(rows[~part]) > 1) > 0.5:
+            strange = kind.distance(features) > 1
+            found = np.flatnonzero(~strange), np.flatnonzero(strange)
+            return found if len(found[0]) >= len(found[1]) else found[::-1]
+    return None
+
+
+def _same_subspace(rows: np.ndarray, start: int) -> np.ndarray:
+    """Which rows lie in the subspace that grows from one row and its nearest neighbours."""
+    similarity = (rows @ rows[start]) ** 2
+    part = similarity >= np.sort(similarity)[-min(150, len(rows))]
+    for _ in range(4):
+        if part.sum() < 100:
+            break
+        mean = rows[part].mean(axis=0)
+        count = min(DIRECTIONS, part.sum() // 4)
+        directions = np.linalg.svd(rows[part] - mean, full_matrices=False)[2][:count]
+        centred = rows - mean
+        inside = ((centred @ directions.T) ** 2).sum(axis=1)
+        part = inside > 0.5 * (centred**2).sum(axis=1)  # a stranger has count / 512 inside
+    return part
+
+
+def _same_sign(rows: np.ndarray) -> np.ndarray:
+    """Which rows lie on one side of the hyperplane that parts embeddings from their negatives.
+
+    The second moment is the same for both, and its inverse times the mean is the direction in
+    which embeddings of one sign scatter the least; the mean is refined by the sides it gives.
+    """
+    moment = rows.T @ rows / len(rows) + 1e-6 * np.eye(rows.shape[1])
+    for sign in (np.ones(len(rows)), np.sign(rows @ np.linalg.eigh(moment)[1][:, -1])):
+        for _ in range(5):
+            projected = rows @ np.linalg.solve(moment, sign @ rows)
+            sign = np.where(projected > 0, 1.0, -1.0)
+        if np.abs(projected).mean() > 4 * np.abs(projected).std():  # two humps, far apart
+            return sign > 0
+    return np.ones(len(rows), bool)

@@ -1,0 +1,229 @@
+"""Judge a trained model on the test records, or predictions of LFW's genders.
+
+Prints mean absolute error of the age (years), gender accuracy and loss of each batch and of
+all records. With --lfw it scores a CSV of predictions against the LFW gender lists instead,
+as the original experiment did, and then with the lists' faults left out.
+
+examples:
+  python test.py
+  python test.py --report report
+  python test.py --lfw lfw_predictions.csv --lfw-labels lfw_gender
+"""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import files
+from embeddings import base_name
+from files import InputError
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    if args.lfw:
+        judge_lfw(args.lfw, args.lfw_labels)
+    else:
+        judge_records(args)
+
+
+def parse_arguments(argv: list[str] | None):
+    parser = files.ArgumentParser(__doc__)
+    parser.add_argument(
+        "--test", type=Path, default=files.TEST_RECORDS, metavar="FILE",
+        help="records that prepare.py wrote",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model", metavar="PATH",
+        help="a folder that train.py wrote, or its .keras (default: models/ once train.py has "
+        "written there, else models/pretrained/)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch-size", type=files.whole_number(1), default=128, metavar="N",
+        help="faces a line",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lfw", type=Path, metavar="CSV", help="predictions for LFW that run.py wrote"
+    )
+    parser.add_argument(
+        "--lfw-labels", type=Path, metavar="DIR",
+        help="folder with male_names.txt and female_names.txt",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    if bool(args.lfw) != bool(args.lfw_labels):
+        parser.error("--lfw and --lfw-labels go together")
+    return args
+
+
+# ------------------------------------------------------------------------- test records
+
+
+class Judgement(NamedTuple):
+    """Of each face: the error of its age in years, whether its gender is right, its loss."""
+
+    error: np.ndarray
+    right: np.ndarray
+    loss: np.ndarray
+
+    def __str__(self) -> str:
+        mae, accuracy, loss = self.error.mean(), self.right.mean(), self.loss.mean()
+        return f"Age_MAE:{mae:.2f}, Gender_Acc:{accuracy:.2%}, Loss:{loss:.2f}"
+
+    def part(self, places: slice) -> "Judgement":
+        return Judgement(*(values[places] for values in self))
+
+
+def judge_records(args) -> None:
+    """Print a line a batch, and the summary over all samples."""
+    model = files.find_model(args.model, files.KERAS_MODEL)
+    files.import_tensorflow()
+    import records
+
+    files.say(f"model: {files.display_path(model)}")
+    faces = records.read(args.test)
+    softmax = predict(model, faces.features)
+    judged = judge(faces, softmax)
+    for start in range(0, len(judged.error), args.batch_size):
+        print(judged.part(slice(start, start + args.batch_size)))
+    print("Summary:")
+    print(judged)
+
+
+def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
+    """The softmaxes "age" (n, 117) and "gender" (n, 2) of features (n, 512)."""
+    import keras
+
+    try:
+        network = keras.saving.load_model(model, compile=False, safe_mode=True)
+        shapes = {key: output.shape[1:] for key, output in network.output.items()}
+        if shapes != {"age": (117,), "gender": (2,)}:
+            raise ValueError("other outputs")
+    except Exception as error:  # Keras raises many kinds on a broken or foreign file
+        raise InputError(
+            f"{model}: not a model that these scripts can read ({files.error_line(error)[:120]}); "
+            "train again with train.py"
+        ) from None
+    return network.predict(features, batch_size=1024, verbose=0)
+
+
+def judge(faces, softmax: dict[str, np.ndarray]) -> Judgement:
+    """Loss is age cross-entropy + gender cross-entropy, both with the label as it is."""
+    rows = np.arange(len(faces.age))
+    expected = softmax["age"] @ np.arange(softmax["age"].shape[1], dtype=np.float32)
+    age_loss = -np.log(softmax["age"][rows, faces.age] + 1e-7)
+    gender_loss = -np.log(softmax["gender"][rows, faces.gender] + 1e-7)
+    return Judgement(
+        np.abs(expected - faces.age),
+        softmax["gender"].argmax(axis=1) == faces.gender,
+        age_loss + gender_loss,
+    )
+
+
+# --------------------------------------------------------------------------------- LFW
+
+
+def judge_lfw(predictions: Path, labels: Path) -> None:
+    """Print the two published lines, then the label files' faults and the figures without.
+
+    The published convention: of the predictions of a gender, those whose name stands in that
+    gender's list are correct, the others wrong; the recall divides by the list's length.
+    """
+    predicted = read_predictions(predictions)
+    lists = [read_list(labels / f"{gender}_names.txt") for gender in ("male", "female")]
+    for gender, title in ((0, "Male"), (1, "Female")):
+        listed = set(lists[gender].names)
+        found = [name for name, guess in predicted if guess == gender]
+        correct = sum(name in listed for name in found)
+        recall = correct / len(lists[gender].names)
+        print(f"{title} {recall:.4f}, correct {correct}, wrong {len(found) - correct}")
+    print()
+    judge_lfw_clean(predicted, *lists)
+
+
+class LabelFile(NamedTuple):
+    """The names in a label file, one a line, and its faults: blank lines, lines with CR LF."""
+
+    names: list[str]
+    blank: int
+    crlf: int
+
+
+def judge_lfw_clean(predicted: list[tuple[str, int]], male: LabelFile, female: LabelFile) -> None:
+    """Print the faults of the label files, and the figures over images with one label."""
+    bare = [name for name in male.names + female.names if not name.endswith(".jpg")]
+    lists = [{name.removesuffix(".jpg") + ".jpg" for name in part.names} for part in (male, female)]
+    as_written = set(male.names) & set(female.names)
+    both = lists[0] & lists[1]
+    neither = {name for name, _ in predicted} - lists[0] - lists[1]
+    print("Faults of the label files:")
+    print(f"  lines that end in CR LF: {male.crlf + female.crlf}")
+    print(f"  blank lines: {male.blank + female.blank}")
+    print(f"  names without .jpg: {listing(bare)}")
+    print(f"  names in both lists: {listing(as_written)}")
+    if both > as_written:
+        print(f"  names in both lists once .jpg is added: {listing(both - as_written)}")
+    print(f"  predictions in neither list: {listing(neither)}")
+    guesses = {name: guess for name, guess in predicted if name not in both}
+    unseen = (lists[0] ^ lists[1]) - guesses.keys()
+    if unseen:
+        print(f"  names without a prediction: {listing(unseen)}")
+    print("Images with exactly one label:")
+    total = total_right = 0
+    for gender, title in ((0, "Male"), (1, "Female")):
+        labelled = [guess for name, guess in guesses.items() if name in lists[gender]]
+        right = labelled.count(gender)
+        recall = right / len(labelled) if labelled else float("nan")
+        print(f"  {title} {recall:.4f}, correct {right}, wrong {len(labelled) - right}")
+        total, total_right = total + len(labelled), total_right + right
+    accuracy = total_right / total if total else float("nan")
+    print(f"  All {accuracy:.4f}, correct {total_right}, wrong {total - total_right}")
+
+
+def listing(names: Iterable[str]) -> str:
+    """How many, and the first few."""
+    names = sorted(names)
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{len(names)} ({shown})" if names else "0"
+
+
+def read_predictions(path: Path) -> list[tuple[str, int]]:
+    """(file name, gender) of each row of a CSV that run.py wrote, or the original's."""
+    rows = []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            if not {"filename", "gender"} <= set(reader.fieldnames or ()):
+                raise InputError(f"{path}: needs the columns filename and gender, as run.py writes")
+            for number, row in enumerate(reader, 1):
+                if row["gender"] not in ("0", "1"):
+                    raise InputError(
+                        f"{path}: row {number} (line {reader.line_num}): gender is "
+                        f"{row['gender']!r}, not 0 or 1; score the embeddings again with run.py"
+                    )
+                rows.append((base_name(row["filename"]), int(row["gender"])))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV of predictions: {error}; use run.py's") from None
+    if not rows:
+        raise InputError(f"{path}: no predictions in this file; score LFW with run.py first")
+    return rows
+
+
+def read_list(path: Path) -> LabelFile:
+    """Read a label file. Raises InputError where there is none, or no name in it."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such label file; --lfw-labels names the folder of both")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text of names; get the label file again") from None
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise InputError(f"{path}: no names in this file; get the label file again")
+    return LabelFile(names, len(lines) - len(names), path.read_bytes().count(b"\r\n"))
+
+
+if __name__ == "__main__":
+    files.run_script(main)

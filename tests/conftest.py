@@ -1,0 +1,83 @@
+"""Small records cut from data/utkface.npz, and a model trained on them for two epochs."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import embeddings
+import files
+import prepare
+import train
+
+FACES = 900  # every 23rd of UTKFace, so that all ages are there
+
+
+class Run(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def script(name: str, *arguments, stdin: bytes | None = None, cwd: Path | None = None) -> Run:
+    """Run a script as a user does."""
+    done = subprocess.run(
+        [sys.executable, str(files.ROOT / name), *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        cwd=cwd,
+        timeout=200,
+    )
+    return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def refused(run: Run, *words: str) -> None:
+    """Exit code 2 and one line that holds all the words."""
+    assert run.code == 2, run
+    lines = [line for line in run.err.splitlines() if not line.startswith("model: ")]
+    assert len(lines) == 1 and "Traceback" not in run.err, run.err
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@pytest.fixture(scope="session")
+def faces() -> tuple[list[str], np.ndarray]:
+    """Names and features, float32 (900, 512), of UTKFace faces of all ages."""
+    names, features = embeddings.read([files.EMBEDDINGS])
+    step = len(names) // FACES
+    return names[::step][:FACES], features[::step][:FACES]
+
+
+@pytest.fixture(scope="session")
+def table(faces, tmp_path_factory) -> Path:
+    """These faces as an NPZ."""
+    path = tmp_path_factory.mktemp("features") / "faces.npz"
+    embeddings.write(path, faces[0], [faces[1]])
+    return path
+
+
+@pytest.fixture(scope="session")
+def record_folder(table, tmp_path_factory) -> Path:
+    """train.tfrecords and test.tfrecords (150 faces) of these faces."""
+    folder = tmp_path_factory.mktemp("records")
+    prepare.main(["--features", str(table), "--output", str(folder), "--test-size", "150"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(record_folder, tmp_path_factory) -> Path:
+    """What train.py writes after two epochs on these records."""
+    folder = tmp_path_factory.mktemp("models")
+    train.main(training(record_folder, folder))
+    return folder
+
+
+def training(records: Path, models: Path, *more: str) -> list[str]:
+    """train.py's arguments for a quick training."""
+    return [
+        "--train", str(records / "train.tfrecords"), "--models", str(models),
+        "--logs", str(models / "logs"), "--epochs", "2", "--batch-size", "64", *more,
+    ]  # fmt: skip

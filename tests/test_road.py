@@ -1,0 +1,290 @@
+"""prepare.py, train.py, test.py and run.py in sequence, as a user runs them."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import refused, script, training
+
+import embeddings
+import files
+import records
+import train
+
+LINE = re.compile(r"Age_MAE:\d+\.\d\d, Gender_Acc:\d+\.\d\d%, Loss:\d+\.\d\d")
+
+
+# ------------------------------------------------------------------------- prepare.py
+
+
+def write_table(path, names, features):
+    embeddings.write(path, names, [features])
+    return path
+
+
+def test_prepare_counts_what_it_read_dropped_skipped_and_split(tmp_path, faces):
+    names = [
+        "9_0_1_x.jpg", "10_1_2_x.jpg", "39_1_20170116174525125.jpg", "116_0_0_x.jpg",
+        "folder/26_1_3_x.jpg", "117_0_0_x.jpg", "26_2_0_x.jpg", "nobody.jpg",
+    ]  # fmt: skip
+    path = write_table(tmp_path / "t.csv", names, faces[1][: len(names)])
+    done = script("prepare.py", "--features", path, "--output", tmp_path, "--test-size", "1")
+    assert done.code == 0, done.err
+    assert re.search(r"\bread 8\b", done.out)
+    assert re.search(r"under 10: 1\b", done.out)  # exactly 10 stays, exactly 9 goes
+    assert re.search(r"unreadable names: 3\b", done.out)
+    assert "train: 3, test: 1" in done.out
+    for name in ("117_0_0_x.jpg", "26_2_0_x.jpg", "nobody.jpg"):
+        assert name in done.err
+    kept = {}
+    for part in ("train", "test"):
+        read = records.read(tmp_path / f"{part}.tfrecords")
+        kept |= dict(zip(read.file_name, zip(read.age, read.gender, strict=True), strict=True))
+    assert kept == {
+        "10_1_2_x.jpg": (10, 1),
+        "39_1_20170116174525125.jpg": (39, 1),
+        "116_0_0_x.jpg": (116, 0),
+        "folder/26_1_3_x.jpg": (26, 1),
+    }
+
+
+def test_a_record_is_readable_with_the_schema_alone(record_folder, faces):
+    schema = {
+        "features": tf.io.FixedLenFeature([512], tf.float32),
+        "age": tf.io.FixedLenFeature([], tf.int64),
+        "gender": tf.io.FixedLenFeature([], tf.int64),
+        "file_name": tf.io.FixedLenFeature([], tf.string),
+    }
+    raw = next(iter(tf.data.TFRecordDataset(str(record_folder / "test.tfrecords"))))
+    record = tf.io.parse_single_example(raw, schema)
+    name = record["file_name"].numpy().decode()
+    age, gender, _ = name.split("_")[:3]
+    assert (int(record["age"]), int(record["gender"])) == (int(age), int(gender))
+    np.testing.assert_array_equal(record["features"], faces[1][faces[0].index(name)])
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, table):
+    for folder, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        done = script(
+            "prepare.py", "--features", table, "--output", tmp_path / folder,
+            "--test-size", "100", "--seed", seed,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+    a, b, c = [(tmp_path / f / "train.tfrecords").read_bytes() for f in "abc"]
+    assert a == b != c
+
+
+def test_one_csv_a_face_is_the_original_layout(tmp_path, faces):
+    for name, row in zip(faces[0][:30], faces[1][:30], strict=True):
+        (tmp_path / f"{name}.csv").write_text(",".join(map(repr, row.tolist())) + "\n")
+    names, features = embeddings.read([tmp_path])
+    assert sorted(names) == sorted(faces[0][:30])
+    np.testing.assert_array_equal(features, [faces[1][faces[0].index(name)] for name in names])
+
+
+# --------------------------------------------------------------------------- train.py
+
+
+def test_training_writes_three_files_that_belong_together(model_folder, record_folder):
+    described = json.loads((model_folder / "age_gender.json").read_text())
+    for name in ("age_gender.keras", "age_gender.tflite"):
+        assert described["files"][name] == files.sha256(model_folder / name)
+    faces = len(records.read(record_folder / "train.tfrecords").age)
+    assert (described["faces"], described["validation"]["faces"]) == (faces, faces // 5)
+    assert 3 < described["validation"]["age_mae"] < 20
+    assert {p.name for p in model_folder.iterdir()} == {
+        *described["files"],
+        "age_gender.json",
+        "logs",
+    }
+    assert list((model_folder / "logs").rglob("events.out.*"))
+
+
+def test_the_same_seed_trains_the_same_model(model_folder, record_folder, tmp_path):
+    train.main(training(record_folder, tmp_path))
+    first, second = [
+        json.loads((folder / "age_gender.json").read_text()) for folder in (model_folder, tmp_path)
+    ]
+    assert first["validation"] == second["validation"]
+    assert first["files"]["age_gender.tflite"] == second["files"]["age_gender.tflite"]
+
+
+def test_a_resumed_training_ends_as_one_that_was_not_interrupted(
+    model_folder, record_folder, tmp_path, monkeypatch
+):
+    whole_file, saved = files.whole_file, []
+
+    def interrupted(path, *rest, **options):
+        saved.append(path)
+        if len(saved) == interrupt_at:
+            raise KeyboardInterrupt
+        return whole_file(path, *rest, **options)
+
+    arguments = training(record_folder, tmp_path)
+    monkeypatch.setattr(files, "whole_file", interrupted)
+    for interrupt_at in (3, 3):  # while the second and the last epoch's state is written
+        saved.clear()
+        with pytest.raises(KeyboardInterrupt):
+            train.main(arguments)
+        arguments = [*training(record_folder, tmp_path), "--resume"]
+        assert not (tmp_path / "age_gender.json").exists()
+    monkeypatch.undo()
+    train.main(arguments)
+    first, second = [
+        json.loads((folder / "age_gender.json").read_text())["files"]["age_gender.tflite"]
+        for folder in (model_folder, tmp_path)
+    ]
+    assert first == second
+    assert not (tmp_path / ".training").exists()
+
+
+def test_resuming_with_other_settings_is_refused(record_folder, tmp_path):
+    settings = {"train": "x", "epochs": 9, "batch_size": 64, "learning_rate": 2e-3, "seed": 0}
+    (tmp_path / ".training").mkdir()
+    (tmp_path / ".training" / "settings.json").write_text(json.dumps(settings))
+    refused(script("train.py", *training(record_folder, tmp_path, "--resume")), "train", "epochs")
+
+
+# ---------------------------------------------------------------------------- test.py
+
+
+def test_the_report_has_a_line_a_batch_and_a_summary_over_all_samples(record_folder, model_folder):
+    done = script(
+        "test.py", "--test", record_folder / "test.tfrecords", "--model", model_folder
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert len(lines) == 4 and lines[2] == "Summary:"  # 150 faces: 128 and 22
+    assert all(LINE.fullmatch(lines[i]) for i in (0, 1, 3))
+    first, second, summary = [
+        [float(number) for number in re.findall(r"\d+\.\d\d", lines[i])] for i in (0, 1, 3)
+    ]
+    by_samples = (np.array(first) * 128 + np.array(second) * 22) / 150
+    np.testing.assert_allclose(summary, by_samples, atol=0.011)
+    # The same from the records and the model, by hand.
+    faces = records.read(record_folder / "test.tfrecords")
+    network = tf.keras.models.load_model(model_folder / "age_gender.keras", compile=False)
+    softmax = network.predict(faces.features, verbose=0)
+    expected = (softmax["age"] * np.arange(117)).sum(axis=1)
+    assert summary[0] == pytest.approx(np.abs(expected - faces.age).mean(), abs=0.006)
+    right = (softmax["gender"][:, 1] > 0.5) == faces.gender
+    assert summary[1] == pytest.approx(100 * right.mean(), abs=0.006)
+
+
+# ----------------------------------------------------------------------------- run.py
+
+
+def scores(text: str) -> list[dict]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_run_scores_a_csv_as_documented(table, faces, model_folder, tmp_path):
+    path = write_table(tmp_path / "my.csv", faces[0], faces[1])
+    done = script("run.py", "--features", path, "--model", model_folder)
+    assert done.code == 0, done.err
+    assert done.out.startswith("filename,gender,age,age_low,age_high,female_probability\n")
+    rows = scores(done.out)
+    assert [row["filename"] for row in rows] == faces[0]
+    for row in rows:
+        low, age, high = (int(row[key]) for key in ("age_low", "age", "age_high"))
+        assert 0 <= low <= age <= high <= 116
+        assert re.fullmatch(r"[01]\.\d{4}", row["female_probability"])
+        assert int(row["gender"]) == (float(row["female_probability"]) >= 0.5)
+    assert str(model_folder) in done.err
+    assert "TensorFlow" not in done.err and "INFO" not in done.err
+
+
+def test_every_format_gives_the_same_estimates(faces, model_folder, tmp_path):
+    names, features = faces[0][:60], faces[1][:60]
+    expected = None
+    for suffix in ("csv", "npz", "parquet"):
+        path = write_table(tmp_path / f"t.{suffix}", names, features)
+        output = tmp_path / f"{suffix}.out"
+        done = script("run.py", "--features", path, "--model", model_folder, "--output", output)
+        assert done.code == 0, done.err
+        expected = expected or output.read_bytes()
+        assert output.read_bytes() == expected
+    done = script(
+        "run.py", "--features", "-", "--model", model_folder,
+        stdin=(tmp_path / "t.csv").read_bytes(),
+    )  # fmt: skip
+    assert done.out.encode() == expected
+
+
+def test_the_litert_model_agrees_with_the_keras_model(faces, model_folder):
+    from ai_edge_litert.interpreter import Interpreter
+
+    network = tf.keras.models.load_model(model_folder / "age_gender.keras", compile=False)
+    softmax = network.predict(faces[1], verbose=0)
+    interpreter = Interpreter(model_path=str(model_folder / "age_gender.tflite"))
+    found = interpreter.get_signature_runner()(features=faces[1])
+    expected = softmax["age"] @ np.arange(117)
+    np.testing.assert_allclose(found["age"], expected, atol=1e-4 * 117)
+    temperature = json.loads((model_folder / "age_gender.json").read_text())["calibration"][
+        "gender_temperature"
+    ]
+    odds = (softmax["gender"][:, 1] / softmax["gender"][:, 0]) ** (1 / temperature)
+    np.testing.assert_allclose(found["female_probability"], odds / (1 + odds), atol=1e-4)
+    assert found["age"].std() > 3  # weights that were lost would give every face the same age
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 7.0, 1e15])
+def test_embeddings_of_any_length_score_the_same(faces, model_folder, scale):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(model_folder / "age_gender.tflite"))
+    runner = interpreter.get_signature_runner()
+    expected, found = runner(features=faces[1]), runner(features=faces[1] * np.float32(scale))
+    for key in expected:
+        np.testing.assert_allclose(found[key], expected[key], rtol=1e-3, atol=1e-3)
+
+
+def test_run_does_not_import_tensorflow_and_pandas_only_to_parse(faces, model_folder, tmp_path):
+    path = write_table(tmp_path / "t.csv", faces[0][:3], faces[1][:3])
+    code = (
+        "import sys, run; run.main(sys.argv[1:]);"
+        "print(sorted({'tensorflow', 'keras', 'pandas', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--features", path, "--model", model_folder],
+        cwd=files.ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+def test_a_trio_that_does_not_match_is_refused(faces, model_folder, tmp_path):
+    path = write_table(tmp_path / "t.csv", faces[0][:3], faces[1][:3])
+    mixed = tmp_path / "mixed"
+    shutil.copytree(model_folder, mixed)
+    with open(mixed / "age_gender.tflite", "ab") as stream:
+        stream.write(b"x")
+    refused(script("run.py", "--features", path, "--model", mixed), "age_gender.tflite", "train")
+
+
+def test_the_tflite_alone_is_enough(faces, model_folder, tmp_path):
+    path = write_table(tmp_path / "t.csv", faces[0][:3], faces[1][:3])
+    alone = tmp_path / "phone.tflite"
+    shutil.copy(model_folder / "age_gender.tflite", alone)
+    by_file = script("run.py", "--features", path, "--model", alone)
+    by_folder = script("run.py", "--features", path, "--model", model_folder)
+    assert by_file.code == 0 and by_file.out == by_folder.out
+
+
+@pytest.mark.parametrize("name", ["prepare.py", "train.py", "test.py", "run.py"])
+def test_help_shows_every_option_with_an_example(name):
+    done = script(name, "--help")
+    assert done.code == 0 and f"python {name}" in done.out
+    wanted = {
+        "prepare.py": "--features --output --min-age --test-size --seed",
+        "train.py": "--train --models --epochs --batch-size --learning-rate --seed --resume --logs",
+        "test.py": "--test --model --batch-size --lfw --lfw-labels",
+        "run.py": "--features --output --model --skip-bad-rows",
+    }[name]
+    assert all(option in done.out for option in wanted.split())

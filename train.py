@@ -1,0 +1,373 @@
+"""Train the network on records of faces; write the model that test.py and run.py load.
+
+A fifth of the training records is first held out: a network trained on the others gives the
+validation figures, the calibration and the number of epochs. The network that is written is
+then trained on all of them. Writes age_gender.keras, .tflite and .json.
+
+examples:
+  python train.py
+  python train.py --epochs 5 --models /tmp/quick
+  python train.py --resume
+  tensorboard --logdir logs
+"""
+
+import contextlib
+import json
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import files
+import subspace
+from files import InputError
+
+VALIDATION = 0.2  # share of the training records that is held out first
+PATIENCE = 4  # epochs without a better validation loss before that training stops
+INTERVAL = 0.9  # the share of faces whose age the interval shall hold
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    started = time.monotonic()
+    models = files.make_folder(args.models)
+    work = models / ".training"
+    settings = {
+        "train": files.sha256(args.train) if args.train.is_file() else str(args.train),
+        "epochs": args.epochs,
+        "batch_size": args.batch_size,
+        "learning_rate": args.learning_rate,
+        "seed": args.seed,
+    }
+    files.import_tensorflow()
+    import network_conv
+    import records
+
+    faces = records.read(args.train)
+    unit = subspace.unit(faces.features)
+    kind = subspace.measure(unit)
+    files.say(f"{len(unit)} faces; embeddings of {subspace.describe(faces.features, kind)}")
+    refuse_mixture(args.train, unit)
+    open_work(work, settings, args.resume)
+
+    order = np.random.default_rng(args.seed).permutation(len(unit))
+    held = max(1, int(VALIDATION * len(order)))
+    if held == len(order):
+        raise InputError(f"{args.train}: {held} face is too few to train on; prepare more")
+    rest, held_out = np.sort(order[held:]), np.sort(order[:held])
+    network, epochs = fit("validation", kind, faces, rest, held_out, args.epochs, args, work)
+    softmax = network.predict(faces.features[held_out], batch_size=1024, verbose=0)
+    labels = faces.age[held_out], faces.gender[held_out]
+    calibration = calibrate(softmax, *labels)
+    figures = validation_figures(softmax, *labels, calibration)
+    files.say(f"held out: {figures}")
+
+    network, _ = fit("final", kind, faces, np.arange(len(unit)), None, epochs, args, work)
+    scorer = network_conv.build_scorer(network, calibration, kind)
+    write_model(models, network, scorer, {
+        "settings": settings,
+        "faces": len(unit),
+        "epochs": epochs,
+        "embeddings": {
+            "dimensions": unit.shape[1],
+            "effective_rank": round(kind.effective_rank, 1),
+            "subspace": kind.count,
+        },
+        "calibration": calibration._asdict(),
+        "validation": {"faces": held, **figures},
+        "seconds": round(time.monotonic() - started, 1),
+        "versions": versions(),
+    })  # fmt: skip
+    shutil.rmtree(work)
+    files.say(f"model: {files.display_path(models)} ({time.monotonic() - started:.0f} s)")
+
+
+def parse_arguments(argv: list[str] | None):
+    parser = files.ArgumentParser(__doc__)
+    parser.add_argument(
+        "--train", type=Path, default=files.TRAIN_RECORDS, metavar="FILE",
+        help="records that prepare.py wrote",
+    )  # fmt: skip
+    parser.add_argument(
+        "--models", type=Path, default=files.MODELS, metavar="DIR", help="folder for the model"
+    )
+    parser.add_argument(
+        "--epochs", type=files.whole_number(1), default=15, metavar="N",
+        help="passes over the records, at most",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch-size", type=files.whole_number(1), default=256, metavar="N", help="faces a step"
+    )
+    parser.add_argument(
+        "--learning-rate", type=files.positive, default=2e-3, metavar="X",
+        help="AdamW's highest learning rate; it rises to it and falls as a cosine",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=files.whole_number(0), default=0, metavar="N",
+        help="seed of the weights, the shuffles and the folds",
+    )  # fmt: skip
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
+    parser.add_argument(
+        "--logs", type=Path, default=files.LOGS, metavar="DIR", help="folder for TensorBoard"
+    )
+    return parser.parse_args(argv)
+
+
+def refuse_mixture(path: Path, unit: np.ndarray) -> None:
+    """Raise InputError where the records hold embeddings of two kinds."""
+    parts = subspace.mixture(unit)
+    if parts:
+        raise InputError(
+            f"{path}: two kinds of embeddings, {len(parts[0])} and {len(parts[1])} faces (the "
+            f"first of the fewer is record {parts[1][0] + 1}); embed all with one model"
+        )
+
+
+# ---------------------------------------------------------------------------- resuming
+
+
+def open_work(work: Path, settings: dict, resume: bool) -> None:
+    """The folder that keeps what is done, for --resume; emptied without it."""
+    note = work / "settings.json"
+    if resume and note.exists():
+        before = json.loads(note.read_text())
+        changed = [key for key in settings if settings[key] != before.get(key)]
+        if changed:
+            raise InputError(
+                f"{work}: the interrupted training had another {', '.join(changed)}; "
+                "give the same, or train anew without --resume"
+            )
+        return
+    if resume:
+        files.say("nothing to resume: training from the start")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    with files.whole_file(note, "w") as stream:
+        json.dump(settings, stream)
+
+
+def save(path: Path, **arrays) -> None:
+    with files.whole_file(path) as stream:
+        np.savez(stream, **arrays)
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+# ---------------------------------------------------------------------------- training
+
+
+def fit(title: str, kind, faces, places: np.ndarray, validation, epochs: int, args, work: Path):
+    """Train a network on the faces at `places`; returns it and how many epochs it took.
+
+    With `validation` (places) it stops early and keeps the best weights. After every epoch
+    the state lies in `work`; what is random in an epoch follows from the seed and its number.
+    """
+    import keras
+
+    import network_conv
+
+    keras.utils.set_random_seed(args.seed)
+    network = network_conv.build_network(kind)
+    steps = -(-len(places) // args.batch_size)
+    warm_up = max(1, steps * epochs // 20)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        args.learning_rate / 100,
+        max(1, steps * epochs - warm_up),
+        warmup_target=args.learning_rate,
+        warmup_steps=warm_up,
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-4)
+    network.compile(
+        optimizer,
+        loss={"age": network_conv.age_loss, "gender": "sparse_categorical_crossentropy"},
+        metrics={"age": [network_conv.age_error], "gender": ["accuracy"]},
+        jit_compile=False,  # XLA's compilation costs more than it saves here
+    )
+    optimizer.build(network.trainable_variables)
+    stopping = keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True)
+    variables = network.variables + optimizer.variables
+    path = work / f"{title}.npz"
+    first_epoch, finished = 0, False
+
+    if path.exists():
+        state = load(path)
+        for number, variable in enumerate(variables):
+            variable.assign(state[f"variable{number}"])
+        first_epoch, finished = int(state["epoch"]), bool(state["finished"])
+
+    def restore_stopping(_=None) -> None:
+        if first_epoch and validation is not None:
+            stopping.best, stopping.wait = float(state["best"]), int(state["wait"])
+            stopping.best_epoch = int(state["best_epoch"])
+            stopping.best_weights = [state[f"best{i}"] for i in range(len(network.weights))]
+
+    def seed_epoch(epoch: int, _=None) -> None:
+        for number, layer in enumerate(network.layers):
+            if isinstance(layer, keras.layers.Dropout):
+                layer.seed_generator.state.assign([args.seed, epoch * 1000 + number])
+
+    def save_epoch(epoch: int, _=None) -> None:
+        state = {f"variable{i}": variable.numpy() for i, variable in enumerate(variables)}
+        if validation is not None:
+            state |= {f"best{i}": weight for i, weight in enumerate(stopping.best_weights)}
+            state |= {"best": stopping.best, "wait": stopping.wait}
+            state["best_epoch"] = stopping.best_epoch
+        save(path, epoch=epoch + 1, finished=network.stop_training, **state)
+
+    callbacks = [keras.callbacks.LambdaCallback(
+        on_train_begin=restore_stopping, on_epoch_begin=seed_epoch, on_epoch_end=save_epoch
+    ), log_writer(args.logs / title)]  # fmt: skip
+    if validation is not None:
+        callbacks.insert(0, stopping)
+        labels = {"age": faces.age[validation], "gender": faces.gender[validation]}
+        validation = (faces.features[validation], labels)
+    if first_epoch < epochs and not finished:
+        files.say(f"{title}: {len(places)} faces")
+        with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
+            network.fit(
+                batches(faces, places, args.batch_size, args.seed, first_epoch, epochs),
+                epochs=epochs,
+                initial_epoch=first_epoch,
+                steps_per_epoch=steps,
+                validation_data=validation,
+                validation_batch_size=1024,
+                shuffle=False,  # the dataset is
+                callbacks=callbacks,
+                verbose=1 if sys.stderr.isatty() else 2,
+            )
+    elif validation is not None:
+        restore_stopping()
+        network.set_weights(stopping.best_weights)
+    return network, stopping.best_epoch + 1 if validation is not None else epochs
+
+
+def batches(faces, places: np.ndarray, batch_size: int, seed: int, first: int, last: int):
+    """A dataset of (features, labels) of the faces at `places`, shuffled anew every epoch."""
+    import tensorflow as tf
+
+    features = tf.constant(faces.features[places])
+    labels = {"age": tf.constant(faces.age[places]), "gender": tf.constant(faces.gender[places])}
+
+    def epoch(number):
+        number = tf.cast(number, tf.int32)
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(places)), seed=[seed % 2**31, number]
+        )
+        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+
+    def faces_at(order):
+        return tf.gather(features, order), {k: tf.gather(v, order) for k, v in labels.items()}
+
+    return tf.data.Dataset.range(first, last).flat_map(epoch).map(faces_at).prefetch(4)
+
+
+def log_writer(folder: Path):
+    """A callback that logs every epoch's figures for TensorBoard.
+
+    Keras's own needs the tensorboard package, which TensorFlow no longer brings.
+    """
+    import keras
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(folder))
+    plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+    metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
+
+    def log(epoch: int, figures: dict) -> None:
+        with writer.as_default(step=epoch):
+            for name, value in figures.items():
+                tf.summary.write(name, tf.constant(value, tf.float32), metadata=metadata)
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=log, on_train_end=lambda _: writer.close())
+
+
+# ------------------------------------------------------------------------- calibration
+
+
+def calibrate(softmax: dict[str, np.ndarray], age: np.ndarray, gender: np.ndarray):
+    """The Calibration by the softmaxes "age" (n, 117) and "gender" (n, 2) of held-out faces.
+
+    The interval is split conformal: of the levels at which the tails of the age softmax can
+    be cut off, the largest that leaves INTERVAL of the held-out ages inside (Romano et al.,
+    "Conformalized Quantile Regression", 2019, with the softmax's quantiles). The temperature
+    has the least gender loss.
+    """
+    import network_conv
+
+    cumulative = np.cumsum(softmax["age"], axis=1)
+    rows = np.arange(len(age))
+    # The level at which a face's age is just inside: P(age <= label) below, P(age >= label)
+    # above, whichever is smaller.
+    level = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax["age"])[rows, age])
+    outside = int((1 - INTERVAL) * (len(age) + 1))
+    tail = float(np.sort(level)[max(outside - 1, 0)])
+
+    logit = np.diff(np.log(softmax["gender"] + 1e-9), axis=1)[:, 0]
+    right = np.where(gender == 1, logit, -logit)
+    temperatures = np.linspace(0.5, 3, 251)
+    losses = [np.logaddexp(0, -right / temperature).mean() for temperature in temperatures]
+    return network_conv.Calibration(tail, float(temperatures[np.argmin(losses)]))
+
+
+def validation_figures(softmax, age: np.ndarray, gender: np.ndarray, calibration) -> dict:
+    """Figures of the held-out faces, as train.py prints and keeps them."""
+    expected = softmax["age"] @ np.arange(softmax["age"].shape[1])
+    return {
+        "age_mae": round(float(np.abs(expected - age).mean()), 3),
+        "gender_accuracy": round(float((softmax["gender"].argmax(axis=1) == gender).mean()), 4),
+    }
+
+
+# -------------------------------------------------------------------------- the model
+
+
+def write_model(models: Path, network, scorer, description: dict) -> None:
+    """Write the three files, each whole; the description, with the others' hashes, last."""
+    paths = [models / name for name in (files.DESCRIPTION, files.LITERT_MODEL, files.KERAS_MODEL)]
+    with contextlib.ExitStack() as stack:  # ends in the reverse order: .keras, .tflite, .json
+        card, litert, keras_model = [stack.enter_context(files.whole_path(p)) for p in paths]
+        network.save(keras_model)
+        litert.write_bytes(to_litert(scorer))
+        hashes = {paths[1].name: files.sha256(litert), paths[2].name: files.sha256(keras_model)}
+        text = json.dumps({"format": files.MODEL_FORMAT, "files": hashes} | description, indent=2)
+        card.write_text(text + "\n", encoding="utf-8")
+
+
+def to_litert(scorer) -> bytes:
+    """A Keras model as a LiteRT flatbuffer, float32, any batch size, outputs by name."""
+    import keras
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder, files.quiet_stderr():
+        archive = keras.export.ExportArchive()
+        archive.track(scorer)
+        archive.add_endpoint(
+            "serving_default",
+            lambda features: scorer(features, training=False),
+            input_signature=[tf.TensorSpec((None, 512), tf.float32, name="features")],
+        )
+        archive.write_out(folder, verbose=False)
+        return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+
+
+def versions() -> dict[str, str]:
+    import keras
+    import tensorflow as tf
+
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }
+
+
+if __name__ == "__main__":
+    files.run_script(main)
