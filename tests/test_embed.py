@@ -152,12 +152,12 @@ def test_a_glob_names_faces_below_its_folder(tmp_path, monkeypatch):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_bytes(b"")
 
-    assert embed.find_images(["20*/*.png"], None) == (tmp_path, ["2019/a.png", "2020/a.png"])
-    assert embed.find_images(["2020"], None) == (tmp_path / "2020", ["a.png", "b.gif"])
-    assert embed.find_images(["2019", "2020/a.png"], None)[1] == ["2019/a.png", "2020/a.png"]
-    assert embed.find_images(["."], Path("2020"))[1] == ["2019/a.png"]
+    assert faces.find_images(["20*/*.png"], None) == (tmp_path, ["2019/a.png", "2020/a.png"])
+    assert faces.find_images(["2020"], None) == (tmp_path / "2020", ["a.png", "b.gif"])
+    assert faces.find_images(["2019", "2020/a.png"], None)[1] == ["2019/a.png", "2020/a.png"]
+    assert faces.find_images(["."], Path("2020"))[1] == ["2019/a.png"]
     with pytest.raises(files.InputError, match="no image there"):
-        embed.find_images(["*/*.webp"], None)
+        faces.find_images(["*/*.webp"], None)
 
 
 # -------------------------------------------------------------------------------- faces
@@ -190,6 +190,22 @@ def test_a_found_face_is_embedded_much_as_its_aligned_chip_is(tmp_path):
     chip = embedded("--images", tmp_path / "chip", "--aligned", "--output", output)
 
     assert found["a.png"] @ chip["a.png"] > 0.85
+
+
+def test_a_real_photograph_is_the_same_person_turned_mirrored_and_small(tmp_path):
+    """Rear Admiral Grace Hopper (US Navy, public domain), whom matplotlib ships."""
+    matplotlib = pytest.importorskip("matplotlib")
+    photograph = Image.open(Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg"))
+    photograph.save(tmp_path / "0.png")
+    photograph.rotate(20, expand=True).save(tmp_path / "1.png")
+    photograph.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "2.png")
+    photograph.resize((256, 303)).save(tmp_path / "3.png")
+
+    found = embedded("--images", tmp_path, "--output", tmp_path / "o.npz")
+
+    assert list(found) == ["0.png", "1.png", "2.png", "3.png"]
+    for name in ("1.png", "2.png", "3.png"):
+        assert found["0.png"] @ found[name] > 0.9, name
 
 
 def test_a_photograph_without_a_face_is_listed_and_counted(tmp_path, capfd):
