@@ -159,6 +159,16 @@ def pieces(paths: Iterable[str]) -> Iterator[Piece]:
                 yield from _csv_pieces(path, stream)
 
 
+def input_bytes(paths: Iterable[str]) -> int | None:
+    """How many `input_bytes` the pieces of these files have in all; None if unknown."""
+    total = 0
+    for path in paths:
+        if path == "-" or Path(path).suffix.lower() in (".npz", ".parquet"):
+            return None
+        total += Path(path).stat().st_size
+    return total
+
+
 def _csv_pieces(path: str, stream: BinaryIO) -> Iterator[Piece]:
     """Cut CSV at the ends of rows; a name in quotes may hold line breaks."""
     rest = chunk = stream.read(CHUNK_BYTES)
@@ -539,6 +549,7 @@ class Numbering:
 
     def __init__(self) -> None:
         self.total = self.rows = self.lines = 0
+        self.path = ""
 
     def place(self, block: Block) -> tuple[list[str], list[BadRow]]:
         """The names of the block's good rows, and its bad rows' places.
@@ -547,6 +558,7 @@ class Numbering:
         file's only row, by the file's name. Raises InputError for a file without any row.
         """
         piece = block.piece
+        self.path = piece.path
         if piece.first:
             self.rows = self.lines = 0
         names = block.names

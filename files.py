@@ -15,6 +15,7 @@ import secrets
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NoReturn
@@ -31,6 +32,7 @@ LOGS = ROOT / "logs"
 KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
 DESCRIPTION = "age_gender.json"
+_SILENCE = threading.Lock()  # file descriptor 2 is one for all threads
 MODEL_FORMAT = 1  # raised when the outputs of the exported model change
 
 
@@ -174,9 +176,9 @@ def quiet_stderr() -> Iterator[None]:
     TensorFlow's first lines (absl, oneDNN) and LiteRT's XNNPACK line heed no setting. If the
     block fails, what was kept back is shown: it may say why.
     """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as silence:
+    with _SILENCE, tempfile.TemporaryFile() as silence:
+        sys.stderr.flush()
+        kept = os.dup(2)
         os.dup2(silence.fileno(), 2)
         try:
             yield

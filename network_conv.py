@@ -109,8 +109,8 @@ def expected_age(probabilities):
 
 
 @keras.saving.register_keras_serializable("age_gender")
-def age_loss(age, probabilities, sigma: float = 2.0, weight: float = 0.2):
-    """Cross-entropy with a Gaussian round the label + 0.2 * |expected age - label|, (n,).
+def age_loss(age, probabilities, sigma: float = 2.0, weight: float = 0.1):
+    """Cross-entropy with a Gaussian round the label + 0.1 * |expected age - label|, (n,).
 
     Neighbouring years are nearly right: Gao et al., "Deep Label Distribution Learning with
     Label Ambiguity", 2017. The second term is the error that is judged, in years: Gao et al.,

@@ -11,22 +11,28 @@ examples:
 """
 
 import contextlib
-import functools
+import csv
+import io
 import re
 import sys
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+import cluster
 import embeddings
 import files
 from files import InputError
 
 HEADER = "filename,gender,age,age_low,age_high,female_probability"
-OUTPUTS = ("age", "age_low", "age_high", "female_probability")
+OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance")
+WINDOW = 1024  # rows among which more than half must be of the model's kind
+FEW = 8  # rows of a file that are judged by themselves at its end
 _TO_QUOTE = re.compile(r'[,"\r\n]')
 
 
@@ -37,10 +43,14 @@ def main(argv: list[str] | None = None) -> None:
     check_output(args.output, paths)
     files.say(f"model: {files.display_path(model)}")
     score = Scorer(model.read_bytes(), str(model))
-    with output_stream(args.output) as stream:
-        rows, bad = write_predictions(stream, map(score, embeddings.pieces(paths)), args)
-    if args.skip_bad_rows and bad:
-        files.say(f"scored {rows} rows, skipped {bad}")
+    scored = cluster.map_in_order(score, embeddings.pieces(paths), args.dask)
+    with (
+        contextlib.closing(scored),
+        open_output(args.output) as output,
+        open_errors(args) as errors,
+        cluster.Progress(embeddings.input_bytes(paths), "B") as progress,
+    ):
+        Writer(output, errors, progress, args.force).write(scored)
 
 
 def parse_arguments(argv: list[str] | None):
@@ -63,6 +73,14 @@ def parse_arguments(argv: list[str] | None):
         "--skip-bad-rows", action="store_true",
         help="score the other rows; the bad ones are listed in OUTPUT.errors.csv",
     )  # fmt: skip
+    parser.add_argument(
+        "--force", action="store_true",
+        help="score also embeddings that are not of the kind the model was trained on",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dask", metavar="ADDRESS",
+        help="score on a Dask cluster: a scheduler's address, or local to start one here",
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -77,7 +95,7 @@ def check_output(output: str, paths: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def output_stream(output: str) -> Iterator[BinaryIO]:
+def open_output(output: str) -> Iterator[BinaryIO]:
     """Standard output, or a file that appears whole or not at all."""
     if output == "-":
         yield sys.stdout.buffer
@@ -87,59 +105,138 @@ def output_stream(output: str) -> Iterator[BinaryIO]:
             yield stream
 
 
-class Scorer:
-    """Parses a piece of input and scores its rows: (n, 512) to (n, 4), the OUTPUTS.
+@contextlib.contextmanager
+def open_errors(args) -> Iterator[io.TextIOBase | None]:
+    """Where bad rows are listed: None without --skip-bad-rows, where the first one ends all."""
+    if not args.skip_bad_rows:
+        yield None
+    elif args.output == "-":
+        yield sys.stderr
+    else:
+        path = Path(args.output).with_suffix(".errors.csv")
+        with files.whole_file(path, "w", encoding="utf-8", newline="") as stream:
+            yield stream
 
-    Holds the model's bytes, so that it can be sent to another process.
+
+class Scorer:
+    """Parses a piece of input and scores its rows: (n, 512) to (n, 5), the OUTPUTS.
+
+    Any number of threads may call it; each has an interpreter of its own. It holds the model's
+    bytes, so that it can be sent to another machine.
     """
 
     def __init__(self, model: bytes, name: str) -> None:
         self.model, self.name = model, name
+        self.local = threading.local()
+
+    def __getstate__(self) -> dict:
+        return {"model": self.model, "name": self.name}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)
 
     def __call__(self, piece: embeddings.Piece) -> embeddings.Block:
-        """The block of the piece, its features replaced by their scores, float32 (n, 4)."""
+        """The block of the piece, its features replaced by their scores, float32 (n, 5)."""
         block = embeddings.parse(piece)
         if not len(block.features):
             return replace(block, features=np.empty((0, len(OUTPUTS)), np.float32))
-        found = self.runner(features=block.features)
+        if not hasattr(self.local, "runner"):
+            self.local.runner = self.load()
+        found = self.local.runner(features=block.features)
         return replace(block, features=np.stack([found[key] for key in OUTPUTS], axis=1))
 
-    @functools.cached_property
-    def runner(self):
+    def load(self):
         """The model's LiteRT signature. Raises InputError for a file that is not this model."""
         from ai_edge_litert.interpreter import Interpreter
 
         try:
             with files.quiet_stderr():
-                interpreter = Interpreter(model_content=self.model)
-                runner = interpreter.get_signature_runner()
-                runner(features=np.ones((1, embeddings.DIMENSIONS), np.float32))
-            missing = set(OUTPUTS) - set(runner.get_output_details())
-            if list(runner.get_input_details()) != ["features"] or missing:
-                raise ValueError("other inputs or outputs")
+                runner = Interpreter(model_content=self.model).get_signature_runner()
+                found = runner(features=np.ones((1, embeddings.DIMENSIONS), np.float32))
+            if set(found) != set(OUTPUTS):
+                raise ValueError("other outputs")
             return runner
-        except (ValueError, RuntimeError):
+        except (ValueError, RuntimeError, TypeError):
             raise InputError(
-                f"{self.name}: not a model that train.py exported for these scripts; train again"
+                f"{self.name}: not a model that train.py of this version exported; train again"
             ) from None
 
 
-def write_predictions(stream: BinaryIO, scored: Iterator[embeddings.Block], args):
-    """Write the rows of all blocks, in order; returns how many rows, and how many were bad."""
-    numbering, rows, all_bad = embeddings.Numbering(), 0, []
-    stream.write(HEADER.encode() + b"\n")
-    for block in scored:
-        names, bad = numbering.place(block)
-        if bad and not args.skip_bad_rows:
+class Writer:
+    """Writes scored blocks in input order, and judges whether the input is of the model's kind.
+
+    Where more than half of WINDOW rows, or of a file, are strangers, the input as a whole is
+    of another kind; what is not yet judged is not yet written. Single strange rows are scored.
+    """
+
+    def __init__(self, output: BinaryIO, errors, progress, force: bool) -> None:
+        self.output, self.progress, self.force = output, progress, force
+        self.errors = errors and csv.writer(errors, lineterminator="\n")
+        self.numbering = embeddings.Numbering()
+        self.strange: deque[bool] = deque(maxlen=WINDOW)
+        self.waiting: list[bytes] = []
+        self.rows = self.bad = self.strangers = 0
+        self.first_stranger = ""
+
+    def write(self, scored: Iterable[embeddings.Block]) -> None:
+        """Write all blocks and say what was skipped or strange. Raises InputError."""
+        self.waiting.append(HEADER.encode() + b"\n")
+        if self.errors:
+            self.errors.writerow(["file", "row", "line", "reason"])
+        for block in scored:
+            self.add(block)
+            self.progress.update(block.piece.input_bytes, f"{self.rows:,} rows")
+        self.judge(self.numbering.path)
+        if self.bad and not self.rows:
+            raise InputError(f"none of {self.bad} rows is good; the list names what is wrong")
+        self.release()
+        if self.bad:
+            self.progress.say(f"skipped {self.bad} bad rows, scored {self.rows}")
+        if self.strangers:
+            self.progress.say(
+                f"warning: {self.strangers} of {self.rows} rows are unlike the embeddings that "
+                f"the model was trained on; the first is {self.first_stranger}"
+            )
+
+    def add(self, block: embeddings.Block) -> None:
+        names, bad = self.numbering.place(block)
+        if bad and not self.errors:
             raise InputError(f"{bad[0]}; correct this row or use --skip-bad-rows")
-        stream.write(as_csv(names, block.features))
-        rows += len(names)
-        all_bad += bad
-    return rows, len(all_bad)
+        for row in bad:
+            self.errors.writerow(row)
+        strange = block.features[:, -1] > 1
+        if strange.any() and not self.strangers:
+            self.first_stranger = f"{block.piece.path}: {names[strange.argmax()]}"
+        self.rows += len(names)
+        self.bad += len(bad)
+        self.strangers += int(strange.sum())
+        self.strange.extend(strange.tolist())
+        self.waiting.append(as_csv(names, block.features))
+        file_ends = block.piece.last and len(self.strange) >= FEW
+        if file_ends or len(self.strange) == WINDOW:
+            self.judge(block.piece.path)
+            self.release()
+        if file_ends:
+            self.strange.clear()
+
+    def judge(self, path: str) -> None:
+        """Raise InputError where the rows last seen are not the model's kind of embedding."""
+        count = sum(self.strange)
+        if count * 2 > len(self.strange) and not self.force:
+            raise InputError(
+                f"{path}: {count} of {len(self.strange)} rows are not the kind of embedding that "
+                "this model was trained on (expected: under 1 in 1,000); embed with that FaceNet, "
+                "or train on your own: python prepare.py --features YOURS && python train.py; "
+                "--force scores all the same"
+            )
+
+    def release(self) -> None:
+        self.output.writelines(self.waiting)
+        self.waiting.clear()
 
 
 def as_csv(names: list[str], scores: np.ndarray) -> bytes:
-    """Rows of the output: names quoted where CSV needs it, scores float32 (n, 4)."""
+    """Rows of the output: names quoted where CSV needs it, scores float32 (n, 5)."""
     if _TO_QUOTE.search("".join(names)):
         names = [
             '"' + name.replace('"', '""') + '"' if _TO_QUOTE.search(name) else name

@@ -43,17 +43,19 @@ def main(argv: list[str] | None = None) -> None:
         "learning_rate": args.learning_rate,
         "seed": args.seed,
     }
+    open_work(work, settings, args.resume)
     files.import_tensorflow()
+    import tensorflow as tf
+
     import network_conv
     import records
 
+    tf.config.experimental.enable_op_determinism()  # the same seed gives the same figures
     faces = records.read(args.train)
     unit = subspace.unit(faces.features)
     kind = subspace.measure(unit)
     files.say(f"{len(unit)} faces; embeddings of {subspace.describe(faces.features, kind)}")
     refuse_mixture(args.train, unit)
-    open_work(work, settings, args.resume)
-
     order = np.random.default_rng(args.seed).permutation(len(unit))
     held = max(1, int(VALIDATION * len(order)))
     if held == len(order):
@@ -96,14 +98,14 @@ def parse_arguments(argv: list[str] | None):
         "--models", type=Path, default=files.MODELS, metavar="DIR", help="folder for the model"
     )
     parser.add_argument(
-        "--epochs", type=files.whole_number(1), default=15, metavar="N",
+        "--epochs", type=files.whole_number(1), default=12, metavar="N",
         help="passes over the records, at most",
     )  # fmt: skip
     parser.add_argument(
         "--batch-size", type=files.whole_number(1), default=256, metavar="N", help="faces a step"
     )
     parser.add_argument(
-        "--learning-rate", type=files.positive, default=2e-3, metavar="X",
+        "--learning-rate", type=files.positive, default=3e-3, metavar="X",
         help="AdamW's highest learning rate; it rises to it and falls as a cosine",
     )  # fmt: skip
     parser.add_argument(
@@ -150,16 +152,6 @@ def open_work(work: Path, settings: dict, resume: bool) -> None:
         json.dump(settings, stream)
 
 
-def save(path: Path, **arrays) -> None:
-    with files.whole_file(path) as stream:
-        np.savez(stream, **arrays)
-
-
-def load(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
 # ---------------------------------------------------------------------------- training
 
 
@@ -173,6 +165,7 @@ def fit(title: str, kind, faces, places: np.ndarray, validation, epochs: int, ar
 
     import network_conv
 
+    keras.utils.clear_session()  # so that layers have the same names in every training
     keras.utils.set_random_seed(args.seed)
     network = network_conv.build_network(kind)
     steps = -(-len(places) // args.batch_size)
@@ -197,7 +190,8 @@ def fit(title: str, kind, faces, places: np.ndarray, validation, epochs: int, ar
     first_epoch, finished = 0, False
 
     if path.exists():
-        state = load(path)
+        with np.load(path, allow_pickle=False) as arrays:
+            state = dict(arrays)
         for number, variable in enumerate(variables):
             variable.assign(state[f"variable{number}"])
         first_epoch, finished = int(state["epoch"]), bool(state["finished"])
@@ -219,7 +213,8 @@ def fit(title: str, kind, faces, places: np.ndarray, validation, epochs: int, ar
             state |= {f"best{i}": weight for i, weight in enumerate(stopping.best_weights)}
             state |= {"best": stopping.best, "wait": stopping.wait}
             state["best_epoch"] = stopping.best_epoch
-        save(path, epoch=epoch + 1, finished=network.stop_training, **state)
+        with files.whole_file(path) as stream:
+            np.savez(stream, epoch=epoch + 1, finished=network.stop_training, **state)
 
     callbacks = [keras.callbacks.LambdaCallback(
         on_train_begin=restore_stopping, on_epoch_begin=seed_epoch, on_epoch_end=save_epoch
