@@ -48,10 +48,11 @@ def build_front(kind: Kind) -> keras.Model:
     return front
 
 
-def build_heads(dropout: float = 0.5) -> keras.Model:
+def build_heads(dropout: float = 0.4, input_dropout: float = 0.1) -> keras.Model:
     """Principal components (n, 512) to the softmaxes {"age": (n, 117), "gender": (n, 2)}."""
     principal = keras.Input((DIMENSIONS,), name="principal")
-    hidden = block(layers.Dense(384, kernel_initializer="he_normal")(principal), dropout)
+    hidden = layers.Dropout(input_dropout)(principal)
+    hidden = block(layers.Dense(384, kernel_initializer="he_normal")(hidden), dropout)
 
     # The 384 as a sequence of 24 steps of 16 channels, convolved, and added to themselves.
     sequence = layers.Reshape((24, 16))(hidden)

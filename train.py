@@ -65,6 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     everything = Faces(front.predict(unit, batch_size=4096, verbose=0), faces.age, faces.gender)
     held_out, rest = everything.at(np.sort(order[:held])), everything.at(np.sort(order[held:]))
 
+    fit_started = time.monotonic()
     heads, epochs = fit("validation", rest, held_out, args.epochs, args, work)
     softmax = heads.predict(held_out.principal, batch_size=1024, verbose=0)
     calibration = calibrate(softmax, held_out.age, held_out.gender)
@@ -75,6 +76,8 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     trained, _ = fit("final", everything, None, epochs, args, work)
+    fit_seconds = time.monotonic() - fit_started
+    steps = sum(int(model.optimizer.iterations.numpy()) for model in (heads, trained))
     front, heads = network_conv.build_front(kind), network_conv.build_heads()
     heads.set_weights(trained.get_weights())  # without the losses, which Keras would want to load
     network = network_conv.build_network(front, heads)
@@ -90,6 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         },
         "calibration": calibration._asdict(),
         "validation": {"faces": held, **figures},
+        "fit": {"seconds": round(fit_seconds, 1), "steps": steps},
         "seconds": round(time.monotonic() - started, 1),
         "versions": versions(),
     })  # fmt: skip

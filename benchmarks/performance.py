@@ -1,0 +1,275 @@
+"""The performance table of the README, each line a ratio measured in one run, side by side.
+
+Start-up, throughput and memory of run.py, training against the original recipe. Embedding has
+a benchmark of its own: python benchmarks/embedding.py. About eight minutes on two cores.
+
+examples:
+  python benchmarks/performance.py
+  python benchmarks/performance.py --only start-up throughput
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+# What one would write instead of run.py.
+NAIVE = """
+import sys, pandas, keras, numpy
+table = pandas.read_csv(sys.argv[1], header=None)
+model = keras.models.load_model(sys.argv[2], compile=False)
+found = model.predict(table.iloc[:, 1:].to_numpy("float32"), batch_size=1024, verbose=0)
+pandas.DataFrame({
+    "filename": table[0],
+    "gender": found["gender"].argmax(axis=1),
+    "age": numpy.rint(found["age"] @ numpy.arange(117)).astype(int),
+}).to_csv(sys.argv[3], index=False)
+"""
+# pandas' C parser alone, in blocks, as float32.
+PARSER = """
+import sys, pandas, numpy
+types = {i: numpy.float32 for i in range(1, 513)} | {0: object}
+for part in pandas.read_csv(sys.argv[1], header=None, dtype=types, chunksize=2000):
+    pass
+"""
+# LiteRT alone, from memory, with as many threads as there are processors.
+LITERT = """
+import sys, time, os, numpy, concurrent.futures
+sys.path.insert(0, sys.argv[1])
+import run, files
+features = numpy.load(sys.argv[2])
+scorer = run.Scorer(files.find_model(None, files.LITERT_MODEL).read_bytes(), "model")
+blocks = [features[i:i + 1024] for i in range(0, len(features), 1024)]
+def score(block, local=run.threading.local()):
+    if not hasattr(local, "runner"):
+        local.runner = scorer.load()
+    local.runner(features=block)
+with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    list(pool.map(score, blocks[:4]))
+    started = time.perf_counter()
+    list(pool.map(score, blocks))
+    print(time.perf_counter() - started)
+"""
+# The original experiment's recipe: its layers, Adam, 10 epochs of batches of 20, plain fit.
+ORIGINAL = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import files; files.import_tensorflow()
+import keras, records
+from keras import layers
+faces = records.read(files.TRAIN_RECORDS)
+inputs = keras.Input((512,))
+hidden = layers.Dense(768, activation="relu")(inputs)
+hidden = layers.Dense(768, activation="relu")(hidden)
+model = keras.Model(inputs, {
+    "age": layers.Dense(117, activation="softmax")(hidden),
+    "gender": layers.Dense(2, activation="softmax")(hidden),
+})
+model.compile("adam", {
+    "age": "sparse_categorical_crossentropy", "gender": "sparse_categorical_crossentropy",
+})
+started = time.perf_counter()
+model.fit(faces.features, {"age": faces.age, "gender": faces.gender},
+          batch_size=20, epochs=10, verbose=0)
+print(time.perf_counter() - started)
+"""
+# The network's own training steps, fed one batch from memory again and again.
+STEPS = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import files; files.import_tensorflow()
+import keras, numpy, tensorflow as tf, network_conv
+heads = network_conv.build_heads()
+heads.compile(keras.optimizers.AdamW(), {
+    "age": network_conv.age_loss, "gender": "sparse_categorical_crossentropy",
+}, jit_compile=False)
+batch = (tf.random.normal((256, 512)), {
+    "age": tf.random.uniform((256,), 10, 90, tf.int64),
+    "gender": tf.random.uniform((256,), 0, 2, tf.int64),
+})
+step = tf.function(lambda: heads.train_step(batch))
+step()
+started = time.perf_counter()
+for _ in range(200):
+    step()
+print((time.perf_counter() - started) / 200)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = {"start-up": start_up, "throughput": throughput, "formats": formats,
+             "output": output_text, "training": training}  # fmt: skip
+    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
+    args = parser.parse_args()
+    processor = next(
+        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line),
+        platform.processor(),
+    )
+    print(f"{processor}, {len(os.sched_getaffinity(0))} processors, Python "
+          f"{platform.python_version()}, {platform.system()}")  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        for part in args.only:
+            parts[part](Path(folder))
+
+
+def row(what: str, value: str) -> None:
+    print(f"| {what} | {value} |", flush=True)
+
+
+def code(text: str, *arguments) -> list[str]:
+    return [sys.executable, "-c", text, *map(str, arguments)]
+
+
+def run_py(*arguments) -> list[str]:
+    return [sys.executable, str(ROOT / "run.py"), *map(str, arguments)]
+
+
+def seconds(command: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def side_by_side(runs: int, *commands: list[str]) -> list[float]:
+    """Median seconds of each command, the commands in turn so that drift hits them alike."""
+    times = [[seconds(command) for command in commands] for _ in range(runs)]
+    return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+def keras_model() -> Path:
+    import files
+
+    return files.find_model(None, files.KERAS_MODEL)
+
+
+def table(path: Path, rows: int) -> Path:
+    """A CSV of UTKFace's faces, over and over, with names."""
+    import embeddings
+    import files
+
+    names, features = embeddings.read([files.EMBEDDINGS])
+    text = [
+        ",".join(map("%.8g".__mod__, row)) + "\n" for row in features[: min(rows, 5000)].tolist()
+    ]
+    with open(path, "w") as stream:
+        for number in range(rows):
+            stream.write(f"{number}_{names[number % len(names)]},{text[number % len(text)]}")
+    return path
+
+
+def start_up(folder: Path) -> None:
+    one, lfw = table(folder / "one.csv", 1), table(folder / "lfw.csv", 13_233)
+    for what, path, runs in (("one row", one, 7), ("13,233 rows", lfw, 5)):
+        ours, naive = side_by_side(
+            runs,
+            run_py("--features", path, "--output", folder / "ours.csv"),
+            code(NAIVE, path, keras_model(), folder / "naive.csv"),
+        )
+        row(f"run.py, {what}, against pandas + Keras",
+            f"{ours:.2f} s against {naive:.2f} s: {naive / ours:.1f} times faster")  # fmt: skip
+
+
+def peak_memory(command: list[str]) -> float:
+    """MB of the largest resident set; run.py is one process."""
+    pid = os.posix_spawn(
+        command[0], command, os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0)],
+    )  # fmt: skip
+    _, status, usage = os.wait4(pid, 0)
+    assert status == 0, command
+    return usage.ru_maxrss / 1024
+
+
+def throughput(folder: Path) -> None:
+    small, large = table(folder / "20k.csv", 20_000), table(folder / "200k.csv", 200_000)
+    ours = [run_py("--features", path, "--output", folder / "o.csv") for path in (small, large)]
+    parser = [code(PARSER, path) for path in (small, large)]
+    a, b, c, d = side_by_side(3, *ours, *parser)
+    row("rows a second, 20,000 to 200,000 rows, run.py", f"{180_000 / (b - a):,.0f}")
+    row("the same, pandas' C parser alone", f"{180_000 / (d - c):,.0f}")
+    row("ratio", f"{(d - c) / (b - a):.2f}")
+    first, second = peak_memory(ours[0]), peak_memory(ours[1])
+    row("peak memory, 20,000 and 200,000 rows",
+        f"{first:.0f} MB, {second:.0f} MB: ratio {second / first:.2f}")  # fmt: skip
+    large.unlink()
+
+
+def formats(folder: Path) -> None:
+    import numpy as np
+
+    import embeddings
+    import files
+
+    names, features = embeddings.read([files.EMBEDDINGS])
+    features = np.tile(features, (5, 1))[:100_000]
+    names = [f"{i}_{names[i % len(names)]}" for i in range(len(features))]
+    np.save(folder / "t.npy", features)
+    embeddings.write(folder / "t.npz", names, [features])
+    embeddings.write(folder / "t.parquet", names, [features])
+    one = table(folder / "one.csv", 1)
+    for suffix in ("npy", "npz", "parquet"):
+        rates = []
+        for _ in range(3):
+            started, total = side_by_side(
+                1,
+                run_py("--features", one, "--output", folder / "o.csv"),
+                run_py("--features", folder / f"t.{suffix}", "--output", folder / "o.csv"),
+            )
+            alone = subprocess.run(
+                code(LITERT, ROOT, folder / "t.npy"), check=True, capture_output=True
+            )
+            rates.append(float(alone.stdout) / (total - started))
+        row(f"{suffix.upper()} through run.py, as a share of LiteRT alone",
+            f"{statistics.median(rates):.2f}")  # fmt: skip
+
+
+def output_text(folder: Path) -> None:
+    import numpy as np
+
+    import run
+
+    scores = np.random.default_rng(0).uniform(10, 90, (1024, 5)).astype(np.float32) / 100
+    names = [f"{i}_0_0_20170112213500903.jpg" for i in range(1024)]
+    started = time.perf_counter()
+    for _ in range(200):
+        run.as_csv(names, scores)
+    row("the output's text alone, rows a second",
+        f"{200 * 1024 / (time.perf_counter() - started):,.0f}")  # fmt: skip
+
+
+def training(folder: Path) -> None:
+    import files
+
+    if not files.TRAIN_RECORDS.exists():
+        subprocess.run([sys.executable, str(ROOT / "prepare.py")], check=True, capture_output=True)
+    command = [sys.executable, str(ROOT / "train.py"), "--models", str(folder / "m"),
+               "--logs", str(folder / "l")]  # fmt: skip
+    total = seconds(command)
+    fitted = json.loads((folder / "m" / files.DESCRIPTION).read_text())["fit"]
+    original = float(
+        subprocess.run(code(ORIGINAL, ROOT), check=True, capture_output=True).stdout
+    )
+    step = float(subprocess.run(code(STEPS, ROOT), check=True, capture_output=True).stdout)
+    row("train.py, the whole command", f"{total:.0f} s")
+    row("its two fits against the original recipe's",
+        f"{fitted['seconds']:.0f} s against {original:.0f} s: "
+        f"{fitted['seconds'] / original:.2f}")  # fmt: skip
+    rate = fitted["steps"] / fitted["seconds"]
+    row("steps a second, with validation and start-up, against the network alone from memory",
+        f"{rate:.0f} against {1 / step:.0f}: {rate * step:.2f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
