@@ -13,7 +13,7 @@ RESAMPLES = 2000
 SEED = 0
 CONFIDENCE = 0.95
 NOMINAL = 0.9  # what age_low to age_high promise to hold; train.py calibrates it
-BANDS = {"under 10": 0, "10–19": 10, "20–29": 20, "30–44": 30, "45–59": 45, "60 and over": 60}
+BANDS = {"under 10": 0, "10–19": 10, "20–29": 20, "30–44": 30, "45–59": 45, "60+": 60}
 GENDERS = ("male", "female")
 RACES = {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "others", -1: "none"}
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -122,7 +122,25 @@ def as_figure(value: float, resampled: np.ndarray) -> dict:
     """A figure and the middle CONFIDENCE of its resamples (RESAMPLES,)."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
-    return {key: round(float(v), 6) for key, v in zip("value low high".split(), (value, low, high))}
+    return {"value": rounded(value), "low": rounded(low), "high": rounded(high)}
+
+
+def rounded(value: float) -> float:
+    return round(float(value), 6)
+
+
+def as_text(figure: dict, form: str) -> str:
+    """A figure as text by a format, its interval in brackets: 5.07 (4.83 to 5.31)."""
+    return f"{in_text(figure['value'], form)} ({interval_as_text(figure, form)})"
+
+
+def interval_as_text(figure: dict, form: str) -> str:
+    return f"{in_text(figure['low'], form)} to {in_text(figure['high'], form)}"
+
+
+def in_text(value: float, form: str) -> str:
+    """A number as text by a format, with a minus sign, and a space before its % sign."""
+    return form.format(value).replace("-", "−").replace("%", " %")
 
 
 # ------------------------------------------------------------------------- calibration
@@ -141,7 +159,7 @@ def softmax_coverage(age: np.ndarray, softmax: np.ndarray) -> list[dict]:
         low = (cumulative < tail).sum(axis=1)
         high = np.minimum((cumulative < 1 - tail).sum(axis=1), softmax.shape[1] - 1)
         mass = cumulative[faces, high] - cumulative[faces, low] + softmax[faces, low]
-        promised.append(round(float(mass.mean()), 6))
+        promised.append(rounded(mass.mean()))
         inside.append((low <= age) & (age <= high))
     return [
         {"level": level, "promised": share, "observed": observed}
@@ -174,7 +192,7 @@ def probability(female: np.ndarray, gender: np.ndarray) -> dict:
             "from": place / BINS,
             "to": (place + 1) / BINS,
             "n": int(part.sum()),
-            "probability": round(float(female[part].mean()), 6),
+            "probability": rounded(female[part].mean()),
             "female": with_interval(gender[part]),
         }
         for place, part in enumerate(one_hot.T)
@@ -182,6 +200,6 @@ def probability(female: np.ndarray, gender: np.ndarray) -> dict:
     ]
     return {
         "calibration_error": error,
-        "expected_if_exact": round(float(np.mean(exact)), 6),
+        "expected_if_exact": rounded(np.mean(exact)),
         "bins": bins,
     }
