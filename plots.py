@@ -129,7 +129,7 @@ def interval_by_level(axes, figures: dict, faces: Faces) -> None:
         ORANGE, "D", "age_low to age_high", scale=100,
     )  # fmt: skip
     axes.set(xlabel="promised, %", ylabel="labels inside, %")
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
 
 
 def probability(axes, figures: dict, faces: Faces) -> None:
@@ -145,7 +145,7 @@ def probability(axes, figures: dict, faces: Faces) -> None:
             ha="center", va="top" if below else "bottom",
         )  # fmt: skip
     axes.set(xlabel="female_probability, %", ylabel="labelled female, %")
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
 
 
 def captions(figures: dict) -> dict[str, tuple[str, str]]:

@@ -123,26 +123,30 @@ def page(figures: dict, images: dict[str, bytes]) -> str:
 <header>
 <h1>Age and gender from face embeddings: how good are the estimates?</h1>
 <p class="lead">A small network turns the 512 numbers with which FaceNet describes a face into an
-age with an interval, a gender and its probability. This page shows how it does on {n} faces it was
-not trained on.</p>
+age with an interval, a gender and its probability. This page shows how it does on the {n} faces of
+{escape(records["file"])}.</p>
 </header>
 <main>
 <section aria-labelledby="glance">
 <h2 id="glance">At a glance</h2>
 <div class="tiles">{tiles(figures)}</div>
-<p>Each figure is over all {n} faces, as are those of the rows “all” below. The range under it is
-its 95 % bootstrap interval: how far it would move if other faces of the same kind had been drawn.
-The original is the experiment whose network this one follows; it published its figures on the
-embeddings of another FaceNet, so they are a mark to compare with, not a measurement of ours.</p>
+<p>Each figure is over all {n} faces, like the rows “all” below. The range under it is its 95 %
+bootstrap interval: how far it would move if other faces of the same kind had been drawn. The
+original is the experiment that these scripts follow; it published its figures on the embeddings of
+another FaceNet, so they are a mark to compare with, not a measurement of ours.</p>
+<p>In the tables, n is the number of faces and MAE the mean absolute error: by how many years the
+age is off. Bias is the mean error with its sign: above zero, estimates are too old. “Gender right”
+and “age in interval” are shares of the faces, and the width of the interval is
+<code>age_high</code> less <code>age_low</code>. Both ends of a band belong to it.</p>
 </section>
 
 <section aria-labelledby="age">
 <h2 id="age">Age</h2>
 <div class="figures">{plotted["age_estimated_against_true"]}{plotted["age_error_by_band"]}</div>
 {tables["by_true_age"]}
-<p>Rows sorted by the <em>label</em> show a pull to the middle: the young come out older, the old
-younger. Some of it is unavoidable where an age cannot be told exactly; in the table of the
-<em>estimated</em> age, which is what you have when you use the model, it should be gone.</p>
+<p>Sorted by the <em>label</em>, estimates are pulled to the middle: the young come out too old, the
+old too young. That is so wherever an age cannot be told exactly. Sorted by the <em>estimate</em>,
+which is what you have when you use the model, the bias should be near zero.</p>
 {tables["by_estimated_age"]}
 </section>
 
@@ -205,26 +209,27 @@ are of the rounded one.</dd>
 </main>
 </body>
 </html>
-"""
+""".replace(" %", "&nbsp;%")  # a number and its % stay on one line
 
 
 def tiles(figures: dict) -> str:
     """The figures over all faces, each with its interval and what to compare it with."""
     whole, probability = figures["all"], figures["probability"]
     shown = (
-        ("Age, mean absolute error", whole["age_mae"], "{:.2f}", " years",
+        ("Age, mean absolute error", whole["age_mae"], "{:.2f}", "years",
          f"the original: {PUBLISHED_MAE}"),
         ("Gender right", whole["gender_accuracy"], "{:.1%}", "",
          f"the original: {in_text(PUBLISHED_ACCURACY, '{:.2%}')}"),
         ("Ages inside their interval", whole["interval_coverage"], "{:.1%}", "",
          f"promised: {in_text(figures['interval']['nominal'], '{:.0%}')}"),
-        ("Width of the interval", whole["interval_width"], "{:.1f}", " years", "on average"),
+        ("Width of the interval", whole["interval_width"], "{:.1f}", "years", "on average"),
         ("Error of the probability", probability["calibration_error"], "{:.3f}", "",
          f"chance alone: about {probability['expected_if_exact']:.3f}"),
     )  # fmt: skip
     return "".join(
-        f'<div class="tile"><h3>{title}</h3><p class="value">{in_text(figure["value"], form)}{unit}'
-        f"</p><p>{interval_as_text(figure, form)}<br>{compare}</p></div>"
+        f'<div class="tile"><h3>{title}</h3><p class="value">{in_text(figure["value"], form)} '
+        f"<small>{unit}</small></p><p>{interval_as_text(figure, form)}<br>n = {whole['n']:,}<br>"
+        f"{compare}</p></div>"
         for title, figure, form, unit, compare in shown
     )
 
@@ -266,23 +271,26 @@ body { margin: 0 auto; padding: 0 1rem 4rem; max-width: 68rem; color: var(--ink)
   background: #fff; font: 1.05rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto,
   "Liberation Sans", Arial, sans-serif; overflow-wrap: break-word; }
 p, ul, dl { max-width: 44rem; }
-h1 { margin: 2.5rem 0 .75rem; max-width: 40rem; font-size: clamp(1.6rem, 1.2rem + 2vw, 2.3rem);
+h1 { margin: 2.5rem 0 .75rem; font-size: clamp(1.6rem, 1.2rem + 2vw, 2.3rem);
   line-height: 1.2; text-wrap: balance; }
 h2 { margin: 0 0 .75rem; font-size: 1.4rem; line-height: 1.3; }
 section { margin-top: 2.5rem; padding-top: 1.5rem; border-top: 1px solid var(--line); }
 .lead { font-size: 1.15rem; color: var(--soft); }
 .tiles { display: grid; gap: .75rem;
-  grid-template-columns: repeat(auto-fit, minmax(11.5rem, 1fr)); }
+  grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); }
 .tile { padding: .9rem 1rem; background: #f3f6f9; border-radius: .5rem; }
 .tile h3 { margin: 0; font-size: .9rem; font-weight: 600; }
 .tile p { margin: 0; font-size: .9rem; color: var(--soft); }
 .tile .value { color: var(--blue); font-size: 1.7rem; font-weight: 650; line-height: 1.5; }
+.value small { font-size: 1rem; font-weight: 400; }
 .figures { display: grid; gap: 1.5rem 2rem; margin: 1.25rem 0;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 figure { margin: 0; }
 img { display: block; width: 100%; height: auto; }
 figcaption { margin-top: .4rem; color: var(--soft); font-size: .92rem; line-height: 1.5; }
-.scroll { margin: 1.5rem 0 1rem; overflow-x: auto; }
+.scroll { margin: 1.5rem 0 1rem; overflow-x: auto;  /* a shadow where there is more to see */
+  background: linear-gradient(90deg, #fff0, #fff 75%) 100% 0 / 3rem 100% no-repeat local,
+    linear-gradient(90deg, #fff0, #1c212733) 100% 0 / 1rem 100% no-repeat scroll; }
 .scroll:focus-visible { outline: 2px solid var(--blue); outline-offset: 2px; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums;
   font-size: .95rem; line-height: 1.35; }
@@ -297,5 +305,6 @@ li { margin-bottom: .5rem; }
 dt { font-weight: 650; }
 dd { margin: 0 0 .75rem; }
 code { font: .9em ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
+@media (max-width: 40rem) { th, td { padding-inline: .4rem; } }
 @media print { section { break-inside: avoid-page; } body { max-width: none; } }
 """
