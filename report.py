@@ -203,7 +203,7 @@ are of the rounded one.</dd>
 {model["largest_difference"]:.4f} years. Loss: {as_text(whole["loss"], "{:.2f}")}, n = {n}.</dd>
 <dt>Bootstrap</dt><dd>{figures["bootstrap"]["resamples"]:,} resamples of each group's faces, seed
 {figures["bootstrap"]["seed"]}; the middle 95 %.</dd>
-<dt>For programs</dt><dd><code>figures.json</code> beside this page holds every number on it.</dd>
+<dt>For programs</dt><dd><code>figures.json</code> beside this page holds the same figures.</dd>
 </dl>
 </section>
 </main>

@@ -1,7 +1,8 @@
 """Judge a trained model on the test records, or predictions of LFW's genders.
 
 Prints mean absolute error of the age (years), gender accuracy and loss of each batch and of
-all records. With --lfw it scores a CSV of predictions against the LFW gender lists instead,
+all records; --report adds a page with plots, by age, gender and race label, each figure with
+its interval. With --lfw it scores a CSV of predictions against the LFW gender lists instead,
 as the original experiment did, and then with the lists' faults left out.
 
 examples:
