@@ -1,5 +1,6 @@
 # make       set up .venv and run the whole road: prepare, train, test, and a few estimates
 # make test  the same environment with the test tools, and the tests
+# make card  the tables in the pretrained model's card, measured anew (needs prepare.py's records)
 # Another Python: make PYTHON=python3.13 (the first time; 3.11 to 3.13).
 
 PYTHON ?= python3
@@ -13,6 +14,10 @@ road: .venv/road
 
 test: .venv/dev
 	$(BIN)/python -m pytest
+
+card: .venv/dev
+	$(BIN)/python test.py --model models/pretrained --report report
+	$(BIN)/python -c 'import report; report.refresh_card("report", "models/pretrained/README.md")'
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -30,4 +35,4 @@ test: .venv/dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ .venv/road
 
-.PHONY: road test
+.PHONY: road test card

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NoReturn
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent
 EMBEDDINGS = ROOT / "data" / "utkface.npz"
 DATA = ROOT / "data"
@@ -33,6 +35,7 @@ LOGS = ROOT / "logs"
 KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
 DESCRIPTION = "age_gender.json"
+OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance")  # of the .tflite
 _SILENCE = threading.Lock()  # file descriptor 2 is one for all threads
 MODEL_FORMAT = 1  # raised when the outputs of the exported model change
 
@@ -330,3 +333,24 @@ def _check_card(card_path: Path, path: Path) -> None:
             raise InputError(f"{file}: not the file that {card_path.name} describes; train again")
     if path.name not in hashes and sha256(path) not in hashes.values():
         raise InputError(f"{path}: not a file that {card_path.name} describes; train again")
+
+
+def load_litert(model: bytes, name: str):
+    """The signature runner of an exported model: features (n, 512) to the OUTPUTS, each (n,).
+
+    Raises InputError, which calls the model `name`, for a file that is not such a model.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        with quiet_stderr():
+            runner = Interpreter(model_content=model).get_signature_runner()
+            row = runner.get_input_details()["features"]["shape"][-1:]
+            found = runner(features=np.ones((1, *row), np.float32))
+        if set(found) != set(OUTPUTS):
+            raise ValueError("other outputs")
+        return runner
+    except (ValueError, RuntimeError, TypeError, KeyError):
+        raise InputError(
+            f"{name}: not a model that train.py of this version exported; train again"
+        ) from None

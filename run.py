@@ -30,7 +30,6 @@ import files
 from files import InputError
 
 HEADER = "filename,gender,age,age_low,age_high,female_probability"
-OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance")
 WINDOW = 1024  # rows among which more than half must be of the model's kind
 FEW = 8  # rows of a file that are judged by themselves at its end
 _TO_QUOTE = re.compile(r'[,"\r\n]')
@@ -128,7 +127,7 @@ def open_errors(args) -> Iterator[io.TextIOBase | None]:
 
 
 class Scorer:
-    """Parses a piece of input and scores its rows: (n, 512) to (n, 5), the OUTPUTS.
+    """Parses a piece of input and scores its rows: (n, 512) to (n, 5), the files.OUTPUTS.
 
     Any number of threads may call it; each has an interpreter of its own. It holds the model's
     bytes, so that it can be sent to another machine.
@@ -148,27 +147,11 @@ class Scorer:
         """The block of the piece, its features replaced by their scores, float32 (n, 5)."""
         block = embeddings.parse(piece)
         if not len(block.features):
-            return replace(block, features=np.empty((0, len(OUTPUTS)), np.float32))
+            return replace(block, features=np.empty((0, len(files.OUTPUTS)), np.float32))
         if not hasattr(self.local, "runner"):
-            self.local.runner = self.load()
+            self.local.runner = files.load_litert(self.model, self.name)
         found = self.local.runner(features=block.features)
-        return replace(block, features=np.stack([found[key] for key in OUTPUTS], axis=1))
-
-    def load(self):
-        """The model's LiteRT signature. Raises InputError for a file that is not this model."""
-        from ai_edge_litert.interpreter import Interpreter
-
-        try:
-            with files.quiet_stderr():
-                runner = Interpreter(model_content=self.model).get_signature_runner()
-                found = runner(features=np.ones((1, embeddings.DIMENSIONS), np.float32))
-            if set(found) != set(OUTPUTS):
-                raise ValueError("other outputs")
-            return runner
-        except (ValueError, RuntimeError, TypeError):
-            raise InputError(
-                f"{self.name}: not a model that train.py of this version exported; train again"
-            ) from None
+        return replace(block, features=np.stack([found[key] for key in files.OUTPUTS], axis=1))
 
 
 class Writer:

@@ -1,7 +1,8 @@
 """Judge a trained model on the test records, or predictions of LFW's genders.
 
 Prints mean absolute error of the age (years), gender accuracy and loss of each batch and of
-all records. With --lfw it scores a CSV of predictions against the LFW gender lists instead,
+all records; --report adds a page with plots, by age, gender and race label, each figure with
+its interval. With --lfw it scores a CSV of predictions against the LFW gender lists instead,
 as the original experiment did, and then with the lists' faults left out.
 
 examples:
@@ -17,8 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+import figures
 import files
-from embeddings import base_name
+import report
+from embeddings import base_name, utkface_labels
 from files import InputError
 
 
@@ -46,6 +49,10 @@ def parse_arguments(argv: list[str] | None):
         help="faces a line",
     )  # fmt: skip
     parser.add_argument(
+        "--report", type=Path, metavar="DIR",
+        help="folder for report.html, its plots and figures.json, which are replaced",
+    )  # fmt: skip
+    parser.add_argument(
         "--lfw", type=Path, metavar="CSV", help="predictions for LFW that run.py wrote"
     )
     parser.add_argument(
@@ -55,6 +62,8 @@ def parse_arguments(argv: list[str] | None):
     args = parser.parse_args(argv)
     if bool(args.lfw) != bool(args.lfw_labels):
         parser.error("--lfw and --lfw-labels go together")
+    if args.lfw and args.report:
+        parser.error("--report is of the test records, not of LFW: give one of the two")
     return args
 
 
@@ -77,8 +86,11 @@ class Judgement(NamedTuple):
 
 
 def judge_records(args) -> None:
-    """Print a line a batch, and the summary over all samples."""
+    """Print a line a batch, and the summary over all samples; then the report, if asked for."""
     model = files.find_model(args.model, files.KERAS_MODEL)
+    if args.report:
+        report.check(args.report)
+        exported = files.find_model(args.model, files.LITERT_MODEL)
     files.import_tensorflow()
     import records
 
@@ -90,6 +102,8 @@ def judge_records(args) -> None:
         print(judged.part(slice(start, start + args.batch_size)))
     print("Summary:")
     print(judged)
+    if args.report:
+        write_report(args, faces, softmax, judged, model, exported)
 
 
 def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
@@ -120,6 +134,47 @@ def judge(faces, softmax: dict[str, np.ndarray]) -> Judgement:
         softmax["gender"].argmax(axis=1) == faces.gender,
         age_loss + gender_loss,
     )
+
+
+def write_report(args, faces, softmax, judged: Judgement, model: Path, exported: Path) -> None:
+    """The report: ages, intervals and probabilities are the exported model's, as run.py's are."""
+    scores = score(exported, faces.features)
+    expected = softmax["age"] @ np.arange(softmax["age"].shape[1], dtype=np.float32)
+    difference = float(np.abs(scores["age"] - expected).max())
+    if difference > 0.01:
+        raise InputError(
+            f"{exported}: its ages differ from {model.name}'s by up to {difference:.2f} years; "
+            "they are not of one training: train again with train.py"
+        )
+    labels = [utkface_labels(name) for name in faces.file_name]
+    race = np.array([-1 if label is None or label[2] is None else label[2] for label in labels])
+    judged_faces = figures.Faces(
+        faces.age, faces.gender, race, scores["age"], np.rint(scores["age_low"]),
+        np.rint(scores["age_high"]), scores["female_probability"],
+    )  # fmt: skip
+    measured = {
+        "model": {
+            "litert": {"file": exported.name, "sha256": files.sha256(exported)},
+            "keras": {"file": model.name, "sha256": files.sha256(model)},
+            "largest_difference": round(difference, 6),
+        },
+        "records": {
+            "file": args.test.name,
+            "sha256": files.sha256(args.test),
+            "faces": len(faces.age),
+            "under_10": int((faces.age < 10).sum()),
+            "strangers": int((scores["distance"] > 1).sum()),
+        },
+    } | figures.measure(judged_faces, softmax["age"], judged.loss)
+    report.write(args.report, measured, judged_faces)
+    files.say(f"report: {files.display_path(args.report / 'report.html')}")
+
+
+def score(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
+    """The exported model's outputs, each (n,), of features (n, 512)."""
+    run = files.load_litert(model.read_bytes(), str(model))
+    parts = [run(features=features[i : i + 1024]) for i in range(0, len(features), 1024)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in files.OUTPUTS}
 
 
 # --------------------------------------------------------------------------------- LFW
