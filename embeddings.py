@@ -13,7 +13,6 @@ import re
 import sys
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,15 +29,17 @@ BLOCK_ROWS = 1024
 _STDIN = "standard input"
 CHUNK_BYTES = 8 << 20  # of CSV: about 1,300 rows; large enough that a call's cost vanishes
 RECORD_BYTES = 1 << 20  # the longest row of a CSV: 512 numbers and a name need far less
+NPY_HEADER_BYTES = 10_000  # NumPy's own bound on what it evaluates
+FORTRAN_BYTES = 64 << 20  # of an array in column order that are held at a time
 PANDAS_BYTES = 4 << 20  # a first piece below this is parsed before pandas would be imported
 SMALL_BYTES = 64 << 10  # a piece below this is parsed before pandas has set up its parser
 
 csv.field_size_limit(RECORD_BYTES)
-_NUMBERS = re.compile(r"[0-9eE+\-. \t,]*")
-_BROKEN_FILE = (
-    ValueError, KeyError, EOFError, OSError, NotImplementedError, RuntimeError, MemoryError,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+_BOM = b"\xef\xbb\xbf"
+_CONTROL = bytes(set(range(32)) - set(b"\t\r\n"))
+_NUMBERS = re.compile(r"[0-9eE+\-. \t]*")
+_BOOLEAN = re.compile(rb"(?im)(?:^|,) *(?:true|false)\b")
+_ZEROS = "a row of zeros is no embedding"
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,15 @@ def expand(features: Sequence[str | Path]) -> list[str]:
     for given in map(str, features):
         path = Path(given)
         if path.is_dir():
-            inside = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in FORMATS)
+            inside = sorted(
+                str(p)
+                for p in path.rglob("*")
+                if p.suffix.lower() in FORMATS and not p.name.startswith(".")  # half-written
+            )
             if not inside:
-                raise InputError(f"{given}: no {', '.join(FORMATS)} file in this folder")
+                raise InputError(
+                    f"{given}: no {', '.join(FORMATS)} file in this folder; name another"
+                )
             found += inside
         elif given == "-" or path.exists():
             found.append(given)
@@ -170,35 +177,68 @@ def input_bytes(paths: Iterable[str]) -> int | None:
 
 
 def _csv_pieces(path: str, stream: BinaryIO) -> Iterator[Piece]:
-    """Cut CSV at the ends of rows; a name in quotes may hold line breaks."""
-    rest = chunk = stream.read(CHUNK_BYTES)
-    _check_is_csv(path, rest)
-    rest = rest.removeprefix(b"\xef\xbb\xbf")
-    piece = Piece(path, "csv", b"", first=True, last=not chunk)
+    """Pieces of whole rows, one part behind, since the last one must say that it is."""
+    waiting = Piece(path, "csv", b"", first=True)
+    for part in _csv_parts(path, stream):
+        if waiting.data or waiting.header_lines:
+            yield waiting
+            waiting = replace(waiting, kind="csv", header_lines=0, first=False)
+        if isinstance(part, _TooLong):
+            reason = f"longer than {RECORD_BYTES:,} bytes: a quote or the line end is missing"
+            waiting = replace(
+                waiting, kind="fault", data=reason, header_lines=part.lines - 1, input_bytes=0
+            )
+            continue
+        header = header_lines = 0
+        if waiting.named is None:
+            header, header_lines, named = _layout(part, may_be_header=waiting.first)
+            waiting = replace(waiting, named=named, header_lines=header_lines)
+        waiting = replace(waiting, data=part[header:], input_bytes=len(part))
+    yield replace(waiting, last=True)
+
+
+class _TooLong(NamedTuple):
+    lines: int
+
+
+def _csv_parts(path: str, stream: BinaryIO) -> Iterator[bytes | _TooLong]:
+    """Cut CSV at the ends of rows; a name in quotes may hold line breaks.
+
+    A row that is too long costs its first line, in case that a quote there was never closed.
+    If that does not help, or there is no line end, it costs what has been read.
+    """
+    rest, chunks = b"", _chunks(path, stream)
+    for chunk in chunks:
+        rest += chunk
+        for attempt in range(2):
+            cut = _last_row_end(rest)
+            if cut:
+                yield rest[:cut]
+                rest = rest[cut:]
+            if len(rest) <= RECORD_BYTES:
+                break
+            end = (rest.rfind if attempt else rest.find)(b"\n") + 1
+            yield _TooLong(rest.count(b"\n", 0, end) or 1)
+            while not end:  # bounded memory whatever the length of a line
+                rest = next(chunks, None)
+                if rest is None:
+                    return
+                end = rest.find(b"\n") + 1
+            rest = rest[end:]
+    if rest:
+        yield rest
+
+
+def _chunks(path: str, stream: BinaryIO) -> Iterator[bytes]:
+    """What the stream holds, in smaller chunks where lines are so short that they cost memory."""
+    chunk = stream.read(CHUNK_BYTES)
+    _check_is_csv(path, chunk)
+    chunk = chunk.removeprefix(_BOM) or stream.read(CHUNK_BYTES)
     while chunk:
-        following = stream.read(CHUNK_BYTES)
-        cut = _last_row_end(rest) if following else len(rest)
-        data, rest = rest[:cut], rest[cut:]
-        piece = replace(piece, input_bytes=len(chunk), last=not following, header_lines=0)
-        if data and piece.named is None:
-            header, named = _layout(data, may_be_header=piece.first)
-            piece = replace(piece, named=named, header_lines=data[:header].count(b"\n"))
-            data = data[header:]
-        if data or piece.last:
-            yield replace(piece, data=data)
-            piece = replace(piece, first=False)
-        if len(rest) > RECORD_BYTES:
-            reason = f"longer than {RECORD_BYTES:,} bytes, or its quotes are not closed"
-            yield replace(piece, kind="fault", data=reason, last=False)
-            piece = replace(piece, first=False)
-            while following and b"\n" not in following:
-                following = stream.read(CHUNK_BYTES)
-            rest, following = b"", following[following.find(b"\n") + 1 :]
-            if not following:
-                following = stream.read(CHUNK_BYTES)
-        rest, chunk = rest + following, following
-    if piece.first or not piece.last:
-        yield replace(piece, data=b"", last=True)
+        dense = chunk.count(b"\n") * DIMENSIONS > len(chunk)
+        size = SMALL_BYTES if dense else len(chunk)
+        yield from (chunk[i : i + size] for i in range(0, len(chunk), size))
+        chunk = stream.read(CHUNK_BYTES)
 
 
 def _check_is_csv(path: str, start: bytes) -> None:
@@ -213,6 +253,9 @@ def _check_is_csv(path: str, start: bytes) -> None:
     for magic, kind in kinds.items():
         if start.startswith(magic):
             raise InputError(f"{path}: not CSV but {kind}")
+    start = start[:4096]
+    if len(start.translate(None, _CONTROL)) < 0.95 * len(start):
+        raise InputError(f"{path}: not CSV but binary data; save the embeddings as UTF-8 CSV")
 
 
 def _last_row_end(data: bytes) -> int:
@@ -232,58 +275,106 @@ def _last_row_end(data: bytes) -> int:
     return max(end, data.rfind(b"\n", position) + 1)
 
 
-def _npz_blocks(path: str) -> Iterator[tuple[list[str] | None, np.ndarray]]:
+def _npz_blocks(path: str) -> Iterator[tuple[list[str], np.ndarray]]:
     with zipfile.ZipFile(path) as archive:
-        members = set(archive.namelist())
-        if not {"filenames.npy", "embeddings.npy"} <= members:
+        members = {info.filename: info.compress_type for info in archive.infolist()}
+        wanted = ("filenames.npy", "embeddings.npy")
+        if not set(wanted) <= members.keys():
             keys = ", ".join(sorted(name.removesuffix(".npy") for name in members)[:5])
-            raise InputError(f"{path}: needs the arrays filenames and embeddings, has {keys}")
-        with archive.open("filenames.npy") as names, archive.open("embeddings.npy") as features:
-            name_blocks = _rows(path, names, 1)
-            for block in _rows(path, features, 2):
-                yield _as_text(path, next(name_blocks, np.array([]))), block
-            if next(name_blocks, None) is not None:
-                raise InputError(f"{path}: more filenames than embeddings; write it again")
+            raise InputError(
+                f"{path}: needs the arrays filenames and embeddings, has {keys or 'none'}; "
+                "save it with numpy.savez(path, filenames=..., embeddings=...)"
+            )
+        if not {members[name] for name in wanted} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            # zipfile unpacks these in pieces of any size
+            raise InputError(f"{path}: not compressed as NPZ is; save it with numpy.savez")
+        with archive.open(wanted[0]) as name_stream, archive.open(wanted[1]) as stream:
+            names = _Array(path, name_stream, columns=None)
+            features = _Array(path, stream, columns=DIMENSIONS)
+            if names.rows != features.rows:
+                raise InputError(
+                    f"{path}: {names.rows} filenames for {features.rows} embeddings; write it again"
+                )
+            size = max(1, min(BLOCK_ROWS, CHUNK_BYTES // names.row_bytes))
+            for name_block, block in zip(names.blocks(size), features.blocks(size), strict=True):
+                yield _as_text(name_block), block
 
 
-def _rows(path: str, stream, dimensions: int) -> Iterator[np.ndarray]:
-    """Blocks of rows of an .npy stream, without ever holding the whole array."""
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise InputError(f"{path}: NPY version {version} is not known")
-    read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-    shape, fortran, dtype = read_header(stream)
-    if dtype.hasobject:
-        raise InputError(f"{path}: holds Python objects, which are never unpickled; save strings")
-    if len(shape) != dimensions or min(shape, default=-1) < 0:
-        raise InputError(f"{path}: an array of shape {shape}; needs (N, {DIMENSIONS}) and (N,)")
-    if fortran and dimensions > 1:  # column after column: there are no rows to stream
-        whole = np.frombuffer(stream.read(), dtype).reshape(shape, order="F")
-        yield from (whole[i : i + BLOCK_ROWS] for i in range(0, len(whole), BLOCK_ROWS))
-        return
-    width = shape[1] if dimensions > 1 else 1
-    if width == 0 or width > 1 << 16 or dtype.itemsize == 0 or dtype.itemsize > RECORD_BYTES:
-        raise InputError(f"{path}: an array of shape {shape} and type {dtype}")
-    for start in range(0, shape[0], BLOCK_ROWS):
-        wanted = min(BLOCK_ROWS, shape[0] - start) * width * dtype.itemsize
-        data = stream.read(wanted)
-        if len(data) != wanted:
-            raise InputError(f"{path}: the file is cut off; copy or write it again")
-        block = np.frombuffer(data, dtype)
-        yield block.reshape(-1, width) if dimensions > 1 else block
-
-
-def _npy_blocks(path: str) -> Iterator[tuple[list[str] | None, np.ndarray]]:
+def _npy_blocks(path: str) -> Iterator[tuple[None, np.ndarray]]:
     with open(path, "rb") as stream:
-        for block in _rows(path, stream, 2):
-            yield None, block
+        yield from ((None, block) for block in _Array(path, stream, DIMENSIONS).blocks(BLOCK_ROWS))
 
 
-def _as_text(path: str, names: np.ndarray) -> list[str]:
+class _Array:
+    """An .npy stream that is read block by block: the file's claims allocate nothing.
+
+    `columns` is None for names (N,), else the number of columns of an array of numbers.
+    """
+
+    def __init__(self, path: str, stream: BinaryIO, columns: int | None) -> None:
+        self.path, self.stream = path, stream
+        version = np.lib.format.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise InputError(f"{path}: NPY version {version} is not known; save it with numpy.save")
+        length = stream.read(2 * version[0])
+        if (size := int.from_bytes(length, "little")) > NPY_HEADER_BYTES:
+            raise InputError(f"{path}: an NPY header of {size:,} bytes; save it with numpy.save")
+        read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about headers of Python 2, which are read
+            shape, self.fortran, self.dtype = read_header(io.BytesIO(length + stream.read(size)))
+        if self.dtype.hasobject:
+            raise InputError(
+                f"{path}: holds Python objects, which are never unpickled; save strings and numbers"
+            )
+        wanted = "(N,)" if columns is None else f"(N, {columns})"
+        if len(shape) != 1 + bool(columns) or shape[0] < 0:
+            raise InputError(f"{path}: an array of shape {shape}, not {wanted}; save it as that")
+        if columns and shape[1] != columns:
+            raise InputError(f"{path}: {_other_dimensions(shape[1])}")
+        kinds = "fiu" if columns else "US"
+        if self.dtype.kind not in kinds and shape[0]:
+            what = "embeddings" if columns else "filenames"
+            needed = "numbers" if columns else "strings"
+            raise InputError(f"{path}: {what} of type {self.dtype}; save them as {needed}")
+        self.rows, self.columns = shape[0], columns or 1
+        self.row_bytes = max(1, self.columns * self.dtype.itemsize)
+        if self.row_bytes > RECORD_BYTES:
+            raise InputError(f"{path}: {self.row_bytes:,} bytes a row; shorten the filenames")
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """(n, columns), or (n,) of names, with n at most `size`."""
+        if self.fortran and self.columns > 1 and self.rows > 1:
+            yield from self._bands(size)
+        else:
+            for start in range(0, self.rows, size):
+                yield self._read(min(size, self.rows - start), self.columns)
+        if self.stream.read(1):  # reading to the end also has the checksum compared
+            raise InputError(f"{self.path}: more data than its header says; write it again")
+
+    def _read(self, rows: int, columns: int) -> np.ndarray:
+        data = self.stream.read(rows * columns * self.dtype.itemsize)
+        if len(data) != rows * columns * self.dtype.itemsize:
+            raise InputError(f"{self.path}: the file is cut off; copy or write it again")
+        values = np.frombuffer(data, self.dtype)
+        return values if self.columns == 1 else values.reshape(rows, columns)
+
+    def _bands(self, size: int) -> Iterator[np.ndarray]:
+        """Of an array that lies column after column: a band of rows at a time."""
+        start, item = self.stream.tell(), self.dtype.itemsize
+        height = max(size, FORTRAN_BYTES // self.row_bytes)
+        for top in range(0, self.rows, height):
+            rows = min(height, self.rows - top)
+            band = np.empty((self.columns, rows), self.dtype)
+            for column in range(self.columns):
+                self.stream.seek(start + (column * self.rows + top) * item)
+                band[column] = self._read(rows, 1)[:, 0]
+            yield from (band[:, i : i + size].T for i in range(0, rows, size))
+
+
+def _as_text(names: np.ndarray) -> list[str]:
     if names.dtype.kind == "S":
-        return [name.decode("utf-8") for name in names.tolist()]
-    if names.dtype.kind != "U" and names.size:
-        raise InputError(f"{path}: filenames are {names.dtype}, not strings")
+        return [name.decode("utf-8", "surrogateescape") for name in names.tolist()]
     return names.tolist()
 
 
@@ -296,28 +387,28 @@ def _parquet_blocks(path: str) -> Iterator[tuple[list[str] | None, np.ndarray]]:
             f"{path}: Parquet needs pyarrow: pip install -r requirements-extra.txt"
         ) from None
     with pa.parquet.ParquetFile(path, memory_map=True) as table:
+        fields = [column for column in table.schema_arrow if column.name != "filename"]
+        named = len(fields) < len(table.schema_arrow)
+        as_list = len(fields) == 1 and pa.types.is_fixed_size_list(fields[0].type)
+        types = [fields[0].type.value_type] if as_list else [column.type for column in fields]
+        for kind in types:
+            if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+                raise InputError(
+                    f"{path}: a column of type {kind}; give it a column filename and either "
+                    f"{DIMENSIONS} columns of numbers or one of fixed-size lists"
+                )
+        width = fields[0].type.list_size if as_list else len(fields)
+        if width != DIMENSIONS:
+            raise InputError(f"{path}: {_other_dimensions(width)}")
         for batch in table.iter_batches(batch_size=BLOCK_ROWS):
-            names = None
-            if "filename" in batch.schema.names:
-                names = [str(name) for name in batch.column("filename").to_pylist()]
-                batch = batch.drop_columns(["filename"])
-            columns = batch.columns
-            if len(columns) == 1 and pa.types.is_fixed_size_list(columns[0].type):
-                width = columns[0].type.list_size
-                values = columns[0].fill_null([None] * width).flatten()
-                yield names, _numeric(path, values).reshape(-1, width)
+            columns = {field.name: batch.column(i) for i, field in enumerate(batch.schema)}
+            names = columns.pop("filename").cast(pa.string()).to_pylist() if named else None
+            if as_list:
+                lists = next(iter(columns.values())).fill_null([None] * width)
+                yield names, lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
             else:
-                yield names, np.stack([_numeric(path, c) for c in columns] or [[]], axis=-1)
-
-
-def _numeric(path: str, column) -> np.ndarray:
-    import pyarrow as pa
-
-    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise InputError(
-            f"{path}: a column of type {column.type}; needs filename and {DIMENSIONS} numbers"
-        )
-    return column.to_numpy(zero_copy_only=False)
+                numbers = [c.to_numpy(zero_copy_only=False) for c in columns.values()]
+                yield names, np.stack(numbers, axis=-1)
 
 
 def _array_pieces(path: str, blocks: Iterable[tuple[list[str] | None, np.ndarray]]):
@@ -325,21 +416,17 @@ def _array_pieces(path: str, blocks: Iterable[tuple[list[str] | None, np.ndarray
     waiting = Piece(path, "array", np.empty((0, DIMENSIONS)), first=True)
     try:
         for names, rows in blocks:
-            if rows.dtype.kind not in "fiu":
-                raise InputError(f"{path}: embeddings of type {rows.dtype}; needs numbers")
-            if rows.shape[1] != DIMENSIONS:
-                raise InputError(f"{path}: {_other_dimensions(rows.shape[1])}")
-            if names is not None and len(names) != len(rows):
-                raise InputError(f"{path}: fewer filenames than embeddings; write it again")
             if len(waiting.data):
                 yield waiting
                 waiting = replace(waiting, first=False)
             waiting = replace(waiting, data=rows, names=names, input_bytes=rows.nbytes)
-    except (FileNotFoundError, PermissionError):
+    except (InputError, FileNotFoundError, PermissionError):
         raise
-    except _BROKEN_FILE as error:
-        reason = files.error_line(error) or type(error).__name__
-        raise InputError(f"{path}: not a readable {Path(path).suffix} file: {reason}") from None
+    except Exception as error:  # zipfile, zlib, NumPy and Arrow raise many kinds on broken files
+        reason = files.error_line(error).rstrip(".") or type(error).__name__
+        raise InputError(
+            f"{path}: not a readable {Path(path).suffix} file ({reason}); copy or write it again"
+        ) from None
     yield replace(waiting, last=True)
 
 
@@ -361,14 +448,16 @@ def parse(piece: Piece) -> Block:
 
 
 def _parse_fast(piece: Piece) -> Block | None:
-    """pandas' C parser; None where it fails or might have read what is not a number."""
+    """pandas' C parser; None where it fails or might read otherwise than `_parse_carefully`."""
     import pandas as pd
 
-    data, lines = piece.data, piece.data.count(b"\n") + (not piece.data.endswith(b"\n"))
-    quotes = data.count(b'"')
-    if b"\0" in data or data.startswith(b"\xef\xbb\xbf"):
+    data = piece.data
+    lines = data.removesuffix(b"\n").split(b"\n")
+    if any(mark in data for mark in (b"\0", b"\t", b"\v", b"\f")) or data.startswith(_BOM):
         return None
-    if quotes and not (quotes == 2 * lines == 2 * data.count(b'",')):  # R quotes every name
+    if data.count(b"+") > data.count(b"e+") + data.count(b"E+"):  # pandas reads "+1e 5"
+        return None
+    if max(map(len, lines)) >= RECORD_BYTES:
         return None
     try:
         with warnings.catch_warnings(), np.errstate(over="ignore"):
@@ -384,24 +473,27 @@ def _parse_fast(piece: Piece) -> Block | None:
             )
     except (ValueError, pd.errors.ParserWarning):  # ParserError and UnicodeError are ValueErrors
         return None
-    if table.shape != (lines, DIMENSIONS + piece.named):
+    if table.shape != (len(lines), DIMENSIONS + piece.named):
         return None
     names = table.pop(0).tolist() if piece.named else None
+    if quotes := data.count(b'"'):  # nothing but a name at the start of every line is quoted
+        if names is None or quotes != 2 * len(lines):
+            return None
+        pairs = zip(lines, names, strict=True)
+        if not all(line.startswith(b'"%s",' % name.encode()) for line, name in pairs):
+            return None
     features = table.to_numpy(np.float32)
-    words = (features[0] == 0) | (features[0] == 1)  # a column of True reads as ones
-    if words.any() and np.isin(features[:, words], (0, 1)).all(axis=0).any():
-        return None
-    if names and max(map(len, names)) > RECORD_BYTES // 4:
-        return None
-    block = _checked(piece, names, features, lines)
+    if np.isin(features[0], (0, 1)).any() and _BOOLEAN.search(data):
+        return None  # pandas reads a column of True as ones
+    block = _checked(piece, names, features, len(lines))
     return None if block.faults else block
 
 
 def _parse_carefully(piece: Piece) -> Block:
     """Row by row: small pieces, and whatever pandas' parser stumbled over."""
     names, rows, good, faults, row = [], [], [], [], 0
-    lines = piece.data.splitlines(keepends=True)
-    for line, cells in _csv_rows(lines):
+    lines = io.BytesIO(piece.data).readlines()
+    for line, _, cells in _csv_rows(lines):
         row += 1
         values, reason = _numbers_of(cells, piece.named) if isinstance(cells, list) else ([], cells)
         if reason:
@@ -411,84 +503,121 @@ def _parse_carefully(piece: Piece) -> Block:
             good.append(row - 1)
             names.append(cells[0])
     named = names if piece.named else None
-    return _block(piece, named, rows, faults, row, len(lines), np.array(good, int))
+    return _block(piece, named, rows, faults, row, len(lines), good)
 
 
-def _csv_rows(lines: list[bytes]) -> Iterator[tuple[int, list[str] | str]]:
-    """(first line, cells) of each row that is not blank; in place of cells, what is wrong."""
-    reader = csv.reader((line.decode("utf-8", "surrogateescape") for line in lines), strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield line, f"not CSV: {error}"
-            continue
-        if cells and (len(cells) > 1 or cells[0].strip()):
-            yield line, cells
+def _csv_rows(lines: list[bytes]) -> Iterator[tuple[int, int, list[str] | str]]:
+    """(first line, last line, cells) of each row that is not blank, lines counted from 1.
+
+    In place of the cells of a row that is not CSV: what is wrong. Such a row costs its first
+    line only, in case that a quote there was never closed; but not without end.
+    """
+    first, attempts = 0, 100
+    while first < len(lines):
+        text = (line.decode("utf-8", "surrogateescape") for line in lines[first:])
+        reader = csv.reader(text, strict=True)
+        while True:
+            line = first + reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield line, line, _csv_fault(error)
+                attempts -= 1
+                if attempts > 0 and first + reader.line_num > line:
+                    first = line
+                    break
+                continue
+            last = first + reader.line_num
+            if sum(map(len, lines[line - 1 : last])) > RECORD_BYTES:
+                yield line, last, f"longer than {RECORD_BYTES:,} bytes"
+            elif cells and (len(cells) > 1 or cells[0].strip()):
+                yield line, last, cells
+
+
+def _csv_fault(error: csv.Error) -> str:
+    if "new-line" in str(error):
+        return "a lone carriage return outside quotes; end lines with a line feed"
+    if "end of data" in str(error):
+        return "a quote is not closed"
+    return f"not CSV: {error}"
 
 
 def _numbers_of(cells: list[str], named: bool | None) -> tuple[np.ndarray, str]:
     """The 512 numbers of a row, and what is wrong with it ("" if nothing is)."""
     none = np.empty(0, np.float32)
-    if len(cells) != DIMENSIONS + bool(named):
-        for mark, word in ((";", "semicolons"), ("\t", "tabs")):
-            if cells[0].count(mark) > 10:
-                return none, f"cells are separated by {word}; separate them by commas"
-        wrong = len(cells) - bool(named)
-        if named is None and wrong - 1 in (64, 128, 256, 1024, 2048):
-            wrong -= 1
-        return none, _other_dimensions(wrong)
-    if named:
+    if named is None:  # no row of this file was good so far
+        named = len(cells) == DIMENSIONS + 1 or not _is_number(cells[0])
+        if len(cells) != DIMENSIONS + named:
+            return none, _wrong_separator(cells) or _other_dimensions(len(cells) - named)
+    if len(cells) != DIMENSIONS + named:
+        count = f"{len(cells) - named} numbers{' after the name' * named}, not {DIMENSIONS}"
+        return none, _wrong_separator(cells) or count
+    if named and (reason := _name_fault(cells[0])):
+        return none, reason
+    numbers = cells[named:]
+    if _NUMBERS.fullmatch(" ".join(numbers)):
         try:
-            cells[0].encode("utf-8")
-        except UnicodeEncodeError:
-            return none, "the name is not UTF-8; save the file as UTF-8"
-        if "\0" in cells[0]:
-            return none, "the name holds a NUL byte"
-        cells = cells[1:]
-    if _NUMBERS.fullmatch(",".join(cells)):
-        try:
-            with np.errstate(over="ignore"):
-                values = np.array(list(map(float, cells)), np.float32)
+            values = _float32(list(map(float, numbers)))
         except ValueError:
             pass
         else:
             if np.isfinite(values).all():
-                return values, "" if values.any() else "a row of zeros is no embedding"
-    for number, cell in enumerate(cells, 1 + bool(named)):
+                return values, "" if values.any() else _ZEROS
+    for place, cell in enumerate(numbers, 1 + named):
+        shown = ascii(cell if len(cell) <= 20 else cell[:20] + "...")
         if not cell.strip():
-            return none, f"cell {number} is empty"
-        try:
-            value = np.float32(cell) if _NUMBERS.fullmatch(cell) else None
-        except ValueError:
-            value = None
-        if value is None:
-            shown = ascii(cell if len(cell) <= 20 else cell[:20] + "...")
-            return none, f"cell {number} is {shown}, not a finite number"
-        if not np.isfinite(value):
-            return none, f"cell {number} is {cell.strip()[:20]}, too large a number"
+            return none, f"cell {place} is empty"
+        if not (_NUMBERS.fullmatch(cell) and _is_number(cell)):
+            return none, f"cell {place} is {shown}, not a finite number"
+        if not np.isfinite(_float32(float(cell))):
+            return none, f"cell {place} is {shown}, too large a number"
     return none, "not a row of numbers"
 
 
-def _layout(data: bytes, may_be_header: bool) -> tuple[int, bool | None]:
-    """The header's length in bytes, and whether rows have names, by the first good row."""
-    lines, header = data.splitlines(keepends=True), 0
-    for number, (line, cells) in enumerate(_csv_rows(lines)):
+def _float32(values: float | np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.asarray(values, np.float32)
+
+
+def _wrong_separator(cells: list[str]) -> str:
+    row = ",".join(cells)
+    for mark, word in ((";", "semicolons"), ("\t", "tabs"), (" ", "spaces")):
+        if row.count(mark) >= 60 and (mark == ";" or len(cells) < 60):
+            return f"cells are separated by {word}; separate them by commas"
+    return ""
+
+
+def _name_fault(name: str | None) -> str:
+    """What is wrong with a name ("" if nothing is): it must come through CSV as it is."""
+    if name is None:
+        return "the name is missing"
+    if "\0" in name:
+        return "the name holds a NUL byte"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "the name is not UTF-8; save the file as UTF-8"
+    return ""
+
+
+def _layout(data: bytes, may_be_header: bool) -> tuple[int, int, bool | None]:
+    """The header's length in bytes and in lines, and whether rows have names.
+
+    The first good row tells; None if there is none.
+    """
+    lines, header = io.BytesIO(data).readlines(), 0
+    named = None
+    for number, (_, last, cells) in enumerate(_csv_rows(lines)):
         if isinstance(cells, str):
             continue
         if number == 0 and may_be_header and _is_header(cells):
-            end = line  # of a header with line breaks in its cells: up to the next row
-            while end < len(lines) and len(list(_csv_rows(lines[:end]))[0][1]) != len(cells):
-                end += 1
-            header = sum(map(len, lines[:end]))
-            continue
-        for named in (False, True):
-            if not _numbers_of(cells, named)[1]:
-                return header, named
-    return header, None
+            header = last
+        elif not _numbers_of(cells, None)[1]:
+            named = len(cells) > DIMENSIONS
+            break
+    return sum(map(len, lines[:header])), header, named
 
 
 def _is_header(cells: list[str]) -> bool:
@@ -524,17 +653,25 @@ def _checked(piece: Piece, names: list[str] | None, rows: np.ndarray, lines: int
     with np.errstate(over="ignore", invalid="ignore"):
         features = np.ascontiguousarray(rows, np.float32)
         largest = np.maximum(features.max(axis=1, initial=0), -features.min(axis=1, initial=0))
-    usable = np.isfinite(largest) & (largest > 0)
-    good = np.flatnonzero(usable)
-    faults = []
-    if len(good) < len(features):
-        for i in np.flatnonzero(~usable):
-            zeros = largest[i] == 0
-            reason = "a row of zeros is no embedding" if zeros else "a number that is not finite"
-            faults.append(Fault(int(i) + 1, int(i) + 1, reason))
+    reasons = {
+        i: _row_fault(rows[i]) for i in np.flatnonzero(~((largest > 0) & (largest < np.inf)))
+    }
+    if names is not None and piece.kind == "array":  # those of CSV were looked at there
+        reasons |= {i: reason for i, name in enumerate(names) if (reason := _name_fault(name))}
+    good = np.delete(np.arange(len(features)), list(reasons))
+    if reasons:
         features = features[good]
         names = names and [names[i] for i in good]
+    faults = [Fault(int(i) + 1, int(i) + 1, reasons[i]) for i in sorted(reasons)]
     return _block(piece, names, features, faults, len(rows), lines, good)
+
+
+def _row_fault(row: np.ndarray) -> str:
+    bad = np.flatnonzero(~np.isfinite(_float32(row)))
+    if not len(bad):
+        return _ZEROS
+    what = "too large a number" if np.isfinite(row[bad[0]]) else "not a finite number"
+    return f"number {bad[0] + 1} is {row[bad[0]]:g}, {what}"
 
 
 def _block(piece, names, features, faults, rows, lines, good=()) -> Block:
@@ -575,7 +712,9 @@ class Numbering:
         self.rows += block.rows
         self.lines += block.lines
         if piece.last and not self.rows:
-            raise InputError(f"{piece.path}: no row of embeddings in this file")
+            raise InputError(
+                f"{piece.path}: no row of embeddings in this file; write it again or leave it out"
+            )
         return names, bad
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import secrets
+import signal
 import stat
 import sys
 import tempfile
@@ -99,6 +100,8 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         main()
         sys.exit(0)
     script = Path(sys.argv[0]).name
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as tidily as Ctrl-C
     try:
         main()
         sys.stdout.flush()
@@ -134,13 +137,19 @@ def error_line(error: BaseException) -> str:
         remedy = {
             errno.ENOSPC: "; free some space or choose another disk",
             errno.EFBIG: "; raise the file-size limit or choose another place",
+            errno.EDQUOT: "; free some space or choose another disk",
             errno.EACCES: "; check the permissions",
             errno.EROFS: "; choose another folder",
             errno.ENOENT: "; check the path",
         }.get(error.errno or 0, "")
-        return f"{where}{error.strerror.lower()}{remedy}"
-    line = " ".join(str(error).split())
-    return line if len(line) <= 500 else line[:497] + "..."
+        return printable(f"{where}{error.strerror.lower()}{remedy}")
+    return printable(str(error))
+
+
+def printable(text: str) -> str:
+    """Text from a file in one line of at most 500 characters, without a terminal's commands."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    return line if len(line) <= 500 else line[:247] + "..." + line[-250:]
 
 
 def _is_users(error: BaseException) -> bool:
@@ -220,8 +229,6 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Ite
         return
     with whole_path(path) as temporary, open(temporary, mode, **options) as stream:
         yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager
@@ -229,12 +236,18 @@ def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Like `whole_file`, for libraries that want a name: yields the temporary path."""
     path = Path(os.path.realpath(path))  # a symbolic link stays one; its target is replaced
     check_writable(path)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part{path.suffix}")
+    temporary = path.with_name(f".{path.name[:30]}.{secrets.token_hex(4)}.part{path.suffix[:20]}")
     try:
         yield temporary
         if path.exists():
             os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) and not error.filename:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

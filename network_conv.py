@@ -1,7 +1,8 @@
 """The network: a 512-dimensional face embedding in, two softmaxes out, and its losses.
 
-Nothing here knows about files. `build_network` is what train.py fits; `build_scorer` adds, for
-the export, what turns the softmaxes into an age, its interval and a probability.
+Nothing here knows about files. `build_heads` is what train.py fits, on what `build_front` makes
+of the embeddings once; `build_scorer` adds, for the export, what turns the softmaxes into an
+age, its interval and a probability.
 """
 
 from typing import NamedTuple
@@ -29,34 +30,43 @@ class Calibration(NamedTuple):
     gender_temperature: float
 
 
-def build_network(kind: Kind, dropout: float = 0.5) -> keras.Model:
-    """Embeddings float32 (n, 512) of any length to {"age": (n, 117), "gender": (n, 2)}.
+def build_front(kind: Kind) -> keras.Model:
+    """Embeddings float32 (n, 512) of any length to their principal components (n, 512).
 
-    Both outputs are softmax probabilities. `kind` fixes the first layer.
+    It has nothing to train, so train.py applies it once. The components are of the embeddings
+    at unit length, whitened half-way: divided by the root of their standard deviation.
+    FaceNet's small components tell of age too, and so they are heard over the large ones.
     """
     embedding = keras.Input((DIMENSIONS,), name="features")
-    # By the largest number first: the squares of a very long or short one would overflow.
+    # By the largest number first: the squares of very long or short ones would overflow.
     largest = ops.max(ops.abs(embedding), axis=-1, keepdims=True)
     unit = layers.UnitNormalization()(embedding / ops.maximum(largest, 1e-37))
-
-    # FaceNet's small principal components tell of age too; whitening them half-way, which
-    # divides by the root of their standard deviation, lets them be heard over the large ones.
     rotation = layers.Dense(DIMENSIONS, trainable=False, name="principal_axes")
-    hidden = rotation(unit)
+    front = keras.Model(embedding, rotation(unit), name="front")
     kernel = kind.axes * half_whitening(kind)
     rotation.set_weights([kernel, -kind.mean @ kernel])
+    return front
 
-    hidden = block(layers.Dense(512, kernel_initializer="he_normal")(hidden), dropout)
 
-    # The 512 as a sequence of 32 steps of 16 channels, convolved, and added to themselves.
-    sequence = layers.Reshape((32, 16))(hidden)
+def build_heads(dropout: float = 0.5) -> keras.Model:
+    """Principal components (n, 512) to the softmaxes {"age": (n, 117), "gender": (n, 2)}."""
+    principal = keras.Input((DIMENSIONS,), name="principal")
+    hidden = block(layers.Dense(384, kernel_initializer="he_normal")(principal), dropout)
+
+    # The 384 as a sequence of 24 steps of 16 channels, convolved, and added to themselves.
+    sequence = layers.Reshape((24, 16))(hidden)
     sequence = layers.Conv1D(16, 3, padding="same", kernel_initializer="zeros")(sequence)
     hidden = layers.Add()([hidden, layers.Flatten()(sequence)])
 
-    hidden = block(layers.Dense(512, kernel_initializer="he_normal")(hidden), dropout)
+    hidden = block(layers.Dense(384, kernel_initializer="he_normal")(hidden), dropout)
     age = layers.Dense(AGES, activation="softmax", name="age")(hidden)
     gender = layers.Dense(GENDERS, activation="softmax", name="gender")(hidden)
-    return keras.Model(embedding, {"age": age, "gender": gender}, name="age_gender")
+    return keras.Model(principal, {"age": age, "gender": gender}, name="heads")
+
+
+def build_network(front: keras.Model, heads: keras.Model) -> keras.Model:
+    """The two as one: embeddings float32 (n, 512) to {"age": (n, 117), "gender": (n, 2)}."""
+    return keras.Model(front.input, heads(front.output), name="age_gender")
 
 
 def half_whitening(kind: Kind) -> np.ndarray:
@@ -72,14 +82,17 @@ def block(hidden, dropout: float):
     return layers.Dropout(dropout)(hidden)
 
 
-def build_scorer(network: keras.Model, calibration: Calibration, kind: Kind) -> keras.Model:
+def build_scorer(
+    front: keras.Model, heads: keras.Model, calibration: Calibration, kind: Kind
+) -> keras.Model:
     """The model to export: features (n, 512) to these outputs, each (n,).
 
     `age` the expected age in years; `age_low` and `age_high` a 90 % interval in whole years;
     `female_probability`; `distance` from the training embeddings, over 1 for an embedding of
     another kind (what `Kind.distance` computes).
     """
-    principal = network.get_layer("principal_axes").output
+    principal = front.output
+    softmax = heads(principal)
     scale = half_whitening(kind)
     squared = np.where(np.arange(DIMENSIONS) < kind.count, 0, scale**-2.0) / kind.off
     outside = ops.matmul(ops.square(principal), squared.astype(np.float32))
@@ -87,12 +100,12 @@ def build_scorer(network: keras.Model, calibration: Calibration, kind: Kind) -> 
     along = ops.matmul(principal, normal) + float(kind.mean @ kind.normal)
 
     # Quantiles: how many classes the cumulative probability leaves below them.
-    age = ops.matmul(network.output["age"], np.arange(AGES, dtype=np.float32))
-    cumulative = ops.matmul(network.output["age"], np.triu(np.ones((AGES, AGES), np.float32)))
+    age = ops.matmul(softmax["age"], np.arange(AGES, dtype=np.float32))
+    cumulative = ops.matmul(softmax["age"], np.triu(np.ones((AGES, AGES), np.float32)))
     low = ops.sum(ops.cast(cumulative < calibration.tail, "float32"), axis=-1)
     high = ops.sum(ops.cast(cumulative < 1 - calibration.tail, "float32"), axis=-1)
 
-    logits = ops.log(network.output["gender"] + 1e-9) / calibration.gender_temperature
+    logits = ops.log(softmax["gender"] + 1e-9) / calibration.gender_temperature
     outputs = {
         "age": age,
         "age_low": ops.minimum(low, ops.round(age)),
@@ -100,7 +113,7 @@ def build_scorer(network: keras.Model, calibration: Calibration, kind: Kind) -> 
         "female_probability": ops.softmax(logits)[:, 1],
         "distance": ops.maximum(outside, -along),
     }
-    return keras.Model(network.input, outputs, name="scorer")
+    return keras.Model(front.input, outputs, name="scorer")
 
 
 def expected_age(probabilities):

@@ -1,14 +1,17 @@
 """Embeddings of UTKFace images to TFRecords for training and testing.
 
 Takes age and gender from the UTKFace file names, leaves out faces that are too young, shuffles,
-and puts some aside for testing. Writes train.tfrecords and test.tfrecords.
+and puts some aside for testing. Writes train.tfrecords and test.tfrecords. Counts the test faces
+that have a copy in training; --split identity keeps copies on one side.
 
 examples:
   python prepare.py
   python prepare.py --features data/mine.npz
   python prepare.py --features "csv_folder/*.csv" --output my_records --test-size 500
+  python prepare.py --split identity --report-duplicates duplicates.csv
 """
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -16,27 +19,43 @@ from tqdm import tqdm
 
 import embeddings
 import files
+import subspace
 from files import InputError
+
+
+COPY = 0.98  # cosine above which two embeddings are of the same face in the same photograph
+AXES = 100  # principal axes that carry the embeddings: enough to look for neighbours in
+QUERIES = 8192  # faces whose neighbours are looked for at a time
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     output = files.make_folder(args.output)
+    if args.report_duplicates:
+        files.check_writable(args.report_duplicates)
     names, features = embeddings.read(args.features)
+    unit = subspace.unit(features)
+    kind = subspace.measure(unit)
+    files.say(f"embeddings: {subspace.describe(features, kind)}")
+    refuse_mixture(names, unit)
     faces, age, gender, too_young, unreadable = label(names, args.min_age)
     check_counts(len(faces), args.test_size)
-    order = faces[np.random.default_rng(args.seed).permutation(len(faces))]
-    parts = {
-        output / files.TEST_RECORDS.name: order[: args.test_size],
-        output / files.TRAIN_RECORDS.name: order[args.test_size :],
-    }
-    write_records(parts, names, features, age, gender)
+    group = np.full(len(names), -1)
+    group[faces] = find_copies(unit[faces], kind)
+    shuffled = faces[np.random.default_rng(args.seed).permutation(len(faces))]
+    test = choose_test(shuffled, group, args.test_size, args.split)
+    train = shuffled[~np.isin(shuffled, test)]
+    parts = {files.TEST_RECORDS.name: test, files.TRAIN_RECORDS.name: train}
+    write_records(output, parts, names, features, age, gender)
+    if args.report_duplicates:
+        report_duplicates(args.report_duplicates, faces, group, names, age, gender)
     for name in unreadable:
         files.say(f"no age and gender in this name: {name}")
     print(f"read {len(names)}")
     print(f"dropped as under {args.min_age}: {too_young}")
     print(f"skipped as unreadable names: {len(unreadable)}")
-    print(f"train: {len(order) - args.test_size}, test: {args.test_size}")
+    print(f"train: {len(train)}, test: {len(test)}")
+    print(f"test faces with a copy in training: {np.isin(group[test], group[train]).sum()}")
 
 
 def parse_arguments(argv: list[str] | None):
@@ -59,7 +78,25 @@ def parse_arguments(argv: list[str] | None):
     parser.add_argument(
         "--seed", type=files.whole_number(0), default=0, metavar="N", help="seed of the shuffle"
     )
+    parser.add_argument(
+        "--split", choices=("random", "identity"), default="random",
+        help="random, as the original experiment; identity keeps copies of a face on one side",
+    )  # fmt: skip
+    parser.add_argument(
+        "--report-duplicates", type=Path, metavar="CSV",
+        help="list the groups of copies with their labels, and the conflicts among them",
+    )  # fmt: skip
     return parser.parse_args(argv)
+
+
+def refuse_mixture(names: list[str], unit: np.ndarray) -> None:
+    """Raise InputError where the table holds embeddings of two kinds."""
+    parts = subspace.mixture(unit)
+    if parts:
+        raise InputError(
+            f"the features are of two kinds: {len(parts[0])} rows, and {len(parts[1])} that lie in "
+            f"another subspace (the first is {names[parts[1][0]]}); embed all with one model"
+        )
 
 
 def label(names: list[str], min_age: int):
@@ -83,14 +120,82 @@ def check_counts(faces: int, test_size: int) -> None:
         raise InputError(f"--test-size {test_size} leaves nothing of {faces} faces to train on")
 
 
-def write_records(parts: dict[Path, np.ndarray], names, features, age, gender) -> None:
+def find_copies(unit: np.ndarray, kind: subspace.Kind) -> np.ndarray:
+    """A group number for each row of unit-length features (n, 512): copies share one, (n,).
+
+    Groups are the connected components of the pairs whose cosine is above COPY. Neighbours are
+    looked for in the first AXES principal axes, where no pair is further apart than in all.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from sklearn.neighbors import NearestNeighbors
+
+    radius = np.sqrt(2 - 2 * COPY)  # of unit vectors
+    principal = ((unit - kind.mean) @ kind.axes[:, :AXES]).astype(np.float32)
+    search = NearestNeighbors(radius=radius, algorithm="brute").fit(principal)
+    pairs = []
+    for start in tqdm(range(0, len(unit), QUERIES), "copies", unit="block", disable=None):
+        found = search.radius_neighbors(principal[start : start + QUERIES], return_distance=False)
+        left = np.repeat(np.arange(start, start + len(found)), [len(row) for row in found])
+        right = np.concatenate(found)
+        later = right > left
+        left, right = left[later], right[later]
+        alike = np.einsum("ij,ij->i", unit[left], unit[right]) > COPY
+        pairs.append(np.stack([left[alike], right[alike]]))
+    left, right = np.concatenate(pairs, axis=1)
+    links = coo_array((np.ones(len(left), bool), (left, right)), shape=(len(unit), len(unit)))
+    return connected_components(links, directed=False)[1]
+
+
+def choose_test(shuffled: np.ndarray, group: np.ndarray, size: int, split: str) -> np.ndarray:
+    """The `size` test faces: the first, or the first whose groups fit in whole."""
+    if split == "random":
+        return shuffled[:size]
+    test: list[int] = []
+    members: dict[int, list[int]] = {}
+    for face in shuffled.tolist():
+        members.setdefault(int(group[face]), []).append(face)
+    for group_members in members.values():  # in the order of their first member
+        if len(test) + len(group_members) <= size:
+            test += group_members
+    if len(test) < size:
+        raise InputError(f"--test-size {size}: the groups of copies cannot be split that way")
+    return np.array(test)
+
+
+def report_duplicates(path: Path, faces, group, names, age, gender) -> None:
+    """A row a face that has copies: its group, labels, and whether the group's labels differ."""
+    order = faces[np.argsort(group[faces], kind="stable")]
+    parts = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    groups = [part for part in parts if len(part) > 1]
+    with files.whole_file(path, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["group", "filename", "age", "gender", "age_conflict", "gender_conflict"])
+        for number, part in enumerate(groups, 1):
+            conflicts = [int(len(set(labels[part].tolist())) > 1) for labels in (age, gender)]
+            for face in part.tolist():
+                writer.writerow([number, names[face], age[face], gender[face], *conflicts])
+    conflicting = [
+        sum(len(set(labels[part].tolist())) > 1 for part in groups) for labels in (age, gender)
+    ]
+    print(
+        f"groups of copies: {len(groups)}, with {sum(map(len, groups))} faces; "
+        f"{conflicting[0]} carry different ages, {conflicting[1]} different genders"
+    )
+
+
+def write_records(
+    output: Path, parts: dict[str, np.ndarray], names, features, age, gender
+) -> None:
     """Write each file's faces, with a progress bar."""
     files.import_tensorflow()
     import records
 
-    for path, order in parts.items():
-        bar = tqdm(order, path.name, unit="face", disable=None)  # on a terminal only
-        records.write(path, ((features[i], int(age[i]), int(gender[i]), names[i]) for i in bar))
+    for name, order in parts.items():
+        bar = tqdm(order.tolist(), name, unit="face", disable=None)  # on a terminal only
+        records.write(
+            output / name, ((features[i], int(age[i]), int(gender[i]), names[i]) for i in bar)
+        )
 
 
 if __name__ == "__main__":

@@ -40,17 +40,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     model = files.find_model(args.model, files.LITERT_MODEL)
     paths = embeddings.expand(args.features)
-    check_output(args.output, paths)
+    check_output(args, [*paths, str(model)])
     files.say(f"model: {files.display_path(model)}")
     score = Scorer(model.read_bytes(), str(model))
     scored = cluster.map_in_order(score, embeddings.pieces(paths), args.dask)
-    with (
-        contextlib.closing(scored),
-        open_output(args.output) as output,
-        open_errors(args) as errors,
-        cluster.Progress(embeddings.input_bytes(paths), "B") as progress,
-    ):
-        Writer(output, errors, progress, args.force).write(scored)
+    with contextlib.closing(scored), open_output(args.output) as output:
+        with (
+            open_errors(args) as errors,
+            cluster.Progress(embeddings.input_bytes(paths), "B") as progress,
+        ):
+            writer = Writer(output, errors, progress, args.force)
+            writer.write(scored)
+        writer.finish()  # the list of bad rows stays, also if no row was good
 
 
 def parse_arguments(argv: list[str] | None):
@@ -84,14 +85,21 @@ def parse_arguments(argv: list[str] | None):
     return parser.parse_args(argv)
 
 
-def check_output(output: str, paths: list[str]) -> None:
-    """Raise InputError where the output can't be written or would replace an input."""
-    if output == "-":
-        return
-    files.check_writable(output)
-    for path in paths:
-        if path != "-" and Path(output).exists() and Path(output).samefile(path):
-            raise InputError(f"{output}: the output would overwrite this input; choose another")
+def check_output(args, inputs: list[str]) -> None:
+    """Raise InputError where an output can't be written or would replace an input."""
+    for output in filter(None, (args.output if args.output != "-" else None, errors_path(args))):
+        files.check_writable(output)
+        for path in inputs:
+            if path != "-" and Path(output).exists() and Path(output).samefile(path):
+                raise InputError(f"{output}: the output would overwrite this input; choose another")
+
+
+def errors_path(args) -> Path | None:
+    """OUTPUT.errors.csv with --skip-bad-rows, where the output is a file."""
+    output = Path(args.output)
+    if not args.skip_bad_rows or args.output == "-" or (output.exists() and not output.is_file()):
+        return None
+    return output.with_suffix(".errors.csv")
 
 
 @contextlib.contextmanager
@@ -110,11 +118,12 @@ def open_errors(args) -> Iterator[io.TextIOBase | None]:
     """Where bad rows are listed: None without --skip-bad-rows, where the first one ends all."""
     if not args.skip_bad_rows:
         yield None
-    elif args.output == "-":
+    elif (path := errors_path(args)) is None:
         yield sys.stderr
     else:
-        path = Path(args.output).with_suffix(".errors.csv")
-        with files.whole_file(path, "w", encoding="utf-8", newline="") as stream:
+        with files.whole_file(
+            path, "w", encoding="utf-8", errors="backslashreplace", newline=""
+        ) as stream:
             yield stream
 
 
@@ -179,7 +188,7 @@ class Writer:
         self.first_stranger = ""
 
     def write(self, scored: Iterable[embeddings.Block]) -> None:
-        """Write all blocks and say what was skipped or strange. Raises InputError."""
+        """Write all blocks. Raises InputError for what ends the run."""
         self.waiting.append(HEADER.encode() + b"\n")
         if self.errors:
             self.errors.writerow(["file", "row", "line", "reason"])
@@ -187,15 +196,18 @@ class Writer:
             self.add(block)
             self.progress.update(block.piece.input_bytes, f"{self.rows:,} rows")
         self.judge(self.numbering.path)
+
+    def finish(self) -> None:
+        """Write the rest; say what was skipped or strange. InputError if no row was good."""
         if self.bad and not self.rows:
-            raise InputError(f"none of {self.bad} rows is good; the list names what is wrong")
+            raise InputError(f"none of the {self.bad} rows is good; correct what the list names")
         self.release()
         if self.bad:
-            self.progress.say(f"skipped {self.bad} bad rows, scored {self.rows}")
+            files.say(f"skipped {self.bad} bad rows, scored {self.rows}")
         if self.strangers:
-            self.progress.say(
+            files.say(
                 f"warning: {self.strangers} of {self.rows} rows are unlike the embeddings that "
-                f"the model was trained on; the first is {self.first_stranger}"
+                f"the model was trained on; the first is {files.printable(self.first_stranger)}"
             )
 
     def add(self, block: embeddings.Block) -> None:

@@ -90,7 +90,11 @@ def mixture(features: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray
     """
     random = np.random.default_rng(seed)
     rows = features[np.sort(random.permutation(len(features))[:SAMPLE])]
-    parts = [(_same_subspace(rows, start), False) for start in random.permutation(len(rows))[:5]]
+    parts = []
+    for start in random.permutation(len(rows))[:5]:
+        parts.append((_same_subspace(rows, start), False))
+        if parts[-1][0].mean() > 0.99:  # they all share one
+            break
     for part, by_sign in [*parts, (_same_sign(rows), True)]:
         if part.sum() < 100 or (~part).sum() < 10:
             continue
@@ -107,7 +111,7 @@ def _same_subspace(rows: np.ndarray, start: int) -> np.ndarray:
     """Which rows lie in the subspace that grows from one row and its nearest neighbours."""
     similarity = (rows @ rows[start]) ** 2
     part = similarity >= np.sort(similarity)[-min(150, len(rows))]
-    for _ in range(4):
+    for share in (0.5, 0.7, 0.9, 0.9):
         if part.sum() < 100:
             break
         mean = rows[part].mean(axis=0)
@@ -115,7 +119,7 @@ def _same_subspace(rows: np.ndarray, start: int) -> np.ndarray:
         directions = np.linalg.svd(rows[part] - mean, full_matrices=False)[2][:count]
         centred = rows - mean
         inside = ((centred @ directions.T) ** 2).sum(axis=1)
-        part = inside > 0.5 * (centred**2).sum(axis=1)  # a stranger has count / 512 inside
+        part = inside > share * (centred**2).sum(axis=1)  # a stranger has count / 512 inside
     return part
 
 

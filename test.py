@@ -103,7 +103,7 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
             raise ValueError("other outputs")
     except Exception as error:  # Keras raises many kinds on a broken or foreign file
         raise InputError(
-            f"{model}: not a model that these scripts can read ({files.error_line(error)[:120]}); "
+            f"{model}: not a model that these scripts can read ({type(error).__name__}: {files.error_line(error)[:200]}); "
             "train again with train.py"
         ) from None
     return network.predict(features, batch_size=1024, verbose=0)

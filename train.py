@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,7 +28,7 @@ import subspace
 from files import InputError
 
 VALIDATION = 0.2  # share of the training records that is held out first
-PATIENCE = 4  # epochs without a better validation loss before that training stops
+PATIENCE = 4  # epochs without a better age error of the held-out faces before it stops
 INTERVAL = 0.9  # the share of faces whose age the interval shall hold
 
 
@@ -60,16 +61,24 @@ def main(argv: list[str] | None = None) -> None:
     held = max(1, int(VALIDATION * len(order)))
     if held == len(order):
         raise InputError(f"{args.train}: {held} face is too few to train on; prepare more")
-    rest, held_out = np.sort(order[held:]), np.sort(order[:held])
-    network, epochs = fit("validation", kind, faces, rest, held_out, args.epochs, args, work)
-    softmax = network.predict(faces.features[held_out], batch_size=1024, verbose=0)
-    labels = faces.age[held_out], faces.gender[held_out]
-    calibration = calibrate(softmax, *labels)
-    figures = validation_figures(softmax, *labels, calibration)
-    files.say(f"held out: {figures}")
+    front = network_conv.build_front(kind)
+    everything = Faces(front.predict(unit, batch_size=4096, verbose=0), faces.age, faces.gender)
+    held_out, rest = everything.at(np.sort(order[:held])), everything.at(np.sort(order[held:]))
 
-    network, _ = fit("final", kind, faces, np.arange(len(unit)), None, epochs, args, work)
-    scorer = network_conv.build_scorer(network, calibration, kind)
+    heads, epochs = fit("validation", rest, held_out, args.epochs, args, work)
+    softmax = heads.predict(held_out.principal, batch_size=1024, verbose=0)
+    calibration = calibrate(softmax, held_out.age, held_out.gender)
+    figures = validation_figures(softmax, held_out.age, held_out.gender)
+    files.say(
+        f"held out: age MAE {figures['age_mae']:.2f} years, "
+        f"gender accuracy {figures['gender_accuracy']:.2%}"
+    )
+
+    trained, _ = fit("final", everything, None, epochs, args, work)
+    front, heads = network_conv.build_front(kind), network_conv.build_heads()
+    heads.set_weights(trained.get_weights())  # without the losses, which Keras would want to load
+    network = network_conv.build_network(front, heads)
+    scorer = network_conv.build_scorer(front, heads, calibration, kind)
     write_model(models, network, scorer, {
         "settings": settings,
         "faces": len(unit),
@@ -155,11 +164,25 @@ def open_work(work: Path, settings: dict, resume: bool) -> None:
 # ---------------------------------------------------------------------------- training
 
 
-def fit(title: str, kind, faces, places: np.ndarray, validation, epochs: int, args, work: Path):
-    """Train a network on the faces at `places`; returns it and how many epochs it took.
+class Faces(NamedTuple):
+    """Principal components float32 (n, 512), ages and genders int64 (n,)."""
 
-    With `validation` (places) it stops early and keeps the best weights. After every epoch
-    the state lies in `work`; what is random in an epoch follows from the seed and its number.
+    principal: np.ndarray
+    age: np.ndarray
+    gender: np.ndarray
+
+    def at(self, places: np.ndarray) -> "Faces":
+        return Faces(*(values[places] for values in self))
+
+    def labels(self) -> dict[str, np.ndarray]:
+        return {"age": self.age, "gender": self.gender}
+
+
+def fit(title: str, faces: Faces, held_out: Faces | None, epochs: int, args, work: Path):
+    """Train the heads on faces; returns them and how many epochs were best.
+
+    With `held_out` faces it stops early and keeps the best weights. After every epoch the
+    state lies in `work`; what is random in an epoch follows from the seed and its number.
     """
     import keras
 
@@ -167,8 +190,8 @@ def fit(title: str, kind, faces, places: np.ndarray, validation, epochs: int, ar
 
     keras.utils.clear_session()  # so that layers have the same names in every training
     keras.utils.set_random_seed(args.seed)
-    network = network_conv.build_network(kind)
-    steps = -(-len(places) // args.batch_size)
+    heads = network_conv.build_heads()
+    steps = -(-len(faces.age) // args.batch_size)
     warm_up = max(1, steps * epochs // 20)
     schedule = keras.optimizers.schedules.CosineDecay(
         args.learning_rate / 100,
@@ -177,15 +200,17 @@ def fit(title: str, kind, faces, places: np.ndarray, validation, epochs: int, ar
         warmup_steps=warm_up,
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-4)
-    network.compile(
+    heads.compile(
         optimizer,
         loss={"age": network_conv.age_loss, "gender": "sparse_categorical_crossentropy"},
         metrics={"age": [network_conv.age_error], "gender": ["accuracy"]},
         jit_compile=False,  # XLA's compilation costs more than it saves here
     )
-    optimizer.build(network.trainable_variables)
-    stopping = keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True)
-    variables = network.variables + optimizer.variables
+    optimizer.build(heads.trainable_variables)
+    stopping = keras.callbacks.EarlyStopping(
+        "val_age_age_error", mode="min", patience=PATIENCE, restore_best_weights=True
+    )
+    variables = heads.variables + optimizer.variables
     path = work / f"{title}.npz"
     first_epoch, finished = 0, False
 
@@ -197,68 +222,66 @@ def fit(title: str, kind, faces, places: np.ndarray, validation, epochs: int, ar
         first_epoch, finished = int(state["epoch"]), bool(state["finished"])
 
     def restore_stopping(_=None) -> None:
-        if first_epoch and validation is not None:
+        if first_epoch and held_out is not None:
             stopping.best, stopping.wait = float(state["best"]), int(state["wait"])
             stopping.best_epoch = int(state["best_epoch"])
-            stopping.best_weights = [state[f"best{i}"] for i in range(len(network.weights))]
+            stopping.best_weights = [state[f"best{i}"] for i in range(len(heads.weights))]
 
     def seed_epoch(epoch: int, _=None) -> None:
-        for number, layer in enumerate(network.layers):
+        for number, layer in enumerate(heads.layers):
             if isinstance(layer, keras.layers.Dropout):
                 layer.seed_generator.state.assign([args.seed, epoch * 1000 + number])
 
     def save_epoch(epoch: int, _=None) -> None:
         state = {f"variable{i}": variable.numpy() for i, variable in enumerate(variables)}
-        if validation is not None:
+        if held_out is not None:
             state |= {f"best{i}": weight for i, weight in enumerate(stopping.best_weights)}
             state |= {"best": stopping.best, "wait": stopping.wait}
             state["best_epoch"] = stopping.best_epoch
         with files.whole_file(path) as stream:
-            np.savez(stream, epoch=epoch + 1, finished=network.stop_training, **state)
+            np.savez(stream, epoch=epoch + 1, finished=heads.stop_training, **state)
 
     callbacks = [keras.callbacks.LambdaCallback(
         on_train_begin=restore_stopping, on_epoch_begin=seed_epoch, on_epoch_end=save_epoch
     ), log_writer(args.logs / title)]  # fmt: skip
-    if validation is not None:
+    if held_out is not None:
         callbacks.insert(0, stopping)
-        labels = {"age": faces.age[validation], "gender": faces.gender[validation]}
-        validation = (faces.features[validation], labels)
     if first_epoch < epochs and not finished:
-        files.say(f"{title}: {len(places)} faces")
+        files.say(f"{title}: {len(faces.age)} faces")
         with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
-            network.fit(
-                batches(faces, places, args.batch_size, args.seed, first_epoch, epochs),
+            heads.fit(
+                batches(faces, args.batch_size, args.seed, first_epoch, epochs),
                 epochs=epochs,
                 initial_epoch=first_epoch,
                 steps_per_epoch=steps,
-                validation_data=validation,
+                validation_data=held_out and (held_out.principal, held_out.labels()),
                 validation_batch_size=1024,
                 shuffle=False,  # the dataset is
                 callbacks=callbacks,
                 verbose=1 if sys.stderr.isatty() else 2,
             )
-    elif validation is not None:
+    elif held_out is not None:
         restore_stopping()
-        network.set_weights(stopping.best_weights)
-    return network, stopping.best_epoch + 1 if validation is not None else epochs
+        heads.set_weights(stopping.best_weights)
+    return heads, stopping.best_epoch + 1 if held_out is not None else epochs
 
 
-def batches(faces, places: np.ndarray, batch_size: int, seed: int, first: int, last: int):
-    """A dataset of (features, labels) of the faces at `places`, shuffled anew every epoch."""
+def batches(faces: Faces, batch_size: int, seed: int, first: int, last: int):
+    """A dataset of (principal components, labels) of faces, shuffled anew every epoch."""
     import tensorflow as tf
 
-    features = tf.constant(faces.features[places])
-    labels = {"age": tf.constant(faces.age[places]), "gender": tf.constant(faces.gender[places])}
+    principal = tf.constant(faces.principal)
+    labels = {key: tf.constant(values) for key, values in faces.labels().items()}
 
     def epoch(number):
         number = tf.cast(number, tf.int32)
         order = tf.random.experimental.stateless_shuffle(
-            tf.range(len(places)), seed=[seed % 2**31, number]
+            tf.range(len(faces.age)), seed=[seed % 2**31, number]
         )
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 
     def faces_at(order):
-        return tf.gather(features, order), {k: tf.gather(v, order) for k, v in labels.items()}
+        return tf.gather(principal, order), {k: tf.gather(v, order) for k, v in labels.items()}
 
     return tf.data.Dataset.range(first, last).flat_map(epoch).map(faces_at).prefetch(4)
 
@@ -311,7 +334,7 @@ def calibrate(softmax: dict[str, np.ndarray], age: np.ndarray, gender: np.ndarra
     return network_conv.Calibration(tail, float(temperatures[np.argmin(losses)]))
 
 
-def validation_figures(softmax, age: np.ndarray, gender: np.ndarray, calibration) -> dict:
+def validation_figures(softmax, age: np.ndarray, gender: np.ndarray) -> dict:
     """Figures of the held-out faces, as train.py prints and keeps them."""
     expected = softmax["age"] @ np.arange(softmax["age"].shape[1])
     return {
