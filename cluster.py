@@ -103,7 +103,7 @@ def _dask(function: Callable, address: str) -> Iterator[tuple[Callable, int]]:
         for module in filter(_is_ours, list(sys.modules.values())):
             cloudpickle.register_pickle_by_value(module)
             stack.callback(cloudpickle.unregister_pickle_by_value, module)
-        carrier, apply = _carrier(cloudpickle.dumps(function))
+        dumps, carrier, apply = _for_workers(function)
         name = f"age-gender-{secrets.token_hex(8)}"
         client.register_plugin(carrier, name=name)
         stack.callback(_quietly, client.unregister_worker_plugin, name)
@@ -111,7 +111,7 @@ def _dask(function: Callable, address: str) -> Iterator[tuple[Callable, int]]:
         stack.callback(_quietly, executor.shutdown, wait=False)
 
         def submit(item: Item) -> _Unpickled:
-            return _Unpickled(executor.submit(apply, name, cloudpickle.dumps(item)))
+            return _Unpickled(executor.submit(apply, name, dumps(item)))
 
         try:
             yield submit, sum(client.nthreads().values())
@@ -184,18 +184,32 @@ def _is_ours(module: Any) -> bool:
     return bool(path) and module.__name__ != "__main__" and Path(path).parent == files.ROOT
 
 
-def _carrier(function: bytes) -> tuple[Any, Callable]:
-    """What holds the pickled function on every worker, and what applies it there.
+def _for_workers(function: Callable) -> tuple[Callable, Any, Callable]:
+    """How to pickle, what holds the pickled function on every worker, and what applies it there.
 
     As a plugin of the workers, the function, which may hold 90 MB of weights, travels once to
-    each, also to one that joins later. Class and function are local, as Dask would otherwise
-    pickle them by the name of a module that workers do not have.
+    each, also to one that joins later. All of this is local to here, as Dask would otherwise
+    pickle it by the name of a module that workers do not have.
     """
+    import cloudpickle
     import distributed
 
+    def dumps(value: Any) -> bytes:
+        import io
+        import threading
+
+        class Pickler(cloudpickle.Pickler):  # without type hints: their names would not travel
+            def reducer_override(self, value):
+                if isinstance(value, type(threading.Lock())):  # a module's: one a process
+                    return threading.Lock, ()
+                return super().reducer_override(value)
+
+        stream = io.BytesIO()
+        Pickler(stream).dump(value)
+        return stream.getvalue()
+
     class Carrier(distributed.WorkerPlugin):
-        def __init__(self) -> None:
-            self.pickled = function
+        pickled = b""
 
         def setup(self, worker: Any) -> None:
             import os
@@ -206,19 +220,18 @@ def _carrier(function: bytes) -> tuple[Any, Callable]:
             self.lock, self.function = threading.Lock(), None
 
     def apply(name: str, item: bytes) -> bytes:
-        import cloudpickle
-        import distributed
-
         carrier = distributed.get_worker().plugins[name]
         try:
             with carrier.lock:
                 if carrier.function is None:
                     carrier.function = cloudpickle.loads(carrier.pickled)
-            return cloudpickle.dumps((carrier.function(cloudpickle.loads(item)), None))
+            return dumps((carrier.function(cloudpickle.loads(item)), None))
         except Exception as error:
-            return cloudpickle.dumps((None, error))
+            return dumps((None, error))
 
-    return Carrier(), apply
+    carrier = Carrier()
+    carrier.pickled = dumps(function)
+    return dumps, carrier, apply
 
 
 # ------------------------------------------------------------------------------ progress
