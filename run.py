@@ -152,7 +152,10 @@ class Scorer:
         if not hasattr(self.local, "runner"):
             self.local.runner = self.load()
         found = self.local.runner(features=block.features)
-        return replace(block, features=np.stack([found[key] for key in OUTPUTS], axis=1))
+        scores = np.stack([found[key] for key in OUTPUTS], axis=1)
+        if not np.isfinite(scores).all():
+            raise InputError(f"{self.name}: this model's estimates are no numbers; train again")
+        return replace(block, features=scores)
 
     def load(self):
         """The model's LiteRT signature. Raises InputError for a file that is not this model."""
