@@ -28,6 +28,7 @@ FORMATS = (".csv", ".npz", ".npy", ".parquet")
 BLOCK_ROWS = 1024
 _STDIN = "standard input"
 CHUNK_BYTES = 8 << 20  # of CSV: about 1,300 rows; large enough that a call's cost vanishes
+DENSE_BYTES = 64 << 10  # the same where lines are far too short, as each costs memory
 RECORD_BYTES = 1 << 20  # the longest row of a CSV: 512 numbers and a name need far less
 NPY_HEADER_BYTES = 10_000  # NumPy's own bound on what it evaluates
 FORTRAN_BYTES = 64 << 20  # of an array in column order that are held at a time
@@ -39,7 +40,8 @@ _BOM = b"\xef\xbb\xbf"
 _CONTROL = bytes(set(range(32)) - set(b"\t\r\n"))
 _NUMBERS = re.compile(r"[0-9eE+\-. \t]*")
 _BOOLEAN = re.compile(rb"(?im)(?:^|,) *(?:true|false)\b")
-_ZEROS = "a row of zeros is no embedding"
+_TINY = 1e-37  # float32 has no accuracy left below
+_ZEROS = "a row of zeros is no embedding (all numbers are under 1e-37)"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Fault(NamedTuple):
 class Block:
     """What `parse` read: names (None where rows have none) and features of the good rows.
 
-    `features` is float32 (n, 512), finite, without a row of zeros. `good` (n,) holds each
+    `features` is float32 (n, 512), finite, none all zeros. `good` (n,) holds each
     row's 0-based place among the `rows` data rows, which include the bad ones.
     """
 
@@ -178,22 +180,24 @@ def input_bytes(paths: Iterable[str]) -> int | None:
 
 def _csv_pieces(path: str, stream: BinaryIO) -> Iterator[Piece]:
     """Pieces of whole rows, one part behind, since the last one must say that it is."""
-    waiting = Piece(path, "csv", b"", first=True)
+    waiting, may_be_header = Piece(path, "csv", b"", first=True), True
     for part in _csv_parts(path, stream):
-        if waiting.data or waiting.header_lines:
+        if waiting.data:
             yield waiting
-            waiting = replace(waiting, kind="csv", header_lines=0, first=False)
+            waiting = replace(waiting, kind="csv", data=b"", header_lines=0, first=False)
         if isinstance(part, _TooLong):
+            may_be_header = False
             reason = f"longer than {RECORD_BYTES:,} bytes: a quote or the line end is missing"
-            waiting = replace(
-                waiting, kind="fault", data=reason, header_lines=part.lines - 1, input_bytes=0
-            )
+            lines = waiting.header_lines + part.lines - 1
+            waiting = replace(waiting, kind="fault", data=reason, header_lines=lines)
             continue
-        header = header_lines = 0
         if waiting.named is None:
-            header, header_lines, named = _layout(part, may_be_header=waiting.first)
+            lines = io.BytesIO(part).readlines()
+            header, may_be_header, named = _layout(lines, may_be_header)
+            header_lines = waiting.header_lines + header
             waiting = replace(waiting, named=named, header_lines=header_lines)
-        waiting = replace(waiting, data=part[header:], input_bytes=len(part))
+            part = b"".join(lines[header:])
+        waiting = replace(waiting, data=part, input_bytes=len(part))
     yield replace(waiting, last=True)
 
 
@@ -236,7 +240,7 @@ def _chunks(path: str, stream: BinaryIO) -> Iterator[bytes]:
     chunk = chunk.removeprefix(_BOM) or stream.read(CHUNK_BYTES)
     while chunk:
         dense = chunk.count(b"\n") * DIMENSIONS > len(chunk)
-        size = SMALL_BYTES if dense else len(chunk)
+        size = DENSE_BYTES if dense else len(chunk)
         yield from (chunk[i : i + size] for i in range(0, len(chunk), size))
         chunk = stream.read(CHUNK_BYTES)
 
@@ -459,13 +463,14 @@ def _parse_fast(piece: Piece) -> Block | None:
         return None
     if max(map(len, lines)) >= RECORD_BYTES:
         return None
+    width = DIMENSIONS + piece.named
     try:
         with warnings.catch_warnings(), np.errstate(over="ignore"):
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
                 io.BytesIO(data),
                 header=None,
-                dtype={i: object if i == 0 and piece.named else np.float32 for i in range(513)},
+                dtype={i: object if i == 0 and piece.named else np.float32 for i in range(width)},
                 na_filter=False,
                 skip_blank_lines=False,
                 low_memory=False,
@@ -473,7 +478,7 @@ def _parse_fast(piece: Piece) -> Block | None:
             )
     except (ValueError, pd.errors.ParserWarning):  # ParserError and UnicodeError are ValueErrors
         return None
-    if table.shape != (len(lines), DIMENSIONS + piece.named):
+    if table.shape != (len(lines), width):
         return None
     names = table.pop(0).tolist() if piece.named else None
     if quotes := data.count(b'"'):  # nothing but a name at the start of every line is quoted
@@ -564,7 +569,7 @@ def _numbers_of(cells: list[str], named: bool | None) -> tuple[np.ndarray, str]:
             pass
         else:
             if np.isfinite(values).all():
-                return values, "" if values.any() else _ZEROS
+                return values, "" if abs(values).max() >= _TINY else _ZEROS
     for place, cell in enumerate(numbers, 1 + named):
         shown = ascii(cell if len(cell) <= 20 else cell[:20] + "...")
         if not cell.strip():
@@ -602,22 +607,18 @@ def _name_fault(name: str | None) -> str:
     return ""
 
 
-def _layout(data: bytes, may_be_header: bool) -> tuple[int, int, bool | None]:
-    """The header's length in bytes and in lines, and whether rows have names.
-
-    The first good row tells; None if there is none.
+def _layout(lines: list[bytes], may_be_header: bool) -> tuple[int, bool, bool | None]:
+    """How many lines come before the data, whether a header may still come, and whether rows
+    have names: None until there is a good row, which tells.
     """
-    lines, header = io.BytesIO(data).readlines(), 0
-    named = None
-    for number, (_, last, cells) in enumerate(_csv_rows(lines)):
-        if isinstance(cells, str):
-            continue
-        if number == 0 and may_be_header and _is_header(cells):
-            header = last
-        elif not _numbers_of(cells, None)[1]:
-            named = len(cells) > DIMENSIONS
-            break
-    return sum(map(len, lines[:header])), header, named
+    header = len(lines) if may_be_header else 0
+    for _, last, cells in _csv_rows(lines):
+        header_here = may_be_header and isinstance(cells, list) and _is_header(cells)
+        if may_be_header:
+            may_be_header, header = False, last if header_here else 0
+        if not header_here and isinstance(cells, list) and not _numbers_of(cells, None)[1]:
+            return header, False, len(cells) > DIMENSIONS
+    return header, may_be_header, None
 
 
 def _is_header(cells: list[str]) -> bool:
@@ -654,7 +655,7 @@ def _checked(piece: Piece, names: list[str] | None, rows: np.ndarray, lines: int
         features = np.ascontiguousarray(rows, np.float32)
         largest = np.maximum(features.max(axis=1, initial=0), -features.min(axis=1, initial=0))
     reasons = {
-        i: _row_fault(rows[i]) for i in np.flatnonzero(~((largest > 0) & (largest < np.inf)))
+        i: _row_fault(rows[i]) for i in np.flatnonzero(~((largest >= _TINY) & (largest < np.inf)))
     }
     if names is not None and piece.kind == "array":  # those of CSV were looked at there
         reasons |= {i: reason for i, name in enumerate(names) if (reason := _name_fault(name))}

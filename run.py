@@ -31,6 +31,7 @@ from files import InputError
 
 HEADER = "filename,gender,age,age_low,age_high,female_probability"
 WINDOW = 1024  # rows among which more than half must be of the model's kind
+PART_ROWS = 1_000_000  # of a folder of parts, to the next block
 FEW = 8  # rows of a file that are judged by themselves at its end
 _TO_QUOTE = re.compile(r'[,"\r\n]')
 
@@ -62,7 +63,8 @@ def parse_arguments(argv: list[str] | None):
     )  # fmt: skip
     parser.add_argument(
         "--output", default="-", metavar="FILE",
-        help="CSV file to write; - is standard output",
+        help="CSV file to write, or a folder (with a / at its end) for parts of a million rows; "
+        "- is standard output",
     )  # fmt: skip
     parser.add_argument(
         "--model", metavar="PATH",
@@ -86,7 +88,8 @@ def parse_arguments(argv: list[str] | None):
 
 def check_output(args, inputs: list[str]) -> None:
     """Raise InputError where an output can't be written or would replace an input."""
-    for output in filter(None, (args.output if args.output != "-" else None, errors_path(args))):
+    outputs = [errors_path(args), args.output if args.output[-1:] not in ("-", "/") else None]
+    for output in filter(None, outputs):
         files.check_writable(output)
         for path in inputs:
             if path != "-" and Path(output).exists() and Path(output).samefile(path):
@@ -96,17 +99,23 @@ def check_output(args, inputs: list[str]) -> None:
 def errors_path(args) -> Path | None:
     """OUTPUT.errors.csv with --skip-bad-rows, where the output is a file."""
     output = Path(args.output)
-    if not args.skip_bad_rows or args.output == "-" or (output.exists() and not output.is_file()):
+    if not args.skip_bad_rows or args.output == "-":
         return None
-    return output.with_suffix(".errors.csv")
+    if args.output.endswith("/"):
+        return output / "errors.csv"
+    return output.with_suffix(".errors.csv") if output.is_file() or not output.exists() else None
 
 
 @contextlib.contextmanager
 def open_output(output: str) -> Iterator[BinaryIO]:
-    """Standard output, or a file that appears whole or not at all."""
+    """Standard output, a file that appears whole or not at all, or a folder of such parts."""
     if output == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
+    elif output.endswith("/"):
+        with contextlib.closing(Parts(files.make_folder(output))) as parts:
+            yield parts
+            parts.finish()
     else:
         with files.whole_file(output) as stream:
             yield stream
@@ -124,6 +133,40 @@ def open_errors(args) -> Iterator[io.TextIOBase | None]:
             path, "w", encoding="utf-8", errors="backslashreplace", newline=""
         ) as stream:
             yield stream
+
+
+class Parts:
+    """A folder of part-00000.csv, part-00001.csv, …, each whole, with the header, in order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.number = folder, 0
+        if any(folder.glob("part-*.csv")):
+            raise InputError(f"{folder}: holds parts already; remove them or choose another folder")
+        self.open()
+
+    def open(self) -> None:
+        self.stack, self.rows = contextlib.ExitStack(), 0
+        path = self.folder / f"part-{self.number:05d}.csv"
+        self.stream = self.stack.enter_context(files.whole_file(path))
+
+    def writelines(self, blocks: Iterable[bytes]) -> None:
+        for block in blocks:
+            if self.rows >= PART_ROWS:
+                self.finish()
+                self.number += 1
+                self.open()
+                self.stream.write(HEADER.encode() + b"\n")
+            self.stream.write(block)
+            self.rows += block.count(b"\n")
+
+    def finish(self) -> None:
+        """The part takes its name."""
+        self.stack.close()
+
+    def close(self) -> None:
+        """After an error the part that was being written goes."""
+        with contextlib.suppress(GeneratorExit):
+            self.stack.__exit__(GeneratorExit, GeneratorExit(), None)
 
 
 class Scorer:
@@ -151,7 +194,10 @@ class Scorer:
         if not hasattr(self.local, "runner"):
             self.local.runner = files.load_litert(self.model, self.name)
         found = self.local.runner(features=block.features)
-        return replace(block, features=np.stack([found[key] for key in files.OUTPUTS], axis=1))
+        scores = np.stack([found[key] for key in files.OUTPUTS], axis=1)
+        if not np.isfinite(scores).all():
+            raise InputError(f"{self.name}: this model's estimates are no numbers; train again")
+        return replace(block, features=scores)
 
 
 class Writer:

@@ -127,6 +127,10 @@ def parse_arguments(argv: list[str] | None):
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
     parser.add_argument(
+        "--float16", action="store_true",
+        help="write age_gender_float16.tflite too, half the size, and measure what it costs",
+    )  # fmt: skip
+    parser.add_argument(
         "--logs", type=Path, default=files.LOGS, metavar="DIR", help="folder for TensorBoard"
     )
     return parser.parse_args(argv)
