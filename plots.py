@@ -179,8 +179,8 @@ def captions(figures: dict) -> dict[str, tuple[str, str]]:
         "interval_by_band": (
             f"Share of labels inside the interval, by estimated age. {by_estimate}.",
             f"How many labels the 90 % interval holds, by band of the estimated and of the "
-            f"labelled age, with 95 % intervals; all faces: {covered}, {n}. Shaded: where the share "
-            "of all faces should lie. The counts of the bands are in the tables above.",
+            f"labelled age, with 95 % intervals; all faces: {covered}, {n}. Shaded: where the "
+            "share of all faces should lie. The counts of the bands are in the tables above.",
         ),
         "interval_by_level": (
             f"Promised against observed coverage. The exported interval: 90 % and {covered}.",

@@ -184,7 +184,9 @@ def report_duplicates(path: Path, faces, group, names, age, gender) -> None:
     )
 
 
-def write_records(output: Path, parts: dict[str, np.ndarray], names, features, age, gender) -> None:
+def write_records(
+    output: Path, parts: dict[str, np.ndarray], names, features, age, gender
+) -> None:
     """Write each file's faces, with a progress bar."""
     files.import_tensorflow()
     import records
