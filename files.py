@@ -34,6 +34,7 @@ LOGS = ROOT / "logs"
 
 KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
+FLOAT16_MODEL = "age_gender_float16.tflite"
 DESCRIPTION = "age_gender.json"
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance")  # of the .tflite
 _SILENCE = threading.Lock()  # file descriptor 2 is one for all threads
@@ -319,7 +320,9 @@ def find_model(model: str | os.PathLike[str] | None, wanted: str) -> Path:
 def _check_card(card_path: Path, path: Path) -> None:
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
-        version, hashes = card["format"], card["files"]
+        version, hashes = card["format"], dict(card["files"])
+        if "float16" in card:
+            hashes[FLOAT16_MODEL] = card["float16"]["sha256"]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{card_path}: not a model description; run train.py again") from None
     if version != MODEL_FORMAT:
@@ -327,11 +330,11 @@ def _check_card(card_path: Path, path: Path) -> None:
             f"{card_path}: model of format {version}, these scripts read format {MODEL_FORMAT}; "
             "run train.py again"
         )
-    for name in (KERAS_MODEL, LITERT_MODEL):
+    for name in hashes:
         file = card_path.with_name(name)
         if file.exists() and hashes.get(name) != sha256(file):
             raise InputError(f"{file}: not the file that {card_path.name} describes; train again")
-    if path.name not in hashes and sha256(path) not in hashes.values():
+    if sha256(path) not in hashes.values():
         raise InputError(f"{path}: not a file that {card_path.name} describes; train again")
 
 

@@ -88,6 +88,8 @@ def parse_arguments(argv: list[str] | None):
 
 def check_output(args, inputs: list[str]) -> None:
     """Raise InputError where an output can't be written or would replace an input."""
+    if args.output.endswith("/"):
+        files.make_folder(args.output)
     outputs = [errors_path(args), args.output if args.output[-1:] not in ("-", "/") else None]
     for output in filter(None, outputs):
         files.check_writable(output)

@@ -12,6 +12,7 @@ examples:
 """
 
 import contextlib
+import hashlib
 import json
 import platform
 import shutil
@@ -82,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     heads.set_weights(trained.get_weights())  # without the losses, which Keras would want to load
     network = network_conv.build_network(front, heads)
     scorer = network_conv.build_scorer(front, heads, calibration, kind)
+    float16 = write_float16(models, scorer, faces) if args.float16 else {}
     write_model(models, network, scorer, {
         "settings": settings,
         "faces": len(unit),
@@ -96,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
         "fit": {"seconds": round(fit_seconds, 1), "steps": steps},
         "seconds": round(time.monotonic() - started, 1),
         "versions": versions(),
-    })  # fmt: skip
+    } | float16)  # fmt: skip
     shutil.rmtree(work)
     files.say(f"model: {files.display_path(models)} ({time.monotonic() - started:.0f} s)")
 
@@ -366,8 +368,32 @@ def write_model(models: Path, network, scorer, description: dict) -> None:
         card.write_text(text + "\n", encoding="utf-8")
 
 
-def to_litert(scorer) -> bytes:
-    """A Keras model as a LiteRT flatbuffer, float32, any batch size, outputs by name."""
+def write_float16(models: Path, scorer, faces) -> dict:
+    """Write the model with its weights as float16; returns what that costs, for the description."""
+    half, full = to_litert(scorer, float16=True), to_litert(scorer)
+    with files.whole_file(models / files.FLOAT16_MODEL) as stream:
+        stream.write(half)
+    features = faces.features.astype(np.float32)
+    found, exact = [files.load_litert(model, "model")(features=features) for model in (half, full)]
+    mae, exact_mae = [np.abs(scores["age"] - faces.age).mean() for scores in (found, exact)]
+    flips = (found["female_probability"] >= 0.5) != (exact["female_probability"] >= 0.5)
+    costs = {
+        "bytes": len(half),
+        "sha256": hashlib.sha256(half).hexdigest(),
+        "largest_age_difference": round(float(np.abs(found["age"] - exact["age"]).max()), 4),
+        "age_mae_difference_on_training_faces": round(float(mae - exact_mae), 5),
+        "genders_changed": int(flips.sum()),
+        "faces": len(flips),
+    }
+    files.say(
+        f"float16: {len(half):,} bytes against {len(full):,}; ages differ by at most "
+        f"{costs['largest_age_difference']} years, {flips.sum()} of {len(flips)} genders change"
+    )
+    return {"float16": costs}
+
+
+def to_litert(scorer, float16: bool = False) -> bytes:
+    """A Keras model as a LiteRT flatbuffer, any batch size, outputs by name."""
     import keras
     import tensorflow as tf
 
@@ -380,7 +406,11 @@ def to_litert(scorer) -> bytes:
             input_signature=[tf.TensorSpec((None, 512), tf.float32, name="features")],
         )
         archive.write_out(folder, verbose=False)
-        return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if float16:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
+        return converter.convert()
 
 
 def versions() -> dict[str, str]:
