@@ -38,6 +38,7 @@ SMALL_BYTES = 64 << 10  # a piece below this is parsed before pandas has set up 
 csv.field_size_limit(RECORD_BYTES)
 _BOM = b"\xef\xbb\xbf"
 _CONTROL = bytes(set(range(32)) - set(b"\t\r\n"))
+_TO_QUOTE = re.compile(r'[,"\r\n\ufeff]')
 _NUMBERS = re.compile(r"[0-9eE+\-. \t]*")
 _BOOLEAN = re.compile(rb"(?im)(?:^|,) *(?:true|false)\b")
 _TINY = 1e-37  # float32 has no accuracy left below
@@ -103,6 +104,11 @@ class BadRow(NamedTuple):
 def base_name(name: str) -> str:
     """The last path component of a face's name: what names are compared and read by."""
     return re.split(r"[/\\]", name)[-1]
+
+
+def quoted(name: str) -> str:
+    """A name as a cell of CSV. (Before Python 3.13, csv.writer leaves a carriage return bare.)"""
+    return '"' + name.replace('"', '""') + '"' if _TO_QUOTE.search(name) else name
 
 
 def utkface_labels(name: str) -> tuple[int, int, int | None] | None:
@@ -772,12 +778,10 @@ def _write_npz(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarr
 
 def _write_csv(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
-    writer = csv.writer(text, lineterminator="\n")
     remaining = iter(names)
     for block in blocks:
-        writer.writerows(
-            [next(remaining), *map("%.9g".__mod__, row)] for row in np.asarray(block).tolist()
-        )
+        for row in np.asarray(block).tolist():
+            text.write(",".join([quoted(next(remaining)), *map("%.9g".__mod__, row)]) + "\n")
     text.detach()
 
 

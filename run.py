@@ -13,7 +13,6 @@ examples:
 import contextlib
 import csv
 import io
-import re
 import sys
 import threading
 from collections import deque
@@ -33,7 +32,6 @@ HEADER = "filename,gender,age,age_low,age_high,female_probability"
 WINDOW = 1024  # rows among which more than half must be of the model's kind
 PART_ROWS = 1_000_000  # of a folder of parts, to the next block
 FEW = 8  # rows of a file that are judged by themselves at its end
-_TO_QUOTE = re.compile(r'[,"\r\n]')
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -280,14 +278,9 @@ class Writer:
 
 def as_csv(names: list[str], scores: np.ndarray) -> bytes:
     """Rows of the output: names quoted where CSV needs it, scores float32 (n, 5)."""
-    if _TO_QUOTE.search("".join(names)):
-        names = [
-            '"' + name.replace('"', '""') + '"' if _TO_QUOTE.search(name) else name
-            for name in names
-        ]
     years = np.rint(scores[:, :3]).astype(int).tolist()
     lines = [
-        f"{name},{probability >= 0.5:d},{age},{low},{high},{probability:.4f}\n"
+        f"{embeddings.quoted(name)},{probability >= 0.5:d},{age},{low},{high},{probability:.4f}\n"
         for name, (age, low, high), probability in zip(
             names, years, scores[:, 3].tolist(), strict=True
         )

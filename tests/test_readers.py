@@ -1,0 +1,250 @@
+"""Properties of the readers: every accepted layout reads the same, and nothing else gets through.
+
+The width is 4 instead of 512 here, so that hypothesis reaches every cell; the readers hold the
+width in one constant.
+"""
+
+import fuzz_readers
+import numpy as np
+import pytest
+from fuzz_readers import read_csv
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+import embeddings
+from files import InputError
+
+WIDTH = 4
+settings.register_profile("quick", max_examples=60, deadline=None)
+settings.load_profile("quick")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow():
+    before, embeddings.DIMENSIONS = embeddings.DIMENSIONS, WIDTH
+    yield
+    embeddings.DIMENSIONS = before
+
+
+def tables(dtype="float32", least=1):
+    """Finite numbers (n, 4), no row all zeros."""
+    size = np.dtype(dtype).itemsize * 8
+    numbers = st.floats(width=size, allow_nan=False, allow_infinity=False)
+    if size == 64:
+        numbers = st.floats(-3e38, 3e38)
+    shape = st.tuples(st.integers(least, 12), st.just(WIDTH))
+    return arrays.arrays(dtype, shape, elements=numbers).filter(
+        lambda table: (np.abs(table.astype("float64")).max(axis=1) >= 1e-37).all()
+    )
+
+
+def names(count: int):
+    letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+    awkward = st.sampled_from(
+        ['a,b', '"', '""', 'a"b', '",', "\n", "\r", "\r\n", "a\r\nb,c", " a ", "", "1", "0.5", "NA",
+         "True", "é", "\ufeffx", "x" * 300, "'", "e 5", "+1", "\t"]
+    )  # fmt: skip
+    return st.lists(awkward | st.text(letters, max_size=8), min_size=count, max_size=count)
+
+
+def as_csv(data, table, row_names) -> bytes:
+    """The table in one of the layouts that DESIGN allows, drawn by hypothesis."""
+    number = data.draw(st.sampled_from([str, "%.9g".__mod__, "%.17g".__mod__, "%.20e".__mod__]))
+    line_end = data.draw(st.sampled_from(["\n", "\r\n"]))
+    quoting = data.draw(st.sampled_from(["minimal", "names", "all"]))
+    lines = []
+
+    def cell_text(place: int, cell: str) -> str:
+        by_choice = quoting == "all" or (quoting == "names" and place == 0 and bool(row_names))
+        if by_choice or any(c in '",\r\n\ufeff' for c in cell):
+            return '"' + cell.replace('"', '""') + '"'
+        return cell
+
+    def write(cells: list[str]) -> None:
+        lines.append(",".join(map(cell_text, range(len(cells)), cells)) + line_end)
+
+    first = [["filename"], [""], ["é\n"]] if row_names else [[]]
+    headers = [None, *([*cell, *map("e{}".format, range(WIDTH))] for cell in first)]
+    headers += [[*first[0], *map(str, range(start, start + WIDTH))] for start in (0, 1)]
+    header = data.draw(st.sampled_from(headers))
+    cells = [list(map(number, row)) for row in table]
+    if header:
+        write(header)
+    else:  # the numbers that pandas writes as column names are a header, by definition
+        assume(not any(cells[0] == [str(i + k) for i in range(WIDTH)] for k in (0, 1)))
+    for i, row in enumerate(cells):
+        write([row_names[i], *row] if row_names else row)
+    text = "".join(lines).removesuffix(data.draw(st.sampled_from(["", line_end])))
+    start = data.draw(st.sampled_from([b"", embeddings._BOM]))
+    return start + text.encode()
+
+
+@given(st.data(), tables(), st.booleans(), st.integers(5, 300))
+@settings(max_examples=300)
+def test_a_csv_in_any_layout_reads_the_same_in_one_piece_in_many_and_with_pandas(
+    data, table, named, chunk
+):
+    row_names = data.draw(names(len(table))) if named else None
+    text = as_csv(data, table, row_names)
+    one = ["fuzz"] if len(table) == 1 else ["1"]
+    for how in ({"chunk": 1 << 20}, {"chunk": 1 << 20, "pandas": True},
+                {"chunk": chunk}, {"chunk": chunk, "pandas": True}):  # fmt: skip
+        found, features, bad = read_csv(text, **how)
+        assert not bad
+        np.testing.assert_array_equal(features, table)
+        assert found == (row_names or one + [str(i + 2) for i in range(len(table) - 1)])
+
+
+@given(st.data(), st.sampled_from(["<f2", "<f4", "<f8", ">f4"]))
+def test_an_npz_reads_the_same_whatever_its_type_order_and_compression(
+    tmp_path_factory, data, dtype
+):
+    table = data.draw(tables(dtype))
+    row_names = [name.rstrip("\0") for name in data.draw(names(len(table)))]
+    path = str(tmp_path_factory.getbasetemp() / "t.npz")
+    save = data.draw(st.sampled_from([np.savez, np.savez_compressed]))
+    table = np.asarray(table, order=data.draw(st.sampled_from("CF")))
+    save(path, filenames=np.array(row_names), embeddings=table, other=np.zeros(3))
+    found, features = embeddings.read([path])
+    assert found == row_names
+    np.testing.assert_array_equal(features, table.astype(np.float32))
+
+
+@given(table=tables(), order=st.sampled_from("CF"), band=st.integers(1, 200))
+def test_an_npy_reads_the_same_in_either_order_and_in_bands(tmp_path_factory, table, order, band):
+    path = str(tmp_path_factory.getbasetemp() / "t.npy")
+    np.save(path, np.asarray(table, order=order))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embeddings, "FORTRAN_BYTES", band)
+        patch.setattr(embeddings, "BLOCK_ROWS", 1 + band % 4)
+        _, features = embeddings.read([path])
+    np.testing.assert_array_equal(features, table)
+
+
+@given(st.data(), tables(), st.booleans(), st.booleans())
+def test_a_parquet_reads_the_same_as_columns_and_as_lists(
+    tmp_path_factory, data, table, as_list, named
+):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    row_names = data.draw(names(len(table)))
+    columns = {"filename": row_names} if named else {}
+    if as_list:
+        columns["embedding"] = pa.array(table.tolist(), pa.list_(pa.float32(), WIDTH))
+    else:
+        columns |= {f"c{i}": table[:, i] for i in range(WIDTH)}
+    path = str(tmp_path_factory.getbasetemp() / "t.parquet")
+    parquet.write_table(pa.table(columns), path)
+    found, features = embeddings.read([path])
+    np.testing.assert_array_equal(features, table)
+    if named:
+        assert found == row_names
+
+
+@given(st.data(), tables(least=3), st.integers(5, 300))
+@settings(max_examples=200)
+def test_a_changed_byte_in_one_row_leaves_every_other_row_as_it_is(data, table, chunk):
+    lines = [f"face {i}," + ",".join(map(str, row)) for i, row in enumerate(table)]
+    which = data.draw(st.integers(1, len(lines) - 1))
+    line = bytearray(lines[which].encode())
+    where = data.draw(st.integers(0, len(line) - 1))
+    line[where] = data.draw(st.integers(0, 255).filter(lambda byte: byte not in b"\r\n"))
+    text = "\n".join(lines[:which]).encode() + b"\n" + bytes(line) + b"\n"
+    text += "".join(line + "\n" for line in lines[which + 1 :]).encode()
+    others = [i for i in range(len(lines)) if i != which]
+    for how in ({"chunk": 1 << 20}, {"chunk": 1 << 20, "pandas": True}, {"chunk": chunk}):
+        found, features, bad = read_csv(text, **how)
+        assert [row.row for row in bad] in ([], [which + 1])
+        places = [i for i in range(len(lines)) if [i + 1] != [row.row for row in bad]]
+        kept = [places.index(i) for i in others]
+        assert [found[i] for i in kept] == [f"face {i}" for i in others]
+        np.testing.assert_array_equal(features[kept], table[others])
+
+
+@given(st.data(), tables(), st.booleans(), st.sampled_from(["npz", "npy", "parquet"]))
+@settings(max_examples=300)
+def test_a_changed_binary_file_is_refused_or_read_with_the_same_values(
+    tmp_path_factory, data, table, cut, kind
+):
+    """For NPZ, which carries checksums; the others must only never end in another error."""
+    path = tmp_path_factory.getbasetemp() / f"t.{kind}"
+    row_names = [f"face {i}" for i in range(len(table))]
+    if kind == "npy":
+        np.save(path, table)
+    else:
+        embeddings.write(path, row_names, [table])
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    if cut:
+        content = content[:place]
+    else:
+        content[place] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    try:
+        found, features = embeddings.read([path])
+    except InputError as error:
+        assert str(path) in str(error)
+        return
+    if kind == "npz":
+        assert found == row_names
+        np.testing.assert_array_equal(features, table)
+
+
+@pytest.mark.parametrize("target", [fuzz_readers.check_csv, fuzz_readers.check_npz])
+def test_the_fuzz_target_holds_on_its_seeds_and_on_random_changes_of_them(target):
+    before, embeddings.DIMENSIONS = embeddings.DIMENSIONS, fuzz_readers.WIDTH
+    generator = np.random.default_rng(0)
+    try:
+        for seed in fuzz_readers.seeds(target):
+            target(seed)
+            for _ in range(10):
+                changed = np.frombuffer(seed, np.uint8).copy()
+                changed[generator.integers(len(changed), size=2)] = generator.integers(256, size=2)
+                target(changed.tobytes())
+    finally:
+        embeddings.DIMENSIONS = before
+
+
+# ------------------------------------------------------------------------ single cases
+
+
+@pytest.mark.parametrize("cell", ["1e", "+1e 5", "1 2", "0x1p3", "1_0", "١", "True", "\v1", "1d5"])
+def test_pandas_reads_no_number_that_the_careful_parser_refuses(cell):
+    """What pandas' parser takes for numbers: "+1e 5" is 100,000, a column of True is ones."""
+    text = f"a,1,2,3,{cell}\n".encode() * 9
+    for pandas in (False, True):
+        found, _, bad = read_csv(text, chunk=1 << 20, pandas=pandas)
+        assert found == [] and len(bad) == 9
+
+
+def test_a_quote_that_is_not_closed_costs_its_own_row_only():
+    text = b'"a",9,2,3,4\n"b,9,2,3,4\n"c",5,6,7,8\n"d",1,2,3,4\n'
+    for how in ({"chunk": 1 << 20}, {"chunk": 1 << 20, "pandas": True}, {"chunk": 16}):
+        found, _, bad = read_csv(text, **how)
+        assert found == ["a", "c", "d"]
+        assert [(row.row, row.line) for row in bad] == [(2, 2)]
+
+
+def test_a_row_that_is_too_long_costs_that_row_only():
+    row = b"name %d,9,2,3,4\n"
+    for long in (b"x" * 500, b'"' + b"y\n" * 3 + b"x" * 500, b"1," * 300):
+        text = row % 1 + row % 2 + long + b"\n" + row % 3 + row % 4
+        for chunk in (16, 90, 1000, 1 << 20):
+            found, _, bad = read_csv(text, chunk=chunk, record=100)
+            assert found == ["name 1", "name 2", "name 3", "name 4"], chunk
+            assert bad[0][1:3] == (3, 3)
+
+
+def test_lines_and_rows_are_counted_over_headers_blank_lines_and_line_breaks_in_names():
+    text = b'name,a,b,c,d\n\n"x\ny",1,2,3,4\n\nz,1,2,3\n\n"p\r\nq",1,2,nan,4\nr,1,2,3,4\n'
+    for how in ({"chunk": 1 << 20}, {"chunk": 1 << 20, "pandas": True}, {"chunk": 8}):
+        found, _, bad = read_csv(text, **how)
+        assert found == ["x\ny", "r"]
+        assert [(row.row, row.line) for row in bad] == [(2, 6), (3, 8)]
+
+
+def test_half_written_files_in_a_folder_are_not_read(tmp_path):
+    embeddings.write(tmp_path / "a.csv", ["a"], [np.ones((1, WIDTH))])
+    (tmp_path / ".b.csv.0123.part.csv").write_text("half")
+    assert embeddings.expand([tmp_path]) == [str(tmp_path / "a.csv")]
