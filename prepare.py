@@ -11,6 +11,7 @@ examples:
   python prepare.py --split identity --report-duplicates duplicates.csv
 """
 
+import contextlib
 import csv
 from pathlib import Path
 
@@ -21,7 +22,6 @@ import embeddings
 import files
 import subspace
 from files import InputError
-
 
 COPY = 0.98  # cosine above which two embeddings are of the same face in the same photograph
 AXES = 100  # principal axes that carry the embeddings: enough to look for neighbours in
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.report_duplicates:
         report_duplicates(args.report_duplicates, faces, group, names, age, gender)
     for name in unreadable:
-        files.say(f"no age and gender in this name: {name}")
+        files.say(f"no age and gender in this name: {files.printable(name)}")
     print(f"read {len(names)}")
     print(f"dropped as under {args.min_age}: {too_young}")
     print(f"skipped as unreadable names: {len(unreadable)}")
@@ -184,18 +184,21 @@ def report_duplicates(path: Path, faces, group, names, age, gender) -> None:
     )
 
 
-def write_records(
-    output: Path, parts: dict[str, np.ndarray], names, features, age, gender
-) -> None:
-    """Write each file's faces, with a progress bar."""
+def write_records(output: Path, parts: dict[str, np.ndarray], names, features, age, gender) -> None:
+    """Write each file's faces, with a progress bar; both files take their names at the end.
+
+    Killed in between, it must not leave a new test file beside an old training file.
+    """
     files.import_tensorflow()
     import records
 
-    for name, order in parts.items():
-        bar = tqdm(order.tolist(), name, unit="face", disable=None)  # on a terminal only
-        records.write(
-            output / name, ((features[i], int(age[i]), int(gender[i]), names[i]) for i in bar)
-        )
+    with contextlib.ExitStack() as both:
+        for name, order in parts.items():
+            bar = tqdm(order.tolist(), name, unit="face", disable=None)  # on a terminal only
+            records.write(
+                both.enter_context(files.whole_path(output / name)),
+                ((features[i], int(age[i]), int(gender[i]), names[i]) for i in bar),
+            )
 
 
 if __name__ == "__main__":

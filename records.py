@@ -36,18 +36,28 @@ class Records(NamedTuple):
 
 def write(path: str | Path, faces: Iterable[tuple[np.ndarray, int, int, str]]) -> None:
     """Write (embedding, age, gender, file name) of each face; whole or not at all."""
-    with files.whole_path(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
-        for embedding, age, gender, file_name in faces:
-            feature = {
-                "features": tf.train.Feature(float_list=tf.train.FloatList(value=embedding)),
-                "age": tf.train.Feature(int64_list=tf.train.Int64List(value=[age])),
-                "gender": tf.train.Feature(int64_list=tf.train.Int64List(value=[gender])),
-                "file_name": tf.train.Feature(
-                    bytes_list=tf.train.BytesList(value=[file_name.encode()])
-                ),
-            }
-            example = tf.train.Example(features=tf.train.Features(feature=feature))
-            writer.write(example.SerializeToString(deterministic=True))
+    try:
+        with files.whole_path(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+            _write(writer, faces)
+    except tf.errors.OpError as error:  # a full disk, a file-size limit
+        reason = error.message.rpartition("; ")[2].lower()
+        raise OSError(
+            f"{Path(path).parent}: {reason}; free some space or choose another folder"
+        ) from None
+
+
+def _write(writer: tf.io.TFRecordWriter, faces: Iterable[tuple[np.ndarray, int, int, str]]) -> None:
+    for embedding, age, gender, file_name in faces:
+        feature = {
+            "features": tf.train.Feature(float_list=tf.train.FloatList(value=embedding)),
+            "age": tf.train.Feature(int64_list=tf.train.Int64List(value=[age])),
+            "gender": tf.train.Feature(int64_list=tf.train.Int64List(value=[gender])),
+            "file_name": tf.train.Feature(
+                bytes_list=tf.train.BytesList(value=[file_name.encode()])
+            ),
+        }
+        example = tf.train.Example(features=tf.train.Features(feature=feature))
+        writer.write(example.SerializeToString(deterministic=True))
 
 
 def read(path: str | Path) -> Records:

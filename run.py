@@ -88,8 +88,8 @@ def check_output(args, inputs: list[str]) -> None:
     """Raise InputError where an output can't be written or would replace an input."""
     if args.output.endswith("/"):
         files.make_folder(args.output)
-    outputs = [errors_path(args), args.output if args.output[-1:] not in ("-", "/") else None]
-    for output in filter(None, outputs):
+    is_file = args.output != "-" and not args.output.endswith("/")
+    for output in filter(None, [errors_path(args), args.output if is_file else None]):
         files.check_writable(output)
         for path in inputs:
             if path != "-" and Path(output).exists() and Path(output).samefile(path):

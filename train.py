@@ -36,10 +36,12 @@ INTERVAL = 0.9  # the share of faces whose age the interval shall hold
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     started = time.monotonic()
+    if not args.train.is_file():
+        raise InputError(f"{args.train}: no such file of records; make it with: python prepare.py")
     models = files.make_folder(args.models)
     work = models / ".training"
     settings = {
-        "train": files.sha256(args.train) if args.train.is_file() else str(args.train),
+        "train": files.sha256(args.train),
         "epochs": args.epochs,
         "batch_size": args.batch_size,
         "learning_rate": args.learning_rate,
@@ -155,7 +157,10 @@ def open_work(work: Path, settings: dict, resume: bool) -> None:
     """The folder that keeps what is done, for --resume; emptied without it."""
     note = work / "settings.json"
     if resume and note.exists():
-        before = json.loads(note.read_text())
+        try:
+            before = dict(json.loads(note.read_text()))
+        except ValueError:
+            raise InputError(f"{note}: cannot be read; train anew without --resume") from None
         changed = [key for key in settings if settings[key] != before.get(key)]
         if changed:
             raise InputError(
@@ -225,11 +230,16 @@ def fit(title: str, faces: Faces, held_out: Faces | None, epochs: int, args, wor
     first_epoch, finished = 0, False
 
     if path.exists():
-        with np.load(path, allow_pickle=False) as arrays:
-            state = dict(arrays)
-        for number, variable in enumerate(variables):
-            variable.assign(state[f"variable{number}"])
-        first_epoch, finished = int(state["epoch"]), bool(state["finished"])
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                state = dict(arrays)
+            for number, variable in enumerate(variables):
+                variable.assign(state[f"variable{number}"])
+            first_epoch, finished = int(state["epoch"]), bool(state["finished"])
+        except Exception:  # NumPy, zipfile and Keras raise many kinds on broken or foreign files
+            raise InputError(
+                f"{path}: not a state of this training; train anew without --resume"
+            ) from None
 
     def restore_stopping(_=None) -> None:
         if first_epoch and held_out is not None:
