@@ -116,8 +116,9 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
         if shapes != {"age": (117,), "gender": (2,)}:
             raise ValueError("other outputs")
     except Exception as error:  # Keras raises many kinds on a broken or foreign file
+        reason = f"{type(error).__name__}: {files.error_line(error)[:200]}"
         raise InputError(
-            f"{model}: not a model that these scripts can read ({type(error).__name__}: {files.error_line(error)[:200]}); "
+            f"{model}: not a model that these scripts can read ({reason}); "
             "train again with train.py"
         ) from None
     return network.predict(features, batch_size=1024, verbose=0)
