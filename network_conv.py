@@ -49,7 +49,12 @@ def build_front(kind: Kind) -> keras.Model:
 
 
 def build_heads(dropout: float = 0.4, input_dropout: float = 0.1) -> keras.Model:
-    """Principal components (n, 512) to the softmaxes {"age": (n, 117), "gender": (n, 2)}."""
+    """Principal components (n, 512) to the softmaxes {"age": (n, 117), "gender": (n, 2)}.
+
+    The dense layers do the work. Measured on held-out training records (the model card has the
+    table): with this convolution, added to what it reads, MAE 5.14 and gender 96.4 %; without
+    5.14 and 96.4 %; a convolution in place of a dense layer 5.25 and 96.2 % at best.
+    """
     principal = keras.Input((DIMENSIONS,), name="principal")
     hidden = layers.Dropout(input_dropout)(principal)
     hidden = block(layers.Dense(384, kernel_initializer="he_normal")(hidden), dropout)

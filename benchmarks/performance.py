@@ -43,15 +43,15 @@ for part in pandas.read_csv(sys.argv[1], header=None, dtype=types, chunksize=200
 """
 # LiteRT alone, from memory, with as many threads as there are processors.
 LITERT = """
-import sys, time, os, numpy, concurrent.futures
+import sys, time, os, threading, numpy, concurrent.futures
 sys.path.insert(0, sys.argv[1])
 import run, files
 features = numpy.load(sys.argv[2])
 scorer = run.Scorer(files.find_model(None, files.LITERT_MODEL).read_bytes(), "model")
 blocks = [features[i:i + 1024] for i in range(0, len(features), 1024)]
-def score(block, local=run.threading.local()):
+def score(block, local=threading.local()):
     if not hasattr(local, "runner"):
-        local.runner = scorer.load()
+        local.runner = files.load_litert(scorer.model, "model")
     local.runner(features=block)
 with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
     list(pool.map(score, blocks[:4]))
