@@ -39,6 +39,7 @@ csv.field_size_limit(RECORD_BYTES)
 _BOM = b"\xef\xbb\xbf"
 _CONTROL = bytes(set(range(32)) - set(b"\t\r\n"))
 _TO_QUOTE = re.compile(r'[,"\r\n\ufeff]')
+_QUOTED = re.compile(rb'(?:\A|(?<=[,\r\n]))"(?:[^"]+|"")*+("?)')  # "" stands for a quote
 _NUMBERS = re.compile(r"[0-9eE+\-. \t]*")
 _BOOLEAN = re.compile(rb"(?im)(?:^|,) *(?:true|false)\b")
 _TINY = 1e-37  # float32 has no accuracy left below
@@ -217,14 +218,17 @@ def _csv_parts(path: str, stream: BinaryIO) -> Iterator[bytes | _TooLong]:
     A row that is too long costs its first line, in case that a quote there was never closed.
     If that does not help, or there is no line end, it costs what has been read.
     """
-    rest, chunks = b"", _chunks(path, stream)
+    rest, wanted, chunks = b"", 0, _chunks(path, stream)
     for chunk in chunks:
         rest += chunk
+        if len(rest) < wanted:  # where no row ended so far; not to look at it again and again
+            continue
         for attempt in range(2):
             cut = _last_row_end(rest)
             if cut:
                 yield rest[:cut]
                 rest = rest[cut:]
+            wanted = 0 if cut else min(2 * len(rest), RECORD_BYTES + 1)
             if len(rest) <= RECORD_BYTES:
                 break
             end = (rest.rfind if attempt else rest.find)(b"\n") + 1
@@ -271,17 +275,11 @@ def _check_is_csv(path: str, start: bytes) -> None:
 def _last_row_end(data: bytes) -> int:
     """The offset behind the last row that ends in `data`: at a line end outside quotes."""
     position = end = 0
-    while (quote := data.find(b'"', position)) >= 0:
-        end = max(end, data.rfind(b"\n", position, quote) + 1)
-        if quote and data[quote - 1] not in b",\r\n":  # a quote within a cell is a character
-            position = quote + 1
-            continue
-        close = data.find(b'"', quote + 1)
-        while close >= 0 and data[close + 1 : close + 2] == b'"':  # "" stands for a quote
-            close = data.find(b'"', close + 2)
-        if close < 0:
+    for cell in _QUOTED.finditer(data):
+        end = max(end, data.rfind(b"\n", position, cell.start()) + 1)
+        if not cell[1]:  # a quote that is still open
             return end
-        position = close + 1
+        position = cell.end()
     return max(end, data.rfind(b"\n", position) + 1)
 
 
