@@ -1,0 +1,154 @@
+"""Embeddings of another kind are refused; copies of a face are found and kept together."""
+
+import csv
+
+import numpy as np
+import pytest
+from conftest import refused, script
+
+import embeddings
+import prepare
+import records
+import run
+import subspace
+from files import InputError
+
+RANDOM = np.random.default_rng(7)
+ROTATION = np.linalg.qr(RANDOM.normal(size=(512, 512)))[0].astype(np.float32)
+OTHERS = {
+    "permuted": lambda x: x[:, RANDOM.permutation(512)],
+    "reversed": lambda x: x[:, ::-1],
+    "negated": lambda x: -x,
+    "some signs flipped": lambda x: x * RANDOM.choice([-1, 1], 512).astype(np.float32),
+    "rotated": lambda x: x @ ROTATION,
+    "random": lambda x: RANDOM.normal(size=x.shape).astype(np.float32),
+}
+
+
+def write(path, names, features):
+    embeddings.write(path, names, [np.ascontiguousarray(features)])
+    return str(path)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("rows", [1, 300])
+def test_embeddings_of_another_kind_are_refused(faces, model_folder, tmp_path, other, rows):
+    path = write(tmp_path / "t.npz", faces[0][:rows], OTHERS[other](faces[1][:rows]))
+    output = tmp_path / "out.csv"
+    arguments = ["--features", path, "--model", str(model_folder), "--output", str(output)]
+    with pytest.raises(InputError, match="not the kind of embedding"):
+        run.main(arguments)
+    assert not output.exists()
+    run.main([*arguments, "--force"])
+    assert len(output.read_text().splitlines()) == rows + 1
+
+
+def test_the_refusal_is_one_line_that_says_what_to_do(faces, model_folder, tmp_path):
+    path = write(tmp_path / "t.csv", faces[0][:5], -faces[1][:5])
+    done = script("run.py", "--features", path, "--model", model_folder)
+    refused(done, "5 of 5 rows", "prepare.py", "train.py", "--force")
+    assert done.out == ""
+
+
+def test_strange_rows_among_good_ones_are_scored_and_counted(faces, model_folder, tmp_path):
+    features = faces[1][:100].copy()
+    features[[40, 70]] = features[[40, 70]][:, ::-1]
+    path = write(tmp_path / "t.csv", faces[0][:100], features)
+    done = script("run.py", "--features", path, "--model", model_folder)
+    assert done.code == 0
+    assert len(done.out.splitlines()) == 101
+    assert "2 of 100 rows" in done.err and faces[0][40] in done.err
+
+
+def test_a_wrong_stretch_in_a_long_file_is_refused(faces, model_folder, tmp_path):
+    features = np.concatenate([faces[1]] * 5)  # 4,500 rows
+    features[1500:3000] = features[1500:3000, ::-1]
+    path = write(tmp_path / "t.npz", [str(i) for i in range(4500)], features)
+    with pytest.raises(InputError, match="not the kind of embedding"):
+        run.main(
+            ["--features", path, "--model", str(model_folder), "--output", str(tmp_path / "o")]
+        )
+
+
+def test_no_held_out_face_is_taken_for_a_stranger(model_folder, record_folder):
+    kind = subspace.measure(subspace.unit(records.read(record_folder / "train.tfrecords").features))
+    held_out = subspace.unit(records.read(record_folder / "test.tfrecords").features)
+    assert kind.distance(held_out).max() < 0.5
+    assert kind.distance(-held_out).min() > 1
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1])
+@pytest.mark.parametrize("other", ["permuted", "negated", "random"])
+def test_prepare_refuses_two_kinds_in_one_table(faces, tmp_path, other, share):
+    names, features = faces[0], faces[1].copy()
+    places = np.sort(RANDOM.permutation(len(names))[: int(share * len(names))])
+    features[places] = OTHERS[other](features[places])
+    path = write(tmp_path / "t.npz", names, features)
+    with pytest.raises(InputError, match="two kinds") as caught:
+        prepare.main(["--features", path, "--output", str(tmp_path), "--test-size", "100"])
+    assert str(len(places)) in str(caught.value)
+
+
+def test_prepare_says_which_kind_it_saw(faces, tmp_path, capfd):
+    path = write(tmp_path / "t.npz", faces[0], faces[1] * 3)
+    prepare.main(["--features", path, "--output", str(tmp_path), "--test-size", "100"])
+    line = capfd.readouterr().err
+    assert "512 dimensions, lengths 3 to 3, effective rank" in line
+
+
+# -------------------------------------------------------------------------------- copies
+
+
+@pytest.fixture(scope="module")
+def with_copies(faces, tmp_path_factory):
+    """300 faces of 20 years and older, and 60 copies of them, slightly changed, some relabelled."""
+    old = [i for i, name in enumerate(faces[0]) if int(name.split("_")[0]) >= 20][:300]
+    names = [f"{faces[0][i]}" for i in old]
+    features = faces[1][old]
+    copies = features[:60] + RANDOM.normal(size=(60, 512)).astype(np.float32) * 1e-3
+    copy_names = [f"{20 if i < 10 else name.split('_')[0]}_{name.split('_')[1]}_0_copy{i}"
+                  for i, name in enumerate(names[:60])]  # fmt: skip
+    path = tmp_path_factory.mktemp("copies") / "t.npz"
+    return write(path, names + copy_names, np.concatenate([features, copies])), names, copy_names
+
+
+def run_prepare(path, folder, capfd, *more):
+    prepare.main(["--features", path, "--output", str(folder), "--test-size", "90", *more])
+    text = capfd.readouterr().out
+    parts = [
+        set(records.read(folder / f"{part}.tfrecords").file_name) for part in ("train", "test")
+    ]
+    return text, *parts
+
+
+def test_the_random_split_counts_test_faces_with_a_copy_in_training(with_copies, tmp_path, capfd):
+    path, names, copies = with_copies
+    text, train, test = run_prepare(path, tmp_path, capfd)
+    pairs = list(zip(names, copies, strict=False))
+    apart = sum((a in test and b in train) or (b in test and a in train) for a, b in pairs)
+    assert apart > 0
+    counted = int(text.rsplit("copy in training: ")[1])
+    # UTKFace's own copies among these faces may add to the ones made here.
+    assert apart <= counted <= apart + 10
+
+
+def test_the_identity_split_keeps_copies_on_one_side(with_copies, tmp_path, capfd):
+    path, names, copies = with_copies
+    text, train, test = run_prepare(path, tmp_path, capfd, "--split", "identity")
+    assert len(test) == 90 and not train & test
+    for name, copy in zip(names, copies, strict=False):
+        assert (name in test) == (copy in test)
+    assert "copy in training: 0" in text
+
+
+def test_the_report_lists_groups_and_marks_conflicts(with_copies, tmp_path, capfd):
+    path, names, copies = with_copies
+    report = tmp_path / "duplicates.csv"
+    run_prepare(path, tmp_path, capfd, "--report-duplicates", str(report))
+    with open(report, newline="") as stream:
+        rows = {row["filename"]: row for row in csv.DictReader(stream)}
+    for number, (name, copy) in enumerate(zip(names, copies, strict=False)):
+        assert rows[name]["group"] == rows[copy]["group"]
+        differs = name.split("_")[0] != copy.split("_")[0]
+        assert differs <= bool(int(rows[copy]["age_conflict"]))
+        assert number >= 10 or rows[copy]["age"] == "20"
