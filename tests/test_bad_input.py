@@ -25,13 +25,7 @@ import test
 import train
 from files import InputError
 
-MODEL = "the folder of the fixture below"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def model(model_folder):
-    global MODEL
-    MODEL = str(model_folder)
+MODEL = str(files.PRETRAINED)
 
 
 def line(values, name: str | None = None) -> str:

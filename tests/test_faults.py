@@ -1,0 +1,221 @@
+"""Killed, interrupted, out of space, in parallel: a file is whole under its name or not there.
+
+KILLS=50 pytest tests/test_faults.py -k killed -s    the long version, which tells its figures
+"""
+
+import csv
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import script, training
+
+import embeddings
+import files
+
+KILLS = int(os.environ.get("KILLS", "0"))  # 0: a few, for every day
+MODEL = str(files.PRETRAINED)
+
+
+def start(name: str, *arguments, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(files.ROOT / name), *map(str, arguments)],
+        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, **options},
+    )
+
+
+def kill_at_random(name: str, *arguments, within: float) -> bool:
+    """SIGKILL the script after at most `within` seconds; returns whether it was still running."""
+    process = start(name, *arguments, stderr=subprocess.DEVNULL)
+    time.sleep(random.uniform(0, within))
+    process.kill()
+    return process.wait() == -signal.SIGKILL
+
+
+def visible(folder: Path) -> list[str]:
+    """What lies in a folder, but for hidden files: those that a kill may leave half-written."""
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+
+
+@pytest.fixture
+def many(tmp_path, faces) -> Path:
+    """4,500 rows in 22 MB: run.py takes about a second."""
+    path = tmp_path / "in" / "many.csv"
+    path.parent.mkdir()
+    rows = [",".join(map("%.8f".__mod__, row)) for row in faces[1].tolist()]
+    with open(path, "w") as stream:
+        for i in range(4500):
+            stream.write(f"face {i},{rows[i % len(rows)]}\n")
+    return path
+
+
+# ------------------------------------------------------------------------------ killed
+
+
+def test_run_killed_at_any_moment_leaves_the_old_output_or_the_whole_new_one(many, tmp_path):
+    output = tmp_path / "out" / "out.csv"
+    output.parent.mkdir()
+    arguments = ["--features", many, "--output", output, "--model", MODEL, "--skip-bad-rows"]
+    began = time.monotonic()
+    assert script("run.py", *arguments).code == 0
+    seconds, whole = time.monotonic() - began, output.read_bytes()
+    assert whole.count(b"\n") == 4501
+    killed = replaced = 0
+    for _ in range(KILLS or 5):
+        output.write_bytes(b"old")
+        killed += kill_at_random("run.py", *arguments, within=seconds * 1.1)
+        assert output.read_bytes() in (b"old", whole)
+        replaced += output.read_bytes() == whole
+        assert visible(output.parent) == ["out.csv", "out.errors.csv"]
+    print(f"\nrun.py: {killed} killed while running, {replaced} had replaced the output")
+    assert script("run.py", *arguments).code == 0 and output.read_bytes() == whole
+
+
+def test_prepare_killed_at_any_moment_leaves_whole_record_files_or_none(
+    table, record_folder, tmp_path
+):
+    arguments = ["--features", table, "--test-size", "150", "--output"]
+    began = time.monotonic()
+    assert script("prepare.py", *arguments, tmp_path).code == 0
+    seconds = time.monotonic() - began
+    whole = {path.name: path.read_bytes() for path in record_folder.iterdir()}
+    assert sorted(whole) == ["test.tfrecords", "train.tfrecords"]
+    killed = finished = 0
+    for number in range(KILLS or 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        killed += kill_at_random("prepare.py", *arguments, folder, within=seconds * 1.1)
+        for name in visible(folder):
+            assert (folder / name).read_bytes() == whole[name]
+        finished += len(visible(folder)) == 2
+    print(f"\nprepare.py: {killed} killed while running, {finished} had written both files")
+
+
+def test_train_killed_again_and_again_ends_with_the_same_figures(
+    record_folder, model_folder, tmp_path
+):
+    whole, folder, within = model_folder, tmp_path / "models", 12
+    arguments = training(record_folder, folder)
+    if KILLS:
+        whole, epochs = tmp_path / "whole", ["--epochs", "8"]
+        arguments += epochs
+        began = time.monotonic()
+        assert script("train.py", *training(record_folder, whole, *epochs)).code == 0
+        within = time.monotonic() - began
+    killed = resumed = 0
+    for _ in range(KILLS or 2):
+        killed += kill_at_random("train.py", *arguments, "--resume", within=within)
+        if (folder / files.DESCRIPTION).exists():  # finished: the next one starts anew
+            assert files.find_model(folder, files.LITERT_MODEL)
+            assert described(folder) == described(whole)
+        states = list(folder.glob(".training/*.npz"))
+        for state in states:
+            with np.load(state) as arrays:
+                assert all(arrays[name] is not None for name in arrays)
+        resumed += bool(states)
+    print(f"\ntrain.py: {killed} killed while running, {resumed} times there was a state to resume")
+    done = script("train.py", *arguments, "--resume")
+    assert done.code == 0, done.err
+    assert described(folder) == described(whole)
+    assert visible(folder) == visible(whole)
+
+
+def described(folder: Path) -> tuple:
+    """A model's figures, and the hash of what scores."""
+    card = json.loads((folder / files.DESCRIPTION).read_text())
+    return (
+        card["validation"],
+        card["calibration"],
+        card["epochs"],
+        card["files"][files.LITERT_MODEL],
+    )
+
+
+# ------------------------------------------------------------------------- interrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_in_one_line_and_leaves_nothing(tmp_path, faces, number):
+    process = start("run.py", "--features", "-", "--output", tmp_path / "out.csv",
+                    "--model", MODEL, stdin=subprocess.PIPE)  # fmt: skip
+    first = process.stderr.readline()
+    process.stdin.write(b"half a row, 0.1")
+    process.stdin.flush()
+    time.sleep(0.3)
+    process.send_signal(number)
+    assert process.wait(timeout=20) == 130
+    assert (first + process.stderr.read()).decode().splitlines()[1:] == ["run.py: interrupted"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_reader_that_leaves_early_is_no_error(many):
+    process = start("run.py", "--features", many, "--model", MODEL, stdout=subprocess.PIPE)
+    assert process.stdout.readline().startswith(b"filename,gender,age")
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert [line[:6] for line in process.stderr.read().decode().splitlines()] == ["model:"]
+
+
+# -------------------------------------------------------------------------- a full disk
+
+
+def at_most(size: int):
+    """What limits a file's size in a child process; as a full disk does, but for one file."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def failed(process: subprocess.Popen, *words: str) -> None:
+    """Exit code 1 and one line with these words."""
+    said = process.communicate(timeout=100)[1].decode().splitlines()
+    said = [line for line in said if not line.startswith(("model: ", "embeddings: "))]
+    assert process.returncode == 1 and len(said) == 1, (process.returncode, said)
+    for word in words:
+        assert word in said[0]
+
+
+def test_without_space_run_says_so_and_leaves_nothing(many, tmp_path):
+    output = tmp_path / "out" / "out.csv"
+    output.parent.mkdir()
+    arguments = ["--features", many, "--model", MODEL]
+    process = start("run.py", *arguments, "--output", output, preexec_fn=at_most(40_000))
+    failed(process, str(output), "file too large")
+    assert os.listdir(output.parent) == []
+    with open("/dev/full", "wb") as full:
+        failed(start("run.py", *arguments, stdout=full), "no space left on device")
+
+
+def test_without_space_prepare_says_so_and_leaves_nothing(table, tmp_path):
+    arguments = ["--features", table, "--test-size", "150", "--output", tmp_path]
+    process = start("prepare.py", *arguments, preexec_fn=at_most(1_000_000))
+    failed(process, str(tmp_path), "file too large", "choose another folder")
+    assert os.listdir(tmp_path) == []
+
+
+# ---------------------------------------------------------------------------- at once
+
+
+def test_several_runs_on_one_output_leave_one_whole_result(many, faces, tmp_path):
+    other, output = tmp_path / "other.npz", tmp_path / "out" / "out.csv"
+    output.parent.mkdir()
+    embeddings.write(other, faces[0], [faces[1]])
+    wholes = []
+    for features in (many, other):
+        done = script("run.py", "--features", features, "--model", MODEL, "--output", output)
+        assert done.code == 0
+        wholes.append(output.read_bytes())
+    running = [
+        start("run.py", "--features", features, "--model", MODEL, "--output", output)
+        for features in (many, other, many, other)
+    ]
+    assert [process.wait(timeout=100) for process in running] == [0] * 4
+    assert output.read_bytes() in wholes
+    assert os.listdir(output.parent) == ["out.csv"]
+    assert len(list(csv.reader(output.open()))) in (4501, 901)
