@@ -21,8 +21,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NoReturn
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parent
 EMBEDDINGS = ROOT / "data" / "utkface.npz"
 DATA = ROOT / "data"
@@ -39,6 +37,19 @@ DESCRIPTION = "age_gender.json"
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance")  # of the .tflite
 _SILENCE = threading.Lock()  # file descriptor 2 is one for all threads
 MODEL_FORMAT = 1  # raised when the outputs of the exported model change
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, traceback) -> None:
+    """Ctrl-C while a script still imports ends in one line too, where it imports this first."""
+    if not issubclass(kind, KeyboardInterrupt) and not isinstance(
+        error.__cause__, KeyboardInterrupt
+    ):
+        return sys.__excepthook__(kind, error, traceback)
+    print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+sys.excepthook = _excepthook
 
 
 class InputError(Exception):
@@ -343,6 +354,7 @@ def load_litert(model: bytes, name: str):
 
     Raises InputError, which calls the model `name`, for a file that is not such a model.
     """
+    import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
     try:

@@ -21,11 +21,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+import files
+
+# isort: split
 import numpy as np
 
 import cluster
 import embeddings
-import files
 from files import InputError
 
 HEADER = "filename,gender,age,age_low,age_high,female_probability"
