@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     paths = embeddings.expand(args.features)
     check_output(args, [*paths, str(model)])
     files.say(f"model: {files.display_path(model)}")
+    files.keep_memory()
     score = Scorer(model.read_bytes(), str(model))
     scored = cluster.map_in_order(score, embeddings.pieces(paths), args.dask)
     with contextlib.closing(scored), open_output(args.output) as output:

@@ -102,8 +102,7 @@ def read_csv(text: bytes, chunk: int, pandas: bool = False, record: int = 1 << 2
         embeddings._check_is_csv("fuzz.csv", text)
     embeddings._check_is_csv = lambda path, start: None  # which looks at the first chunk alone
     embeddings.CHUNK_BYTES, embeddings.RECORD_BYTES = chunk, record
-    embeddings.PANDAS_BYTES = 0 if pandas else 1 << 30
-    embeddings.SMALL_BYTES, embeddings.DENSE_BYTES = embeddings.PANDAS_BYTES, chunk
+    embeddings.SMALL_BYTES, embeddings.DENSE_BYTES = 0 if pandas else 1 << 30, chunk
     try:
         names, blocks, faults, numbering = [], [], [], embeddings.Numbering()
         for piece in embeddings._csv_pieces("fuzz.csv", io.BytesIO(text)):

@@ -165,7 +165,7 @@ def test_a_row_of_another_kind_is_refused_with_its_row_and_line(tmp_path, rows):
 
 
 def test_a_bad_row_far_down_in_a_large_file_is_found(tmp_path, rows):
-    """1,800 rows are more than 8 MB: pandas parses the first part, the second has the fault."""
+    """1,800 rows are more than 2 MB: pandas parses the first part, the second has the fault."""
     path = tmp_path / "my.csv"
     path.write_text("\n".join([HEADER, *rows * 300, with_cell(rows[0], "1e300")]) + "\n")
     assert path.stat().st_size > embeddings.CHUNK_BYTES
@@ -453,7 +453,7 @@ NAMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("repeat", [1, 80])  # 80: above 4 MB, where pandas parses
+@pytest.mark.parametrize("repeat", [1, 80])  # 80: above 2 MB, where pandas parses
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 def test_any_name_comes_through_as_it_was(tmp_path, faces, repeat, quoting):
     path, output = tmp_path / "my.csv", tmp_path / "out.csv"
@@ -462,7 +462,7 @@ def test_any_name_comes_through_as_it_was(tmp_path, faces, repeat, quoting):
         writer = csv.writer(stream, quoting=quoting)  # \r\n ends its lines
         for i, name in enumerate(names):
             writer.writerow([name, *map("%.8f".__mod__, faces[1][i % 900].tolist())])
-    assert (path.stat().st_size > embeddings.PANDAS_BYTES) == (repeat > 1)
+    assert (path.stat().st_size > embeddings.CHUNK_BYTES) == (repeat > 1)
     run.main(["--features", str(path), "--output", str(output), "--model", MODEL])
     with open(output, newline="", encoding="utf-8") as stream:
         assert [row["filename"] for row in csv.DictReader(stream)] == names
