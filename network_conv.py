@@ -60,9 +60,9 @@ def build_heads(dropout: float = 0.4, input_dropout: float = 0.1) -> keras.Model
     hidden = block(layers.Dense(384, kernel_initializer="he_normal")(hidden), dropout)
 
     # The 384 as a sequence of 24 steps of 16 channels, convolved, and added to themselves.
-    sequence = ops.reshape(hidden, (-1, 24, 16))
+    sequence = layers.Reshape((24, 16))(hidden)
     sequence = layers.Conv1D(16, 3, padding="same", kernel_initializer="zeros")(sequence)
-    hidden = layers.Add()([hidden, ops.reshape(sequence, (-1, 384))])
+    hidden = layers.Add()([hidden, layers.Flatten()(sequence)])
 
     hidden = block(layers.Dense(384, kernel_initializer="he_normal")(hidden), dropout)
     age = layers.Dense(AGES, activation="softmax", name="age")(hidden)

@@ -223,6 +223,7 @@ def fit(title: str, faces: Faces, held_out: Faces | None, epochs: int, args, wor
         optimizer,
         loss={"age": network_conv.age_loss, "gender": "sparse_categorical_crossentropy"},
         metrics={"age": [network_conv.age_error], "gender": ["accuracy"]},
+        steps_per_execution=max(n for n in range(1, 14) if steps % n == 0),
         jit_compile=False,  # XLA's compilation costs more than it saves here
     )
     optimizer.build(heads.trainable_variables)
