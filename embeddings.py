@@ -112,6 +112,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"' if _TO_QUOTE.search(name) else name
 
 
+def all_quoted(names: Sequence[str]) -> Sequence[str]:
+    """Names as cells of CSV."""
+    return [*map(quoted, names)] if _TO_QUOTE.search("".join(names)) else names
+
+
 def utkface_labels(name: str) -> tuple[int, int, int | None] | None:
     """Age in years, gender (0 male, 1 female) and race (0-4) from a UTKFace file name.
 
@@ -244,11 +249,14 @@ def _csv_parts(path: str, stream: BinaryIO) -> Iterator[bytes | _TooLong]:
 
 
 def _chunks(path: str, stream: BinaryIO) -> Iterator[bytes]:
-    """What the stream holds, in smaller chunks where lines are so short that they cost memory."""
+    """What the stream holds, up to line ends where that is not far; in smaller chunks where
+    lines are so short that they cost memory.
+    """
     chunk = stream.read(CHUNK_BYTES)
     _check_is_csv(path, chunk)
     chunk = chunk.removeprefix(_BOM) or stream.read(CHUNK_BYTES)
     while chunk:
+        chunk += stream.readline(RECORD_BYTES)
         dense = _count(chunk, b"\n") * DIMENSIONS > len(chunk)
         size = DENSE_BYTES if dense else len(chunk)
         yield from (chunk[i : i + size] for i in range(0, len(chunk), size))
@@ -419,15 +427,18 @@ def _parquet_blocks(path: str) -> Iterator[tuple[list[str] | None, np.ndarray]]:
         width = fields[0].type.list_size if as_list else len(fields)
         if width != DIMENSIONS:
             raise InputError(f"{path}: {_other_dimensions(width)}")
-        for batch in table.iter_batches(batch_size=BLOCK_ROWS):
-            columns = {field.name: batch.column(i) for i, field in enumerate(batch.schema)}
-            names = columns.pop("filename").cast(pa.string()).to_pylist() if named else None
+        numbers = [column.name for column in fields]
+        size = BLOCK_ROWS if as_list else 8 * BLOCK_ROWS  # a batch of 512 columns costs more
+        for batch in table.iter_batches(batch_size=size):
+            names = batch.column("filename").cast(pa.string()).to_pylist() if named else None
             if as_list:
-                lists = next(iter(columns.values())).fill_null([None] * width)
-                yield names, lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+                lists = batch.column(numbers[0]).fill_null([None] * width)
+                rows = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
             else:
-                numbers = [c.to_numpy(zero_copy_only=False) for c in columns.values()]
-                yield names, np.stack(numbers, axis=-1)
+                rows = batch.select(numbers).to_tensor(null_to_nan=True).to_numpy()
+            for block in range(0, len(rows), BLOCK_ROWS):
+                end = block + BLOCK_ROWS
+                yield names and names[block:end], rows[block:end]
 
 
 def _array_pieces(path: str, blocks: Iterable[tuple[list[str] | None, np.ndarray]]):
@@ -699,10 +710,11 @@ def _checked(piece: Piece, names: list[str] | None, rows: np.ndarray, lines: int
     """A block of numbers, its bad rows taken out."""
     with np.errstate(over="ignore", invalid="ignore"):
         features = np.ascontiguousarray(rows, np.float32)
-        largest = np.maximum(features.max(axis=1, initial=0), -features.min(axis=1, initial=0))
-    reasons = {
-        i: _row_fault(rows[i]) for i in np.flatnonzero(~((largest >= _TINY) & (largest < np.inf)))
-    }
+        squares = np.einsum("ij,ij->i", features, features)
+        odd = np.flatnonzero(~((squares > _TINY) & (squares < np.inf)))  # to be looked at
+        largest = np.abs(features[odd]).max(axis=1, initial=0)
+    faulty = odd[~((largest >= _TINY) & (largest < np.inf))]
+    reasons = {i: _row_fault(rows[i]) for i in faulty}
     if names is not None and piece.kind == "array":  # those of CSV were looked at there
         reasons |= {i: reason for i, name in enumerate(names) if (reason := _name_fault(name))}
     good = np.delete(np.arange(len(features)), list(reasons))
@@ -832,7 +844,9 @@ def _write_parquet(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.n
     vector = pa.list_(pa.float32(), DIMENSIONS)
     schema = pa.schema([("filename", pa.string()), ("embedding", vector)])
     start = 0
-    with pa.parquet.ParquetWriter(stream, schema) as writer:
+    # Random numbers: a dictionary or compression costs time and saves nothing.
+    plain = {"use_dictionary": False, "compression": "none"}
+    with pa.parquet.ParquetWriter(stream, schema, **plain) as writer:
         for block in blocks:
             values = pa.array(np.ascontiguousarray(block, np.float32).reshape(-1))
             column = pa.FixedSizeListArray.from_arrays(values, DIMENSIONS)

@@ -281,13 +281,14 @@ class Writer:
 
 def as_csv(names: list[str], scores: np.ndarray) -> bytes:
     """Rows of the output: names quoted where CSV needs it, scores float32 (n, 5)."""
-    years = np.rint(scores[:, :3]).astype(int).tolist()
-    lines = [
-        f"{embeddings.quoted(name)},{probability >= 0.5:d},{age},{low},{high},{probability:.4f}\n"
-        for name, (age, low, high), probability in zip(
-            names, years, scores[:, 3].tolist(), strict=True
-        )
-    ]
+    years = np.rint(scores[:, :3]).astype(int).T.tolist()
+    probability = scores[:, 3]
+    columns = zip(
+        embeddings.all_quoted(names), (probability >= 0.5).tolist(), *years, probability.tolist(),
+        strict=True,
+    )  # fmt: skip
+    lines = [f"{name},{female:d},{age},{low},{high},{p:.4f}\n"
+             for name, female, age, low, high, p in columns]  # fmt: skip
     return "".join(lines).encode()
 
 

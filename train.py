@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import threadpoolctl
 
 import files
 import subspace
@@ -57,7 +58,9 @@ def main(argv: list[str] | None = None) -> None:
     tf.config.experimental.enable_op_determinism()  # the same seed gives the same figures
     faces = records.read(args.train)
     unit = subspace.unit(faces.features)
-    kind = subspace.measure(unit)
+    # However many threads the environment grants: another number of them rounds otherwise.
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        kind = subspace.measure(unit)
     files.say(f"{len(unit)} faces; embeddings of {subspace.describe(faces.features, kind)}")
     refuse_mixture(args.train, unit)
     order = np.random.default_rng(args.seed).permutation(len(unit))

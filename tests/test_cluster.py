@@ -9,12 +9,15 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 import cluster
 import embeddings
+import files
+import run
 from files import InputError
 
 
@@ -24,16 +27,21 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+class Scheduler(NamedTuple):
+    address: str
+    workers: list[subprocess.Popen]
+
+
 @pytest.fixture
 def scheduler(tmp_path):
-    """A real scheduler and two worker processes, in a folder from which no project is seen."""
+    """A real scheduler's address and two worker processes, where no project is seen."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     address = f"tcp://127.0.0.1:{free_port()}"
     folder = tmp_path / "empty"
     folder.mkdir()
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments: str) -> None:
+        def start(*arguments: str) -> subprocess.Popen:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dask", *arguments],
                 cwd=folder,
@@ -43,11 +51,11 @@ def scheduler(tmp_path):
             )
             stack.callback(process.wait)
             stack.callback(process.terminate)
+            return process
 
         start("scheduler", "--host", address, "--no-dashboard")
-        for _ in range(2):
-            start("worker", address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "30")
-        yield address
+        worker = ("worker", address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "30")
+        yield Scheduler(address, [start(*worker, "--no-nanny") for _ in range(2)])
 
 
 def test_threads_keep_the_order_whatever_each_item_takes():
@@ -103,7 +111,9 @@ def test_workers_without_the_project_parse_embeddings(scheduler, tmp_path):
         assert importlib.util.find_spec("embeddings") is None, "the worker has the project"
         return embeddings.parse(piece)
 
-    blocks = list(cluster.map_in_order(parse, embeddings.pieces([str(path)]), dask=scheduler))
+    blocks = list(
+        cluster.map_in_order(parse, embeddings.pieces([str(path)]), dask=scheduler.address)
+    )
 
     assert [type(block) for block in blocks] == [embeddings.Block] * 3
     np.testing.assert_array_equal(np.concatenate([block.features for block in blocks]), features)
@@ -114,7 +124,7 @@ def test_an_error_on_a_worker_is_the_same_error_here(scheduler):
         raise InputError("photos: this folder is not seen here")
 
     with pytest.raises(InputError, match="not seen here"):
-        list(cluster.map_in_order(fail, range(3), dask=scheduler))
+        list(cluster.map_in_order(fail, range(3), dask=scheduler.address))
 
 
 def test_the_function_travels_once_to_each_worker_and_is_loaded_once(scheduler):
@@ -128,7 +138,7 @@ def test_the_function_travels_once_to_each_worker_and_is_loaded_once(scheduler):
             self.calls += 1
             return os.getpid(), self.calls, len(self.weights)
 
-    results = list(cluster.map_in_order(Counting(), range(20), dask=scheduler))
+    results = list(cluster.map_in_order(Counting(), range(20), dask=scheduler.address))
 
     calls = {}
     for process, count, size in results:
@@ -148,10 +158,36 @@ def test_a_killed_worker_costs_its_block_only(scheduler, tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
         return item
 
-    results = list(cluster.map_in_order(work, range(30), dask=scheduler))
+    results = list(cluster.map_in_order(work, range(30), dask=scheduler.address))
 
     assert results == list(range(30))
     assert len(log.read_text().split()) <= 30 + 4, "much more was done again than was lost"
+
+
+def test_run_on_a_cluster_writes_the_same_bytes_though_a_worker_is_killed(
+    scheduler, faces, tmp_path, monkeypatch
+):
+    names, features = faces
+    table, bare = tmp_path / "a.csv", tmp_path / "b.npy"
+    embeddings.write(table, [f'{name} "{i}"' for i, name in enumerate(names)], [features])
+    np.save(bare, features)
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 400_000)  # 14 pieces of CSV
+    inputs = ["--features", str(table), str(bare), "--model", str(files.PRETRAINED), "--output"]
+    run.main([*inputs, str(tmp_path / "here.csv")])
+    add, added = run.Writer.add, []
+
+    def add_and_kill(writer: run.Writer, block: embeddings.Block) -> None:
+        added.append(block)
+        if len(added) == 3:
+            scheduler.workers[0].kill()
+        add(writer, block)
+
+    monkeypatch.setattr(run.Writer, "add", add_and_kill)
+    run.main([*inputs, str(tmp_path / "there.csv"), "--dask", scheduler.address])
+
+    assert len(added) > 10
+    assert [worker.poll() is None for worker in scheduler.workers] == [False, True]
+    assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
 
 
 def test_local_starts_a_cluster_and_leaves_nothing_behind():

@@ -16,6 +16,7 @@ from conftest import refused, script, training
 import embeddings
 import files
 import records
+import run
 import train
 
 LINE = re.compile(r"Age_MAE:\d+\.\d\d, Gender_Acc:\d+\.\d\d%, Loss:\d+\.\d\d")
@@ -279,14 +280,63 @@ def test_the_tflite_alone_is_enough(faces, model_folder, tmp_path):
     assert by_file.code == 0 and by_file.out == by_folder.out
 
 
+def test_a_float16_copy_is_half_the_size_and_says_what_it_costs(
+    record_folder, faces, tmp_path, capfd
+):
+    train.main(training(record_folder, tmp_path, "--float16", "--epochs", "1"))
+    assert "float16: " in capfd.readouterr().err
+    full, half = tmp_path / files.LITERT_MODEL, tmp_path / files.FLOAT16_MODEL
+    assert half.stat().st_size < 0.55 * full.stat().st_size
+    costs = json.loads((tmp_path / files.DESCRIPTION).read_text())["float16"]
+    trained = records.read(record_folder / "train.tfrecords")
+    scores = [
+        files.load_litert(path.read_bytes(), "model")(features=trained.features)
+        for path in (full, half)
+    ]
+    apart = np.abs(scores[0]["age"] - scores[1]["age"]).max()
+    assert 0 < apart < 1.5 and costs["largest_age_difference"] == pytest.approx(apart, abs=1e-3)
+    flips = np.sum(
+        (scores[0]["female_probability"] < 0.5) != (scores[1]["female_probability"] < 0.5)
+    )
+    assert costs["genders_changed"] == flips and costs["faces"] == len(trained.age)
+    path = write_table(tmp_path / "t.csv", faces[0][:3], faces[1][:3])
+    done = script("run.py", "--features", path, "--model", half)
+    assert done.code == 0 and done.out.count("\n") == 4
+
+
+def test_a_folder_of_parts_holds_what_one_file_would(faces, model_folder, tmp_path, monkeypatch):
+    path = write_table(tmp_path / "t.npz", *faces)
+    arguments = ["--features", str(path), str(path), "--model", str(model_folder), "--output"]
+    run.main([*arguments, str(tmp_path / "one.csv")])
+    monkeypatch.setattr(embeddings, "BLOCK_ROWS", 200)
+    monkeypatch.setattr(run, "PART_ROWS", 500)
+    run.main([*arguments, f"{tmp_path}/parts/"])
+    parts = sorted((tmp_path / "parts").iterdir())
+    assert [part.name for part in parts] == [f"part-{i:05d}.csv" for i in range(len(parts))]
+    texts = [part.read_text().splitlines() for part in parts]
+    assert len(texts) > 2 and all(text[0] == run.HEADER for text in texts)
+    assert all(500 <= len(text) <= 700 for text in texts[:-1])  # blocks are not cut
+    rows = [row for text in texts for row in text[1:]]
+    assert [run.HEADER, *rows] == (tmp_path / "one.csv").read_text().splitlines()
+
+    done = script("run.py", *arguments, f"{tmp_path}/parts/")
+    refused(done, "parts", "holds parts already", "choose another folder")
+    (tmp_path / "bad.csv").write_text("a,1,2\n")
+    done = script("run.py", *arguments[:2], path, tmp_path / "bad.csv", *arguments[3:],
+                  f"{tmp_path}/broken/")  # fmt: skip
+    refused(done, "bad.csv")
+    assert list((tmp_path / "broken").iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["prepare.py", "train.py", "test.py", "run.py"])
 def test_help_shows_every_option_with_an_example(name):
     done = script(name, "--help")
     assert done.code == 0 and f"python {name}" in done.out
     wanted = {
         "prepare.py": "--features --output --min-age --test-size --seed",
-        "train.py": "--train --models --epochs --batch-size --learning-rate --seed --resume --logs",
+        "train.py": "--train --models --epochs --batch-size --learning-rate --seed --resume --logs "
+        "--float16",
         "test.py": "--test --model --batch-size --lfw --lfw-labels",
-        "run.py": "--features --output --model --skip-bad-rows",
+        "run.py": "--features --output --model --skip-bad-rows --force --dask",
     }[name]
     assert all(option in done.out for option in wanted.split())
