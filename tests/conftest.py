@@ -1,7 +1,11 @@
 """Small records cut from data/utkface.npz, and a model trained on them for two epochs."""
 
+import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +17,7 @@ import files
 import prepare
 import train
 
+KILLS = int(os.environ.get("KILLS", "0"))  # how often each script is killed; 0: a few times
 FACES = 900  # every 23rd of UTKFace, so that all ages are there
 
 
@@ -32,6 +37,22 @@ def script(name: str, *arguments, stdin: bytes | None = None, cwd: Path | None =
         timeout=200,
     )
     return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def start(name: str, *arguments, **options) -> subprocess.Popen:
+    """Start a script; what it says goes to a pipe."""
+    return subprocess.Popen(
+        [sys.executable, str(files.ROOT / name), *map(str, arguments)],
+        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, **options},
+    )
+
+
+def kill_at_random(name: str, *arguments, within: float) -> bool:
+    """SIGKILL the script after at most `within` seconds; returns whether it was still running."""
+    process = start(name, *arguments, stderr=subprocess.DEVNULL)
+    time.sleep(random.uniform(0, within))
+    process.kill()
+    return process.wait() == -signal.SIGKILL
 
 
 def refused(run: Run, *words: str) -> None:

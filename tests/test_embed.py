@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import KILLS, kill_at_random
 from test_faces import sandberg_embedding, sandberg_graph
 
 import embed
@@ -283,7 +284,9 @@ def chips_in(folder: Path, count: int) -> Path:
 def test_killed_at_any_moment_it_goes_on_and_ends_the_same(small_graph, tmp_path):
     images = chips_in(tmp_path / "in", 60)
     same = ["--images", images, "--aligned", "--facenet", small_graph, "--batch-size", 1]
+    began = time.monotonic()
     expected = embedded(*same, "--output", tmp_path / "whole.npz")
+    seconds = time.monotonic() - began
     output, partial = tmp_path / "killed.npz", tmp_path / "killed.npz.partial"
     command = [*same, "--output", output]
     kept = []
@@ -300,11 +303,23 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(small_graph, tmp_path
             np.load(path).close()  # whole
         kept.append({path.name: path.stat().st_mtime_ns for path in partial.glob("[0-9]*.npz")})
 
+    assert kept[0].items() <= kept[1].items(), "what was done was done again"
+    killed = finished = 0
+    for _ in range(KILLS):
+        killed += kill_at_random(SCRIPT.name, *command, within=seconds)
+        if output.exists():  # finished: the next one starts anew
+            assert list(dict(zip(*embeddings.read([output]), strict=True))) == list(expected)
+            output.unlink()
+            finished += 1
+        for path in partial.glob("[0-9]*.npz"):
+            np.load(path).close()
+    print(f"\nembed.py: {killed} killed while running, {finished} had finished")
+    kept.append(list(partial.glob("[0-9]*.npz")))
+
     last = run(*command)
 
     assert last.returncode == 0, last.stderr
-    assert kept[0].items() <= kept[1].items(), "what was done was done again"
-    assert re.search(rf"{len(kept[1])} of 60 images are done already", last.stderr)
+    assert not kept[-1] or re.search(rf"{len(kept[-1])} of 60 images are done already", last.stderr)
     found = dict(zip(*embeddings.read([output]), strict=True))
     assert list(found) == list(expected)
     np.testing.assert_allclose([*found.values()], [*expected.values()], atol=1e-5)

@@ -1,43 +1,25 @@
 """Killed, interrupted, out of space, in parallel: a file is whole under its name or not there.
 
-KILLS=50 pytest tests/test_faults.py -k killed -s    the long version, which tells its figures
+KILLS=50 pytest -k killed -s    the long version, which tells its figures
 """
 
 import csv
 import json
 import os
-import random
 import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import script, training
+from conftest import KILLS, kill_at_random, script, start, training
 
 import embeddings
 import files
 
-KILLS = int(os.environ.get("KILLS", "0"))  # 0: a few, for every day
 MODEL = str(files.PRETRAINED)
-
-
-def start(name: str, *arguments, **options) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(files.ROOT / name), *map(str, arguments)],
-        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, **options},
-    )
-
-
-def kill_at_random(name: str, *arguments, within: float) -> bool:
-    """SIGKILL the script after at most `within` seconds; returns whether it was still running."""
-    process = start(name, *arguments, stderr=subprocess.DEVNULL)
-    time.sleep(random.uniform(0, within))
-    process.kill()
-    return process.wait() == -signal.SIGKILL
 
 
 def visible(folder: Path) -> list[str]:
