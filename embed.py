@@ -27,12 +27,14 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import files
+
+# isort: split
 import numpy as np
 
 import cluster
 import embeddings
 import faces
-import files
 from faces import CHIP, EXTRA, Skipped
 from files import InputError
 

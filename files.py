@@ -206,7 +206,7 @@ def quiet_stderr() -> Iterator[None]:
         os.dup2(silence.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             os.dup2(kept, 2)
             silence.seek(0)
             os.write(2, silence.read())

@@ -15,11 +15,13 @@ import contextlib
 import csv
 from pathlib import Path
 
+import files
+
+# isort: split
 import numpy as np
 from tqdm import tqdm
 
 import embeddings
-import files
 import subspace
 from files import InputError
 

@@ -16,10 +16,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import files
+
+# isort: split
 import numpy as np
 
 import figures
-import files
 import report
 from embeddings import base_name, utkface_labels
 from files import InputError

@@ -22,10 +22,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import files
+
+# isort: split
 import numpy as np
 import threadpoolctl
 
-import files
 import subspace
 from files import InputError
 

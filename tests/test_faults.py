@@ -138,6 +138,16 @@ def test_an_interrupted_run_says_so_in_one_line_and_leaves_nothing(tmp_path, fac
     assert os.listdir(tmp_path) == []
 
 
+def test_an_interrupted_training_says_so_in_one_line(record_folder, tmp_path):
+    process = start("train.py", *training(record_folder, tmp_path / "m", "--epochs", "50"))
+    process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    said = process.stderr.read().decode()
+    assert said.splitlines()[-1] == "train.py: interrupted" and "Traceback" not in said
+    assert visible(tmp_path / "m") in ([], ["logs"])
+
+
 def test_a_reader_that_leaves_early_is_no_error(many):
     process = start("run.py", "--features", many, "--model", MODEL, stdout=subprocess.PIPE)
     assert process.stdout.readline().startswith(b"filename,gender,age")
@@ -179,6 +189,15 @@ def test_without_space_prepare_says_so_and_leaves_nothing(table, tmp_path):
     process = start("prepare.py", *arguments, preexec_fn=at_most(1_000_000))
     failed(process, str(tmp_path), "file too large", "choose another folder")
     assert os.listdir(tmp_path) == []
+
+
+def test_without_space_train_says_so_and_leaves_no_model(record_folder, tmp_path):
+    process = start(
+        "train.py", *training(record_folder, tmp_path / "m"), preexec_fn=at_most(1_000_000)
+    )
+    said = process.communicate(timeout=100)[1].decode().splitlines()
+    assert process.returncode == 1 and "file too large" in said[-1], said
+    assert visible(tmp_path / "m") in ([], ["logs"])
 
 
 # ---------------------------------------------------------------------------- at once
