@@ -15,6 +15,7 @@ import csv
 import io
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -224,9 +225,11 @@ class Writer:
         self.waiting.append(HEADER.encode() + b"\n")
         if self.errors:
             self.errors.writerow(["file", "row", "line", "reason"])
+        started = time.monotonic()
         for block in scored:
             self.add(block)
-            self.progress.update(block.piece.input_bytes, f"{self.rows:,} rows")
+            rate = self.rows / max(time.monotonic() - started, 1e-3)
+            self.progress.update(block.piece.input_bytes, f"{rate:,.0f} rows/s")
         self.judge(self.numbering.path)
 
     def finish(self) -> None:
