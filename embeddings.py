@@ -181,12 +181,20 @@ def pieces(paths: Sequence[str]) -> Iterator[Piece]:
 
 
 def input_bytes(paths: Iterable[str]) -> int | None:
-    """How many `input_bytes` the pieces of these files have in all; None if unknown."""
+    """About how many `input_bytes` the pieces of these files have in all; None if unknown."""
     total = 0
     for path in paths:
-        if path == "-" or Path(path).suffix.lower() in (".npz", ".parquet"):
+        suffix = Path(path).suffix.lower()
+        if path == "-" or suffix == ".parquet":
             return None
-        total += Path(path).stat().st_size
+        if suffix != ".npz":
+            total += Path(path).stat().st_size
+            continue
+        try:
+            with zipfile.ZipFile(path) as archive:
+                total += archive.getinfo("embeddings.npy").file_size
+        except Exception:  # whoever reads it says what is wrong
+            return None
     return total
 
 

@@ -19,6 +19,8 @@ import train
 
 KILLS = int(os.environ.get("KILLS", "0"))  # how often each script is killed; 0: a few times
 FACES = 900  # every 23rd of UTKFace, so that all ages are there
+# Tests that a shell started in the background ignore Ctrl-C; what they start must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Run(NamedTuple):

@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import pty
+import re
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import start
 
 import cluster
 import embeddings
@@ -222,3 +226,18 @@ def test_no_progress_bar_where_nobody_watches(capsys):
         progress.say("a.jpg: no face")
 
     assert capsys.readouterr().err == "a.jpg: no face\n"
+
+
+def test_a_bar_with_the_rate_where_somebody_watches(tmp_path, table):
+    theirs, ours = pty.openpty()
+    termios.tcsetwinsize(ours, (40, 100))
+    process = start("run.py", "--features", table, "--output", tmp_path / "out.csv",
+                    "--model", files.PRETRAINED, stderr=ours)  # fmt: skip
+    os.close(ours)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while read := os.read(theirs, 4096):
+            shown += read
+    os.close(theirs)
+    assert process.wait(timeout=60) == 0
+    assert re.search(r"100%\|█+\| [\d.]+M/[\d.]+M .* rows/s", shown.decode()), shown
