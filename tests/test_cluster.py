@@ -240,4 +240,4 @@ def test_a_bar_with_the_rate_where_somebody_watches(tmp_path, table):
             shown += read
     os.close(theirs)
     assert process.wait(timeout=60) == 0
-    assert re.search(r"100%\|█+\| [\d.]+M/[\d.]+M .* rows/s", shown.decode()), shown
+    assert re.search(r"100%\|█+.\| [\d.]+M/[\d.]+M .* rows/s", shown.decode()), shown
