@@ -27,7 +27,7 @@ from files import InputError
 
 COPY = 0.98  # cosine above which two embeddings are of the same face in the same photograph
 AXES = 100  # principal axes that carry the embeddings: enough to look for neighbours in
-QUERIES = 8192  # faces whose neighbours are looked for at a time
+QUERIES, FACES = 2048, 65_536  # how many are compared with how many at a time
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -42,9 +42,11 @@ def main(argv: list[str] | None = None) -> None:
     refuse_mixture(names, unit)
     faces, age, gender, too_young, unreadable = label(names, args.min_age)
     check_counts(len(faces), args.test_size)
-    group = np.full(len(names), -1)
-    group[faces] = find_copies(unit[faces], kind)
     shuffled = faces[np.random.default_rng(args.seed).permutation(len(faces))]
+    by_group = args.split == "identity" or args.report_duplicates
+    queries = faces if by_group else shuffled[: args.test_size]
+    group = find_copies(unit, faces, queries, kind)
+    del unit
     test = choose_test(shuffled, group, args.test_size, args.split)
     train = shuffled[~np.isin(shuffled, test)]
     parts = {files.TEST_RECORDS.name: test, files.TRAIN_RECORDS.name: train}
@@ -122,31 +124,53 @@ def check_counts(faces: int, test_size: int) -> None:
         raise InputError(f"--test-size {test_size} leaves nothing of {faces} faces to train on")
 
 
-def find_copies(unit: np.ndarray, kind: subspace.Kind) -> np.ndarray:
+def find_copies(
+    unit: np.ndarray, faces: np.ndarray, queries: np.ndarray, kind: subspace.Kind
+) -> np.ndarray:
     """A group number for each row of unit-length features (n, 512): copies share one, (n,).
 
-    Groups are the connected components of the pairs whose cosine is above COPY. Neighbours are
-    looked for in the first AXES principal axes, where no pair is further apart than in all.
+    Groups are the connected components of the pairs of `queries` and `faces` (row numbers)
+    whose cosine is above COPY. Neighbours are looked for in the first AXES principal axes,
+    where no pair is further apart than in all, in tiles, so that memory stays bounded.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
     from sklearn.neighbors import NearestNeighbors
 
-    radius = np.sqrt(2 - 2 * COPY)  # of unit vectors
-    principal = ((unit - kind.mean) @ kind.axes[:, :AXES]).astype(np.float32)
-    search = NearestNeighbors(radius=radius, algorithm="brute").fit(principal)
-    pairs = []
-    for start in tqdm(range(0, len(unit), QUERIES), "copies", unit="block", disable=None):
-        found = search.radius_neighbors(principal[start : start + QUERIES], return_distance=False)
-        left = np.repeat(np.arange(start, start + len(found)), [len(row) for row in found])
-        right = np.concatenate(found)
-        later = right > left
-        left, right = left[later], right[later]
-        alike = np.einsum("ij,ij->i", unit[left], unit[right]) > COPY
-        pairs.append(np.stack([left[alike], right[alike]]))
-    left, right = np.concatenate(pairs, axis=1)
-    links = coo_array((np.ones(len(left), bool), (left, right)), shape=(len(unit), len(unit)))
-    return connected_components(links, directed=False)[1]
+    axes, group = kind.axes[:, :AXES], np.arange(len(unit))
+    principal = (unit @ axes - kind.mean @ axes).astype(np.float32)
+    search = NearestNeighbors(radius=np.sqrt(2 - 2 * COPY), algorithm="brute")
+    tiles = range(0, len(faces), FACES)
+    blocks = range(0, len(queries), QUERIES)
+    with tqdm(total=len(tiles) * len(blocks), desc="copies", unit="block", disable=None) as bar:
+        for tile in tiles:
+            among = faces[tile : tile + FACES]
+            search.fit(principal[among])
+            for block in blocks:
+                rows = queries[block : block + QUERIES]
+                found = search.radius_neighbors(principal[rows], return_distance=False)
+                left = np.repeat(rows, [len(row) for row in found])
+                right = among[np.concatenate(found)]
+                group = join_copies(unit, left, right, group)
+                bar.update()
+    return group
+
+
+def join_copies(
+    unit: np.ndarray, left: np.ndarray, right: np.ndarray, group: np.ndarray
+) -> np.ndarray:
+    """The group numbers (n,) after joining those of each pair of rows that are copies."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    apart = np.flatnonzero(group[left] != group[right])
+    for start in range(0, len(apart), FACES):
+        pairs = apart[start : start + FACES]
+        a, b = left[pairs], right[pairs]
+        alike = np.einsum("ij,ij->i", unit[a], unit[b]) > COPY
+        if alike.any():
+            ends = group[a[alike]], group[b[alike]]
+            links = coo_array((np.ones(alike.sum(), bool), ends), shape=(len(group), len(group)))
+            group = connected_components(links, directed=False)[1][group]
+    return group
 
 
 def choose_test(shuffled: np.ndarray, group: np.ndarray, size: int, split: str) -> np.ndarray:

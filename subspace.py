@@ -12,6 +12,8 @@ import numpy as np
 ENERGY = 0.999  # of the variance that the kept directions carry, at least
 DIRECTIONS = 110  # kept at least, where there are faces enough (measured on UTKFace)
 SAMPLE = 1000  # faces that the search for a mixture looks at
+BLOCK = 1 << 16  # rows that are computed at a time
+MOST = 100_000  # rows that a kind is measured on; with more of them, on every second or third ...
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,17 @@ class Kind:
 
 def unit(features: np.ndarray) -> np.ndarray:
     """Features scaled to unit length, whatever their length: float32 (n, 512)."""
-    features = features / np.abs(features).max(axis=1, keepdims=True)
-    return features / np.linalg.norm(features, axis=1, keepdims=True)
+    units = np.empty(features.shape, np.float32)
+    for start in range(0, len(features), BLOCK):
+        rows = features[start : start + BLOCK]
+        rows = rows / np.abs(rows).max(axis=1, keepdims=True)
+        units[start : start + BLOCK] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return units
 
 
 def measure(features: np.ndarray) -> Kind:
     """The kind of unit-length features (n, 512)."""
+    features = features[:: -(-len(features) // MOST)]
     mean = features.mean(axis=0)
     variances, axes = np.linalg.eigh(np.cov((features - mean).T, ddof=0))
     variances, axes = np.maximum(variances[::-1], 0), axes[:, ::-1]
@@ -74,7 +81,8 @@ def measure(features: np.ndarray) -> Kind:
 
 def describe(features: np.ndarray, kind: Kind) -> str:
     """One line: dimension, length and effective rank of features (n, 512) as they were read."""
-    lengths = np.linalg.norm(features, axis=1)
+    blocks = range(0, len(features), BLOCK)
+    lengths = np.concatenate([np.linalg.norm(features[i : i + BLOCK], axis=1) for i in blocks])
     if np.allclose(lengths, 1, atol=0.01):
         length = "unit length"
     else:

@@ -152,3 +152,19 @@ def test_the_report_lists_groups_and_marks_conflicts(with_copies, tmp_path, capf
         differs = name.split("_")[0] != copy.split("_")[0]
         assert differs <= bool(int(rows[copy]["age_conflict"]))
         assert number >= 10 or rows[copy]["age"] == "20"
+
+
+def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypatch):
+    a, b = subspace.unit(faces[1][:2])
+    angles = np.linspace(0, np.pi / 2, 9)[:, None]  # neighbours are copies, next ones are not
+    chain = np.cos(angles) * a + np.sin(angles) * (b - (a @ b) * a) / np.sqrt(1 - (a @ b) ** 2)
+    unit = subspace.unit(np.concatenate([faces[1][2:400], chain, faces[1][2:50]]))
+    group, alike = np.arange(len(unit)), unit @ unit.T > prepare.COPY
+    for _ in range(len(chain)):
+        group = np.where(alike, group, len(unit)).min(axis=1)
+    assert len(set(group[398:407])) == 1 and not alike[398, 400]
+    monkeypatch.setattr(prepare, "QUERIES", 70)
+    monkeypatch.setattr(prepare, "FACES", 50)
+    every = np.arange(len(unit))
+    found = prepare.find_copies(unit, every, every, subspace.measure(unit))
+    assert [np.flatnonzero(found == number)[0] for number in found] == group.tolist()
