@@ -274,9 +274,8 @@ def make_parts(
     if done:
         files.say(f"{partial}: {done} of {len(names)} images are done already")
     for path in part_files(partial):
-        with np.load(path) as part:
-            for name, reason, _ in part["skipped"].tolist():
-                files.say(f"{name}: skipped: {reason}")
+        for name, reason, _ in read_part(path)["skipped"].tolist():
+            files.say(f"{name}: skipped: {reason}")
     if not arguments.dask:
         embedder.load()
     batches = (names[i : i + size] for i in starts)
@@ -315,7 +314,10 @@ def partial_folder(
     partial = files.make_folder(f"{arguments.output}.partial")
     card = partial / "settings.json"
     if card.exists():
-        before = json.loads(card.read_text(encoding="utf-8"))
+        try:
+            before = dict(json.loads(card.read_text(encoding="utf-8")))
+        except ValueError:
+            raise InputError(f"{card}: cannot be read; remove {partial} to start anew") from None
         other = [f"--{key}" for key in settings if settings[key] != before.get(key)]
         if other:
             raise InputError(
@@ -351,25 +353,31 @@ def write_part(path: Path, part: Part) -> None:
         )
 
 
+def read_part(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as part:
+            return {key: part[key] for key in ("names", "embeddings", "skipped")}
+    except Exception:  # NumPy and zipfile raise many kinds on broken files
+        raise InputError(
+            f"{path}: cannot be read; remove it, and its images are done again"
+        ) from None
+
+
 def finish(partial: Path, arguments: argparse.Namespace, images: int) -> tuple[int, str]:
     """Write the output from its parts. Raises InputError if no image gave a face."""
     names, reasons = [], collections.Counter()
     for path in part_files(partial):
-        with np.load(path) as part:
-            names += part["names"].tolist()
-            reasons.update(part["skipped"][:, 2].tolist())
+        part = read_part(path)
+        names += part["names"].tolist()
+        reasons.update(part["skipped"][:, 2].tolist())
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     skipped = f"{reasons.total()} of {images} files skipped" + (f": {why}" if why else "")
     if not names:
         shutil.rmtree(partial)
         raise InputError(f"{' '.join(arguments.images)}: {skipped}; nothing is written")
 
-    def blocks() -> Iterator[np.ndarray]:
-        for path in part_files(partial):
-            with np.load(path) as part:
-                yield part["embeddings"]
-
-    embeddings.write(arguments.output, names, blocks())
+    blocks = (read_part(path)["embeddings"] for path in part_files(partial))
+    embeddings.write(arguments.output, names, blocks)
     return len(names), skipped
 
 

@@ -342,6 +342,14 @@ def test_the_work_of_another_command_is_not_taken_for_this_one(tmp_path, monkeyp
         embed.main(command)
     assert embed.part_files(tmp_path / "o.npz.partial") == before
 
+    (images / "new.png").unlink()
+    before[0].write_bytes(before[0].read_bytes()[:100])
+    with pytest.raises(files.InputError, match=r"0000000000.npz: cannot be read; remove it"):
+        embed.main(command)
+    (tmp_path / "o.npz.partial" / "settings.json").write_text("{")
+    with pytest.raises(files.InputError, match=r"settings.json: cannot be read; remove .*partial"):
+        embed.main(command)
+
 
 def test_a_finished_output_is_made_anew(tmp_path):
     images = chips_in(tmp_path / "in", 2)
