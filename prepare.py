@@ -145,12 +145,14 @@ def find_copies(
             among = faces[tile : tile + FACES]
             search.fit(principal[among])
             for block in blocks:
+                bar.update()
+                if queries is faces and block >= tile + FACES:
+                    continue  # the tile's faces have been compared with these
                 rows = queries[block : block + QUERIES]
                 found = search.radius_neighbors(principal[rows], return_distance=False)
                 left = np.repeat(rows, [len(row) for row in found])
                 right = among[np.concatenate(found)]
                 group = join_copies(unit, left, right, group)
-                bar.update()
     return group
 
 
