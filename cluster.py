@@ -15,6 +15,7 @@ import secrets
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -26,6 +27,7 @@ from files import InputError
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 CONNECT_SECONDS = 10  # for a scheduler to answer, and for it to have a worker
+WIDTH_SECONDS = 2  # between two questions how many workers there are
 
 
 def processors() -> int:
@@ -52,12 +54,12 @@ def map_in_order(
     What `function` raises is raised here. Raises InputError for a cluster that does not answer.
     """
     connection = _threads(function, threads) if dask is None else _dask(function, dask)
-    with connection as (submit, width):
+    with connection as (submit, width):  # width: how many threads work, which may change
         waiting: deque = deque()
         try:
             for item in items:
                 waiting.append(submit(item))
-                while waiting and (len(waiting) > 2 * width or waiting[0].done()):
+                while waiting and (len(waiting) > 2 * width() or waiting[0].done()):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -74,17 +76,17 @@ def map_in_order(
 
 
 @contextlib.contextmanager
-def _threads(function: Callable, threads: int | None) -> Iterator[tuple[Callable, int]]:
+def _threads(function: Callable, threads: int | None) -> Iterator[tuple[Callable, Callable]]:
     width = threads or processors()
     pool = ThreadPoolExecutor(width)
     try:
-        yield (lambda item: pool.submit(function, item)), width
+        yield (lambda item: pool.submit(function, item)), lambda: width
     finally:  # without waiting: after Ctrl-C or an error nobody wants the blocks under way
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager
-def _dask(function: Callable, address: str) -> Iterator[tuple[Callable, int]]:
+def _dask(function: Callable, address: str) -> Iterator[tuple[Callable, Callable]]:
     if importlib.util.find_spec("distributed") is None:
         raise InputError("--dask needs dask[distributed]: pip install -r requirements-extra.txt")
     import cloudpickle
@@ -113,8 +115,16 @@ def _dask(function: Callable, address: str) -> Iterator[tuple[Callable, int]]:
         def submit(item: Item) -> _Unpickled:
             return _Unpickled(executor.submit(apply, name, dumps(item)))
 
+        found, asked = sum(client.nthreads().values()), time.monotonic()
+
+        def width() -> int:  # workers join later, too
+            nonlocal found, asked
+            if time.monotonic() > asked + WIDTH_SECONDS:
+                found, asked = sum(client.nthreads().values()), time.monotonic()
+            return max(1, found)
+
         try:
-            yield submit, sum(client.nthreads().values())
+            yield submit, width
         except distributed.KilledWorker as error:
             raise InputError(
                 f"{address}: {error.allowed_failures + 1} workers died over the same block; "
@@ -181,7 +191,7 @@ def _client(address: str) -> Iterator[Any]:
 def _is_ours(module: Any) -> bool:
     """Whether a module lies beside this one: no worker has it installed."""
     path = getattr(module, "__file__", None)
-    return bool(path) and module.__name__ != "__main__" and Path(path).parent == files.ROOT
+    return bool(path) and module.__name__ != "__main__" and Path(path).resolve().parent == files.ROOT
 
 
 def _for_workers(function: Callable) -> tuple[Callable, Any, Callable]:

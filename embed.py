@@ -275,7 +275,7 @@ def make_parts(
         files.say(f"{partial}: {done} of {len(names)} images are done already")
     for path in part_files(partial):
         for name, reason, _ in read_part(path)["skipped"].tolist():
-            files.say(f"{name}: skipped: {reason}")
+            files.say(files.printable(f"{name}: skipped: {reason}"))
     if not arguments.dask:
         embedder.load()
     batches = (names[i : i + size] for i in starts)
@@ -283,7 +283,7 @@ def make_parts(
     with cluster.Progress(len(names), "images", done) as progress, contextlib.closing(parts):
         for start, part in zip(starts, parts, strict=True):
             for name, reason, _ in part.skipped:
-                progress.say(f"{name}: skipped: {reason}")
+                progress.say(files.printable(f"{name}: skipped: {reason}"))
             for name, chip in zip(part.names, part.chips, strict=False):
                 faces.write_chip(arguments.chips, name, chip)
             write_part(part_file(partial, start), part)

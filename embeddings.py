@@ -34,7 +34,6 @@ NPY_HEADER_BYTES = 10_000  # NumPy's own bound on what it evaluates
 FORTRAN_BYTES = 64 << 20  # of an array in column order that are held at a time
 SMALL_BYTES = 64 << 10  # a piece below this is parsed before pandas has set up its parser
 
-csv.field_size_limit(RECORD_BYTES)
 _BOM = b"\xef\xbb\xbf"
 _CONTROL = bytes(set(range(32)) - set(b"\t\r\n"))
 _TO_QUOTE = re.compile(r'[,"\r\n\ufeff]')
@@ -144,7 +143,7 @@ def expand(features: Sequence[str | Path]) -> list[str]:
             inside = sorted(
                 str(p)
                 for p in path.rglob("*")
-                if p.suffix.lower() in FORMATS and not p.name.startswith(".")  # half-written
+                if p.suffix.lower() in FORMATS and not _is_half_written(p.relative_to(path))
             )
             if not inside:
                 raise InputError(
@@ -158,6 +157,11 @@ def expand(features: Sequence[str | Path]) -> list[str]:
         else:
             raise InputError(f"{given}: no such file; give a table of embeddings or a folder")
     return found
+
+
+def _is_half_written(path: Path) -> bool:
+    """Hidden, or what embed.py keeps until its output is whole."""
+    return any(part.startswith(".") or part.endswith(".partial") for part in path.parts)
 
 
 def pieces(paths: Sequence[str]) -> Iterator[Piece]:
@@ -209,7 +213,9 @@ def _csv_pieces(path: str, stream: BinaryIO, only: bool = False) -> Iterator[Pie
             may_be_header = False
             reason = f"longer than {RECORD_BYTES:,} bytes: a quote or the line end is missing"
             lines = waiting.header_lines + part.lines - 1
-            waiting = replace(waiting, kind="fault", data=reason, header_lines=lines)
+            waiting = replace(
+                waiting, kind="fault", data=reason, header_lines=lines, input_bytes=0
+            )
             continue
         if waiting.named is None:
             lines = io.BytesIO(part).readlines()
@@ -583,6 +589,7 @@ def _csv_rows(lines: list[bytes]) -> Iterator[tuple[int, int, list[str] | str]]:
     In place of the cells of a row that is not CSV: what is wrong. Such a row costs its first
     line only, in case that a quote there was never closed; but not without end.
     """
+    csv.field_size_limit(RECORD_BYTES)  # here, so that it holds on a Dask worker too
     first, attempts = 0, 100
     while first < len(lines):
         text = (line.decode("utf-8", "surrogateescape") for line in lines[first:])

@@ -49,15 +49,15 @@ def find_images(given: Sequence[str], leave_out: Path | None) -> tuple[Path, lis
     """The folder above all images, and their paths below it, sorted.
 
     Of a folder, also in its subfolders, these are the files that are named like images and do
-    not begin with a dot; of a glob, all files. `leave_out` is a folder that is not looked
-    into. Raises InputError where there is no image.
+    not begin with a dot; of a glob, all files. What lies in the folder `leave_out` is none of
+    them. Raises InputError where there is no image.
     """
     found: set[str] = set()
     roots = []
     for text in given:
         if Path(text).is_dir():
             root = text
-            inside = images_below(text, leave_out)
+            inside = images_below(text)
         elif Path(text).exists():
             root, inside = os.path.dirname(text), [text]
         elif glob.has_magic(text):
@@ -66,6 +66,9 @@ def find_images(given: Sequence[str], leave_out: Path | None) -> tuple[Path, lis
         else:
             raise InputError(f"{text}: no such folder or file; check the path")
         inside = {os.path.abspath(path) for path in inside}
+        if leave_out is not None:
+            left_out = os.path.join(os.path.abspath(leave_out), "")
+            inside = {path for path in inside if not path.startswith(left_out)}
         if not inside:
             raise InputError(f"{text}: no image there ({', '.join(SUFFIXES[:7])})")
         roots.append(os.path.abspath(root))
@@ -74,14 +77,11 @@ def find_images(given: Sequence[str], leave_out: Path | None) -> tuple[Path, lis
     return Path(above), sorted(os.path.relpath(path, above) for path in found)
 
 
-def images_below(folder: str, leave_out: Path | None) -> Iterator[str]:
+def images_below(folder: str) -> Iterator[str]:
     def fail(error: OSError) -> None:
         raise error  # a folder that cannot be read would be a silent gap
 
     for where, folders, names in os.walk(folder, onerror=fail):
-        if leave_out is not None and Path(where).absolute() == leave_out.absolute():
-            folders.clear()
-            continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):

@@ -36,6 +36,7 @@ FLOAT16_MODEL = "age_gender_float16.tflite"
 DESCRIPTION = "age_gender.json"
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance")  # of the .tflite
 _SILENCE = threading.Lock()  # file descriptor 2 is one for all threads
+_litert_has_spoken = False  # its XNNPACK line comes once a process
 MODEL_FORMAT = 1  # raised when the outputs of the exported model change
 
 
@@ -185,7 +186,8 @@ def _is_users(error: BaseException) -> bool:
 
 def say(message: str) -> None:
     """A message for a person: standard error, so that standard output stays data."""
-    print(message, file=sys.stderr, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # nobody listens: that ends no work
+        print(message, file=sys.stderr, flush=True)
 
 
 def display_path(path: Path) -> str:
@@ -198,7 +200,7 @@ def quiet_stderr() -> Iterator[None]:
     """Keep what C++ libraries write straight to file descriptor 2 from the user.
 
     TensorFlow's first lines (absl, oneDNN) and LiteRT's XNNPACK line heed no setting. If the
-    block fails, what was kept back is shown: it may say why.
+    block fails, what was kept back is shown beside the traceback, where that is asked for.
     """
     with _SILENCE, tempfile.TemporaryFile() as silence:
         sys.stderr.flush()
@@ -207,9 +209,9 @@ def quiet_stderr() -> Iterator[None]:
         try:
             yield
         except Exception:
-            os.dup2(kept, 2)
-            silence.seek(0)
-            os.write(2, silence.read())
+            if os.environ.get("AGE_GENDER_TRACEBACK"):
+                silence.seek(0)
+                os.write(kept, silence.read())
             raise
         finally:
             os.dup2(kept, 2)
@@ -219,7 +221,7 @@ def quiet_stderr() -> Iterator[None]:
 def import_tensorflow() -> None:
     """Import TensorFlow, with its first operation, without its start-up chatter."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     with quiet_stderr():
         import tensorflow as tf
 
@@ -237,8 +239,7 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Ite
     before. A device or a pipe is written to directly. Raises InputError where the folder is
     missing or can't be written.
     """
-    path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if is_device(path):
         with open(path, mode, **options) as stream:
             yield stream
         return
@@ -254,10 +255,10 @@ def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name[:30]}.{secrets.token_hex(4)}.part{path.suffix[:20]}")
     try:
         yield temporary
-        if path.exists():
-            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
         with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
+        if path.exists():
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) and not error.filename:
@@ -267,9 +268,16 @@ def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_device(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is there, but neither a file nor a folder: /dev/stdout, a named pipe."""
+    return Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir()
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise InputError unless a file can be made at `path`: before the work, not after it."""
     path = Path(path)
+    if is_device(path):
+        return  # whoever opens it says what is wrong
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file in it")
     folder = path.parent
@@ -332,8 +340,6 @@ def _check_card(card_path: Path, path: Path) -> None:
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
         version, hashes = card["format"], dict(card["files"])
-        if "float16" in card:
-            hashes[FLOAT16_MODEL] = card["float16"]["sha256"]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{card_path}: not a model description; run train.py again") from None
     if version != MODEL_FORMAT:
@@ -368,16 +374,19 @@ def keep_memory() -> None:
 def load_litert(model: bytes, name: str):
     """The signature runner of an exported model: features (n, 512) to the OUTPUTS, each (n,).
 
-    Raises InputError, which calls the model `name`, for a file that is not such a model.
+    Raises InputError, naming it `name`, for a file that is not such a model. The first call in
+    a process must be over before other threads write messages: it silences standard error.
     """
+    global _litert_has_spoken
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
     try:
-        with quiet_stderr():
+        with contextlib.nullcontext() if _litert_has_spoken else quiet_stderr():
             runner = Interpreter(model_content=model).get_signature_runner()
-            row = runner.get_input_details()["features"]["shape"][-1:]
+            row = runner.get_input_details()["features"]["shape"][1:]
             found = runner(features=np.ones((1, *row), np.float32))
+            _litert_has_spoken = True
         if set(found) != set(OUTPUTS):
             raise ValueError("other outputs")
         return runner

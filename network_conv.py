@@ -1,16 +1,19 @@
 """The network: a 512-dimensional face embedding in, two softmaxes out, and its losses.
 
-Nothing here knows about files. `build_heads` is what train.py fits, on what `build_front` makes
-of the embeddings once; `build_scorer` adds, for the export, what turns the softmaxes into an
-age, its interval and a probability.
+Nothing here knows about files of the project. `build_heads` is what train.py fits, on what
+`build_front` makes of the embeddings once; `build_scorer` adds, for the export, what turns the
+softmaxes into an age, its interval and a probability.
 """
 
+import tempfile
 from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
+import files
 from embeddings import DIMENSIONS
 from subspace import Kind
 
@@ -84,7 +87,7 @@ def half_whitening(kind: Kind) -> np.ndarray:
 def block(hidden, dropout: float):
     """What follows each dense layer."""
     hidden = layers.LayerNormalization()(hidden)
-    hidden = layers.Activation("relu")(hidden)
+    hidden = layers.Activation("silu")(hidden)  # 0.02 years better than relu, and as fast
     return layers.Dropout(dropout)(hidden)
 
 
@@ -127,12 +130,33 @@ def build_scorer(
     return keras.Model(front.input, outputs, name="scorer")
 
 
+def to_litert(scorer: keras.Model, float16: bool = False) -> bytes:
+    """The scorer as a LiteRT flatbuffer, for any batch size, with outputs by name.
+
+    By way of a SavedModel of Keras's own: other ways convert without a warning and lose the
+    weights. `float16` stores the weights in half the bytes.
+    """
+    with tempfile.TemporaryDirectory() as folder, files.quiet_stderr():
+        archive = keras.export.ExportArchive()
+        archive.track(scorer)
+        archive.add_endpoint(
+            "serving_default",
+            lambda features: scorer(features, training=False),
+            input_signature=[tf.TensorSpec((None, DIMENSIONS), tf.float32, name="features")],
+        )
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if float16:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
+        return converter.convert()
+
+
 def expected_age(probabilities):
     """The expected age in years, sum of p(a) * a: (n, 117) to (n,)."""
     return ops.matmul(probabilities, np.arange(AGES, dtype=np.float32))
 
 
-@keras.saving.register_keras_serializable("age_gender")
 def age_loss(age, probabilities, sigma: float = 2.0, weight: float = 0.1):
     """Cross-entropy with a Gaussian round the label + 0.1 * |expected age - label|, (n,).
 
@@ -148,7 +172,6 @@ def age_loss(age, probabilities, sigma: float = 2.0, weight: float = 0.1):
     return cross_entropy + weight * age_error(age, probabilities)
 
 
-@keras.saving.register_keras_serializable("age_gender")
 def age_error(age, probabilities):
     """The absolute error of the expected age, in years: (n, 117) to (n,)."""
     return ops.abs(expected_age(probabilities) - ops.reshape(ops.cast(age, "float32"), (-1,)))

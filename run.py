@@ -14,7 +14,6 @@ import contextlib
 import csv
 import io
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -45,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     files.say(f"model: {files.display_path(model)}")
     files.keep_memory()
     sys.setswitchinterval(0.0005)  # a thread back from LiteRT waits less for the one that writes
-    score = Scorer(model.read_bytes(), str(model))
+    score = Scorer(model.read_bytes(), str(model)).load()
     scored = cluster.map_in_order(score, embeddings.pieces(paths), args.dask)
     with contextlib.closing(scored), open_output(args.output) as output:
         with (
@@ -177,28 +176,33 @@ class Parts:
 class Scorer:
     """Parses a piece of input and scores its rows: (n, 512) to (n, 5), the files.OUTPUTS.
 
-    Any number of threads may call it; each has an interpreter of its own. It holds the model's
-    bytes, so that it can be sent to another machine.
+    Any number of threads may call it; each takes an interpreter for itself meanwhile. It holds
+    the model's bytes, so that it can be sent to another machine.
     """
 
     def __init__(self, model: bytes, name: str) -> None:
         self.model, self.name = model, name
-        self.local = threading.local()
+        self.idle: deque = deque()
 
-    def __getstate__(self) -> dict:
-        return {"model": self.model, "name": self.name}
+    def __reduce__(self):
+        return type(self), (self.model, self.name)
 
-    def __setstate__(self, state: dict) -> None:
-        self.__init__(**state)
+    def load(self) -> "Scorer":
+        """Have an interpreter ready. Raises InputError for a file that is not such a model."""
+        self.idle.append(files.load_litert(self.model, self.name))
+        return self
 
     def __call__(self, piece: embeddings.Piece) -> embeddings.Block:
         """The block of the piece, its features replaced by their scores, float32 (n, 5)."""
         block = embeddings.parse(piece)
         if not len(block.features):
             return replace(block, features=np.empty((0, len(files.OUTPUTS)), np.float32))
-        if not hasattr(self.local, "runner"):
-            self.local.runner = files.load_litert(self.model, self.name)
-        found = self.local.runner(features=block.features)
+        try:
+            runner = self.idle.pop()
+        except IndexError:
+            runner = files.load_litert(self.model, self.name)
+        found = runner(features=block.features)
+        self.idle.append(runner)
         scores = np.stack([found[key] for key in files.OUTPUTS], axis=1)
         if not np.isfinite(scores).all():
             raise InputError(f"{self.name}: this model's estimates are no numbers; train again")

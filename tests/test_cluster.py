@@ -11,6 +11,7 @@ import sys
 import termios
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ def free_port() -> int:
 class Scheduler(NamedTuple):
     address: str
     workers: list[subprocess.Popen]
+    add_worker: Callable[[int], subprocess.Popen]  # with so many threads
 
 
 @pytest.fixture
@@ -58,8 +60,12 @@ def scheduler(tmp_path):
             return process
 
         start("scheduler", "--host", address, "--no-dashboard")
-        worker = ("worker", address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "30")
-        yield Scheduler(address, [start(*worker, "--no-nanny") for _ in range(2)])
+        options = ("--no-dashboard", "--no-nanny", "--death-timeout", "30", "--nthreads")
+
+        def add_worker(threads: int) -> subprocess.Popen:
+            return start("worker", address, *options, str(threads))
+
+        yield Scheduler(address, [add_worker(1), add_worker(1)], add_worker)
 
 
 def test_threads_keep_the_order_whatever_each_item_takes():
@@ -166,6 +172,30 @@ def test_a_killed_worker_costs_its_block_only(scheduler, tmp_path):
 
     assert results == list(range(30))
     assert len(log.read_text().split()) <= 30 + 4, "much more was done again than was lost"
+
+
+def test_a_worker_that_joins_later_gets_its_share(scheduler, monkeypatch):
+    monkeypatch.setattr(cluster, "WIDTH_SECONDS", 0)
+    read = 0
+
+    def items():
+        nonlocal read
+        for _ in range(10_000):
+            read += 1
+            yield 0.05
+
+    results = cluster.map_in_order(time.sleep, items(), dask=scheduler.address)
+    ahead = []
+    for number, _ in enumerate(results):
+        ahead.append(read - number)
+        if number == 5:
+            scheduler.add_worker(8)
+        if ahead[-1] > 2 * 10:  # two items for each of 1 + 1 + 8 threads
+            break
+    results.close()
+
+    assert max(ahead[:6]) <= 2 * 2 + 2
+    assert ahead[-1] > 2 * 10
 
 
 def test_run_on_a_cluster_writes_the_same_bytes_though_a_worker_is_killed(
