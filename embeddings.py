@@ -5,6 +5,7 @@ parts of bounded size, in order, and `parse` turns a piece into a `Block` of nam
 features. `Numbering` puts blocks, in order, back into their places in the input.
 """
 
+import contextlib
 import csv
 import glob
 import importlib.util
@@ -443,17 +444,25 @@ def _parquet_blocks(path: str) -> Iterator[tuple[list[str] | None, np.ndarray]]:
             raise InputError(f"{path}: {_other_dimensions(width)}")
         numbers = [column.name for column in fields]
         size = BLOCK_ROWS if as_list else 8 * BLOCK_ROWS  # a batch of 512 columns costs more
-        for batch in table.iter_batches(batch_size=size):
+        # Threads of Arrow's own would take the processors from scoring, and twice the time.
+        for batch in table.iter_batches(batch_size=size, use_threads=False):
             names = batch.column("filename").cast(pa.string()).to_pylist() if named else None
             if as_list:
                 lists = batch.column(numbers[0])
                 lists = lists.fill_null([None] * width) if lists.null_count else lists
-                rows = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+                rows = _numpy(lists.flatten()).reshape(-1, width)
             else:
                 rows = batch.select(numbers).to_tensor(null_to_nan=True).to_numpy()
             for block in range(0, len(rows), BLOCK_ROWS):
                 end = block + BLOCK_ROWS
                 yield names and names[block:end], rows[block:end]
+
+
+def _numpy(numbers) -> np.ndarray:
+    """An Arrow array as NumPy's; missing numbers are NaN. Where none is, pandas stays away."""
+    if numbers.null_count:
+        return numbers.to_numpy(zero_copy_only=False)
+    return np.from_dlpack(numbers)
 
 
 def _array_pieces(path: str, blocks: Iterable[tuple[list[str] | None, np.ndarray]]):
@@ -680,6 +689,14 @@ def _name_fault(name: str | None) -> str:
     return ""
 
 
+def _name_faults(names: list[str | None]) -> dict[int, str]:
+    """What is wrong with which of the names."""
+    with contextlib.suppress(TypeError, UnicodeEncodeError):  # one look at all of them
+        if b"\0" not in "".join(names).encode():
+            return {}
+    return {i: reason for i, name in enumerate(names) if (reason := _name_fault(name))}
+
+
 def _layout(lines: list[bytes], may_be_header: bool) -> tuple[int, bool, bool | None]:
     """How many lines come before the data, whether a header may still come, and whether rows
     have names: None until there is a good row, which tells.
@@ -732,7 +749,7 @@ def _checked(piece: Piece, names: list[str] | None, rows: np.ndarray, lines: int
     faulty = odd[~((largest >= _TINY) & (largest < np.inf))]
     reasons = {i: _row_fault(rows[i]) for i in faulty}
     if names is not None and piece.kind == "array":  # those of CSV were looked at there
-        reasons |= {i: reason for i, name in enumerate(names) if (reason := _name_fault(name))}
+        reasons |= _name_faults(names)
     good = np.delete(np.arange(len(features)), list(reasons))
     if reasons:
         features = features[good]

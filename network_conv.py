@@ -109,8 +109,7 @@ def build_scorer(
     softmax = folded(unit)
 
     centred = unit - kind.mean
-    inside = ops.matmul(centred, kind.axes[:, : kind.count])
-    outside = ops.sum(ops.square(centred), axis=-1) - ops.sum(ops.square(inside), axis=-1)
+    outside = ops.sum(ops.square(ops.matmul(centred, kind.probes)), axis=-1)
     along = ops.matmul(unit, kind.normal)
 
     # Quantiles: how many classes the cumulative probability leaves below them.

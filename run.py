@@ -33,6 +33,7 @@ from files import InputError
 HEADER = "filename,gender,age,age_low,age_high,female_probability"
 WINDOW = 1024  # rows among which more than half must be of the model's kind
 PART_ROWS = 1_000_000  # of a folder of parts, to the next block
+LINE_ENDS = [f"{p / 10_000:.4f}\n" for p in range(10_001)]  # of every probability
 FEW = 8  # rows of a file that are judged by themselves at its end
 
 
@@ -290,14 +291,13 @@ class Writer:
 def as_csv(names: list[str], scores: np.ndarray) -> bytes:
     """Rows of the output: names quoted where CSV needs it, scores float32 (n, 5)."""
     years = np.rint(scores[:, :3]).astype(int).T.tolist()
-    probability = scores[:, 3]
-    columns = zip(
-        embeddings.all_quoted(names), (probability >= 0.5).tolist(), *years, probability.tolist(),
-        strict=True,
-    )  # fmt: skip
-    lines = [f"{name},{female:d},{age},{low},{high},{p:.4f}\n"
-             for name, female, age, low, high, p in columns]  # fmt: skip
-    return "".join(lines).encode()
+    probability = np.rint(10_000 * scores[:, 3]).astype(int)
+    gender = (probability >= 5000).astype(int).tolist()  # by the probability as it is written
+    columns = zip(embeddings.all_quoted(names), gender, *years, probability.tolist(), strict=True)
+    return "".join(
+        ["%s,%d,%d,%d,%d,%s" % (name, female, age, low, high, LINE_ENDS[p])
+         for name, female, age, low, high, p in columns]  # fmt: skip
+    ).encode()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 
 ENERGY = 0.999  # of the variance that the kept directions carry, at least
 DIRECTIONS = 110  # kept at least, where there are faces enough (measured on UTKFace)
+PROBES = 32  # directions outside the subspace in which an embedding is looked at
 SAMPLE = 1000  # faces that the search for a mixture looks at
 BLOCK = 1 << 16  # rows that are computed at a time
 MOST = 100_000  # rows that a kind is measured on; with more of them, on every second or third ...
@@ -21,9 +22,11 @@ class Kind:
     """What tells one kind of embedding from another, all for unit-length embeddings.
 
     `mean` (512,); `axes` (512, 512) the principal axes as columns, by falling standard
-    deviation, `deviations` (512,); the first `count` axes span the subspace. `off` is the
-    squared distance from it beyond which a row is a stranger; `normal` (512,) a direction
-    outside it on which this kind projects positively (scaled so that -1 is the limit), which
+    deviation, `deviations` (512,); the first `count` axes span the subspace. `probes` (512, k)
+    are directions outside it, drawn at random: this kind has next to nothing there, a stranger
+    a part of its length, so that a few tell as well as all. `off` is the square of what a row
+    has along them beyond which it is a stranger; `normal` (512,) a direction outside the
+    subspace on which this kind projects positively (scaled so that -1 is the limit), which
     tells an embedding from its negative; zeros where the data has no such direction.
     """
 
@@ -31,13 +34,14 @@ class Kind:
     axes: np.ndarray
     deviations: np.ndarray
     count: int
+    probes: np.ndarray
     off: float
     normal: np.ndarray
     effective_rank: float
 
     def distance(self, features: np.ndarray) -> np.ndarray:
         """How strange each row of unit-length features (n, 512) is: (n,), over 1 a stranger."""
-        outside = (((features - self.mean) @ self.axes[:, self.count :]) ** 2).sum(axis=1)
+        outside = (((features - self.mean) @ self.probes) ** 2).sum(axis=1)
         return np.maximum(outside / self.off, -(features @ self.normal))
 
 
@@ -62,14 +66,17 @@ def measure(features: np.ndarray) -> Kind:
     enough = int(np.searchsorted(np.cumsum(share), ENERGY)) + 1
     count = min(max(enough, DIRECTIONS), len(features) // 4 + 1, features.shape[1])
     axes, deviations = axes.astype(np.float32), np.sqrt(variances).astype(np.float32)
-    kind = Kind(mean, axes, deviations, count, 1.0, np.zeros_like(mean), rank)
-    # Between what these faces have outside the subspace and what a stranger has: the geometric
+    outside = axes[:, count:]
+    mixing = np.random.default_rng(0).normal(size=(outside.shape[1], PROBES))
+    probes = (outside @ np.linalg.qr(mixing)[0]).astype(np.float32)
+    kind = Kind(mean, axes, deviations, count, probes, 1.0, np.zeros_like(mean), rank)
+    # Between what these faces have along the probes and what a stranger has: the geometric
     # mean, since the two are orders of magnitude apart. A stranger's directions are as good as
-    # random, so that all but count/512 of its energy lies outside.
-    own = max(np.quantile(kind.distance(features), 0.999), 1e-6)
-    stranger = (1 - count / features.shape[1]) * variances.sum()
+    # random, so that a probe has a 512th of its energy.
+    own = max(np.quantile(kind.distance(features), 0.999), 1e-7)
+    stranger = probes.shape[1] / features.shape[1] * variances.sum()
     off = float(np.sqrt(own * stranger)) if own < 0.2 * stranger else np.inf
-    normal = axes[:, count:] @ (axes[:, count:].T @ mean)
+    normal = outside @ (outside.T @ mean)
     length = np.linalg.norm(normal)
     normal = normal / max(length, 1e-12)
     if length > 4 * (features @ normal).std():
