@@ -191,7 +191,9 @@ def _client(address: str) -> Iterator[Any]:
 def _is_ours(module: Any) -> bool:
     """Whether a module lies beside this one: no worker has it installed."""
     path = getattr(module, "__file__", None)
-    return bool(path) and module.__name__ != "__main__" and Path(path).resolve().parent == files.ROOT
+    if not path or module.__name__ == "__main__":
+        return False
+    return Path(path).resolve().parent == files.ROOT  # the scripts' folder may be a link
 
 
 def _for_workers(function: Callable) -> tuple[Callable, Any, Callable]:

@@ -123,12 +123,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.sheet:
         require("cv2", "PIL", "matplotlib")
         files.check_writable(arguments.sheet)
+        files.check_overwrites_none(arguments.sheet, [arguments.predictions])
         drawn = faces.contact_sheet(arguments.sheet, arguments.chips, arguments.predictions)
         files.say(f"{arguments.sheet}: {drawn} faces")
         return
     started = time.monotonic()
     check(arguments)
     root, names = faces.find_images(arguments.images, leave_out=arguments.chips)
+    files.check_overwrites_none(arguments.output, (root / name for name in names))
     graph_path, graph = faces.read_graph(arguments.facenet)
     embedder = Embedder(
         root=str(root),
@@ -209,7 +211,7 @@ class Embedder:
         self.load()
         part, chips = Part(), []
         for name in names:
-            shown = faces.text_name(name)
+            shown = embeddings.text_name(name)
             try:
                 found = self.chips_of(os.path.join(self.root, name))
             except Skipped as reason:
@@ -261,20 +263,20 @@ def embed(
     """From images to the output; the number of faces, and a line on what was skipped."""
     with partial_folder(arguments, embedder.graph, names) as partial:
         make_parts(embedder, names, partial, arguments)
-        return finish(partial, arguments, len(names))
+        return finish(partial, arguments, names)
 
 
 def make_parts(
     embedder: Embedder, names: Sequence[str], partial: Path, arguments: argparse.Namespace
 ) -> None:
     """Put a file into `partial` for each batch of images that has none yet."""
-    size = max(1, min(arguments.batch_size, len(names) // 4))
+    size = part_size(arguments, names)
     starts = [i for i in range(0, len(names), size) if not part_file(partial, i).exists()]
     done = len(names) - sum(min(size, len(names) - i) for i in starts)
     if done:
         files.say(f"{partial}: {done} of {len(names)} images are done already")
     for path in part_files(partial):
-        for name, reason, _ in read_part(path)["skipped"].tolist():
+        for name, reason, _ in read_part(path, "skipped")[0].tolist():
             files.say(files.printable(f"{name}: skipped: {reason}"))
     if not arguments.dask:
         embedder.load()
@@ -316,22 +318,29 @@ def partial_folder(
     if card.exists():
         try:
             before = dict(json.loads(card.read_text(encoding="utf-8")))
-        except ValueError:
+        except (ValueError, TypeError):
             raise InputError(f"{card}: cannot be read; remove {partial} to start anew") from None
         other = [f"--{key}" for key in settings if settings[key] != before.get(key)]
-        if other:
+        if other and part_files(partial):
             raise InputError(
                 f"{partial}: begun with other {', '.join(other)}; give the same command to go on, "
                 "or remove this folder to start anew"
             )
     else:
+        other = ["all"]
         for part in part_files(partial):  # a removal was interrupted: nothing says what these are
             part.unlink()
+    if other:
         with files.whole_file(card, "w", encoding="utf-8") as stream:
             json.dump(settings, stream)
     yield partial
     card.unlink()
     shutil.rmtree(partial)
+
+
+def part_size(arguments: argparse.Namespace, names: Sequence[str]) -> int:
+    """Images in a part: a batch, or fewer where there would not be work for all processors."""
+    return max(1, min(arguments.batch_size, len(names) // 4))
 
 
 def part_file(partial: Path, start: int) -> Path:
@@ -353,30 +362,34 @@ def write_part(path: Path, part: Part) -> None:
         )
 
 
-def read_part(path: Path) -> dict[str, np.ndarray]:
+def read_part(path: Path, *keys: str) -> list[np.ndarray]:
+    """The arrays of a part by their names: "names", "embeddings", "skipped"."""
     try:
         with np.load(path, allow_pickle=False) as part:
-            return {key: part[key] for key in ("names", "embeddings", "skipped")}
+            return [part[key] for key in keys]
     except Exception:  # NumPy and zipfile raise many kinds on broken files
         raise InputError(
-            f"{path}: cannot be read; remove it, and its images are done again"
+            f"{path}: cannot be read (is another embed.py at work here?); remove it and give the "
+            "same command: its images are done again"
         ) from None
 
 
-def finish(partial: Path, arguments: argparse.Namespace, images: int) -> tuple[int, str]:
+def finish(partial: Path, arguments: argparse.Namespace, images: Sequence[str]) -> tuple[int, str]:
     """Write the output from its parts. Raises InputError if no image gave a face."""
+    starts = range(0, len(images), part_size(arguments, images))
+    paths = [part_file(partial, start) for start in starts]
     names, reasons = [], collections.Counter()
-    for path in part_files(partial):
-        part = read_part(path)
-        names += part["names"].tolist()
-        reasons.update(part["skipped"][:, 2].tolist())
+    for path in paths:
+        part_names, part_skipped = read_part(path, "names", "skipped")
+        names += part_names.tolist()
+        reasons.update(part_skipped[:, 2].tolist())
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    skipped = f"{reasons.total()} of {images} files skipped" + (f": {why}" if why else "")
+    skipped = f"{reasons.total()} of {len(images)} files skipped" + (f": {why}" if why else "")
     if not names:
         shutil.rmtree(partial)
         raise InputError(f"{' '.join(arguments.images)}: {skipped}; nothing is written")
 
-    blocks = (read_part(path)["embeddings"] for path in part_files(partial))
+    blocks = (read_part(path, "embeddings")[0] for path in paths)
     embeddings.write(arguments.output, names, blocks)
     return len(names), skipped
 

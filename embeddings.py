@@ -10,6 +10,7 @@ import csv
 import glob
 import importlib.util
 import io
+import os
 import re
 import sys
 import warnings
@@ -102,6 +103,11 @@ class BadRow(NamedTuple):
 # ------------------------------------------------------------------------------- names
 
 
+def text_name(name: str) -> str:
+    """A file's name or path as text that any table can hold, also where it is not UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace").replace(os.sep, "/")
+
+
 def base_name(name: str) -> str:
     """The last path component of a face's name: what names are compared and read by."""
     return re.split(r"[/\\]", name)[-1]
@@ -141,11 +147,7 @@ def expand(features: Sequence[str | Path]) -> list[str]:
     for given in map(str, features):
         path = Path(given)
         if path.is_dir():
-            inside = sorted(
-                str(p)
-                for p in path.rglob("*")
-                if p.suffix.lower() in FORMATS and not _is_half_written(p.relative_to(path))
-            )
+            inside = sorted(_files_below(given))
             if not inside:
                 raise InputError(
                     f"{given}: no {', '.join(FORMATS)} file in this folder; name another"
@@ -160,9 +162,17 @@ def expand(features: Sequence[str | Path]) -> list[str]:
     return found
 
 
-def _is_half_written(path: Path) -> bool:
-    """Hidden, or what embed.py keeps until its output is whole."""
-    return any(part.startswith(".") or part.endswith(".partial") for part in path.parts)
+def _files_below(folder: str) -> Iterator[str]:
+    """Tables in a folder, without what is hidden or what embed.py keeps until it is done."""
+
+    def fail(error: OSError) -> None:
+        raise error  # a folder that cannot be read would be a silent gap
+
+    for where, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [f for f in folders if not f.startswith(".") and not f.endswith(".partial")]
+        for name in names:
+            if name.lower().endswith(FORMATS) and not name.startswith("."):
+                yield os.path.join(where, name)
 
 
 def pieces(paths: Sequence[str]) -> Iterator[Piece]:
@@ -172,6 +182,8 @@ def pieces(paths: Sequence[str]) -> Iterator[Piece]:
     """
     for path in paths:
         suffix = Path(path).suffix.lower()
+        if suffix in (".npz", ".npy", ".parquet") and not Path(path).is_file():
+            raise InputError(f"{path}: not a regular file; only CSV can be read from a pipe")
         if path == "-":
             yield from _csv_pieces(_STDIN, sys.stdin.buffer, len(paths) == 1)
         elif suffix == ".npz":
@@ -214,9 +226,7 @@ def _csv_pieces(path: str, stream: BinaryIO, only: bool = False) -> Iterator[Pie
             may_be_header = False
             reason = f"longer than {RECORD_BYTES:,} bytes: a quote or the line end is missing"
             lines = waiting.header_lines + part.lines - 1
-            waiting = replace(
-                waiting, kind="fault", data=reason, header_lines=lines, input_bytes=0
-            )
+            waiting = replace(waiting, kind="fault", data=reason, header_lines=lines, input_bytes=0)
             continue
         if waiting.named is None:
             lines = io.BytesIO(part).readlines()
@@ -794,7 +804,7 @@ class Numbering:
         if names is None:
             names = [str(self.total + 1 + i) for i in block.good.tolist()]
             if names and piece.first and piece.last and block.rows == 1 and piece.path != _STDIN:
-                names = [Path(piece.path).name.removesuffix(".csv")]
+                names = [text_name(Path(piece.path).name.removesuffix(".csv"))]
         bad = [
             BadRow(piece.path, self.rows + fault.row,
                    0 if piece.kind == "array" else self.lines + fault.line, fault.reason)

@@ -70,7 +70,8 @@ def find_images(given: Sequence[str], leave_out: Path | None) -> tuple[Path, lis
             left_out = os.path.join(os.path.abspath(leave_out), "")
             inside = {path for path in inside if not path.startswith(left_out)}
         if not inside:
-            raise InputError(f"{text}: no image there ({', '.join(SUFFIXES[:7])})")
+            where = "there" if leave_out is None else "there outside --chips"
+            raise InputError(f"{text}: no image {where} ({', '.join(SUFFIXES[:7])})")
         roots.append(os.path.abspath(root))
         found |= inside
     above = os.path.commonpath(roots)
@@ -86,11 +87,6 @@ def images_below(folder: str) -> Iterator[str]:
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 yield os.path.join(where, name)
-
-
-def text_name(name: str) -> str:
-    """A path as text that any table can hold, also where the file system's is not UTF-8."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace").replace(os.sep, "/")
 
 
 class Skipped(Exception):

@@ -17,7 +17,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -72,6 +72,12 @@ class ArgumentParser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def parse_args(self, args: list[str] | None = None) -> argparse.Namespace:
+        given = sys.argv[1:] if args is None else args
+        if any(not text or (text.startswith("--") and text.endswith("=")) for text in given):
+            self.error("an argument is empty; was a variable of the shell not set?")
+        return super().parse_args(given)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
@@ -116,8 +122,13 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         main()
         sys.exit(0)
     script = Path(sys.argv[0]).name
+    sys.stderr = _Messages(sys.stderr)
+    if sys.stdin is None or sys.stdout is None:
+        say(f"{script}: error: standard input or output is closed; redirect it to /dev/null")
+        os._exit(2)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as tidily as Ctrl-C
+        for ending in (signal.SIGTERM, signal.SIGHUP):  # as tidily as Ctrl-C
+            signal.signal(ending, signal.default_int_handler)
     try:
         main()
         sys.stdout.flush()
@@ -125,25 +136,40 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except BrokenPipeError:  # the reader of standard output went away: nobody is left to tell
         code = 0
     except KeyboardInterrupt:
-        print(f"{script}: interrupted", file=sys.stderr)
+        say(f"{script}: interrupted")
         code = 130
     except (InputError, OSError) as error:
-        print(f"{script}: error: {error_line(error)}", file=sys.stderr)
+        say(f"{script}: error: {error_line(error)}")
         code = 2 if _is_users(error) else 1
     except Exception as error:
-        print(
+        say(
             f"{script}: error: unexpected {type(error).__name__}: {error_line(error)} "
-            "(AGE_GENDER_TRACEBACK=1 shows where)",
-            file=sys.stderr,
+            "(AGE_GENDER_TRACEBACK=1 shows where)"
         )
         code = 1
-    with contextlib.suppress(OSError):
-        sys.stderr.flush()
     if code == 0:
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.flush()
     # TensorFlow's and LiteRT's threads take up to a second to wind down; nothing is left to do.
     os._exit(code)
+
+
+class _Messages:
+    """Standard error whose reader may leave, or which was never open: no work ends with it."""
+
+    def __init__(self, stream: IO[str] | None) -> None:
+        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
 
 
 def error_line(error: BaseException) -> str:
@@ -186,8 +212,7 @@ def _is_users(error: BaseException) -> bool:
 
 def say(message: str) -> None:
     """A message for a person: standard error, so that standard output stays data."""
-    with contextlib.suppress(BrokenPipeError):  # nobody listens: that ends no work
-        print(message, file=sys.stderr, flush=True)
+    print(message, file=sys.stderr, flush=True)
 
 
 def display_path(path: Path) -> str:
@@ -287,6 +312,18 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise InputError(f"{folder}: this folder cannot be written to; choose another")
 
 
+def check_overwrites_none(output: str | os.PathLike[str], inputs: Iterable) -> None:
+    """Raise InputError where `output` is one of the `inputs`, of which "-" is standard input."""
+    if not os.path.exists(output) or is_device(output):
+        return
+    of_output = os.stat(output)
+    for path in inputs:
+        if path == "-" or os.path.exists(path):
+            of_input = os.fstat(0) if path == "-" else os.stat(path)
+            if os.path.samestat(of_output, of_input):
+                raise InputError(f"{output}: the output would overwrite this input; choose another")
+
+
 def make_folder(folder: str | os.PathLike[str]) -> Path:
     """Make an output folder with its parents, or raise InputError with the reason."""
     folder = Path(folder)
@@ -325,7 +362,9 @@ def find_model(model: str | os.PathLike[str] | None, wanted: str) -> Path:
         if not chosen.exists():
             raise InputError(f"{chosen}: no such model; give a folder that train.py wrote")
         folder = chosen if chosen.is_dir() else chosen.parent
-        if chosen.is_dir() or chosen.name == DESCRIPTION or chosen.suffix != Path(wanted).suffix:
+        if chosen.is_dir() or chosen.suffix != Path(wanted).suffix:
+            if chosen.is_file() and chosen.suffix not in (".keras", ".tflite", ".json"):
+                raise InputError(f"{chosen}: not a model; give a folder that train.py wrote")
             chosen = None
     path = chosen or folder / wanted
     if not path.exists():
@@ -340,7 +379,9 @@ def _check_card(card_path: Path, path: Path) -> None:
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
         version, hashes = card["format"], dict(card["files"])
-    except (ValueError, KeyError, TypeError):
+        if not hashes.keys() <= {KERAS_MODEL, LITERT_MODEL, FLOAT16_MODEL}:
+            raise ValueError("other files")
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{card_path}: not a model description; run train.py again") from None
     if version != MODEL_FORMAT:
         raise InputError(

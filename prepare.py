@@ -35,11 +35,14 @@ def main(argv: list[str] | None = None) -> None:
     output = files.make_folder(args.output)
     if args.report_duplicates:
         files.check_writable(args.report_duplicates)
+        inputs = embeddings.expand(args.features)
+        records = [output / path.name for path in (files.TRAIN_RECORDS, files.TEST_RECORDS)]
+        files.check_overwrites_none(args.report_duplicates, [*inputs, *records])
     names, features = embeddings.read(args.features)
     unit = subspace.unit(features)
     kind = subspace.measure(unit)
     files.say(f"embeddings: {subspace.describe(features, kind)}")
-    refuse_mixture(names, unit)
+    subspace.refuse_mixture(unit, kind, "the features", lambda place: names[place])
     faces, age, gender, too_young, unreadable = label(names, args.min_age)
     check_counts(len(faces), args.test_size)
     shuffled = faces[np.random.default_rng(args.seed).permutation(len(faces))]
@@ -91,16 +94,6 @@ def parse_arguments(argv: list[str] | None):
         help="list the groups of copies with their labels, and the conflicts among them",
     )  # fmt: skip
     return parser.parse_args(argv)
-
-
-def refuse_mixture(names: list[str], unit: np.ndarray) -> None:
-    """Raise InputError where the table holds embeddings of two kinds."""
-    parts = subspace.mixture(unit)
-    if parts:
-        raise InputError(
-            f"the features are of two kinds: {len(parts[0])} rows, and {len(parts[1])} that lie in "
-            f"another subspace (the first is {names[parts[1][0]]}); embed all with one model"
-        )
 
 
 def label(names: list[str], min_age: int):

@@ -6,6 +6,7 @@ gender     int64        0 male, 1 female
 file_name  bytes        the face's name, UTF-8
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -69,9 +70,11 @@ def read(path: str | Path) -> Records:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file of records; make it with: python prepare.py")
+    with open(path, "rb"):  # whether it may be read
+        pass
     parts, count = [], 0
     try:
-        for batch in tf.data.TFRecordDataset(str(path)).batch(1024):
+        for batch in tf.data.TFRecordDataset(os.fsencode(path)).batch(1024):
             try:
                 parts.append(tf.io.parse_example(batch, SCHEMA))
             except tf.errors.InvalidArgumentError:

@@ -10,6 +10,7 @@ examples:
   zcat big.csv.gz | python run.py --features - > predictions.csv
 """
 
+import argparse
 import contextlib
 import csv
 import io
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     model = files.find_model(args.model, files.LITERT_MODEL)
     paths = embeddings.expand(args.features)
-    check_output(args, [*paths, str(model)])
+    check_output(args, [*paths, *model.parent.glob("age_gender*"), model])
     files.say(f"model: {files.display_path(model)}")
     files.keep_memory()
     sys.setswitchinterval(0.0005)  # a thread back from LiteRT waits less for the one that writes
@@ -89,16 +90,14 @@ def parse_arguments(argv: list[str] | None):
     return parser.parse_args(argv)
 
 
-def check_output(args, inputs: list[str]) -> None:
+def check_output(args: argparse.Namespace, inputs: list[str | Path]) -> None:
     """Raise InputError where an output can't be written or would replace an input."""
     if args.output.endswith("/"):
         files.make_folder(args.output)
     is_file = args.output != "-" and not args.output.endswith("/")
     for output in filter(None, [errors_path(args), args.output if is_file else None]):
         files.check_writable(output)
-        for path in inputs:
-            if path != "-" and Path(output).exists() and Path(output).samefile(path):
-                raise InputError(f"{output}: the output would overwrite this input; choose another")
+        files.check_overwrites_none(output, inputs)
 
 
 def errors_path(args) -> Path | None:
@@ -118,9 +117,8 @@ def open_output(output: str) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     elif output.endswith("/"):
-        with contextlib.closing(Parts(files.make_folder(output))) as parts:
+        with Parts(files.make_folder(output)) as parts:
             yield parts
-            parts.finish()
     else:
         with files.whole_file(output) as stream:
             yield stream
@@ -141,37 +139,38 @@ def open_errors(args) -> Iterator[io.TextIOBase | None]:
 
 
 class Parts:
-    """A folder of part-00000.csv, part-00001.csv, …, each whole, with the header, in order."""
+    """A folder of part-00000.csv, part-00001.csv, …, each whole, with the header, in order.
+
+    Parts that an earlier run left are replaced, once there is something to write.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.number = folder, 0
-        if any(folder.glob("part-*.csv")):
-            raise InputError(f"{folder}: holds parts already; remove them or choose another folder")
-        self.open()
+        self.folder, self.number, self.stack, self.rows = folder, 0, contextlib.ExitStack(), 0
+
+    def __enter__(self) -> "Parts":
+        return self
+
+    def __exit__(self, *error) -> None:
+        """The part takes its name, or goes after an error."""
+        self.stack.__exit__(*error)
 
     def open(self) -> None:
-        self.stack, self.rows = contextlib.ExitStack(), 0
         path = self.folder / f"part-{self.number:05d}.csv"
-        self.stream = self.stack.enter_context(files.whole_file(path))
+        self.stream, self.rows = self.stack.enter_context(files.whole_file(path)), 0
 
     def writelines(self, blocks: Iterable[bytes]) -> None:
+        if self.number == 0 and self.rows == 0:
+            for part in self.folder.glob("part-*.csv"):
+                part.unlink()
+            self.open()
         for block in blocks:
             if self.rows >= PART_ROWS:
-                self.finish()
+                self.stack.close()
                 self.number += 1
                 self.open()
                 self.stream.write(HEADER.encode() + b"\n")
             self.stream.write(block)
             self.rows += block.count(b"\n")
-
-    def finish(self) -> None:
-        """The part takes its name."""
-        self.stack.close()
-
-    def close(self) -> None:
-        """After an error the part that was being written goes."""
-        with contextlib.suppress(GeneratorExit):
-            self.stack.__exit__(GeneratorExit, GeneratorExit(), None)
 
 
 class Scorer:
@@ -236,7 +235,8 @@ class Writer:
             self.add(block)
             rate = self.rows / max(time.monotonic() - started, 1e-3)
             self.progress.update(block.piece.input_bytes, f"{rate:,.0f} rows/s")
-        self.judge(self.numbering.path)
+        if len(self.strange) >= FEW or self.rows == len(self.strange):  # nothing else was judged
+            self.judge(self.numbering.path)
 
     def finish(self) -> None:
         """Write the rest; say what was skipped or strange. InputError if no row was good."""
@@ -293,11 +293,10 @@ def as_csv(names: list[str], scores: np.ndarray) -> bytes:
     years = np.rint(scores[:, :3]).astype(int).T.tolist()
     probability = np.rint(10_000 * scores[:, 3]).astype(int)
     gender = (probability >= 5000).astype(int).tolist()  # by the probability as it is written
-    columns = zip(embeddings.all_quoted(names), gender, *years, probability.tolist(), strict=True)
-    return "".join(
-        ["%s,%d,%d,%d,%d,%s" % (name, female, age, low, high, LINE_ENDS[p])
-         for name, female, age, low, high, p in columns]  # fmt: skip
-    ).encode()
+    line = "%s,%d,%d,%d,%d,%s".__mod__
+    ends = [LINE_ENDS[p] for p in probability.tolist()]
+    names = embeddings.all_quoted(names)
+    return "".join(map(line, zip(names, gender, *years, ends, strict=True))).encode()
 
 
 if __name__ == "__main__":

@@ -5,16 +5,24 @@ their dimensions permuted, lie in others. prepare.py and train.py measure the su
 exported model tells from it which rows are strangers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from files import InputError
+
 ENERGY = 0.999  # of the variance that the kept directions carry, at least
 DIRECTIONS = 110  # kept at least, where there are faces enough (measured on UTKFace)
 PROBES = 32  # directions outside the subspace in which an embedding is looked at
+SMALLEST = 100  # rows of a part of a mixture that is recognized by itself
 SAMPLE = 1000  # faces that the search for a mixture looks at
 BLOCK = 1 << 16  # rows that are computed at a time
 MOST = 100_000  # rows that a kind is measured on; with more of them, on every second or third ...
+FEWEST = 4 * DIRECTIONS  # rows; the subspace of fewer holds too little of other faces of the kind
+# Times the median of the training faces. The strangest of 13,233 LFW faces is at 6 times, and at
+# 40 times an embedding was rounded so much (two decimals) that its age is ten years off.
+LIMIT = 40
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,8 @@ def unit(features: np.ndarray) -> np.ndarray:
     return units
 
 
-def measure(features: np.ndarray) -> Kind:
-    """The kind of unit-length features (n, 512)."""
+def measure(features: np.ndarray, fewest: int = FEWEST, limit: float = LIMIT) -> Kind:
+    """The kind of unit-length features (n, 512); of fewer than `fewest` it tells no stranger."""
     features = features[:: -(-len(features) // MOST)]
     mean = features.mean(axis=0)
     variances, axes = np.linalg.eigh(np.cov((features - mean).T, ddof=0))
@@ -70,19 +78,19 @@ def measure(features: np.ndarray) -> Kind:
     mixing = np.random.default_rng(0).normal(size=(outside.shape[1], PROBES))
     probes = (outside @ np.linalg.qr(mixing)[0]).astype(np.float32)
     kind = Kind(mean, axes, deviations, count, probes, 1.0, np.zeros_like(mean), rank)
-    # Between what these faces have along the probes and what a stranger has: the geometric
-    # mean, since the two are orders of magnitude apart. A stranger's directions are as good as
-    # random, so that a probe has a 512th of its energy.
-    own = max(np.quantile(kind.distance(features), 0.999), 1e-7)
+    if len(features) < fewest:
+        return replace(kind, off=np.inf)
+    # Between what these faces have along the probes and what a stranger has, whose directions
+    # are as good as random, so that each probe has a 512th of its energy. Medians, as a few
+    # strangers may be among the faces.
+    own = max(float(np.median(kind.distance(features))), 1e-9)
     stranger = probes.shape[1] / features.shape[1] * variances.sum()
-    off = float(np.sqrt(own * stranger)) if own < 0.2 * stranger else np.inf
+    off = min(float(np.sqrt(own * stranger)), limit * own) if stranger > 64 * own else np.inf
     normal = outside @ (outside.T @ mean)
-    length = np.linalg.norm(normal)
-    normal = normal / max(length, 1e-12)
-    if length > 4 * (features @ normal).std():
-        normal = normal / (0.25 * length)  # a quarter of the way to the mean's negative
-    else:
-        normal = np.zeros_like(mean)
+    normal = normal / max(np.linalg.norm(normal), 1e-12)
+    low, length, high = np.quantile(features @ normal, [0.16, 0.5, 0.84])
+    clear = length > 2 * (high - low)  # the limit is a quarter of the way to the mean's negative
+    normal = normal / (0.25 * length) if clear else np.zeros_like(mean)
     return replace(kind, off=off, normal=normal.astype(np.float32))
 
 
@@ -94,40 +102,65 @@ def describe(features: np.ndarray, kind: Kind) -> str:
         length = "unit length"
     else:
         length = f"lengths {lengths.min():.3g} to {lengths.max():.3g}"
-    return f"{features.shape[1]} dimensions, {length}, effective rank {kind.effective_rank:.0f}"
+    blind = "; too few or too varied to tell other embeddings by" if np.isinf(kind.off) else ""
+    return (
+        f"{features.shape[1]} dimensions, {length}, effective rank {kind.effective_rank:.0f}{blind}"
+    )
 
 
-def mixture(features: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
+def mixture(
+    features: np.ndarray, kind: Kind, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Places of two kinds of unit-length embeddings in one table, larger first, or None.
 
-    They are two kinds where one part of the rows is strange to the subspace of the other, or
-    to its sign: 10 of a sample of SAMPLE rows at least.
+    They are two kinds where some rows are strange to the subspace of others, or to its sign:
+    10 rows and 1 in 1,000 at least. `kind` is what was measured on all: it tells a few
+    strangers. Many are found by what grows from a few rows of a sample of SAMPLE.
     """
     random = np.random.default_rng(seed)
     rows = features[np.sort(random.permutation(len(features))[:SAMPLE])]
-    parts = []
+    rows = np.unique(rows, axis=0)  # copies would be a subspace of their own
+    kinds = [kind]
+    candidates = []
     for start in random.permutation(len(rows))[:5]:
-        parts.append((_same_subspace(rows, start), False))
-        if parts[-1][0].mean() > 0.99:  # they all share one
+        candidates.append((_same_subspace(rows, start), {"normal": 0 * kind.normal}))
+        if candidates[-1][0].mean() > 0.99:  # they all share one
             break
-    for part, by_sign in [*parts, (_same_sign(rows), True)]:
-        if part.sum() < 100 or (~part).sum() < 10:
-            continue
-        kind = measure(rows[part])
-        kind = replace(kind, **({"off": np.inf} if by_sign else {"normal": 0 * kind.normal}))
-        if np.mean(kind.distance(rows[~part]) > 1) > 0.5:
-            strange = kind.distance(features) > 1
-            found = np.flatnonzero(~strange), np.flatnonzero(strange)
-            return found if len(found[0]) >= len(found[1]) else found[::-1]
+    candidates.append((_same_sign(rows), {"off": np.inf}))
+    for part, unlike in candidates:
+        if part.sum() >= SMALLEST:
+            found = replace(measure(rows[part], SMALLEST, np.inf), **unlike)
+            strange = found.distance(rows[~part]) > 1
+            if len(strange) < 10 or strange.mean() > 0.5:
+                kinds.append(found)
+    for found in kinds:
+        strange = found.distance(features) > 1
+        if strange.sum() >= max(10, len(features) / 1000):
+            parts = np.flatnonzero(~strange), np.flatnonzero(strange)
+            return parts if len(parts[0]) >= len(parts[1]) else parts[::-1]
     return None
+
+
+def refuse_mixture(features: np.ndarray, kind: Kind, source: str, name: Callable) -> None:
+    """Raise InputError where the table `source` holds unit-length embeddings of two kinds.
+
+    `name(place)` is how a row is called.
+    """
+    parts = mixture(features, kind)
+    if parts:
+        raise InputError(
+            f"{source}: two kinds of embeddings, {len(parts[0])} rows, and at least "
+            f"{len(parts[1])} in another subspace (the first is {name(parts[1][0])}); "
+            "embed all with one model"
+        )
 
 
 def _same_subspace(rows: np.ndarray, start: int) -> np.ndarray:
     """Which rows lie in the subspace that grows from one row and its nearest neighbours."""
     similarity = (rows @ rows[start]) ** 2
-    part = similarity >= np.sort(similarity)[-min(150, len(rows))]
+    part = similarity >= np.sort(similarity)[-min(150, len(rows) // 4 + 1)]
     for share in (0.5, 0.7, 0.9, 0.9):
-        if part.sum() < 100:
+        if part.sum() < SMALLEST // 2:
             break
         mean = rows[part].mean(axis=0)
         count = min(DIRECTIONS, part.sum() // 4)

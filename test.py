@@ -243,7 +243,7 @@ def judge_lfw_clean(predicted: list[tuple[str, int]], male: LabelFile, female: L
 def listing(names: Iterable[str]) -> str:
     """How many, and the first few."""
     names = sorted(names)
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    shown = files.printable(", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))
     return f"{len(names)} ({shown})" if names else "0"
 
 

@@ -49,7 +49,6 @@ def main(argv: list[str] | None = None) -> None:
         "learning_rate": args.learning_rate,
         "seed": args.seed,
     }
-    open_work(work, settings, args.resume)
     files.import_tensorflow()
     import keras
     import tensorflow as tf
@@ -59,12 +58,13 @@ def main(argv: list[str] | None = None) -> None:
 
     tf.config.experimental.enable_op_determinism()  # the same seed gives the same figures
     faces = records.read(args.train)
+    open_work(work, settings, args.resume)
     unit = subspace.unit(faces.features)
     # However many threads the environment grants: another number of them rounds otherwise.
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         kind = subspace.measure(unit)
     files.say(f"{len(unit)} faces; embeddings of {subspace.describe(faces.features, kind)}")
-    refuse_mixture(args.train, unit)
+    subspace.refuse_mixture(unit, kind, str(args.train), lambda place: f"record {place + 1}")
     order = np.random.default_rng(args.seed).permutation(len(unit))
     held = max(1, int(VALIDATION * len(order)))
     if held == len(order):
@@ -134,7 +134,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="passes over the records, at most",
     )  # fmt: skip
     parser.add_argument(
-        "--batch-size", type=files.whole_number(1), default=512, metavar="N",
+        "--batch-size",
+        type=files.whole_number(1),
+        default=512,
+        metavar="N",
         help="faces a step, at most",
     )
     parser.add_argument(
@@ -156,16 +159,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def refuse_mixture(path: Path, unit: np.ndarray) -> None:
-    """Raise InputError where the records hold embeddings of two kinds."""
-    parts = subspace.mixture(unit)
-    if parts:
-        raise InputError(
-            f"{path}: two kinds of embeddings, {len(parts[0])} and {len(parts[1])} faces (the "
-            f"first of the fewer is record {parts[1][0] + 1}); embed all with one model"
-        )
-
-
 # ---------------------------------------------------------------------------- resuming
 
 
@@ -175,7 +168,7 @@ def open_work(work: Path, settings: dict, resume: bool) -> None:
     if resume and note.exists():
         try:
             before = dict(json.loads(note.read_text()))
-        except ValueError:
+        except (ValueError, TypeError):
             raise InputError(f"{note}: cannot be read; train anew without --resume") from None
         changed = [key for key in settings if settings[key] != before.get(key)]
         if changed:

@@ -270,8 +270,11 @@ def training(folder: Path) -> None:
     step = float(subprocess.run(code(STEPS, ROOT), check=True, capture_output=True).stdout)
     row("train.py, the whole command", f"{total:.0f} s")
     ours = fitted["seconds"]
-    row("train.py, both fits (the one that validates, the one that is kept), against the "
-        "original recipe's", f"{ours:.1f} s against {original:.1f} s: {ours / original:.2f}")
+    row(
+        "train.py, both fits (the one that validates, the one that is kept), against the "
+        "original recipe's",
+        f"{ours:.1f} s against {original:.1f} s: {ours / original:.2f}",
+    )
     row("train.py, steps a second after the first epoch, against the network alone from memory",
         f"{rate:.0f} against {1 / step:.0f}: {rate * step:.2f}")  # fmt: skip
 

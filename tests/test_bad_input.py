@@ -374,7 +374,7 @@ def test_paths_that_cannot_be_used_are_refused(tmp_path, rows):
         (["--features", path, "--output", tmp_path], ["is a folder"]),
         (["--features", path, "--output", tmp_path / ("x" * 300)], ["name too long"]),
         (["--features", path, "--model", tmp_path], ["no such model file", "train.py"]),
-        (["--features", path, "--model", path], ["no such model"]),
+        (["--features", path, "--model", path], ["my.csv: not a model"]),
     ]:
         with pytest.raises((InputError, OSError)) as caught:
             run.main(["--model", MODEL, *map(str, arguments)])
@@ -578,7 +578,7 @@ def test_a_state_that_cannot_be_resumed_is_refused(tmp_path, record_folder):
         train.main(arguments)
     settings = {
         "train": files.sha256(record_folder / "train.tfrecords"),
-        "epochs": 2, "batch_size": 64, "learning_rate": 3e-3, "seed": 0,
+        "epochs": 2, "batch_size": 64, "learning_rate": 1e-2, "seed": 0,
     }  # fmt: skip
     (work / "settings.json").write_text(json.dumps(settings))
     (work / "validation.npz").write_bytes(b"PK\x03\x04 cut off")
