@@ -34,6 +34,7 @@ DENSE_BYTES = 64 << 10  # the same where lines are far too short, as each costs 
 RECORD_BYTES = 1 << 20  # the longest row of a CSV: 512 numbers and a name need far less
 NPY_HEADER_BYTES = 10_000  # NumPy's own bound on what it evaluates
 FORTRAN_BYTES = 64 << 20  # of an array in column order that are held at a time
+PARQUET_BUFFER = 64 << 10  # bytes a column
 SMALL_BYTES = 64 << 10  # a piece below this is parsed before pandas has set up its parser
 
 _BOM = b"\xef\xbb\xbf"
@@ -438,7 +439,9 @@ def _parquet_blocks(path: str) -> Iterator[tuple[list[str] | None, np.ndarray]]:
         raise InputError(
             f"{path}: Parquet needs pyarrow: pip install -r requirements-extra.txt"
         ) from None
-    with pa.parquet.ParquetFile(path, memory_map=True) as table:
+    # A small buffer a column: otherwise Arrow holds a whole row group. Of 512 columns it still
+    # holds a page and a dictionary each, some 2 MB.
+    with pa.parquet.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as table:
         fields = [column for column in table.schema_arrow if column.name != "filename"]
         named = len(fields) < len(table.schema_arrow)
         as_list = len(fields) == 1 and pa.types.is_fixed_size_list(fields[0].type)

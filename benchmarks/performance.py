@@ -235,6 +235,9 @@ def formats(folder: Path) -> None:
             rates.append(float(alone.stdout) * 0.9 / (many - few))
         row(f"run.py, from 20,000 to 200,000 rows of {suffix.upper()}, against LiteRT alone",
             f"{statistics.median(rates):.2f}")  # fmt: skip
+        few, many = (peak_memory(run_py("--features", p, "--output", folder / "o.csv"))
+                     for p in (small, large))  # fmt: skip
+        row("its peak memory", f"{many:.0f} MB against {few:.0f} MB: {many / few:.2f}")
         small.unlink()
         large.unlink()
 
