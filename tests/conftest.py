@@ -29,11 +29,18 @@ class Run(NamedTuple):
     err: str
 
 
-def script(name: str, *arguments, stdin: bytes | None = None, cwd: Path | None = None) -> Run:
+def script(
+    name: str,
+    *arguments,
+    stdin: bytes | None = None,
+    stdin_file: Path | None = None,
+    cwd: Path | None = None,
+) -> Run:
     """Run a script as a user does."""
+    given = {"input": stdin} if stdin_file is None else {"stdin": open(stdin_file, "rb")}  # noqa: SIM115
     done = subprocess.run(
         [sys.executable, str(files.ROOT / name), *map(str, arguments)],
-        input=stdin,
+        **given,
         capture_output=True,
         cwd=cwd,
         timeout=200,

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Run, refused, script, training
+from conftest import Run, refused, script, start, training
 
 import embeddings
 import files
+import prepare
 import records
 import run
 import test
@@ -382,6 +383,60 @@ def test_paths_that_cannot_be_used_are_refused(tmp_path, rows):
         for word in words:
             assert word in files.error_line(caught.value)
     assert path.read_bytes() == before
+
+
+def test_no_script_overwrites_what_it_reads(tmp_path, rows, table, capfd):
+    path = tmp_path / "my.csv"
+    path.write_text("\n".join(rows))
+    done = script(
+        "run.py", "--features", "-", "--model", MODEL, "--output", path, stdin_file=path
+    )  # fmt: skip
+    refused(done, "my.csv", "would overwrite this input")
+    model = tmp_path / "model"
+    shutil.copytree(MODEL, model)
+    card = model / files.DESCRIPTION
+    with pytest.raises(InputError, match="would overwrite this input"):
+        run.main(["--features", str(path), "--model", str(model), "--output", str(card)])
+    copy = tmp_path / "faces.npz"
+    shutil.copy(table, copy)
+    arguments = ["--features", str(copy), "--output", str(tmp_path), "--report-duplicates"]
+    with pytest.raises(InputError, match="would overwrite this input"):
+        prepare.main([*arguments, str(copy)])
+    assert path.read_text() == "\n".join(rows)
+
+
+def test_a_reader_of_messages_that_leaves_ends_no_work(tmp_path, rows):
+    path, output = tmp_path / "my.csv", tmp_path / "out.csv"
+    path.write_text("\n".join(rows))
+    for content, code in (("\n".join(rows), 0), ("hello", 2)):
+        path.write_text(content)
+        reader, writer = os.pipe()
+        os.close(reader)
+        process = start("run.py", "--features", path, "--model", MODEL, "--output", output,
+                        stderr=writer)  # fmt: skip
+        os.close(writer)
+        assert process.wait() == code
+    assert len(output.read_text().splitlines()) == len(rows) + 1
+
+
+def test_an_argument_that_is_empty_is_a_mistake(tmp_path):
+    refused(script("run.py", "--features", ""), "empty", "variable")
+
+
+def test_a_folder_is_read_without_what_is_half_done_or_only_named_like_a_table(tmp_path, rows):
+    (tmp_path / "good.csv").write_text("\n".join(rows))
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "o.npz.partial").mkdir()
+    (tmp_path / "o.npz.partial" / "0000000000.npz").write_bytes(b"part")
+    assert embeddings.expand([tmp_path]) == [str(tmp_path / "good.csv")]
+
+
+def test_one_row_in_a_file_of_any_name_is_called_by_it(tmp_path, rows):
+    path = os.path.join(os.fsencode(tmp_path), b"one\xff.csv")
+    with open(path, "w") as stream:
+        stream.write(rows[0].partition(",")[2] + "\n")
+    names, _ = embeddings.read([os.fsdecode(path)])
+    assert names == ["one\\xff"]
 
 
 def test_neither_the_list_of_bad_rows_nor_the_output_replaces_an_input(tmp_path, rows):

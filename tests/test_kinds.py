@@ -7,6 +7,7 @@ import pytest
 from conftest import refused, script
 
 import embeddings
+import files
 import prepare
 import records
 import run
@@ -75,6 +76,55 @@ def test_no_held_out_face_is_taken_for_a_stranger(model_folder, record_folder):
     held_out = subspace.unit(records.read(record_folder / "test.tfrecords").features)
     assert kind.distance(held_out).max() < 0.5
     assert kind.distance(-held_out).min() > 1
+
+
+@pytest.mark.parametrize("rounding, told", [(lambda x: np.round(x, 2), True),
+                                            (lambda x: np.round(x * 127), True),
+                                            (lambda x: np.round(x, 3), False),
+                                            (lambda x: x.astype(np.float16), False)])  # fmt: skip
+def test_embeddings_that_were_rounded_too_much_are_strangers(faces, record_folder, rounding, told):
+    kind = subspace.measure(subspace.unit(records.read(record_folder / "train.tfrecords").features))
+    distance = kind.distance(subspace.unit(rounding(faces[1]).astype(np.float32)))
+    assert (np.mean(distance > 1) > 0.5) is np.bool_(told)
+
+
+def test_the_exported_distance_is_the_one_that_was_measured(faces, record_folder, model_folder):
+    trained = subspace.unit(records.read(record_folder / "train.tfrecords").features)
+    mixed = np.concatenate([faces[1][:50], -faces[1][:50], faces[1][:50, ::-1]])
+    expected = subspace.measure(trained).distance(subspace.unit(mixed))
+    model = (model_folder / files.LITERT_MODEL).read_bytes()
+    found = files.load_litert(model, "model")(features=mixed)["distance"]
+    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=1e-3)
+
+
+def test_a_single_stranger_at_the_end_of_many_files_is_scored(faces, model_folder, tmp_path):
+    good = write(tmp_path / "good.npz", *[part[:60] for part in faces])
+    last = write(tmp_path / "z.npz", ["stranger"], faces[1][:1, ::-1])
+    done = script("run.py", "--features", good, last, "--model", model_folder)
+    assert done.code == 0 and len(done.out.splitlines()) == 62
+    assert "1 of 61 rows" in done.err and "stranger" in done.err
+
+
+@pytest.mark.parametrize("other", ["permuted", "negated", "random"])
+def test_a_few_rows_of_another_kind_in_a_large_table_are_refused(other):
+    names, features = embeddings.read([files.EMBEDDINGS])
+    places = np.random.default_rng(1).permutation(len(names))[:60]
+    features[places] = OTHERS[other](features[places])
+    unit = subspace.unit(features)
+    parts = subspace.mixture(unit, subspace.measure(unit))
+    assert set(parts[1]) >= set(places) and len(parts[1]) < 70
+
+
+def test_tables_of_one_kind_are_no_mixture(faces):
+    features = subspace.unit(faces[1])
+    for table in (features, features[:450], features[:40], np.repeat(features[:10], 50, axis=0)):
+        assert subspace.mixture(table, subspace.measure(table)) is None
+
+
+def test_a_training_of_too_few_faces_says_that_it_tells_no_kind(faces, tmp_path, capfd):
+    path = write(tmp_path / "t.npz", *[part[:300] for part in faces])
+    prepare.main(["--features", path, "--output", str(tmp_path), "--test-size", "50"])
+    assert "too few" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("share", [0.4, 0.1])

@@ -15,6 +15,7 @@ from conftest import refused, script, training
 
 import embeddings
 import files
+import network_conv
 import records
 import run
 import train
@@ -236,6 +237,51 @@ def test_the_litert_model_agrees_with_the_keras_model(faces, model_folder):
     assert found["age"].std() > 1  # weights that were lost would give every face the same age
 
 
+def test_the_exported_interval_is_the_softmax_cut_at_the_calibrated_tails(faces, model_folder):
+    network = tf.keras.models.load_model(model_folder / "age_gender.keras", compile=False)
+    softmax = network.predict(faces[1], verbose=0)["age"].astype(np.float64)
+    description = json.loads((model_folder / "age_gender.json").read_text())
+    tail = description["calibration"]["tail"]
+    found = files.load_litert((model_folder / files.LITERT_MODEL).read_bytes(), "model")(
+        features=faces[1]
+    )
+    for row, low, high, age in zip(
+        softmax, found["age_low"], found["age_high"], found["age"], strict=True
+    ):
+        years = np.searchsorted(np.cumsum(row), [tail, 1 - tail])  # the first at or above it
+        expected = min(years[0], round(float(age))), max(years[1], round(float(age)))
+        assert np.abs(np.subtract((low, high), expected)).max() <= 1  # float32 at a year's edge
+
+
+def test_calibration_by_hand():
+    # Four faces of 30; each softmax is flat over 20-39, 26-35, 29-38 or 10-19.
+    softmax = np.zeros((4, 117))
+    for row, start, years in zip(softmax, (20, 26, 29, 10), (20, 10, 10, 10), strict=True):
+        row[start : start + years] = 1 / years
+    age = np.full(4, 30)
+    # P(age <= 30) and P(age >= 30): 0.55, 0.5; 0.5, 0.6; 0.2, 0.9; 1, 0: levels 0.5 0.5 0.2 0.
+    # With 105 of each, a tail of 0 leaves 105 of 420 outside: it takes the lowest 10.5 % of them.
+    many = {"age": np.repeat(softmax, 105, 0), "gender": np.tile([0.2, 0.8], (420, 1))}
+    calibration = train.calibrate(many, np.repeat(age, 105), np.tile([1, 1, 1, 1, 0], 84))
+    assert calibration.tail == pytest.approx(0, abs=1e-6)
+    assert calibration.gender_temperature == pytest.approx(1, abs=0.011)  # 4 of 5 are female
+    third = {key: values[:315] for key, values in many.items()}  # levels 0.5, 0.5 and 0.2
+    assert train.calibrate(third, np.repeat(age, 105)[:315], np.tile([1, 0], 158)[:315]).tail == (
+        pytest.approx(0.2)
+    )
+
+
+def test_the_age_loss_by_hand():
+    # Softmax 3/4 at 40 and 1/4 at 44: the expected age is 41, one year from the label.
+    softmax = np.full((1, 117), 1e-12, np.float32)
+    softmax[0, [40, 44]] = 0.75, 0.25
+    gaussian = np.exp(-0.5 * ((np.arange(117) - 40) / 2) ** 2)
+    gaussian /= gaussian.sum()
+    cross_entropy = -(gaussian * np.log(np.clip(softmax[0], 1e-7, 1))).sum()
+    loss = network_conv.age_loss(np.array([40]), tf.constant(softmax))
+    assert float(loss[0]) == pytest.approx(cross_entropy + 0.1 * 1, rel=1e-3)
+
+
 @pytest.mark.parametrize("scale", [1e-12, 1e-3, 7.0, 1e15])
 def test_embeddings_of_any_length_score_the_same(faces, model_folder, scale):
     from ai_edge_litert.interpreter import Interpreter
@@ -320,7 +366,8 @@ def test_a_folder_of_parts_holds_what_one_file_would(faces, model_folder, tmp_pa
     assert [run.HEADER, *rows] == (tmp_path / "one.csv").read_text().splitlines()
 
     done = script("run.py", *arguments, f"{tmp_path}/parts/")
-    refused(done, "parts", "holds parts already", "choose another folder")
+    assert done.code == 0  # with parts of a million rows: one in the place of them all
+    assert [part.name for part in (tmp_path / "parts").iterdir()] == ["part-00000.csv"]
     (tmp_path / "bad.csv").write_text("a,1,2\n")
     done = script("run.py", *arguments[:2], path, tmp_path / "bad.csv", *arguments[3:],
                   f"{tmp_path}/broken/")  # fmt: skip
