@@ -389,6 +389,7 @@ def calibrate(softmax: dict[str, np.ndarray], age: np.ndarray, gender: np.ndarra
     # The level at which a face's age is just inside: P(age <= label) below, P(age >= label)
     # above, whichever is smaller.
     level = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax["age"])[rows, age])
+    level = level / np.asarray(network_conv.tail_factor(network_conv.expected_age(softmax["age"])))
     outside = int((1 - HELD_OUT_COVERAGE) * (len(age) + 1))
     tail = float(np.sort(level)[max(outside - 1, 0)])
 
@@ -401,7 +402,9 @@ def calibrate(softmax: dict[str, np.ndarray], age: np.ndarray, gender: np.ndarra
 
 def validation_figures(softmax, age: np.ndarray, gender: np.ndarray) -> dict:
     """Figures of the held-out faces, as train.py prints and keeps them."""
-    expected = softmax["age"] @ np.arange(softmax["age"].shape[1])
+    import network_conv
+
+    expected = np.asarray(network_conv.expected_age(softmax["age"]))
     return {
         "age_mae": round(float(np.abs(expected - age).mean()), 3),
         "gender_accuracy": round(float((softmax["gender"].argmax(axis=1) == gender).mean()), 4),
