@@ -3,6 +3,8 @@
 # make card  the tables in the pretrained model's card, measured anew (needs prepare.py's records)
 # Another Python: make PYTHON=python3.13 (the first time; 3.11 to 3.13).
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
 

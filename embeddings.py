@@ -26,11 +26,13 @@ import files
 from files import InputError
 
 DIMENSIONS = 512
+AGES = 117  # 0-116 years, the range of UTKFace's labels
+GENDERS = ("male", "female")  # 0 and 1, as the data sets label them
 FORMATS = (".csv", ".npz", ".npy", ".parquet")
 BLOCK_ROWS = 1024
 _STDIN = "standard input"
 CHUNK_BYTES = 2 << 20  # of CSV: about 300 rows, which stay in the processor's cache
-DENSE_BYTES = 64 << 10  # the same where lines are far too short, as each costs memory
+DENSE_BYTES = 64 << 10  # the same where lines are far too short: each costs memory of its own
 RECORD_BYTES = 1 << 20  # the longest row of a CSV: 512 numbers and a name need far less
 NPY_HEADER_BYTES = 10_000  # NumPy's own bound on what it evaluates
 FORTRAN_BYTES = 64 << 20  # of an array in column order that are held at a time
@@ -131,7 +133,7 @@ def utkface_labels(name: str) -> tuple[int, int, int | None] | None:
     Three of its names lack the race field: their race is None. None for any other name.
     """
     match = re.match(r"([0-9]{1,3})_([01])_(?:([0-4])_)?", base_name(name))
-    if not match or int(match[1]) > 116:
+    if not match or int(match[1]) >= AGES:
         return None
     return int(match[1]), int(match[2]), int(match[3]) if match[3] else None
 
@@ -246,7 +248,7 @@ class _TooLong(NamedTuple):
 def _csv_parts(path: str, stream: BinaryIO) -> Iterator[bytes | _TooLong]:
     """Cut CSV at the ends of rows; a name in quotes may hold line breaks.
 
-    A row that is too long costs its first line, in case that a quote there was never closed.
+    A row that is too long costs its first line, in case a quote there was never closed.
     If that does not help, or there is no line end, it costs what has been read.
     """
     rest, wanted, chunks = b"", 0, _chunks(path, stream)
@@ -442,8 +444,9 @@ def _parquet_blocks(path: str) -> Iterator[tuple[list[str] | None, np.ndarray]]:
     # A small buffer a column: otherwise Arrow holds a whole row group. Of 512 columns it still
     # holds a page and a dictionary each, some 2 MB.
     with pa.parquet.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as table:
-        fields = [column for column in table.schema_arrow if column.name != "filename"]
-        named = len(fields) < len(table.schema_arrow)
+        columns = [c for c in table.schema_arrow if not c.name.startswith("__index_level_")]
+        fields = [column for column in columns if column.name != "filename"]  # not pandas' index
+        named = len(fields) < len(columns)
         as_list = len(fields) == 1 and pa.types.is_fixed_size_list(fields[0].type)
         types = [fields[0].type.value_type] if as_list else [column.type for column in fields]
         for kind in types:
@@ -458,7 +461,9 @@ def _parquet_blocks(path: str) -> Iterator[tuple[list[str] | None, np.ndarray]]:
         numbers = [column.name for column in fields]
         size = BLOCK_ROWS if as_list else 8 * BLOCK_ROWS  # a batch of 512 columns costs more
         # Threads of Arrow's own would take the processors from scoring, and twice the time.
-        for batch in table.iter_batches(batch_size=size, use_threads=False):
+        indexed = len(columns) < len(table.schema_arrow)
+        wanted = [column.name for column in columns] if indexed else None
+        for batch in table.iter_batches(size, columns=wanted, use_threads=False):
             names = batch.column("filename").cast(pa.string()).to_pylist() if named else None
             if as_list:
                 lists = batch.column(numbers[0])
@@ -609,7 +614,7 @@ def _csv_rows(lines: list[bytes]) -> Iterator[tuple[int, int, list[str] | str]]:
     """(first line, last line, cells) of each row that is not blank, lines counted from 1.
 
     In place of the cells of a row that is not CSV: what is wrong. Such a row costs its first
-    line only, in case that a quote there was never closed; but not without end.
+    line only, in case a quote there was never closed; but not without end.
     """
     csv.field_size_limit(RECORD_BYTES)  # here, so that it holds on a Dask worker too
     first, attempts = 0, 100
@@ -742,7 +747,7 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # which Python takes for a number's
 
 
 def _other_dimensions(count: int) -> str:

@@ -4,7 +4,6 @@ A chip is uint8 RGB (160, 160, 3), aligned like the chips of UTKFace.
 """
 
 import contextlib
-import csv
 import glob
 import hashlib
 import importlib.util
@@ -20,6 +19,7 @@ import numpy as np
 
 import embeddings
 import files
+import predictions
 from files import InputError
 
 CHIP = 160  # pixels, FaceNet's input
@@ -222,8 +222,8 @@ def load_facenet(graph: bytes, path: Path) -> Callable[[np.ndarray], np.ndarray]
 
     Takes frozen graphs of TensorFlow 1 with the names of David Sandberg's: `input` and
     `embeddings`, and `phase_train` where batch normalisation was not folded. A graph that was
-    frozen for one image is made to take any number. Raises InputError, which calls it `path`,
-    for any other graph.
+    frozen for one image is made to take any number. Raises InputError, naming it
+    `path`, for any other graph.
     """
     files.import_tensorflow()
     import tensorflow as tf
@@ -323,18 +323,18 @@ def png(chip: np.ndarray) -> bytes:
     return cv2.imencode(".png", chip[:, :, ::-1])[1].tobytes()
 
 
-def contact_sheet(output: Path, chips: Path, predictions: Path) -> int:
+def contact_sheet(output: Path, chips: Path, predicted: Path) -> int:
     """Draw the chips with estimated age, interval and gender below each; how many were drawn.
 
-    `predictions` is the CSV of run.py, whose order is kept. Raises InputError.
+    `predicted` is the CSV of run.py, whose order is kept. Raises InputError.
     """
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
-    rows = read_predictions(predictions)
+    rows = predictions.read(predicted, *predictions.COLUMNS)
     shown = [row for row in rows if chip_file(chips, row[0]).is_file()]
     if not shown:
-        raise InputError(f"{chips}: no chip of a face in {predictions}; make them with --chips")
+        raise InputError(f"{chips}: no chip of a face in {predicted}; make them with --chips")
     left_out = len(shown) - SHEET_FACES
     if left_out > 0:
         files.say(f"{output}: shows the first {SHEET_FACES:,} faces, not {left_out:,} more")
@@ -361,34 +361,8 @@ def contact_sheet(output: Path, chips: Path, predictions: Path) -> int:
         end = x + draw.textlength(f"{age} ", bold)
         draw.text((end, y + CHIP + 36), f"{low}\u2013{high} years", "#555555", plain, anchor="ls")
         percent = ">99%" if certainty >= 0.995 else f"{certainty:.0%}"
-        label = f"{('male', 'female')[gender]}  {percent}"
+        label = f"{embeddings.GENDERS[gender]}  {percent}"
         draw.text((x, y + CHIP + 60), label, "#555555", plain, anchor="ls")
     with files.whole_file(output) as stream:
         sheet.save(stream, "PNG")
     return len(shown)
-
-
-def read_predictions(path: Path) -> list[tuple[str, int, int, int, int, float]]:
-    """(filename, gender, age, age_low, age_high, female_probability) of each row of run.py."""
-    kinds = {
-        "filename": str,
-        "gender": int,
-        "age": int,
-        "age_low": int,
-        "age_high": int,
-        "female_probability": float,
-    }
-    rows = []
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            for line in csv.DictReader(stream):
-                row = tuple(kind(line[column]) for column, kind in kinds.items())
-                if row[1] not in (0, 1) or not 0 <= row[5] <= 1:
-                    raise ValueError("gender is 0 or 1, the probability from 0 to 1")
-                rows.append(row)
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(
-            f"{path}: row {len(rows) + 1}: not what run.py writes ({files.error_line(error)}); "
-            "give its output"
-        ) from None
-    return rows

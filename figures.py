@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from embeddings import GENDERS
+
 RESAMPLES = 2000
 SEED = 0
 CONFIDENCE = 0.95
 NOMINAL = 0.9  # what age_low to age_high promise to hold; train.py calibrates it
 BANDS = {"under 10": 0, "10–19": 10, "20–29": 20, "30–44": 30, "45–59": 45, "60+": 60}
-GENDERS = ("male", "female")
 RACES = {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "others", -1: "none"}
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 BINS = 10  # of the probability

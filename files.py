@@ -50,7 +50,7 @@ def _excepthook(kind: type[BaseException], error: BaseException, traceback) -> N
     os._exit(130)
 
 
-sys.excepthook = _excepthook
+sys.excepthook = _excepthook  # why scripts import this module first
 
 
 class InputError(Exception):
@@ -216,8 +216,9 @@ def say(message: str) -> None:
 
 
 def display_path(path: Path) -> str:
-    """`path` relative to the scripts where it lies below them, else as it is."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    """`path` relative to the current folder where it lies below it, else as it is."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 @contextlib.contextmanager

@@ -14,11 +14,8 @@ import tensorflow as tf
 from keras import layers, ops
 
 import files
-from embeddings import DIMENSIONS
+from embeddings import AGES, DIMENSIONS, GENDERS
 from subspace import Kind
-
-AGES = 117  # classes: 0-116 years, the range of UTKFace's labels
-GENDERS = 2  # 0 male, 1 female
 
 
 class Calibration(NamedTuple):
@@ -38,7 +35,7 @@ def build_front(kind: Kind) -> keras.Model:
 
     It has nothing to train, so train.py applies it once. The components are of the embeddings
     at unit length, whitened half-way: divided by the root of their standard deviation.
-    FaceNet's small components tell of age too, and so they are heard over the large ones.
+    The small components carry age too; without this the large ones would drown them.
     """
     embedding = keras.Input((DIMENSIONS,), name="features")
     # By the largest number first: the squares of very long or short ones would overflow.
@@ -69,7 +66,7 @@ def build_heads(dropout: float = 0.4, input_dropout: float = 0.1) -> keras.Model
 
     hidden = block(layers.Dense(384, kernel_initializer="he_normal")(hidden), dropout)
     age = layers.Dense(AGES, activation="softmax", name="age")(hidden)
-    gender = layers.Dense(GENDERS, activation="softmax", name="gender")(hidden)
+    gender = layers.Dense(len(GENDERS), activation="softmax", name="gender")(hidden)
     return keras.Model(principal, {"age": age, "gender": gender}, name="heads")
 
 
@@ -105,7 +102,8 @@ def build_scorer(
     unit, (kernel, bias) = rotation.input, rotation.get_weights()
     first, first_bias, *others = heads.get_weights()
     folded = build_heads()
-    folded.set_weights([kernel @ first, bias @ first + first_bias, *others])
+    exact = first.astype(np.float64)
+    folded.set_weights([kernel @ exact, bias @ exact + first_bias, *others])
     softmax = folded(unit)
 
     centred = unit - kind.mean

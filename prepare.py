@@ -153,7 +153,7 @@ def join_copies(
     unit: np.ndarray, left: np.ndarray, right: np.ndarray, group: np.ndarray
 ) -> np.ndarray:
     """The group numbers (n,) after joining those of each pair of rows that are copies."""
-    from scipy.sparse import coo_array
+    from scipy.sparse import coo_array  # SciPy comes with scikit-learn
     from scipy.sparse.csgraph import connected_components
 
     apart = np.flatnonzero(group[left] != group[right])

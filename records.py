@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-import files
-from embeddings import DIMENSIONS
+from embeddings import AGES, DIMENSIONS
 from files import InputError
 
 SCHEMA = {
@@ -36,29 +35,25 @@ class Records(NamedTuple):
 
 
 def write(path: str | Path, faces: Iterable[tuple[np.ndarray, int, int, str]]) -> None:
-    """Write (embedding, age, gender, file name) of each face; whole or not at all."""
+    """Write (embedding, age, gender, file name) of each face. Raises OSError on a full disk."""
     try:
-        with files.whole_path(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
-            _write(writer, faces)
+        with tf.io.TFRecordWriter(os.fsencode(path)) as writer:
+            for embedding, age, gender, name in faces:
+                feature = {
+                    "features": tf.train.Feature(float_list=tf.train.FloatList(value=embedding)),
+                    "age": tf.train.Feature(int64_list=tf.train.Int64List(value=[age])),
+                    "gender": tf.train.Feature(int64_list=tf.train.Int64List(value=[gender])),
+                    "file_name": tf.train.Feature(
+                        bytes_list=tf.train.BytesList(value=[name.encode()])
+                    ),
+                }
+                example = tf.train.Example(features=tf.train.Features(feature=feature))
+                writer.write(example.SerializeToString(deterministic=True))
     except tf.errors.OpError as error:  # a full disk, a file-size limit
         reason = error.message.rpartition("; ")[2].lower()
         raise OSError(
             f"{Path(path).parent}: {reason}; free some space or choose another folder"
         ) from None
-
-
-def _write(writer: tf.io.TFRecordWriter, faces: Iterable[tuple[np.ndarray, int, int, str]]) -> None:
-    for embedding, age, gender, file_name in faces:
-        feature = {
-            "features": tf.train.Feature(float_list=tf.train.FloatList(value=embedding)),
-            "age": tf.train.Feature(int64_list=tf.train.Int64List(value=[age])),
-            "gender": tf.train.Feature(int64_list=tf.train.Int64List(value=[gender])),
-            "file_name": tf.train.Feature(
-                bytes_list=tf.train.BytesList(value=[file_name.encode()])
-            ),
-        }
-        example = tf.train.Example(features=tf.train.Features(feature=feature))
-        writer.write(example.SerializeToString(deterministic=True))
 
 
 def read(path: str | Path) -> Records:
@@ -95,13 +90,13 @@ def read(path: str | Path) -> Records:
     bad = (
         ~np.isfinite(joined["features"]).all(axis=1)
         | (joined["age"] < 0)
-        | (joined["age"] > 116)
+        | (joined["age"] >= AGES)
         | ~np.isin(joined["gender"], (0, 1))
     )
     if bad.any():
         raise InputError(
-            f"{path}: record {bad.argmax() + 1}: needs finite features, an age of 0-116 and a "
-            "gender of 0 or 1; make the file again with prepare.py"
+            f"{path}: record {bad.argmax() + 1}: needs finite features, an age of 0-{AGES - 1} "
+            "and a gender of 0 or 1; make the file again with prepare.py"
         )
     names = [name.decode("utf-8", "replace") for name in joined["file_name"]]
     return Records(joined["features"], joined["age"], joined["gender"], names)

@@ -29,12 +29,11 @@ import numpy as np
 
 import cluster
 import embeddings
+import predictions
 from files import InputError
 
-HEADER = "filename,gender,age,age_low,age_high,female_probability"
 WINDOW = 1024  # rows among which more than half must be of the model's kind
 PART_ROWS = 1_000_000  # of a folder of parts, to the next block
-LINE_ENDS = [f"{p / 10_000:.4f}\n" for p in range(10_001)]  # of every probability
 FEW = 8  # rows of a file that are judged by themselves at its end
 
 
@@ -55,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         ):
             writer = Writer(output, errors, progress, args.force)
             writer.write(scored)
-        writer.finish()  # the list of bad rows stays, also if no row was good
+        writer.finish()  # the list of bad rows stays, even if no row was good
 
 
 def parse_arguments(argv: list[str] | None):
@@ -168,7 +167,7 @@ class Parts:
                 self.stack.close()
                 self.number += 1
                 self.open()
-                self.stream.write(HEADER.encode() + b"\n")
+                self.stream.write(predictions.HEADER.encode() + b"\n")
             self.stream.write(block)
             self.rows += block.count(b"\n")
 
@@ -227,7 +226,7 @@ class Writer:
 
     def write(self, scored: Iterable[embeddings.Block]) -> None:
         """Write all blocks. Raises InputError for what ends the run."""
-        self.waiting.append(HEADER.encode() + b"\n")
+        self.waiting.append(predictions.HEADER.encode() + b"\n")
         if self.errors:
             self.errors.writerow(["file", "row", "line", "reason"])
         started = time.monotonic()
@@ -264,7 +263,7 @@ class Writer:
         self.bad += len(bad)
         self.strangers += int(strange.sum())
         self.strange.extend(strange.tolist())
-        self.waiting.append(as_csv(names, block.features))
+        self.waiting.append(predictions.as_csv(names, block.features))
         file_ends = block.piece.last and len(self.strange) >= FEW
         if file_ends or len(self.strange) == WINDOW:
             self.judge(block.piece.path)
@@ -286,17 +285,6 @@ class Writer:
     def release(self) -> None:
         self.output.writelines(self.waiting)
         self.waiting.clear()
-
-
-def as_csv(names: list[str], scores: np.ndarray) -> bytes:
-    """Rows of the output: names quoted where CSV needs it, scores float32 (n, 5)."""
-    years = np.rint(scores[:, :3]).astype(int).T.tolist()
-    probability = np.rint(10_000 * scores[:, 3]).astype(int)
-    gender = (probability >= 5000).astype(int).tolist()  # by the probability as it is written
-    line = "%s,%d,%d,%d,%d,%s".__mod__
-    ends = [LINE_ENDS[p] for p in probability.tolist()]
-    names = embeddings.all_quoted(names)
-    return "".join(map(line, zip(names, gender, *years, ends, strict=True))).encode()
 
 
 if __name__ == "__main__":

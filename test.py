@@ -11,7 +11,6 @@ examples:
   python test.py --lfw lfw_predictions.csv --lfw-labels lfw_gender
 """
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +21,9 @@ import files
 import numpy as np
 
 import figures
+import predictions
 import report
-from embeddings import base_name, utkface_labels
+from embeddings import AGES, GENDERS, base_name, utkface_labels
 from files import InputError
 
 
@@ -115,7 +115,7 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
     try:
         network = keras.saving.load_model(model, compile=False, safe_mode=True)
         shapes = {key: output.shape[1:] for key, output in network.output.items()}
-        if shapes != {"age": (117,), "gender": (2,)}:
+        if shapes != {"age": (AGES,), "gender": (len(GENDERS),)}:
             raise ValueError("other outputs")
     except Exception as error:  # Keras raises many kinds on a broken or foreign file
         reason = f"{type(error).__name__}: {files.error_line(error)[:200]}"
@@ -183,13 +183,14 @@ def score(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
 # --------------------------------------------------------------------------------- LFW
 
 
-def judge_lfw(predictions: Path, labels: Path) -> None:
+def judge_lfw(path: Path, labels: Path) -> None:
     """Print the two published lines, then the label files' faults and the figures without.
 
     The published convention: of the predictions of a gender, those whose name stands in that
     gender's list are correct, the others wrong; the recall divides by the list's length.
     """
-    predicted = read_predictions(predictions)
+    rows = predictions.read(path, "filename", "gender")
+    predicted = [(base_name(name), gender) for name, gender in rows]
     lists = [read_list(labels / f"{gender}_names.txt") for gender in ("male", "female")]
     for gender, title in ((0, "Male"), (1, "Female")):
         listed = set(lists[gender].names)
@@ -245,28 +246,6 @@ def listing(names: Iterable[str]) -> str:
     names = sorted(names)
     shown = files.printable(", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))
     return f"{len(names)} ({shown})" if names else "0"
-
-
-def read_predictions(path: Path) -> list[tuple[str, int]]:
-    """(file name, gender) of each row of a CSV that run.py wrote, or the original's."""
-    rows = []
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if not {"filename", "gender"} <= set(reader.fieldnames or ()):
-                raise InputError(f"{path}: needs the columns filename and gender, as run.py writes")
-            for number, row in enumerate(reader, 1):
-                if row["gender"] not in ("0", "1"):
-                    raise InputError(
-                        f"{path}: row {number} (line {reader.line_num}): gender is "
-                        f"{row['gender']!r}, not 0 or 1; score the embeddings again with run.py"
-                    )
-                rows.append((base_name(row["filename"]), int(row["gender"])))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV of predictions: {error}; use run.py's") from None
-    if not rows:
-        raise InputError(f"{path}: no predictions in this file; score LFW with run.py first")
-    return rows
 
 
 def read_list(path: Path) -> LabelFile:

@@ -245,13 +245,13 @@ def formats(folder: Path) -> None:
 def output_text(folder: Path) -> None:
     import numpy as np
 
-    import run
+    import predictions
 
     scores = np.random.default_rng(0).uniform(10, 90, (1024, 5)).astype(np.float32) / 100
     names = [f"{i}_0_0_20170112213500903.jpg" for i in range(1024)]
     started = time.perf_counter()
     for _ in range(200):
-        run.as_csv(names, scores)
+        predictions.as_csv(names, scores)
     row("run.py's output as text alone, rows a second",
         f"{200 * 1024 / (time.perf_counter() - started):,.0f}")  # fmt: skip
 

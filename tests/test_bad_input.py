@@ -439,6 +439,24 @@ def test_one_row_in_a_file_of_any_name_is_called_by_it(tmp_path, rows):
     assert names == ["one\\xff"]
 
 
+def test_a_header_of_names_that_python_takes_for_numbers_is_a_header(tmp_path, rows):
+    path = tmp_path / "my.csv"
+    path.write_text(
+        "\n".join([",".join(["name", *(f"{i // 32}_{i % 32}" for i in range(512))])] + rows)
+    )
+    assert embeddings.read([path])[0] == [row.partition(",")[0] for row in rows]
+
+
+def test_the_index_of_a_filtered_pandas_table_is_no_embedding(tmp_path, faces):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(faces[1][:9], columns=[f"e{i}" for i in range(512)])
+    table.insert(0, "filename", faces[0][:9])
+    table.iloc[[0, 1, 4]].to_parquet(tmp_path / "t.parquet")
+    names, features = embeddings.read([tmp_path / "t.parquet"])
+    assert names == [faces[0][i] for i in (0, 1, 4)]
+    np.testing.assert_array_equal(features, faces[1][[0, 1, 4]])
+
+
 def test_neither_the_list_of_bad_rows_nor_the_output_replaces_an_input(tmp_path, rows):
     path = tmp_path / "my.errors.csv"
     path.write_text("\n".join(rows))

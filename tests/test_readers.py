@@ -49,7 +49,7 @@ def names(count: int):
 
 
 def as_csv(data, table, row_names) -> bytes:
-    """The table in one of the layouts that DESIGN allows, drawn by hypothesis."""
+    """The table in one of the layouts that are read, drawn by hypothesis."""
     number = data.draw(st.sampled_from([str, "%.9g".__mod__, "%.17g".__mod__, "%.20e".__mod__]))
     line_end = data.draw(st.sampled_from(["\n", "\r\n"]))
     quoting = data.draw(st.sampled_from(["minimal", "names", "all"]))
