@@ -442,7 +442,7 @@ def test_one_row_in_a_file_of_any_name_is_called_by_it(tmp_path, rows):
 def test_a_header_of_names_that_python_takes_for_numbers_is_a_header(tmp_path, rows):
     path = tmp_path / "my.csv"
     path.write_text(
-        "\n".join([",".join(["name", *(f"{i // 32}_{i % 32}" for i in range(512))])] + rows)
+        "\n".join([",".join(["name", *(f"{i // 32}_{i % 32}" for i in range(512))]), *rows])
     )
     assert embeddings.read([path])[0] == [row.partition(",")[0] for row in rows]
 

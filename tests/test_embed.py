@@ -63,7 +63,7 @@ def embedded(*arguments) -> dict[str, np.ndarray]:
 
 
 def test_an_aligned_chip_goes_whole_into_the_graph_as_frozen(tmp_path):
-    """Against the graph as it was published, for one image, with the arithmetic of docs/embed.md."""
+    """Against the graph as published, for one image, with the arithmetic of docs/embed.md."""
     import cv2
     import tensorflow as tf
 
