@@ -401,8 +401,8 @@ def keep_memory() -> None:
     """Have the C library keep memory that is freed, for the next block of the same size.
 
     Without this it goes back to the system and comes in again page by page, which took a third
-    of run.py's time. Two pools for all threads: with one each, memory grew by 4 % more from
-    20,000 to 200,000 rows. Only glibc knows how.
+    of run.py's time. One pool for all threads: with two, memory grew by 4 % more from 20,000 to
+    200,000 rows. Only glibc knows how.
     """
     import ctypes
 
@@ -410,7 +410,7 @@ def keep_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
         library.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
-        library.mallopt(-8, 2)  # M_ARENA_MAX
+        library.mallopt(-8, 1)  # M_ARENA_MAX
 
 
 def load_litert(model: bytes, name: str):
