@@ -126,9 +126,16 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     if sys.stdin is None or sys.stdout is None:
         say(f"{script}: error: standard input or output is closed; redirect it to /dev/null")
         os._exit(2)
+    interrupted = threading.Event()  # libraries may make another exception of the interrupt
+
+    def interrupt(*_) -> NoReturn:
+        interrupted.set()
+        raise KeyboardInterrupt
+
     if threading.current_thread() is threading.main_thread():
-        for ending in (signal.SIGTERM, signal.SIGHUP):  # as tidily as Ctrl-C
-            signal.signal(ending, signal.default_int_handler)
+        for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as tidily as Ctrl-C
+            if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup has it
+                signal.signal(ending, interrupt)
     try:
         main()
         sys.stdout.flush()
@@ -142,11 +149,14 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         say(f"{script}: error: {error_line(error)}")
         code = 2 if _is_users(error) else 1
     except Exception as error:
-        say(
-            f"{script}: error: unexpected {type(error).__name__}: {error_line(error)} "
-            "(AGE_GENDER_TRACEBACK=1 shows where)"
-        )
-        code = 1
+        if interrupted.is_set():
+            say(f"{script}: interrupted")
+        else:
+            say(
+                f"{script}: error: unexpected {type(error).__name__}: {error_line(error)} "
+                "(AGE_GENDER_TRACEBACK=1 shows where)"
+            )
+        code = 130 if interrupted.is_set() else 1
     if code == 0:
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.flush()
