@@ -34,9 +34,7 @@ KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
 FLOAT16_MODEL = "age_gender_float16.tflite"
 DESCRIPTION = "age_gender.json"
-OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance")  # of the .tflite
 _SILENCE = threading.Lock()  # file descriptor 2 is one for all threads
-_litert_has_spoken = False  # its XNNPACK line comes once a process
 MODEL_FORMAT = 1  # raised when the outputs of the exported model change
 
 
@@ -405,44 +403,3 @@ def _check_card(card_path: Path, path: Path) -> None:
             raise InputError(f"{file}: not the file that {card_path.name} describes; train again")
     if sha256(path) not in hashes.values():
         raise InputError(f"{path}: not a file that {card_path.name} describes; train again")
-
-
-def keep_memory() -> None:
-    """Have the C library keep memory that is freed, for the next block of the same size.
-
-    Without this it goes back to the system and comes in again page by page, which took a third
-    of run.py's time. One pool for all threads: with two, memory grew by 4 % more from 20,000 to
-    200,000 rows. Only glibc knows how.
-    """
-    import ctypes
-
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-        library.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
-        library.mallopt(-8, 1)  # M_ARENA_MAX
-
-
-def load_litert(model: bytes, name: str):
-    """The signature runner of an exported model: features (n, 512) to the OUTPUTS, each (n,).
-
-    Raises InputError, naming it `name`, for a file that is not such a model. The first call in
-    a process must be over before other threads write messages: it silences standard error.
-    """
-    global _litert_has_spoken
-    import numpy as np
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        with contextlib.nullcontext() if _litert_has_spoken else quiet_stderr():
-            runner = Interpreter(model_content=model).get_signature_runner()
-            row = runner.get_input_details()["features"]["shape"][1:]
-            found = runner(features=np.ones((1, *row), np.float32))
-            _litert_has_spoken = True
-        if set(found) != set(OUTPUTS):
-            raise ValueError("other outputs")
-        return runner
-    except (ValueError, RuntimeError, TypeError, KeyError):
-        raise InputError(
-            f"{name}: not a model that train.py of this version exported; train again"
-        ) from None

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import csv
 import io
+import os
 import sys
 import time
 from collections import deque
@@ -24,11 +25,13 @@ from typing import BinaryIO
 
 import files
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # which NumPy would start for nothing
 # isort: split
 import numpy as np
 
 import cluster
 import embeddings
+import litert
 import predictions
 from files import InputError
 
@@ -43,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     paths = embeddings.expand(args.features)
     check_output(args, [*paths, *model.parent.glob("age_gender*"), model])
     files.say(f"model: {files.display_path(model)}")
-    files.keep_memory()
+    litert.keep_memory()
     sys.setswitchinterval(0.0005)  # a thread back from LiteRT waits less for the one that writes
     score = Scorer(model.read_bytes(), str(model)).load()
     scored = cluster.map_in_order(score, embeddings.pieces(paths), args.dask)
@@ -173,36 +176,33 @@ class Parts:
 
 
 class Scorer:
-    """Parses a piece of input and scores its rows: (n, 512) to (n, 5), the files.OUTPUTS.
+    """Parses a piece of input and scores its rows: (n, 512) to (n, 5), the litert.OUTPUTS.
 
-    Any number of threads may call it; each takes an interpreter for itself meanwhile. It holds
+    Any number of threads may call it; each takes a loaded model for itself meanwhile. It holds
     the model's bytes, so that it can be sent to another machine.
     """
 
     def __init__(self, model: bytes, name: str) -> None:
         self.model, self.name = model, name
-        self.idle: deque = deque()
+        self.idle: deque[litert.Model] = deque()
 
     def __reduce__(self):
         return type(self), (self.model, self.name)
 
     def load(self) -> "Scorer":
-        """Have an interpreter ready. Raises InputError for a file that is not such a model."""
-        self.idle.append(files.load_litert(self.model, self.name))
+        """Have a model ready. Raises InputError for a file that is not one."""
+        self.idle.append(litert.Model(self.model, self.name))
         return self
 
     def __call__(self, piece: embeddings.Piece) -> embeddings.Block:
         """The block of the piece, its features replaced by their scores, float32 (n, 5)."""
         block = embeddings.parse(piece)
-        if not len(block.features):
-            return replace(block, features=np.empty((0, len(files.OUTPUTS)), np.float32))
         try:
-            runner = self.idle.pop()
+            model = self.idle.pop()
         except IndexError:
-            runner = files.load_litert(self.model, self.name)
-        found = runner(features=block.features)
-        self.idle.append(runner)
-        scores = np.stack([found[key] for key in files.OUTPUTS], axis=1)
+            model = litert.Model(self.model, self.name)
+        scores = model(block.features)
+        self.idle.append(model)
         if not np.isfinite(scores).all():
             raise InputError(f"{self.name}: this model's estimates are no numbers; train again")
         return replace(block, features=scores)

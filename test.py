@@ -21,6 +21,7 @@ import files
 import numpy as np
 
 import figures
+import litert
 import predictions
 import report
 from embeddings import AGES, GENDERS, base_name, utkface_labels
@@ -141,7 +142,7 @@ def judge(faces, softmax: dict[str, np.ndarray]) -> Judgement:
 
 def write_report(args, faces, softmax, judged: Judgement, model: Path, exported: Path) -> None:
     """The report: ages, intervals and probabilities are the exported model's, as run.py's are."""
-    scores = score(exported, faces.features)
+    scores = litert.Model(exported.read_bytes(), str(exported)).outputs(faces.features)
     expected = softmax["age"] @ np.arange(softmax["age"].shape[1], dtype=np.float32)
     difference = float(np.abs(scores["age"] - expected).max())
     if difference > 0.01:
@@ -171,13 +172,6 @@ def write_report(args, faces, softmax, judged: Judgement, model: Path, exported:
     } | figures.measure(judged_faces, softmax["age"], judged.loss)
     report.write(args.report, measured, judged_faces)
     files.say(f"report: {files.display_path(args.report / 'report.html')}")
-
-
-def score(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
-    """The exported model's outputs, each (n,), of features (n, 512)."""
-    run = files.load_litert(model.read_bytes(), str(model))
-    parts = [run(features=features[i : i + 1024]) for i in range(0, len(features), 1024)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in files.OUTPUTS}
 
 
 # --------------------------------------------------------------------------------- LFW

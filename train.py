@@ -27,6 +27,7 @@ import files
 import numpy as np
 import threadpoolctl
 
+import litert
 import subspace
 from figures import NOMINAL
 from files import InputError
@@ -435,9 +436,7 @@ def write_model(models: Path, network, exported: dict[str, bytes], description: 
 
 def cost_of_float16(full: bytes, half: bytes, faces) -> dict:
     """What the model with float16 weights costs against the full one, on the training faces."""
-    exact, found = [
-        files.load_litert(model, "model")(features=faces.features) for model in (full, half)
-    ]
+    exact, found = [litert.Model(m, "model").outputs(faces.features) for m in (full, half)]
     mae, exact_mae = [np.abs(scores["age"] - faces.age).mean() for scores in (found, exact)]
     flips = (found["female_probability"] >= 0.5) != (exact["female_probability"] >= 0.5)
     costs = {

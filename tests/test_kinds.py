@@ -8,6 +8,7 @@ from conftest import refused, script
 
 import embeddings
 import files
+import litert
 import prepare
 import records
 import run
@@ -93,7 +94,7 @@ def test_the_exported_distance_is_the_one_that_was_measured(faces, record_folder
     mixed = np.concatenate([faces[1][:50], -faces[1][:50], faces[1][:50, ::-1]])
     expected = subspace.measure(trained).distance(subspace.unit(mixed))
     model = (model_folder / files.LITERT_MODEL).read_bytes()
-    found = files.load_litert(model, "model")(features=mixed)["distance"]
+    found = litert.Model(model, "model").outputs(mixed)["distance"]
     np.testing.assert_allclose(found, expected, rtol=2e-2, atol=1e-3)
 
 

@@ -15,6 +15,7 @@ from conftest import refused, script, training
 
 import embeddings
 import files
+import litert
 import network_conv
 import predictions
 import records
@@ -243,9 +244,8 @@ def test_the_exported_interval_is_the_softmax_cut_at_the_calibrated_tails(faces,
     softmax = network.predict(faces[1], verbose=0)["age"].astype(np.float64)
     description = json.loads((model_folder / "age_gender.json").read_text())
     tail = description["calibration"]["tail"]
-    found = files.load_litert((model_folder / files.LITERT_MODEL).read_bytes(), "model")(
-        features=faces[1]
-    )
+    model = (model_folder / files.LITERT_MODEL).read_bytes()
+    found = litert.Model(model, "model").outputs(faces[1])
     for row, low, high, age in zip(
         softmax, found["age_low"], found["age_high"], found["age"], strict=True
     ):
@@ -340,8 +340,7 @@ def test_a_float16_copy_is_half_the_size_and_says_what_it_costs(
     costs = json.loads((tmp_path / files.DESCRIPTION).read_text())["float16"]
     trained = records.read(record_folder / "train.tfrecords")
     scores = [
-        files.load_litert(path.read_bytes(), "model")(features=trained.features)
-        for path in (full, half)
+        litert.Model(path.read_bytes(), "model").outputs(trained.features) for path in (full, half)
     ]
     apart = np.abs(scores[0]["age"] - scores[1]["age"]).max()
     assert 0 < apart < 1.5 and costs["largest_age_difference"] == pytest.approx(apart, abs=1e-3)
