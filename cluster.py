@@ -42,13 +42,16 @@ def map_in_order(
     items: Iterable[Item],
     dask: str | None = None,
     threads: int | None = None,
+    bursts: bool = False,
 ) -> Iterator[Result]:
     """Yield `function(item)` for each item, in order, several at a time.
 
     `dask` is None for threads here (one a processor, or `threads`), "local" for a Dask cluster
     of worker processes on this machine, or the address of a scheduler. At most two items a
-    thread are read ahead of the result that is waited for. `function` must be safe to call
-    from several threads at once; what it loads lazily, it loads once a process.
+    thread are read ahead of the result that is waited for; with `bursts` four, and half of them
+    are waited for at once, so that the calling thread seldom takes a processor, and its cache,
+    from the others. `function` must be safe to call from several threads at once; what it loads
+    lazily, it loads once a process.
 
     A Dask worker that dies costs the blocks it was working on: they are done again elsewhere.
     What `function` raises is raised here. Raises InputError for a cluster that does not answer.
@@ -59,7 +62,12 @@ def map_in_order(
         try:
             for item in items:
                 waiting.append(submit(item))
-                while waiting and (len(waiting) > 2 * width() or waiting[0].done()):
+                full = len(waiting) > (4 if bursts else 2) * width()
+                if full and bursts:
+                    waiting[2 * width()].exception()  # waits for it, raises nothing
+                if full:
+                    yield waiting.popleft().result()
+                while waiting and waiting[0].done():
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -136,7 +144,8 @@ class _Unpickled:
     """A future whose result or exception was pickled by the worker."""
 
     def __init__(self, future: Future) -> None:
-        self.done, self.cancel, self.future = future.done, future.cancel, future
+        self.done, self.cancel, self.exception = future.done, future.cancel, future.exception
+        self.future = future
 
     def result(self) -> Any:
         result, error = pickle.loads(self.future.result())

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     litert.keep_memory()
     sys.setswitchinterval(0.0005)  # a thread back from LiteRT waits less for the one that writes
     score = Scorer(model.read_bytes(), str(model)).load()
-    scored = cluster.map_in_order(score, embeddings.pieces(paths), args.dask)
+    scored = cluster.map_in_order(score, embeddings.pieces(paths), args.dask, bursts=True)
     with contextlib.closing(scored), open_output(args.output) as output:
         with (
             open_errors(args) as errors,
@@ -262,11 +262,15 @@ class Writer:
         self.rows += len(names)
         self.bad += len(bad)
         self.strangers += int(strange.sum())
-        self.strange.extend(strange.tolist())
+        for start in range(0, len(strange), WINDOW):
+            self.strange.extend(strange[start : start + WINDOW].tolist())
+            if len(self.strange) == WINDOW:
+                self.judge(block.piece.path)
         self.waiting.append(predictions.as_csv(names, block.features))
         file_ends = block.piece.last and len(self.strange) >= FEW
-        if file_ends or len(self.strange) == WINDOW:
+        if file_ends:
             self.judge(block.piece.path)
+        if file_ends or len(self.strange) == WINDOW:
             self.release()
         if file_ends:
             self.strange.clear()

@@ -68,12 +68,13 @@ def scheduler(tmp_path):
         yield Scheduler(address, [add_worker(1), add_worker(1)], add_worker)
 
 
-def test_threads_keep_the_order_whatever_each_item_takes():
+@pytest.mark.parametrize("bursts", [False, True])
+def test_threads_keep_the_order_whatever_each_item_takes(bursts):
     def slow_first(item: int) -> int:
         time.sleep(0.02 if item % 4 == 0 else 0)
         return item * item
 
-    results = list(cluster.map_in_order(slow_first, range(40), threads=4))
+    results = list(cluster.map_in_order(slow_first, range(40), threads=4, bursts=bursts))
 
     assert results == [i * i for i in range(40)]
 
@@ -84,7 +85,8 @@ def test_threads_work_at_the_same_time():
     list(cluster.map_in_order(lambda _: together.wait(), range(6), threads=3))
 
 
-def test_input_is_not_read_far_ahead_of_the_results():
+@pytest.mark.parametrize("bursts, most", [(False, 2), (True, 4)])
+def test_input_is_not_read_far_ahead_of_the_results(bursts, most):
     read = []
 
     def items():
@@ -92,18 +94,24 @@ def test_input_is_not_read_far_ahead_of_the_results():
             read.append(i)
             yield i
 
-    ahead = [len(read) - result for result in cluster.map_in_order(int, items(), threads=2)]
+    def first_late(item: int) -> int:
+        time.sleep(0.2 if item == 0 else 0)
+        return item
 
-    assert max(ahead) <= 2 * 2 + 2
+    results = cluster.map_in_order(first_late, items(), threads=2, bursts=bursts)
+    ahead = [len(read) - result for result in results]
+
+    assert max(ahead) <= most * 2 + 2
 
 
-def test_an_error_in_the_function_is_raised_here():
+@pytest.mark.parametrize("bursts", [False, True])
+def test_an_error_in_the_function_is_raised_here(bursts):
     def fail(item: int) -> int:
         if item == 3:
             raise InputError("item 3 is bad; leave it out")
         return item
 
-    results = cluster.map_in_order(fail, range(10), threads=2)
+    results = cluster.map_in_order(fail, range(10), threads=2, bursts=bursts)
 
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(InputError, match="item 3 is bad"):

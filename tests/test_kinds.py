@@ -62,9 +62,10 @@ def test_strange_rows_among_good_ones_are_scored_and_counted(faces, model_folder
     assert "2 of 100 rows" in done.err and faces[0][40] in done.err
 
 
-def test_a_wrong_stretch_in_a_long_file_is_refused(faces, model_folder, tmp_path):
+@pytest.mark.parametrize("start, end", [(1500, 3000), (2048, 2750)])  # in a block's first half
+def test_a_wrong_stretch_in_a_long_file_is_refused(faces, model_folder, tmp_path, start, end):
     features = np.concatenate([faces[1]] * 5)  # 4,500 rows
-    features[1500:3000] = features[1500:3000, ::-1]
+    features[start:end] = features[start:end, ::-1]
     path = write(tmp_path / "t.npz", [str(i) for i in range(4500)], features)
     with pytest.raises(InputError, match="not the kind of embedding"):
         run.main(
