@@ -779,8 +779,8 @@ def _checked(piece: Piece, names: list[str] | None, rows: np.ndarray, lines: int
 
 def _row_after_row(rows: np.ndarray) -> np.ndarray:
     """`rows` as float32, C-contiguous, where it may lie column after column."""
-    if rows.flags.c_contiguous:
-        return rows.astype(np.float32, copy=False)
+    if rows.strides[0] >= rows.strides[1]:
+        return np.ascontiguousarray(rows, np.float32)
     features = np.empty(rows.shape, np.float32)
     for column in range(0, rows.shape[1], 16):  # a cache line: in one go takes three times as long
         features[:, column : column + 16] = rows[:, column : column + 16]

@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 
 import files
+from embeddings import DIMENSIONS
 from files import InputError
 
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance")
@@ -35,7 +36,7 @@ class Model:
                 self._outputs = [outputs[name]["index"] for name in OUTPUTS]
                 self._rows = 0
                 del signature  # no size can be set while it is there
-                self(np.ones((1, 512), np.float32))
+                self(np.ones((1, DIMENSIONS), np.float32))
                 _has_spoken = True
         except (ValueError, RuntimeError, TypeError, KeyError):
             raise InputError(
