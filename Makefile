@@ -19,7 +19,7 @@ test: .venv/dev
 
 card: .venv/dev
 	$(BIN)/python test.py --model models/pretrained --report report
-	$(BIN)/python -c 'import report; report.refresh_card("report", "models/pretrained/README.md")'
+	$(BIN)/python -c 'from age_gender.report import page; page.refresh_card("report", "models/pretrained/README.md")'
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \

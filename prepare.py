@@ -15,15 +15,16 @@ import contextlib
 import csv
 from pathlib import Path
 
-import files
+from age_gender import script
 
 # isort: split
 import numpy as np
 from tqdm import tqdm
 
-import embeddings
-import subspace
-from files import InputError
+from age_gender import kinds, model_files, outputs
+from age_gender.script import InputError
+from age_gender.tables import reading
+from age_gender.tables.names import utkface_labels
 
 COPY = 0.98  # cosine above which two embeddings are of the same face in the same photograph
 AXES = 100  # principal axes that carry the embeddings: enough to look for neighbours in
@@ -32,17 +33,19 @@ QUERIES, FACES = 2048, 65_536  # how many are compared with how many at a time
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    output = files.make_folder(args.output)
+    output = outputs.make_folder(args.output)
     if args.report_duplicates:
-        files.check_writable(args.report_duplicates)
-        inputs = embeddings.expand(args.features)
-        records = [output / path.name for path in (files.TRAIN_RECORDS, files.TEST_RECORDS)]
-        files.check_overwrites_none(args.report_duplicates, [*inputs, *records])
-    names, features = embeddings.read(args.features)
-    unit = subspace.unit(features)
-    kind = subspace.measure(unit)
-    files.say(f"embeddings: {subspace.describe(features, kind)}")
-    subspace.refuse_mixture(unit, kind, "the features", lambda place: names[place])
+        outputs.check_writable(args.report_duplicates)
+        inputs = reading.expand(args.features)
+        records = [
+            output / path.name for path in (model_files.TRAIN_RECORDS, model_files.TEST_RECORDS)
+        ]
+        outputs.check_overwrites_none(args.report_duplicates, [*inputs, *records])
+    names, features = reading.read(args.features)
+    unit = kinds.unit(features)
+    kind = kinds.measure(unit)
+    script.say(f"embeddings: {kinds.describe(features, kind)}")
+    kinds.refuse_mixture(unit, kind, "the features", lambda place: names[place])
     faces, age, gender, too_young, unreadable = label(names, args.min_age)
     check_counts(len(faces), args.test_size)
     shuffled = faces[np.random.default_rng(args.seed).permutation(len(faces))]
@@ -52,12 +55,12 @@ def main(argv: list[str] | None = None) -> None:
     del unit
     test = choose_test(shuffled, group, args.test_size, args.split)
     train = shuffled[~np.isin(shuffled, test)]
-    parts = {files.TEST_RECORDS.name: test, files.TRAIN_RECORDS.name: train}
+    parts = {model_files.TEST_RECORDS.name: test, model_files.TRAIN_RECORDS.name: train}
     write_records(output, parts, names, features, age, gender)
     if args.report_duplicates:
         report_duplicates(args.report_duplicates, faces, group, names, age, gender)
     for name in unreadable:
-        files.say(f"no age and gender in this name: {files.printable(name)}")
+        script.say(f"no age and gender in this name: {script.printable(name)}")
     print(f"read {len(names)}")
     print(f"dropped as under {args.min_age}: {too_young}")
     print(f"skipped as unreadable names: {len(unreadable)}")
@@ -66,24 +69,28 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_arguments(argv: list[str] | None):
-    parser = files.ArgumentParser(__doc__)
+    parser = script.ArgumentParser(__doc__)
     parser.add_argument(
-        "--features", nargs="+", default=[files.EMBEDDINGS], metavar="FILE",
+        "--features", nargs="+", default=[model_files.EMBEDDINGS], metavar="FILE",
         help="tables of embeddings (NPZ, CSV, NPY, Parquet), globs or folders",
     )  # fmt: skip
     parser.add_argument(
-        "--output", type=Path, default=files.DATA, metavar="DIR", help="folder for the records"
+        "--output",
+        type=Path,
+        default=model_files.DATA,
+        metavar="DIR",
+        help="folder for the records",
     )
     parser.add_argument(
-        "--min-age", type=files.whole_number(0), default=10, metavar="YEARS",
+        "--min-age", type=script.whole_number(0), default=10, metavar="YEARS",
         help="faces below this age are left out",
     )  # fmt: skip
     parser.add_argument(
-        "--test-size", type=files.whole_number(1), default=1500, metavar="N",
+        "--test-size", type=script.whole_number(1), default=1500, metavar="N",
         help="faces put aside for testing",
     )  # fmt: skip
     parser.add_argument(
-        "--seed", type=files.whole_number(0), default=0, metavar="N", help="seed of the shuffle"
+        "--seed", type=script.whole_number(0), default=0, metavar="N", help="seed of the shuffle"
     )
     parser.add_argument(
         "--split", choices=("random", "identity"), default="random",
@@ -98,7 +105,7 @@ def parse_arguments(argv: list[str] | None):
 
 def label(names: list[str], min_age: int):
     """Places of the usable faces (n,), all ages and genders, and what was left out."""
-    labels = [embeddings.utkface_labels(name) for name in names]
+    labels = [utkface_labels(name) for name in names]
     unreadable = [name for name, found in zip(names, labels, strict=True) if found is None]
     age = np.array([found[0] if found else -1 for found in labels])
     gender = np.array([found[1] if found else -1 for found in labels])
@@ -118,7 +125,7 @@ def check_counts(faces: int, test_size: int) -> None:
 
 
 def find_copies(
-    unit: np.ndarray, faces: np.ndarray, queries: np.ndarray, kind: subspace.Kind
+    unit: np.ndarray, faces: np.ndarray, queries: np.ndarray, kind: kinds.Kind
 ) -> np.ndarray:
     """A group number for each row of unit-length features (n, 512): copies share one, (n,).
 
@@ -189,7 +196,7 @@ def report_duplicates(path: Path, faces, group, names, age, gender) -> None:
     order = faces[np.argsort(group[faces], kind="stable")]
     parts = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
     groups = [part for part in parts if len(part) > 1]
-    with files.whole_file(path, "w", encoding="utf-8", newline="") as stream:
+    with outputs.whole_file(path, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["group", "filename", "age", "gender", "age_conflict", "gender_conflict"])
         for number, part in enumerate(groups, 1):
@@ -210,17 +217,17 @@ def write_records(output: Path, parts: dict[str, np.ndarray], names, features, a
 
     Killed in between, it must not leave a new test file beside an old training file.
     """
-    files.import_tensorflow()
-    import records
+    script.import_tensorflow()
+    from age_gender import records
 
     with contextlib.ExitStack() as both:
         for name, order in parts.items():
             bar = tqdm(order.tolist(), name, unit="face", disable=None)  # on a terminal only
             records.write(
-                both.enter_context(files.whole_path(output / name)),
+                both.enter_context(outputs.whole_path(output / name)),
                 ((features[i], int(age[i]), int(gender[i]), names[i]) for i in bar),
             )
 
 
 if __name__ == "__main__":
-    files.run_script(main)
+    script.run(main)

@@ -23,17 +23,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-import files
+from age_gender import script
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # which NumPy would start for nothing
 # isort: split
 import numpy as np
 
-import cluster
-import embeddings
-import litert
-import predictions
-from files import InputError
+from age_gender import cluster, model_files, outputs
+from age_gender.scoring import litert, predictions
+from age_gender.script import InputError
+from age_gender.tables import pieces, reading
 
 WINDOW = 1024  # rows among which more than half must be of the model's kind
 PART_ROWS = 1_000_000  # of a folder of parts, to the next block
@@ -42,18 +41,18 @@ FEW = 8  # rows of a file that are judged by themselves at its end
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    model = files.find_model(args.model, files.LITERT_MODEL)
-    paths = embeddings.expand(args.features)
+    model = model_files.find_model(args.model, model_files.LITERT_MODEL)
+    paths = reading.expand(args.features)
     check_output(args, [*paths, *model.parent.glob("age_gender*"), model])
-    files.say(f"model: {files.display_path(model)}")
+    script.say(f"model: {script.display_path(model)}")
     litert.keep_memory()
     sys.setswitchinterval(0.0005)  # a thread back from LiteRT waits less for the one that writes
     score = Scorer(model.read_bytes(), str(model)).load()
-    scored = cluster.map_in_order(score, embeddings.pieces(paths), args.dask, bursts=True)
+    scored = cluster.map_in_order(score, reading.cut(paths), args.dask, bursts=True)
     with contextlib.closing(scored), open_output(args.output) as output:
         with (
             open_errors(args) as errors,
-            cluster.Progress(embeddings.input_bytes(paths), "B") as progress,
+            script.Progress(reading.input_bytes(paths), "B") as progress,
         ):
             writer = Writer(output, errors, progress, args.force)
             writer.write(scored)
@@ -61,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_arguments(argv: list[str] | None):
-    parser = files.ArgumentParser(__doc__)
+    parser = script.ArgumentParser(__doc__)
     parser.add_argument(
         "--features", nargs="+", required=True, metavar="FILE",
         help="tables of embeddings: CSV, NPZ, NPY or Parquet files, globs, folders, or - for "
@@ -95,11 +94,11 @@ def parse_arguments(argv: list[str] | None):
 def check_output(args: argparse.Namespace, inputs: list[str | Path]) -> None:
     """Raise InputError where an output can't be written or would replace an input."""
     if args.output.endswith("/"):
-        files.make_folder(args.output)
+        outputs.make_folder(args.output)
     is_file = args.output != "-" and not args.output.endswith("/")
     for output in filter(None, [errors_path(args), args.output if is_file else None]):
-        files.check_writable(output)
-        files.check_overwrites_none(output, inputs)
+        outputs.check_writable(output)
+        outputs.check_overwrites_none(output, inputs)
 
 
 def errors_path(args) -> Path | None:
@@ -119,10 +118,10 @@ def open_output(output: str) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     elif output.endswith("/"):
-        with Parts(files.make_folder(output)) as parts:
+        with Parts(outputs.make_folder(output)) as parts:
             yield parts
     else:
-        with files.whole_file(output) as stream:
+        with outputs.whole_file(output) as stream:
             yield stream
 
 
@@ -134,7 +133,7 @@ def open_errors(args) -> Iterator[io.TextIOBase | None]:
     elif (path := errors_path(args)) is None:
         yield sys.stderr
     else:
-        with files.whole_file(
+        with outputs.whole_file(
             path, "w", encoding="utf-8", errors="backslashreplace", newline=""
         ) as stream:
             yield stream
@@ -158,7 +157,7 @@ class Parts:
 
     def open(self) -> None:
         path = self.folder / f"part-{self.number:05d}.csv"
-        self.stream, self.rows = self.stack.enter_context(files.whole_file(path)), 0
+        self.stream, self.rows = self.stack.enter_context(outputs.whole_file(path)), 0
 
     def writelines(self, blocks: Iterable[bytes]) -> None:
         if self.number == 0 and self.rows == 0:
@@ -194,9 +193,9 @@ class Scorer:
         self.idle.append(litert.Model(self.model, self.name))
         return self
 
-    def __call__(self, piece: embeddings.Piece) -> embeddings.Block:
+    def __call__(self, piece: pieces.Piece) -> pieces.Block:
         """The block of the piece, its features replaced by their scores, float32 (n, 5)."""
-        block = embeddings.parse(piece)
+        block = reading.parse(piece)
         try:
             model = self.idle.pop()
         except IndexError:
@@ -218,13 +217,13 @@ class Writer:
     def __init__(self, output: BinaryIO, errors, progress, force: bool) -> None:
         self.output, self.progress, self.force = output, progress, force
         self.errors = errors and csv.writer(errors, lineterminator="\n")
-        self.numbering = embeddings.Numbering()
+        self.numbering = pieces.Numbering()
         self.strange: deque[bool] = deque(maxlen=WINDOW)
         self.waiting: list[bytes] = []
         self.rows = self.bad = self.strangers = 0
         self.first_stranger = ""
 
-    def write(self, scored: Iterable[embeddings.Block]) -> None:
+    def write(self, scored: Iterable[pieces.Block]) -> None:
         """Write all blocks. Raises InputError for what ends the run."""
         self.waiting.append(predictions.HEADER.encode() + b"\n")
         if self.errors:
@@ -243,14 +242,14 @@ class Writer:
             raise InputError(f"none of the {self.bad} rows is good; correct what the list names")
         self.release()
         if self.bad:
-            files.say(f"skipped {self.bad} bad rows, scored {self.rows}")
+            script.say(f"skipped {self.bad} bad rows, scored {self.rows}")
         if self.strangers:
-            files.say(
+            script.say(
                 f"warning: {self.strangers} of {self.rows} rows are unlike the embeddings that "
-                f"the model was trained on; the first is {files.printable(self.first_stranger)}"
+                f"the model was trained on; the first is {script.printable(self.first_stranger)}"
             )
 
-    def add(self, block: embeddings.Block) -> None:
+    def add(self, block: pieces.Block) -> None:
         names, bad = self.numbering.place(block)
         if bad and not self.errors:
             raise InputError(f"{bad[0]}; correct this row or use --skip-bad-rows")
@@ -292,4 +291,4 @@ class Writer:
 
 
 if __name__ == "__main__":
-    files.run_script(main)
+    script.run(main)

@@ -15,17 +15,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import files
+from age_gender import script
 
 # isort: split
 import numpy as np
 
-import figures
-import litert
-import predictions
-import report
-from embeddings import AGES, GENDERS, base_name, utkface_labels
-from files import InputError
+from age_gender import model_files, outputs
+from age_gender.report import figures, page
+from age_gender.scoring import litert, predictions
+from age_gender.script import InputError
+from age_gender.tables.names import AGES, GENDERS, base_name, utkface_labels
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,9 +36,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_arguments(argv: list[str] | None):
-    parser = files.ArgumentParser(__doc__)
+    parser = script.ArgumentParser(__doc__)
     parser.add_argument(
-        "--test", type=Path, default=files.TEST_RECORDS, metavar="FILE",
+        "--test", type=Path, default=model_files.TEST_RECORDS, metavar="FILE",
         help="records that prepare.py wrote",
     )  # fmt: skip
     parser.add_argument(
@@ -48,7 +47,7 @@ def parse_arguments(argv: list[str] | None):
         "written there, else models/pretrained/)",
     )  # fmt: skip
     parser.add_argument(
-        "--batch-size", type=files.whole_number(1), default=128, metavar="N",
+        "--batch-size", type=script.whole_number(1), default=128, metavar="N",
         help="faces a line",
     )  # fmt: skip
     parser.add_argument(
@@ -90,14 +89,14 @@ class Judgement(NamedTuple):
 
 def judge_records(args) -> None:
     """Print a line a batch, and the summary over all samples; then the report, if asked for."""
-    model = files.find_model(args.model, files.KERAS_MODEL)
+    model = model_files.find_model(args.model, model_files.KERAS_MODEL)
     if args.report:
-        report.check(args.report)
-        exported = files.find_model(args.model, files.LITERT_MODEL)
-    files.import_tensorflow()
-    import records
+        page.check(args.report)
+        exported = model_files.find_model(args.model, model_files.LITERT_MODEL)
+    script.import_tensorflow()
+    from age_gender import records
 
-    files.say(f"model: {files.display_path(model)}")
+    script.say(f"model: {script.display_path(model)}")
     faces = records.read(args.test)
     softmax = predict(model, faces.features)
     judged = judge(faces, softmax)
@@ -119,7 +118,7 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
         if shapes != {"age": (AGES,), "gender": (len(GENDERS),)}:
             raise ValueError("other outputs")
     except Exception as error:  # Keras raises many kinds on a broken or foreign file
-        reason = f"{type(error).__name__}: {files.error_line(error)[:200]}"
+        reason = f"{type(error).__name__}: {script.error_line(error)[:200]}"
         raise InputError(
             f"{model}: not a model that these scripts can read ({reason}); "
             "train again with train.py"
@@ -158,20 +157,20 @@ def write_report(args, faces, softmax, judged: Judgement, model: Path, exported:
     )  # fmt: skip
     measured = {
         "model": {
-            "litert": {"file": exported.name, "sha256": files.sha256(exported)},
-            "keras": {"file": model.name, "sha256": files.sha256(model)},
+            "litert": {"file": exported.name, "sha256": outputs.sha256(exported)},
+            "keras": {"file": model.name, "sha256": outputs.sha256(model)},
             "largest_difference": round(difference, 6),
         },
         "records": {
             "file": args.test.name,
-            "sha256": files.sha256(args.test),
+            "sha256": outputs.sha256(args.test),
             "faces": len(faces.age),
             "under_10": int((faces.age < 10).sum()),
             "strangers": int((scores["distance"] > 1).sum()),
         },
     } | figures.measure(judged_faces, softmax["age"], judged.loss)
-    report.write(args.report, measured, judged_faces)
-    files.say(f"report: {files.display_path(args.report / 'report.html')}")
+    page.write(args.report, measured, judged_faces)
+    script.say(f"report: {script.display_path(args.report / 'report.html')}")
 
 
 # --------------------------------------------------------------------------------- LFW
@@ -238,7 +237,7 @@ def judge_lfw_clean(predicted: list[tuple[str, int]], male: LabelFile, female: L
 def listing(names: Iterable[str]) -> str:
     """How many, and the first few."""
     names = sorted(names)
-    shown = files.printable(", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))
+    shown = script.printable(", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))
     return f"{len(names)} ({shown})" if names else "0"
 
 
@@ -257,4 +256,4 @@ def read_list(path: Path) -> LabelFile:
 
 
 if __name__ == "__main__":
-    files.run_script(main)
+    script.run(main)

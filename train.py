@@ -21,16 +21,16 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import files
+from age_gender import script
 
 # isort: split
 import numpy as np
 import threadpoolctl
 
-import litert
-import subspace
-from figures import NOMINAL
-from files import InputError
+from age_gender import kinds, model_files, outputs
+from age_gender.report.figures import NOMINAL
+from age_gender.scoring import litert
+from age_gender.script import InputError
 
 VALIDATION = 0.2  # share of the training records that is held out first
 PATIENCE = 4  # epochs without a better age error of the held-out faces before it stops
@@ -45,31 +45,31 @@ def main(argv: list[str] | None = None) -> None:
     started = time.monotonic()
     if not args.train.is_file():
         raise InputError(f"{args.train}: no such file of records; make it with: python prepare.py")
-    models = files.make_folder(args.models)
+    models = outputs.make_folder(args.models)
     work = models / ".training"
     settings = {
-        "train": files.sha256(args.train),
+        "train": outputs.sha256(args.train),
         "epochs": args.epochs,
         "batch_size": args.batch_size,
         "learning_rate": args.learning_rate,
         "seed": args.seed,
     }
-    files.import_tensorflow()
+    script.import_tensorflow()
     import keras
     import tensorflow as tf
 
     import network_conv
-    import records
+    from age_gender import records
 
     tf.config.experimental.enable_op_determinism()  # the same seed gives the same figures
     faces = records.read(args.train)
     open_work(work, settings, args.resume)
-    unit = subspace.unit(faces.features)
+    unit = kinds.unit(faces.features)
     # However many threads the environment grants: another number of them rounds otherwise.
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        kind = subspace.measure(unit)
-    files.say(f"{len(unit)} faces; embeddings of {subspace.describe(faces.features, kind)}")
-    subspace.refuse_mixture(unit, kind, str(args.train), lambda place: f"record {place + 1}")
+        kind = kinds.measure(unit)
+    script.say(f"{len(unit)} faces; embeddings of {kinds.describe(faces.features, kind)}")
+    kinds.refuse_mixture(unit, kind, str(args.train), lambda place: f"record {place + 1}")
     order = np.random.default_rng(args.seed).permutation(len(unit))
     held = max(1, int(VALIDATION * len(order)))
     if held == len(order):
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     softmax = heads.predict(held_out.principal, batch_size=1024, verbose=0)
     calibration = calibrate(softmax, held_out.age, held_out.gender)
     figures = validation_figures(softmax, held_out.age, held_out.gender)
-    files.say(
+    script.say(
         f"held out: age MAE {figures['age_mae']:.2f} years, "
         f"gender accuracy {figures['gender_accuracy']:.2%}"
     )
@@ -115,42 +115,46 @@ def main(argv: list[str] | None = None) -> None:
         "fit": {"seconds": fit_seconds, "steps": steps * (args.epochs + epochs)},
         "versions": versions(),
     }
-    exported = {files.LITERT_MODEL: network_conv.to_litert(scorer)}
+    exported = {model_files.LITERT_MODEL: network_conv.to_litert(scorer)}
     if args.float16:
-        exported[files.FLOAT16_MODEL] = network_conv.to_litert(scorer, float16=True)
+        exported[model_files.FLOAT16_MODEL] = network_conv.to_litert(scorer, float16=True)
         description["float16"] = cost_of_float16(*exported.values(), faces)
     description["seconds"] = round(time.monotonic() - started, 1)
     write_model(models, network, exported, description)
     shutil.rmtree(work)
-    files.say(f"model: {files.display_path(models)} ({time.monotonic() - started:.0f} s)")
+    script.say(f"model: {script.display_path(models)} ({time.monotonic() - started:.0f} s)")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = files.ArgumentParser(__doc__)
+    parser = script.ArgumentParser(__doc__)
     parser.add_argument(
-        "--train", type=Path, default=files.TRAIN_RECORDS, metavar="FILE",
+        "--train", type=Path, default=model_files.TRAIN_RECORDS, metavar="FILE",
         help="records that prepare.py wrote",
     )  # fmt: skip
     parser.add_argument(
-        "--models", type=Path, default=files.MODELS, metavar="DIR", help="folder for the model"
+        "--models",
+        type=Path,
+        default=model_files.MODELS,
+        metavar="DIR",
+        help="folder for the model",
     )
     parser.add_argument(
-        "--epochs", type=files.whole_number(1), default=8, metavar="N",
+        "--epochs", type=script.whole_number(1), default=8, metavar="N",
         help="passes over the records, at most",
     )  # fmt: skip
     parser.add_argument(
         "--batch-size",
-        type=files.whole_number(1),
+        type=script.whole_number(1),
         default=512,
         metavar="N",
         help="faces a step, at most",
     )
     parser.add_argument(
-        "--learning-rate", type=files.positive, default=1e-2, metavar="X",
+        "--learning-rate", type=script.positive, default=1e-2, metavar="X",
         help="AdamW's highest learning rate; it rises to it and falls as a cosine",
     )  # fmt: skip
     parser.add_argument(
-        "--seed", type=files.whole_number(0), default=0, metavar="N",
+        "--seed", type=script.whole_number(0), default=0, metavar="N",
         help="seed of the weights, of the shuffles and of what is held out",
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
@@ -159,7 +163,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="write age_gender_float16.tflite too, half the size, and measure what it costs",
     )  # fmt: skip
     parser.add_argument(
-        "--logs", type=Path, default=files.LOGS, metavar="DIR", help="folder for TensorBoard"
+        "--logs", type=Path, default=model_files.LOGS, metavar="DIR", help="folder for TensorBoard"
     )
     return parser.parse_args(argv)
 
@@ -183,10 +187,10 @@ def open_work(work: Path, settings: dict, resume: bool) -> None:
             )
         return
     if resume:
-        files.say("nothing to resume: training from the start")
+        script.say("nothing to resume: training from the start")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    with files.whole_file(note, "w") as stream:
+    with outputs.whole_file(note, "w") as stream:
         json.dump(settings, stream)
 
 
@@ -280,7 +284,7 @@ def fit(
     if held_out is not None:
         callbacks.insert(0, stopping)
     if state["epoch"] < epochs and not state["finished"]:
-        files.say(f"{title}: {len(faces.age)} faces")
+        script.say(f"{title}: {len(faces.age)} faces")
         with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
             heads.fit(
                 batches(faces, steps, args.seed, int(state["epoch"]), epochs),
@@ -324,7 +328,7 @@ def save_state(path: Path, heads, epoch: int, stopping) -> None:
     if stopping is not None:
         state |= {f"best{i}": weight for i, weight in enumerate(stopping.best_weights)}
         state |= {"best": stopping.best, "wait": stopping.wait, "best_epoch": stopping.best_epoch}
-    with files.whole_file(path) as stream:
+    with outputs.whole_file(path) as stream:
         np.savez(stream, epoch=epoch, finished=heads.stop_training, **state)
 
 
@@ -417,21 +421,23 @@ def validation_figures(softmax, age: np.ndarray, gender: np.ndarray) -> dict:
 
 def write_model(models: Path, network, exported: dict[str, bytes], description: dict) -> None:
     """Write the files, each whole; the description, with the others' hashes, last."""
-    names = [files.KERAS_MODEL, *exported]
+    names = [model_files.KERAS_MODEL, *exported]
     hashes = {}
     with contextlib.ExitStack() as stack:  # ends in the reverse order
-        card = stack.enter_context(files.whole_path(models / files.DESCRIPTION))
+        card = stack.enter_context(outputs.whole_path(models / model_files.DESCRIPTION))
         for name in reversed(names):
-            path = stack.enter_context(files.whole_path(models / name))
+            path = stack.enter_context(outputs.whole_path(models / name))
             if name in exported:
                 path.write_bytes(exported[name])
             else:
                 network.save(path)
-            hashes[name] = files.sha256(path)
-        text = json.dumps({"format": files.MODEL_FORMAT, "files": hashes} | description, indent=2)
+            hashes[name] = outputs.sha256(path)
+        text = json.dumps(
+            {"format": model_files.MODEL_FORMAT, "files": hashes} | description, indent=2
+        )
         card.write_text(text + "\n", encoding="utf-8")
-    if files.FLOAT16_MODEL not in exported:  # one of another training
-        (models / files.FLOAT16_MODEL).unlink(missing_ok=True)
+    if model_files.FLOAT16_MODEL not in exported:  # one of another training
+        (models / model_files.FLOAT16_MODEL).unlink(missing_ok=True)
 
 
 def cost_of_float16(full: bytes, half: bytes, faces) -> dict:
@@ -446,7 +452,7 @@ def cost_of_float16(full: bytes, half: bytes, faces) -> dict:
         "genders_changed": int(flips.sum()),
         "faces": len(flips),
     }
-    files.say(
+    script.say(
         f"float16: {len(half):,} bytes against {len(full):,}; ages differ by at most "
         f"{costs['largest_age_difference']} years, {flips.sum()} of {len(flips)} genders change"
     )
@@ -466,4 +472,4 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    files.run_script(main)
+    script.run(main)

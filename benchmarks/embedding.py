@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import cluster
 import embed
-import faces
-import files
+from age_gender import cluster, script
+from age_gender.photographs import facenet, faces
+from age_gender.photographs.images import find_images, read_image
 
 BATCHES = (8, 16, 32, 64)
 
@@ -63,7 +63,7 @@ def images_in(folder: Path | None, drawn: Callable, made: Path, count: int) -> t
         for i in range(count):
             drawn(i).save(made / f"{i:04}.jpg", quality=95)
         folder = made
-    root, names = faces.find_images([str(folder)], None)
+    root, names = find_images([str(folder)], None)
     return root, list(itertools.islice(itertools.cycle(names), count))
 
 
@@ -76,13 +76,13 @@ def pipeline(names: list[str], embedder: embed.Embedder, work: Path) -> Callable
 
 
 def main() -> None:
-    parser = files.ArgumentParser(__doc__)
+    parser = script.ArgumentParser(__doc__)
     parser.add_argument("--chips", type=Path, metavar="DIR", help="aligned chips")
     parser.add_argument("--photographs", type=Path, metavar="DIR")
     parser.add_argument(
-        "--count", type=files.whole_number(1), default=128, help="images of each kind"
+        "--count", type=script.whole_number(1), default=128, help="images of each kind"
     )
-    parser.add_argument("--rounds", type=files.whole_number(1), default=7)
+    parser.add_argument("--rounds", type=script.whole_number(1), default=7)
     arguments = parser.parse_args()
 
     import cv2
@@ -96,14 +96,14 @@ def main() -> None:
             work / "photographs",
             count,
         )
-        path, graph = faces.read_graph(None)
+        path, graph = facenet.read_graph(None)
         settings = {"crop": None, "margin": 5, "largest": False, "chips": False, "batch_size": 32}
         chips_in = embed.Embedder(str(root), graph, path, aligned=True, **settings)
         photos_in = embed.Embedder(str(photo_root), graph, path, aligned=False, **settings)
         chips_in.load()
         photos_in.facenet = chips_in.facenet
         chips = [chips_in.chips_of(str(root / name))[0] for name in names]
-        photographs = [faces.read_image(str(photo_root / name)) for name in photo_names]
+        photographs = [read_image(str(photo_root / name)) for name in photo_names]
         detector, opencv = faces.make_detector(), cv2.dnn.readNetFromTensorflow(str(path))
         found = sum(len(faces.find_faces(image, detector, False)) for image in photographs)
 
@@ -170,4 +170,4 @@ def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> N
 
 
 if __name__ == "__main__":
-    files.run_script(main)
+    script.run(main)

@@ -22,6 +22,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from age_gender import model_files  # noqa: E402
+from age_gender.scoring import predictions  # noqa: E402
+from age_gender.tables import reading, writing  # noqa: E402
 
 # What one would write instead of run.py.
 NAIVE = """
@@ -65,10 +68,10 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 ORIGINAL = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-import files; files.import_tensorflow()
-import keras, records
+from age_gender import model_files, records, script; script.import_tensorflow()
+import keras
 from keras import layers
-faces = records.read(files.TRAIN_RECORDS)
+faces = records.read(model_files.TRAIN_RECORDS)
 inputs = keras.Input((512,))
 hidden = layers.Dense(768, activation="relu")(inputs)
 hidden = layers.Dense(768, activation="relu")(hidden)
@@ -88,7 +91,7 @@ print(time.perf_counter() - started)
 STEPS = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-import files; files.import_tensorflow()
+from age_gender import script; script.import_tensorflow()
 import keras, numpy, tensorflow as tf, network_conv
 heads = network_conv.build_heads()
 heads.compile(keras.optimizers.AdamW(), {
@@ -149,17 +152,14 @@ def side_by_side(runs: int, *commands: list[str]) -> list[float]:
 
 
 def model(name: str) -> Path:
-    import files
 
-    return files.find_model(files.PRETRAINED, name)
+    return model_files.find_model(model_files.PRETRAINED, name)
 
 
 def table(path: Path, rows: int) -> Path:
     """A CSV of UTKFace's faces, over and over, with names."""
-    import embeddings
-    import files
 
-    names, features = embeddings.read([files.EMBEDDINGS])
+    names, features = reading.read([model_files.EMBEDDINGS])
     text = [
         ",".join(map("%.8g".__mod__, row)) + "\n" for row in features[: min(rows, 5000)].tolist()
     ]
@@ -208,10 +208,7 @@ def throughput(folder: Path) -> None:
 def formats(folder: Path) -> None:
     import numpy as np
 
-    import embeddings
-    import files
-
-    names, features = embeddings.read([files.EMBEDDINGS])
+    names, features = reading.read([model_files.EMBEDDINGS])
     features = np.tile(features, (10, 1))[:200_000]
     names = [f"{i}_{names[i % len(names)]}" for i in range(len(features))]
     np.save(folder / "alone.npy", features)
@@ -221,14 +218,14 @@ def formats(folder: Path) -> None:
             if suffix == "npy":
                 np.save(path, features[:count])
             else:
-                embeddings.write(path, names[:count], [features[:count]])
+                writing.write(path, names[:count], [features[:count]])
         rates = []
         for _ in range(5):
             few, many = side_by_side(
                 1, *(run_py("--features", p, "--output", folder / "o.csv") for p in (small, large))
             )
             alone = subprocess.run(
-                code(LITERT, folder / "alone.npy", model(files.LITERT_MODEL)),
+                code(LITERT, folder / "alone.npy", model(model_files.LITERT_MODEL)),
                 check=True,
                 capture_output=True,
             )
@@ -245,8 +242,6 @@ def formats(folder: Path) -> None:
 def output_text(folder: Path) -> None:
     import numpy as np
 
-    import predictions
-
     scores = np.random.default_rng(0).uniform(10, 90, (1024, 5)).astype(np.float32) / 100
     names = [f"{i}_0_0_20170112213500903.jpg" for i in range(1024)]
     started = time.perf_counter()
@@ -257,9 +252,8 @@ def output_text(folder: Path) -> None:
 
 
 def training(folder: Path) -> None:
-    import files
 
-    if not files.TRAIN_RECORDS.exists():
+    if not model_files.TRAIN_RECORDS.exists():
         subprocess.run([sys.executable, str(ROOT / "prepare.py")], check=True, capture_output=True)
     command = [sys.executable, str(ROOT / "train.py"), "--models", str(folder / "m"),
                "--logs", str(folder / "l")]  # fmt: skip
@@ -268,7 +262,7 @@ def training(folder: Path) -> None:
     total = time.perf_counter() - started
     epochs = [int(ms) for ms in re.findall(r"(\d+)ms/step", said.partition("\nfinal: ")[2])]
     rate = 1000 / statistics.mean(epochs[1:])
-    fitted = json.loads((folder / "m" / files.DESCRIPTION).read_text())["fit"]
+    fitted = json.loads((folder / "m" / model_files.DESCRIPTION).read_text())["fit"]
     original = float(subprocess.run(code(ORIGINAL, ROOT), check=True, capture_output=True).stdout)
     step = float(subprocess.run(code(STEPS, ROOT), check=True, capture_output=True).stdout)
     row("train.py, the whole command", f"{total:.0f} s")

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-import embeddings
-import files
 import prepare
 import train
+from age_gender import model_files
+from age_gender.tables import reading, writing
 
 KILLS = int(os.environ.get("KILLS", "0"))  # how often each script is killed; 0: a few times
 FACES = 900  # every 23rd of UTKFace, so that all ages are there
@@ -39,7 +39,7 @@ def script(
     """Run a script as a user does."""
     given = {"input": stdin} if stdin_file is None else {"stdin": open(stdin_file, "rb")}  # noqa: SIM115
     done = subprocess.run(
-        [sys.executable, str(files.ROOT / name), *map(str, arguments)],
+        [sys.executable, str(model_files.ROOT / name), *map(str, arguments)],
         **given,
         capture_output=True,
         cwd=cwd,
@@ -51,7 +51,7 @@ def script(
 def start(name: str, *arguments, **options) -> subprocess.Popen:
     """Start a script; what it says goes to a pipe."""
     return subprocess.Popen(
-        [sys.executable, str(files.ROOT / name), *map(str, arguments)],
+        [sys.executable, str(model_files.ROOT / name), *map(str, arguments)],
         **{"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, **options},
     )
 
@@ -76,7 +76,7 @@ def refused(run: Run, *words: str) -> None:
 @pytest.fixture(scope="session")
 def faces() -> tuple[list[str], np.ndarray]:
     """Names and features, float32 (900, 512), of UTKFace faces of all ages."""
-    names, features = embeddings.read([files.EMBEDDINGS])
+    names, features = reading.read([model_files.EMBEDDINGS])
     step = len(names) // FACES
     return names[::step][:FACES], features[::step][:FACES]
 
@@ -85,7 +85,7 @@ def faces() -> tuple[list[str], np.ndarray]:
 def table(faces, tmp_path_factory) -> Path:
     """These faces as an NPZ."""
     path = tmp_path_factory.mktemp("features") / "faces.npz"
-    embeddings.write(path, faces[0], [faces[1]])
+    writing.write(path, faces[0], [faces[1]])
     return path
 
 

@@ -17,16 +17,15 @@ import pytest
 import tensorflow as tf
 from conftest import Run, refused, script, start, training
 
-import embeddings
-import files
 import prepare
-import records
 import run
 import test
 import train
-from files import InputError
+from age_gender import model_files, outputs, records
+from age_gender.script import InputError, error_line, is_users
+from age_gender.tables import pieces, reading, text, writing
 
-MODEL = str(files.PRETRAINED)
+MODEL = str(model_files.PRETRAINED)
 
 
 def line(values, name: str | None = None) -> str:
@@ -54,9 +53,9 @@ def refusal(path, *more: str) -> str:
         output = Path(folder, "out.csv")
         with pytest.raises((InputError, OSError)) as caught:
             run.main(["--features", str(path), "--output", str(output), "--model", MODEL, *more])
-        assert files._is_users(caught.value)
+        assert is_users(caught.value)
         assert os.listdir(folder) == []
-    said = files.error_line(caught.value)
+    said = error_line(caught.value)
     assert "\n" not in said and len(said) <= 500
     return said
 
@@ -169,7 +168,7 @@ def test_a_bad_row_far_down_in_a_large_file_is_found(tmp_path, rows):
     """1,800 rows are more than 2 MB: pandas parses the first part, the second has the fault."""
     path = tmp_path / "my.csv"
     path.write_text("\n".join([HEADER, *rows * 300, with_cell(rows[0], "1e300")]) + "\n")
-    assert path.stat().st_size > embeddings.CHUNK_BYTES
+    assert path.stat().st_size > pieces.CHUNK_BYTES
     assert "row 1801 (line 1802): cell 8 is '1e300', too large" in refusal(path)
 
 
@@ -319,11 +318,12 @@ def as_nobody(folder: Path, *arguments) -> Run:
     if os.geteuid():
         return script("run.py", *arguments)
     code = (
-        "import locale, os, sys; sys.path.insert(0, sys.argv.pop(1)); import files, run;"
-        "os.setgroups([]); os.setgid(65534); os.setuid(65534); files.run_script(run.main)"
+        "import locale, os, sys; sys.path.insert(0, sys.argv.pop(1));"
+        "from age_gender import script; from age_gender.tables import arrays, text; import run;"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534); script.run(run.main)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(files.ROOT), *map(str, arguments)],
+        [sys.executable, "-c", code, str(model_files.ROOT), *map(str, arguments)],
         capture_output=True, cwd=folder, timeout=100,
     )  # fmt: skip
     return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -334,7 +334,7 @@ def open_folder():
     """A folder that every user may enter, unlike tmp_path."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        shutil.copy(Path(MODEL, files.LITERT_MODEL), Path(folder, "model.tflite"))
+        shutil.copy(Path(MODEL, model_files.LITERT_MODEL), Path(folder, "model.tflite"))
         os.chmod(Path(folder, "model.tflite"), 0o644)
         yield Path(folder)
 
@@ -342,7 +342,7 @@ def open_folder():
 def test_without_permission_to_read_the_file_is_named(open_folder, faces):
     for name in ("my.csv", "my.npz"):
         path = open_folder / name
-        embeddings.write(path, faces[0][:3], [faces[1][:3]])
+        writing.write(path, faces[0][:3], [faces[1][:3]])
         os.chmod(path, 0)
         done = as_nobody(open_folder, "--features", path, "--model", open_folder / "model.tflite")
         refused(done, name, "permission")
@@ -350,7 +350,7 @@ def test_without_permission_to_read_the_file_is_named(open_folder, faces):
 
 def test_without_permission_to_write_the_folder_is_named(open_folder, faces):
     path, shut = open_folder / "my.csv", open_folder / "shut"
-    embeddings.write(path, faces[0][:3], [faces[1][:3]])
+    writing.write(path, faces[0][:3], [faces[1][:3]])
     shut.mkdir()
     os.chmod(path, 0o644)
     os.chmod(shut, 0o555)
@@ -379,9 +379,9 @@ def test_paths_that_cannot_be_used_are_refused(tmp_path, rows):
     ]:
         with pytest.raises((InputError, OSError)) as caught:
             run.main(["--model", MODEL, *map(str, arguments)])
-        assert files._is_users(caught.value)
+        assert is_users(caught.value)
         for word in words:
-            assert word in files.error_line(caught.value)
+            assert word in error_line(caught.value)
     assert path.read_bytes() == before
 
 
@@ -394,7 +394,7 @@ def test_no_script_overwrites_what_it_reads(tmp_path, rows, table, capfd):
     refused(done, "my.csv", "would overwrite this input")
     model = tmp_path / "model"
     shutil.copytree(MODEL, model)
-    card = model / files.DESCRIPTION
+    card = model / model_files.DESCRIPTION
     with pytest.raises(InputError, match="would overwrite this input"):
         run.main(["--features", str(path), "--model", str(model), "--output", str(card)])
     copy = tmp_path / "faces.npz"
@@ -428,14 +428,14 @@ def test_a_folder_is_read_without_what_is_half_done_or_only_named_like_a_table(t
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "o.npz.partial").mkdir()
     (tmp_path / "o.npz.partial" / "0000000000.npz").write_bytes(b"part")
-    assert embeddings.expand([tmp_path]) == [str(tmp_path / "good.csv")]
+    assert reading.expand([tmp_path]) == [str(tmp_path / "good.csv")]
 
 
 def test_one_row_in_a_file_of_any_name_is_called_by_it(tmp_path, rows):
     path = os.path.join(os.fsencode(tmp_path), b"one\xff.csv")
     with open(path, "w") as stream:
         stream.write(rows[0].partition(",")[2] + "\n")
-    names, _ = embeddings.read([os.fsdecode(path)])
+    names, _ = reading.read([os.fsdecode(path)])
     assert names == ["one\\xff"]
 
 
@@ -444,7 +444,7 @@ def test_a_header_of_names_that_python_takes_for_numbers_is_a_header(tmp_path, r
     path.write_text(
         "\n".join([",".join(["name", *(f"{i // 32}_{i % 32}" for i in range(512))]), *rows])
     )
-    assert embeddings.read([path])[0] == [row.partition(",")[0] for row in rows]
+    assert reading.read([path])[0] == [row.partition(",")[0] for row in rows]
 
 
 def test_the_index_of_a_filtered_pandas_table_is_no_embedding(tmp_path, faces):
@@ -452,7 +452,7 @@ def test_the_index_of_a_filtered_pandas_table_is_no_embedding(tmp_path, faces):
     table = pandas.DataFrame(faces[1][:9], columns=[f"e{i}" for i in range(512)])
     table.insert(0, "filename", faces[0][:9])
     table.iloc[[0, 1, 4]].to_parquet(tmp_path / "t.parquet")
-    names, features = embeddings.read([tmp_path / "t.parquet"])
+    names, features = reading.read([tmp_path / "t.parquet"])
     assert names == [faces[0][i] for i in (0, 1, 4)]
     np.testing.assert_array_equal(features, faces[1][[0, 1, 4]])
 
@@ -460,8 +460,8 @@ def test_the_index_of_a_filtered_pandas_table_is_no_embedding(tmp_path, faces):
 def test_neither_the_list_of_bad_rows_nor_the_output_replaces_an_input(tmp_path, rows):
     path = tmp_path / "my.errors.csv"
     path.write_text("\n".join(rows))
-    model = tmp_path / files.LITERT_MODEL
-    shutil.copy(Path(MODEL, files.LITERT_MODEL), model)
+    model = tmp_path / model_files.LITERT_MODEL
+    shutil.copy(Path(MODEL, model_files.LITERT_MODEL), model)
     for output, features in [("my.csv", path), (model.name, path)]:
         with pytest.raises(InputError, match="would overwrite this input"):
             run.main(["--features", str(features), "--output", str(tmp_path / output),
@@ -535,7 +535,7 @@ def test_any_name_comes_through_as_it_was(tmp_path, faces, repeat, quoting):
         writer = csv.writer(stream, quoting=quoting)  # \r\n ends its lines
         for i, name in enumerate(names):
             writer.writerow([name, *map("%.8f".__mod__, faces[1][i % 900].tolist())])
-    assert (path.stat().st_size > embeddings.CHUNK_BYTES) == (repeat > 1)
+    assert (path.stat().st_size > pieces.CHUNK_BYTES) == (repeat > 1)
     run.main(["--features", str(path), "--output", str(output), "--model", MODEL])
     with open(output, newline="", encoding="utf-8") as stream:
         assert [row["filename"] for row in csv.DictReader(stream)] == names
@@ -549,10 +549,10 @@ def test_quoted_names_of_a_large_file_come_through_pandas_parser(tmp_path, faces
     path.write_text(
         "".join(f'"{n}",{line(row)}\n' for n, row in zip(names, faces[1].tolist(), strict=True))
     )
-    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 300_007)
-    parse, careful = embeddings._parse_carefully, []
+    monkeypatch.setattr(pieces, "CHUNK_BYTES", 300_007)
+    parse, careful = text._parse_carefully, []
     monkeypatch.setattr(
-        embeddings, "_parse_carefully", lambda piece: careful.append(piece) or parse(piece)
+        text, "_parse_carefully", lambda piece: careful.append(piece) or parse(piece)
     )
     run.main(["--features", str(path), "--output", str(output), "--model", MODEL])
     with open(output, newline="") as stream:
@@ -650,7 +650,7 @@ def test_a_state_that_cannot_be_resumed_is_refused(tmp_path, record_folder):
     with pytest.raises(InputError, match=r"settings\.json.*without --resume"):
         train.main(arguments)
     settings = {
-        "train": files.sha256(record_folder / "train.tfrecords"),
+        "train": outputs.sha256(record_folder / "train.tfrecords"),
         "epochs": 2, "batch_size": 64, "learning_rate": 1e-2, "seed": 0,
     }  # fmt: skip
     (work / "settings.json").write_text(json.dumps(settings))
@@ -728,7 +728,7 @@ def peak_memory(folder: Path, stream, *arguments) -> tuple[Run, float]:
     command = [sys.executable, "-c", MEASURE, str(folder / "peak"), sys.executable]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
-            [*command, str(files.ROOT / "run.py"), "--model", MODEL, *arguments],
+            [*command, str(model_files.ROOT / "run.py"), "--model", MODEL, *arguments],
             stdin=subprocess.PIPE, stdout=out, stderr=err,
         )  # fmt: skip
         with contextlib.suppress(BrokenPipeError), process.stdin:

@@ -19,11 +19,10 @@ import numpy as np
 import pytest
 from conftest import start
 
-import cluster
-import embeddings
-import files
 import run
-from files import InputError
+from age_gender import cluster, model_files
+from age_gender.script import InputError, Progress
+from age_gender.tables import pieces, reading, writing
 
 
 def free_port() -> int:
@@ -121,20 +120,18 @@ def test_an_error_in_the_function_is_raised_here(bursts):
 def test_workers_without_the_project_parse_embeddings(scheduler, tmp_path):
     features = np.random.default_rng(0).normal(size=(3000, 512)).astype(np.float32)
     path = tmp_path / "features.npz"
-    embeddings.write(path, [f"face {i}" for i in range(3000)], [features])
+    writing.write(path, [f"face {i}" for i in range(3000)], [features])
 
-    def parse(piece: embeddings.Piece) -> embeddings.Block:
+    def parse(piece: pieces.Piece) -> pieces.Block:
         import importlib.util
 
         assert importlib.util.find_spec("embeddings") is None, "the worker has the project"
-        return embeddings.parse(piece)
+        return reading.parse(piece)
 
-    blocks = list(
-        cluster.map_in_order(parse, embeddings.pieces([str(path)]), dask=scheduler.address)
-    )
+    blocks = list(cluster.map_in_order(parse, reading.cut([str(path)]), dask=scheduler.address))
 
-    count = -(-len(features) // embeddings.BLOCK_ROWS)
-    assert [type(block) for block in blocks] == [embeddings.Block] * count
+    count = -(-len(features) // pieces.BLOCK_ROWS)
+    assert [type(block) for block in blocks] == [pieces.Block] * count
     np.testing.assert_array_equal(np.concatenate([block.features for block in blocks]), features)
 
 
@@ -212,14 +209,21 @@ def test_run_on_a_cluster_writes_the_same_bytes_though_a_worker_is_killed(
 ):
     names, features = faces
     table, bare = tmp_path / "a.csv", tmp_path / "b.npy"
-    embeddings.write(table, [f'{name} "{i}"' for i, name in enumerate(names)], [features])
+    writing.write(table, [f'{name} "{i}"' for i, name in enumerate(names)], [features])
     np.save(bare, features)
-    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 400_000)  # 14 pieces of CSV
-    inputs = ["--features", str(table), str(bare), "--model", str(files.PRETRAINED), "--output"]
+    monkeypatch.setattr(pieces, "CHUNK_BYTES", 400_000)  # 14 pieces of CSV
+    inputs = [
+        "--features",
+        str(table),
+        str(bare),
+        "--model",
+        str(model_files.PRETRAINED),
+        "--output",
+    ]
     run.main([*inputs, str(tmp_path / "here.csv")])
     add, added = run.Writer.add, []
 
-    def add_and_kill(writer: run.Writer, block: embeddings.Block) -> None:
+    def add_and_kill(writer: run.Writer, block: pieces.Block) -> None:
         added.append(block)
         if len(added) == 3:
             scheduler.workers[0].kill()
@@ -260,7 +264,7 @@ def test_a_scheduler_that_does_not_answer_is_refused_soon(monkeypatch):
 
 
 def test_no_progress_bar_where_nobody_watches(capsys):
-    with cluster.Progress(10, "images") as progress:
+    with Progress(10, "images") as progress:
         progress.update(5)
         progress.say("a.jpg: no face")
 
@@ -271,7 +275,7 @@ def test_a_bar_with_the_rate_where_somebody_watches(tmp_path, table):
     theirs, ours = pty.openpty()
     termios.tcsetwinsize(ours, (40, 100))
     process = start("run.py", "--features", table, "--output", tmp_path / "out.csv",
-                    "--model", files.PRETRAINED, stderr=ours)  # fmt: skip
+                    "--model", model_files.PRETRAINED, stderr=ours)  # fmt: skip
     os.close(ours)
     shown = b""
     with contextlib.suppress(OSError):  # the other end is closed

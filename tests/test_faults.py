@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from conftest import KILLS, kill_at_random, script, start, training
 
-import embeddings
-import files
+from age_gender import model_files
+from age_gender.tables import writing
 
-MODEL = str(files.PRETRAINED)
+MODEL = str(model_files.PRETRAINED)
 
 
 def visible(folder: Path) -> list[str]:
@@ -95,8 +95,8 @@ def test_train_killed_again_and_again_ends_with_the_same_figures(
     killed = resumed = 0
     for _ in range(KILLS or 2):
         killed += kill_at_random("train.py", *arguments, "--resume", within=within)
-        if (folder / files.DESCRIPTION).exists():  # finished: the next one starts anew
-            assert files.find_model(folder, files.LITERT_MODEL)
+        if (folder / model_files.DESCRIPTION).exists():  # finished: the next one starts anew
+            assert model_files.find_model(folder, model_files.LITERT_MODEL)
             assert described(folder) == described(whole)
         states = list(folder.glob(".training/*.npz"))
         for state in states:
@@ -112,12 +112,12 @@ def test_train_killed_again_and_again_ends_with_the_same_figures(
 
 def described(folder: Path) -> tuple:
     """A model's figures, and the hash of what scores."""
-    card = json.loads((folder / files.DESCRIPTION).read_text())
+    card = json.loads((folder / model_files.DESCRIPTION).read_text())
     return (
         card["validation"],
         card["calibration"],
         card["epochs"],
-        card["files"][files.LITERT_MODEL],
+        card["files"][model_files.LITERT_MODEL],
     )
 
 
@@ -206,7 +206,7 @@ def test_without_space_train_says_so_and_leaves_no_model(record_folder, tmp_path
 def test_several_runs_on_one_output_leave_one_whole_result(many, faces, tmp_path):
     other, output = tmp_path / "other.npz", tmp_path / "out" / "out.csv"
     output.parent.mkdir()
-    embeddings.write(other, faces[0], [faces[1]])
+    writing.write(other, faces[0], [faces[1]])
     wholes = []
     for features in (many, other):
         done = script("run.py", "--features", features, "--model", MODEL, "--output", output)

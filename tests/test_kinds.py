@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 from conftest import refused, script
 
-import embeddings
-import files
-import litert
 import prepare
-import records
 import run
-import subspace
-from files import InputError
+from age_gender import kinds, model_files, records
+from age_gender.scoring import litert
+from age_gender.script import InputError
+from age_gender.tables import reading, writing
 
 RANDOM = np.random.default_rng(7)
 ROTATION = np.linalg.qr(RANDOM.normal(size=(512, 512)))[0].astype(np.float32)
@@ -28,7 +26,7 @@ OTHERS = {
 
 
 def write(path, names, features):
-    embeddings.write(path, names, [np.ascontiguousarray(features)])
+    writing.write(path, names, [np.ascontiguousarray(features)])
     return str(path)
 
 
@@ -74,8 +72,8 @@ def test_a_wrong_stretch_in_a_long_file_is_refused(faces, model_folder, tmp_path
 
 
 def test_no_held_out_face_is_taken_for_a_stranger(model_folder, record_folder):
-    kind = subspace.measure(subspace.unit(records.read(record_folder / "train.tfrecords").features))
-    held_out = subspace.unit(records.read(record_folder / "test.tfrecords").features)
+    kind = kinds.measure(kinds.unit(records.read(record_folder / "train.tfrecords").features))
+    held_out = kinds.unit(records.read(record_folder / "test.tfrecords").features)
     assert kind.distance(held_out).max() < 0.5
     assert kind.distance(-held_out).min() > 1
 
@@ -85,16 +83,16 @@ def test_no_held_out_face_is_taken_for_a_stranger(model_folder, record_folder):
                                             (lambda x: np.round(x, 3), False),
                                             (lambda x: x.astype(np.float16), False)])  # fmt: skip
 def test_embeddings_that_were_rounded_too_much_are_strangers(faces, record_folder, rounding, told):
-    kind = subspace.measure(subspace.unit(records.read(record_folder / "train.tfrecords").features))
-    distance = kind.distance(subspace.unit(rounding(faces[1]).astype(np.float32)))
+    kind = kinds.measure(kinds.unit(records.read(record_folder / "train.tfrecords").features))
+    distance = kind.distance(kinds.unit(rounding(faces[1]).astype(np.float32)))
     assert (np.mean(distance > 1) > 0.5) is np.bool_(told)
 
 
 def test_the_exported_distance_is_the_one_that_was_measured(faces, record_folder, model_folder):
-    trained = subspace.unit(records.read(record_folder / "train.tfrecords").features)
+    trained = kinds.unit(records.read(record_folder / "train.tfrecords").features)
     mixed = np.concatenate([faces[1][:50], -faces[1][:50], faces[1][:50, ::-1]])
-    expected = subspace.measure(trained).distance(subspace.unit(mixed))
-    model = (model_folder / files.LITERT_MODEL).read_bytes()
+    expected = kinds.measure(trained).distance(kinds.unit(mixed))
+    model = (model_folder / model_files.LITERT_MODEL).read_bytes()
     found = litert.Model(model, "model").outputs(mixed)["distance"]
     np.testing.assert_allclose(found, expected, rtol=2e-2, atol=1e-3)
 
@@ -109,18 +107,18 @@ def test_a_single_stranger_at_the_end_of_many_files_is_scored(faces, model_folde
 
 @pytest.mark.parametrize("other", ["permuted", "negated", "random"])
 def test_a_few_rows_of_another_kind_in_a_large_table_are_refused(other):
-    names, features = embeddings.read([files.EMBEDDINGS])
+    names, features = reading.read([model_files.EMBEDDINGS])
     places = np.random.default_rng(1).permutation(len(names))[:60]
     features[places] = OTHERS[other](features[places])
-    unit = subspace.unit(features)
-    parts = subspace.mixture(unit, subspace.measure(unit))
+    unit = kinds.unit(features)
+    parts = kinds.mixture(unit, kinds.measure(unit))
     assert set(parts[1]) >= set(places) and len(parts[1]) < 70
 
 
 def test_tables_of_one_kind_are_no_mixture(faces):
-    features = subspace.unit(faces[1])
+    features = kinds.unit(faces[1])
     for table in (features, features[:450], features[:40], np.repeat(features[:10], 50, axis=0)):
-        assert subspace.mixture(table, subspace.measure(table)) is None
+        assert kinds.mixture(table, kinds.measure(table)) is None
 
 
 def test_a_training_of_too_few_faces_says_that_it_tells_no_kind(faces, tmp_path, capfd):
@@ -207,10 +205,10 @@ def test_the_report_lists_groups_and_marks_conflicts(with_copies, tmp_path, capf
 
 
 def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypatch):
-    a, b = subspace.unit(faces[1][:2])
+    a, b = kinds.unit(faces[1][:2])
     angles = np.linspace(0, np.pi / 2, 9)[:, None]  # neighbours are copies, next ones are not
     chain = np.cos(angles) * a + np.sin(angles) * (b - (a @ b) * a) / np.sqrt(1 - (a @ b) ** 2)
-    unit = subspace.unit(np.concatenate([faces[1][2:400], chain, faces[1][2:50]]))
+    unit = kinds.unit(np.concatenate([faces[1][2:400], chain, faces[1][2:50]]))
     group, alike = np.arange(len(unit)), unit @ unit.T > prepare.COPY
     for _ in range(len(chain)):
         group = np.where(alike, group, len(unit)).min(axis=1)
@@ -218,5 +216,5 @@ def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypat
     monkeypatch.setattr(prepare, "QUERIES", 70)
     monkeypatch.setattr(prepare, "FACES", 50)
     every = np.arange(len(unit))
-    found = prepare.find_copies(unit, every, every, subspace.measure(unit))
+    found = prepare.find_copies(unit, every, every, kinds.measure(unit))
     assert [np.flatnonzero(found == number)[0] for number in found] == group.tolist()

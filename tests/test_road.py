@@ -13,14 +13,12 @@ import pytest
 import tensorflow as tf
 from conftest import refused, script, training
 
-import embeddings
-import files
-import litert
 import network_conv
-import predictions
-import records
 import run
 import train
+from age_gender import model_files, outputs, records
+from age_gender.scoring import litert, predictions
+from age_gender.tables import pieces, reading, writing
 
 LINE = re.compile(r"Age_MAE:\d+\.\d\d, Gender_Acc:\d+\.\d\d%, Loss:\d+\.\d\d")
 
@@ -29,7 +27,7 @@ LINE = re.compile(r"Age_MAE:\d+\.\d\d, Gender_Acc:\d+\.\d\d%, Loss:\d+\.\d\d")
 
 
 def write_table(path, names, features):
-    embeddings.write(path, names, [features])
+    writing.write(path, names, [features])
     return path
 
 
@@ -88,7 +86,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, ta
 def test_one_csv_a_face_is_the_original_layout(tmp_path, faces):
     for name, row in zip(faces[0][:30], faces[1][:30], strict=True):
         (tmp_path / f"{name}.csv").write_text(",".join(map(repr, row.tolist())) + "\n")
-    names, features = embeddings.read([tmp_path])
+    names, features = reading.read([tmp_path])
     assert sorted(names) == sorted(faces[0][:30])
     np.testing.assert_array_equal(features, [faces[1][faces[0].index(name)] for name in names])
 
@@ -99,7 +97,7 @@ def test_one_csv_a_face_is_the_original_layout(tmp_path, faces):
 def test_training_writes_three_files_that_belong_together(model_folder, record_folder):
     described = json.loads((model_folder / "age_gender.json").read_text())
     for name in ("age_gender.keras", "age_gender.tflite"):
-        assert described["files"][name] == files.sha256(model_folder / name)
+        assert described["files"][name] == outputs.sha256(model_folder / name)
     faces = len(records.read(record_folder / "train.tfrecords").age)
     assert (described["faces"], described["validation"]["faces"]) == (faces, faces // 5)
     assert 3 < described["validation"]["age_mae"] < 20
@@ -123,7 +121,7 @@ def test_the_same_seed_trains_the_same_model(model_folder, record_folder, tmp_pa
 def test_a_resumed_training_ends_as_one_that_was_not_interrupted(
     model_folder, record_folder, tmp_path, monkeypatch
 ):
-    whole_file, saved = files.whole_file, []
+    whole_file, saved = outputs.whole_file, []
 
     def interrupted(path, *rest, **options):  # at the second and at the last epoch's state
         saved.append(path)
@@ -132,7 +130,7 @@ def test_a_resumed_training_ends_as_one_that_was_not_interrupted(
         return whole_file(path, *rest, **options)
 
     arguments = training(record_folder, tmp_path)
-    monkeypatch.setattr(files, "whole_file", interrupted)
+    monkeypatch.setattr(outputs, "whole_file", interrupted)
     for _ in range(2):
         saved.clear()
         with pytest.raises(KeyboardInterrupt):
@@ -244,7 +242,7 @@ def test_the_exported_interval_is_the_softmax_cut_at_the_calibrated_tails(faces,
     softmax = network.predict(faces[1], verbose=0)["age"].astype(np.float64)
     description = json.loads((model_folder / "age_gender.json").read_text())
     tail = description["calibration"]["tail"]
-    model = (model_folder / files.LITERT_MODEL).read_bytes()
+    model = (model_folder / model_files.LITERT_MODEL).read_bytes()
     found = litert.Model(model, "model").outputs(faces[1])
     for row, low, high, age in zip(
         softmax, found["age_low"], found["age_high"], found["age"], strict=True
@@ -307,7 +305,7 @@ def test_run_does_not_import_tensorflow_and_pandas_only_to_parse(faces, model_fo
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "--features", path, "--model", model_folder],
-        cwd=files.ROOT, capture_output=True, text=True,
+        cwd=model_files.ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
@@ -335,9 +333,9 @@ def test_a_float16_copy_is_half_the_size_and_says_what_it_costs(
 ):
     train.main(training(record_folder, tmp_path, "--float16", "--epochs", "1"))
     assert "float16: " in capfd.readouterr().err
-    full, half = tmp_path / files.LITERT_MODEL, tmp_path / files.FLOAT16_MODEL
+    full, half = tmp_path / model_files.LITERT_MODEL, tmp_path / model_files.FLOAT16_MODEL
     assert half.stat().st_size < 0.55 * full.stat().st_size
-    costs = json.loads((tmp_path / files.DESCRIPTION).read_text())["float16"]
+    costs = json.loads((tmp_path / model_files.DESCRIPTION).read_text())["float16"]
     trained = records.read(record_folder / "train.tfrecords")
     scores = [
         litert.Model(path.read_bytes(), "model").outputs(trained.features) for path in (full, half)
@@ -357,7 +355,7 @@ def test_a_folder_of_parts_holds_what_one_file_would(faces, model_folder, tmp_pa
     path = write_table(tmp_path / "t.npz", *faces)
     arguments = ["--features", str(path), str(path), "--model", str(model_folder), "--output"]
     run.main([*arguments, str(tmp_path / "one.csv")])
-    monkeypatch.setattr(embeddings, "BLOCK_ROWS", 200)
+    monkeypatch.setattr(pieces, "BLOCK_ROWS", 200)
     monkeypatch.setattr(run, "PART_ROWS", 500)
     run.main([*arguments, f"{tmp_path}/parts/"])
     parts = sorted((tmp_path / "parts").iterdir())

@@ -10,10 +10,11 @@ import pytest
 from fuzz_readers import read_csv
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
+from hypothesis.extra import numpy as st_numpy
 
-import embeddings
-from files import InputError
+from age_gender.script import InputError
+from age_gender.tables import arrays, pieces, reading, writing
+from age_gender.tables.text import BOM
 
 WIDTH = 4
 settings.register_profile("quick", max_examples=60, deadline=None)
@@ -22,9 +23,9 @@ settings.load_profile("quick")
 
 @pytest.fixture(scope="module", autouse=True)
 def narrow():
-    before, embeddings.DIMENSIONS = embeddings.DIMENSIONS, WIDTH
+    before, pieces.DIMENSIONS = pieces.DIMENSIONS, WIDTH
     yield
-    embeddings.DIMENSIONS = before
+    pieces.DIMENSIONS = before
 
 
 def tables(dtype="float32", least=1):
@@ -34,7 +35,7 @@ def tables(dtype="float32", least=1):
     if size == 64:
         numbers = st.floats(-3e38, 3e38)
     shape = st.tuples(st.integers(least, 12), st.just(WIDTH))
-    return arrays.arrays(dtype, shape, elements=numbers).filter(
+    return st_numpy.arrays(dtype, shape, elements=numbers).filter(
         lambda table: (np.abs(table.astype("float64")).max(axis=1) >= 1e-37).all()
     )
 
@@ -76,7 +77,7 @@ def as_csv(data, table, row_names) -> bytes:
     for i, row in enumerate(cells):
         write([row_names[i], *row] if row_names else row)
     text = "".join(lines).removesuffix(data.draw(st.sampled_from(["", line_end])))
-    start = data.draw(st.sampled_from([b"", embeddings._BOM]))
+    start = data.draw(st.sampled_from([b"", BOM]))
     return start + text.encode()
 
 
@@ -106,7 +107,7 @@ def test_an_npz_reads_the_same_whatever_its_type_order_and_compression(
     save = data.draw(st.sampled_from([np.savez, np.savez_compressed]))
     table = np.asarray(table, order=data.draw(st.sampled_from("CF")))
     save(path, filenames=np.array(row_names), embeddings=table, other=np.zeros(3))
-    found, features = embeddings.read([path])
+    found, features = reading.read([path])
     assert found == row_names
     np.testing.assert_array_equal(features, table.astype(np.float32))
 
@@ -116,9 +117,9 @@ def test_an_npy_reads_the_same_in_either_order_and_in_bands(tmp_path_factory, ta
     path = str(tmp_path_factory.getbasetemp() / "t.npy")
     np.save(path, np.asarray(table, order=order))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embeddings, "FORTRAN_BYTES", band)
-        patch.setattr(embeddings, "BLOCK_ROWS", 1 + band % 4)
-        _, features = embeddings.read([path])
+        patch.setattr(arrays, "FORTRAN_BYTES", band)
+        patch.setattr(pieces, "BLOCK_ROWS", 1 + band % 4)
+        _, features = reading.read([path])
     np.testing.assert_array_equal(features, table)
 
 
@@ -136,7 +137,7 @@ def test_a_parquet_reads_the_same_as_columns_and_as_lists(
         columns |= {f"c{i}": table[:, i] for i in range(WIDTH)}
     path = str(tmp_path_factory.getbasetemp() / "t.parquet")
     parquet.write_table(pa.table(columns), path)
-    found, features = embeddings.read([path])
+    found, features = reading.read([path])
     np.testing.assert_array_equal(features, table)
     if named:
         assert found == row_names
@@ -173,7 +174,7 @@ def test_a_changed_binary_file_is_refused_or_read_with_the_same_values(
     if kind == "npy":
         np.save(path, table)
     else:
-        embeddings.write(path, row_names, [table])
+        writing.write(path, row_names, [table])
     content = bytearray(path.read_bytes())
     place = data.draw(st.integers(0, len(content) - 1))
     if cut:
@@ -182,7 +183,7 @@ def test_a_changed_binary_file_is_refused_or_read_with_the_same_values(
         content[place] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     try:
-        found, features = embeddings.read([path])
+        found, features = reading.read([path])
     except InputError as error:
         assert str(path) in str(error)
         return
@@ -193,7 +194,7 @@ def test_a_changed_binary_file_is_refused_or_read_with_the_same_values(
 
 @pytest.mark.parametrize("target", [fuzz_readers.check_csv, fuzz_readers.check_npz])
 def test_the_fuzz_target_holds_on_its_seeds_and_on_random_changes_of_them(target):
-    before, embeddings.DIMENSIONS = embeddings.DIMENSIONS, fuzz_readers.WIDTH
+    before, pieces.DIMENSIONS = pieces.DIMENSIONS, fuzz_readers.WIDTH
     generator = np.random.default_rng(0)
     try:
         for seed in fuzz_readers.seeds(target):
@@ -203,7 +204,7 @@ def test_the_fuzz_target_holds_on_its_seeds_and_on_random_changes_of_them(target
                 changed[generator.integers(len(changed), size=2)] = generator.integers(256, size=2)
                 target(changed.tobytes())
     finally:
-        embeddings.DIMENSIONS = before
+        pieces.DIMENSIONS = before
 
 
 # ------------------------------------------------------------------------ single cases
@@ -245,6 +246,6 @@ def test_lines_and_rows_are_counted_over_headers_blank_lines_and_line_breaks_in_
 
 
 def test_half_written_files_in_a_folder_are_not_read(tmp_path):
-    embeddings.write(tmp_path / "a.csv", ["a"], [np.ones((1, WIDTH))])
+    writing.write(tmp_path / "a.csv", ["a"], [np.ones((1, WIDTH))])
     (tmp_path / ".b.csv.0123.part.csv").write_text("half")
-    assert embeddings.expand([tmp_path]) == [str(tmp_path / "a.csv")]
+    assert reading.expand([tmp_path]) == [str(tmp_path / "a.csv")]

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from embeddings import AGES, DIMENSIONS
-from files import InputError
+from age_gender.script import InputError
+from age_gender.tables.names import AGES
+from age_gender.tables.pieces import DIMENSIONS
 
 SCHEMA = {
     "features": tf.io.FixedLenFeature([DIMENSIONS], tf.float32),

@@ -4,9 +4,8 @@ import contextlib
 
 import numpy as np
 
-import files
-from embeddings import DIMENSIONS
-from files import InputError
+from age_gender.script import InputError, quiet_stderr
+from age_gender.tables.pieces import DIMENSIONS
 
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance")
 BATCH_ROWS = 256  # what the network makes of them stays in the processor's cache
@@ -28,7 +27,7 @@ class Model:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            with contextlib.nullcontext() if _has_spoken else files.quiet_stderr():
+            with contextlib.nullcontext() if _has_spoken else quiet_stderr():
                 self._interpreter = Interpreter(model_content=model)
                 signature = self._interpreter.get_signature_runner()
                 self._input = signature.get_input_details()["features"]["index"]

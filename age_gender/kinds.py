@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from files import InputError
+from age_gender.script import InputError
 
 ENERGY = 0.999  # of the variance that the kept directions carry, at least
 DIRECTIONS = 110  # kept at least, where there are faces enough (measured on UTKFace)
@@ -30,7 +30,7 @@ class Kind:
     """What tells one kind of embedding from another, all for unit-length embeddings.
 
     `mean` (512,); `axes` (512, 512) the principal axes as columns, by falling standard
-    deviation, `deviations` (512,); the first `count` axes span the subspace. `probes` (512, k)
+    deviation, `deviations` (512,); the first `count` axes span the kinds. `probes` (512, k)
     are directions outside it, drawn at random: this kind has next to nothing there, a stranger
     a part of its length, so that a few tell as well as all. `off` is the square of what a row
     has along them beyond which it is a stranger; `normal` (512,) a direction outside the

@@ -5,9 +5,9 @@ depend on where it is cut nor on which of the two parsers reads it; what is read
 what numpy.load reads. The width is 3 instead of 512, so that mutations reach every cell.
 
 examples:
-  python tests/fuzz_readers.py csv -max_total_time=60
-  python tests/fuzz_readers.py npz -max_total_time=60
-  python tests/fuzz_readers.py csv corpus/ -max_total_time=1200
+  python tests/tables/fuzz_readers.py csv -max_total_time=60
+  python tests/tables/fuzz_readers.py npz -max_total_time=60
+  python tests/tables/fuzz_readers.py csv corpus/ -max_total_time=1200
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 warnings.simplefilter("ignore")
 
 WIDTH = 3
@@ -46,8 +46,8 @@ SEEDS = {
 def main() -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["embeddings"]):
-        import embeddings
+    with atheris.instrument_imports(include=["age_gender.tables"]):
+        from age_gender.tables import arrays, pieces, text  # noqa: F401
     for module in (np.lib._format_impl, zipfile):  # imported long before
         for function in filter(inspect.isfunction, vars(module).values()):
             atheris.instrument_func(function)
@@ -56,7 +56,7 @@ def main() -> None:
     folder = tempfile.mkdtemp(prefix="seeds-")
     for number, seed in enumerate(seeds(target)):
         Path(folder, str(number)).write_bytes(seed)
-    embeddings.DIMENSIONS = WIDTH
+    pieces.DIMENSIONS = WIDTH
     atheris.Setup([*sys.argv, folder], target)
     atheris.Fuzz()
 
@@ -92,21 +92,27 @@ def check_csv(data: bytes) -> None:
         assert same(whole, cut), (whole, cut)
 
 
-def read_csv(text: bytes, chunk: int, pandas: bool = False, record: int = 1 << 20):
+def read_csv(data: bytes, chunk: int, pandas: bool = False, record: int = 1 << 20):
     """(names, features, bad rows), or None where the file is refused."""
-    import embeddings
+    from age_gender.script import InputError
+    from age_gender.tables import pieces, reading, text
 
-    before = {k: v for k, v in vars(embeddings).items() if k.endswith("_BYTES")}
-    before["_check_is_csv"] = embeddings._check_is_csv
-    with contextlib.suppress(embeddings.InputError):
-        embeddings._check_is_csv("fuzz.csv", text)
-    embeddings._check_is_csv = lambda path, start: None  # which looks at the first chunk alone
-    embeddings.CHUNK_BYTES, embeddings.RECORD_BYTES = chunk, record
-    embeddings.SMALL_BYTES, embeddings.DENSE_BYTES = 0 if pandas else 1 << 30, chunk
+    with contextlib.suppress(InputError):
+        text.check_is_csv("fuzz.csv", data)
+    changed = {
+        (text, "check_is_csv"): lambda path, start: None,  # which looks at the first chunk alone
+        (pieces, "CHUNK_BYTES"): chunk,
+        (pieces, "RECORD_BYTES"): record,
+        (text, "SMALL_BYTES"): 0 if pandas else 1 << 30,
+        (text, "DENSE_BYTES"): chunk,
+    }
+    before = {(module, name): getattr(module, name) for module, name in changed}
+    for (module, name), value in changed.items():
+        setattr(module, name, value)
     try:
-        names, blocks, faults, numbering = [], [], [], embeddings.Numbering()
-        for piece in embeddings._csv_pieces("fuzz.csv", io.BytesIO(text)):
-            block = embeddings.parse(piece)
+        names, blocks, faults, numbering = [], [], [], pieces.Numbering()
+        for piece in text.cut_stream("fuzz.csv", io.BytesIO(data)):
+            block = reading.parse(piece)
             found, bad = numbering.place(block)
             assert len(found) == len(block.features) == len(block.good)
             assert np.isfinite(block.features).all()
@@ -115,11 +121,11 @@ def read_csv(text: bytes, chunk: int, pandas: bool = False, record: int = 1 << 2
             faults += bad
             blocks.append(block.features)
         return names, np.concatenate(blocks), faults
-    except embeddings.InputError:
+    except InputError:
         return None
     finally:
-        for name, value in before.items():
-            setattr(embeddings, name, value)
+        for (module, name), value in before.items():
+            setattr(module, name, value)
 
 
 def same(first, second) -> bool:
@@ -160,24 +166,25 @@ def check_npz(data: bytes) -> None:
 
 
 def compare_npz(path: str) -> None:
-    import embeddings
+    from age_gender.script import InputError
+    from age_gender.tables import arrays, pieces, reading
 
     try:
-        names, blocks, bad, numbering = [], [], [], embeddings.Numbering()
-        for piece in embeddings._array_pieces(path, embeddings._npz_blocks(path)):
-            block = embeddings.parse(piece)
+        names, blocks, bad, numbering = [], [], [], pieces.Numbering()
+        for piece in pieces.array_pieces(path, arrays.npz_blocks(path)):
+            block = reading.parse(piece)
             found, faults = numbering.place(block)
             names += found
             bad += faults
             blocks.append(block.features)
-    except embeddings.InputError:
+    except InputError:
         return
-    with np.load(path, allow_pickle=False) as arrays, contextlib.suppress(UnicodeDecodeError):
+    with np.load(path, allow_pickle=False) as saved, contextlib.suppress(UnicodeDecodeError):
         with np.errstate(all="ignore"):
-            expected = arrays["embeddings"].astype(np.float32)
+            expected = saved["embeddings"].astype(np.float32)
         kept = np.delete(np.arange(len(expected)), [row.row - 1 for row in bad])
         assert np.array_equal(np.concatenate(blocks), expected[kept])
-        wanted = [arrays["filenames"].tolist()[i] for i in kept]
+        wanted = [saved["filenames"].tolist()[i] for i in kept]
         assert names == [name.decode() if isinstance(name, bytes) else name for name in wanted]
 
 

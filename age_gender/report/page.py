@@ -11,11 +11,11 @@ import json
 from html import escape
 from pathlib import Path
 
-import files
-import plots
-from figures import MEASURES, Faces, as_text, in_text, interval_as_text
-from files import InputError
-from plots import PUBLISHED_MAE
+from age_gender import outputs
+from age_gender.report import plots
+from age_gender.report.figures import MEASURES, Faces, as_text, in_text, interval_as_text
+from age_gender.report.plots import PUBLISHED_MAE
+from age_gender.script import InputError
 
 PUBLISHED_ACCURACY = 0.9645  # like PUBLISHED_MAE, of the original
 CARD_START, CARD_END = "<!-- tables: make card -->", "<!-- end of tables -->"
@@ -38,7 +38,7 @@ def check(folder: Path) -> None:
     """Raise InputError where the report can't be made: before the work, not after it."""
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError("the report needs matplotlib: pip install -r requirements-extra.txt")
-    files.make_folder(folder)
+    outputs.make_folder(folder)
 
 
 def write(folder: Path, figures: dict, faces: Faces) -> None:
@@ -55,7 +55,7 @@ def write(folder: Path, figures: dict, faces: Faces) -> None:
     contents = {f"{name}.png": image for name, image in images.items()}
     contents |= {name: text.encode() for name, text in texts.items()}
     for name, content in contents.items():
-        with files.whole_file(folder / name) as stream:
+        with outputs.whole_file(folder / name) as stream:
             stream.write(content)
 
 
@@ -92,7 +92,7 @@ def refresh_card(folder: str | Path, card: str | Path) -> None:
     before, _, rest = text.partition(CARD_START)
     tables = (Path(folder) / "tables.md").read_text(encoding="utf-8")
     after = rest.partition(CARD_END)[2]
-    with files.whole_file(card, "w", encoding="utf-8") as stream:
+    with outputs.whole_file(card, "w", encoding="utf-8") as stream:
         stream.write(f"{before}{CARD_START}\n\n{tables}\n{CARD_END}{after}")
 
 

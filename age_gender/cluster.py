@@ -22,8 +22,8 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import files
-from files import InputError
+from age_gender.model_files import ROOT
+from age_gender.script import InputError, error_line
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 CONNECT_SECONDS = 10  # for a scheduler to answer, and for it to have a worker
@@ -184,7 +184,7 @@ def _client(address: str) -> Iterator[Any]:
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TypeError) as error:
-        reason = files.error_line(error)
+        reason = error_line(error)
         raise InputError(f"{address}: no Dask scheduler answers ({reason}); {remedy}") from None
     with client:
         try:
@@ -202,7 +202,7 @@ def _is_ours(module: Any) -> bool:
     path = getattr(module, "__file__", None)
     if not path or module.__name__ == "__main__":
         return False
-    return Path(path).resolve().parent == files.ROOT  # the scripts' folder may be a link
+    return Path(path).resolve().parent == ROOT  # the scripts' folder may be a link
 
 
 def _for_workers(function: Callable) -> tuple[Callable, Any, Callable]:
@@ -253,48 +253,3 @@ def _for_workers(function: Callable) -> tuple[Callable, Any, Callable]:
     carrier = Carrier()
     carrier.pickled = dumps(function)
     return dumps, carrier, apply
-
-
-# ------------------------------------------------------------------------------ progress
-
-
-class Progress:
-    """A bar with rate and time left on standard error where that is a terminal, else nothing.
-
-    `total` (None: not known) and `done` count in `unit`; unit "B" shows bytes as kB, MB, GB.
-    """
-
-    def __init__(self, total: int | None, unit: str, done: int = 0) -> None:
-        self.bar = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(
-                total=total,
-                initial=done,
-                unit=unit if unit == "B" else f" {unit}",
-                unit_scale=unit == "B",
-                dynamic_ncols=True,
-                file=sys.stderr,
-            )
-
-    def update(self, amount: int, note: str = "") -> None:
-        """`amount` more are done; `note` stands behind the rate, such as rows a second."""
-        if self.bar is not None:
-            if note:
-                self.bar.set_postfix_str(note, refresh=False)
-            self.bar.update(amount)
-
-    def say(self, message: str) -> None:
-        """A message for a person, above the bar."""
-        if self.bar is None:
-            files.say(message)
-        else:
-            self.bar.write(message, file=sys.stderr)
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()

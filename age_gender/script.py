@@ -1,41 +1,23 @@
-"""Paths, whole-or-nothing writes, and the errors that end a script with one line.
+"""What makes a script: its arguments, its messages, and how it ends.
 
-Every script runs as `files.run_script(main)`: exit code 0 when done, 2 when the
-input, the arguments or a path are at fault, 130 when interrupted, 1 for anything else.
+Every script runs as `script.run(main)`: exit code 0 when done, 2 when the input, the arguments
+or a path are at fault, 130 when interrupted, 1 for anything else.
 """
 
 import argparse
 import contextlib
 import errno
-import hashlib
-import json
 import math
 import os
-import secrets
 import signal
-import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NoReturn
 
-ROOT = Path(__file__).resolve().parent
-EMBEDDINGS = ROOT / "data" / "utkface.npz"
-DATA = ROOT / "data"
-TRAIN_RECORDS = DATA / "train.tfrecords"
-TEST_RECORDS = DATA / "test.tfrecords"
-MODELS = ROOT / "models"
-PRETRAINED = MODELS / "pretrained"
-LOGS = ROOT / "logs"
-
-KERAS_MODEL = "age_gender.keras"
-LITERT_MODEL = "age_gender.tflite"
-FLOAT16_MODEL = "age_gender_float16.tflite"
-DESCRIPTION = "age_gender.json"
 _SILENCE = threading.Lock()  # file descriptor 2 is one for all threads
-MODEL_FORMAT = 1  # raised when the outputs of the exported model change
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, traceback) -> None:
@@ -53,9 +35,6 @@ sys.excepthook = _excepthook  # why scripts import this module first
 
 class InputError(Exception):
     """The input, the arguments or a path are at fault: one line for the user, exit code 2."""
-
-
-# ---------------------------------------------------------------------------- scripts
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -111,7 +90,7 @@ def positive(text: str) -> float:
     return number
 
 
-def run_script(main: Callable[[], None]) -> NoReturn:
+def run(main: Callable[[], None]) -> NoReturn:
     """Run `main` and leave the process with the project's exit codes; never a traceback.
 
     AGE_GENDER_TRACEBACK=1 in the environment shows the traceback all the same.
@@ -145,7 +124,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         code = 130
     except (InputError, OSError) as error:
         say(f"{script}: error: {error_line(error)}")
-        code = 2 if _is_users(error) else 1
+        code = 2 if is_users(error) else 1
     except Exception as error:
         if interrupted.is_set():
             say(f"{script}: interrupted")
@@ -202,7 +181,7 @@ def printable(text: str) -> str:
     return line if len(line) <= 500 else line[:247] + "..." + line[-250:]
 
 
-def _is_users(error: BaseException) -> bool:
+def is_users(error: BaseException) -> bool:
     users = (
         InputError,
         FileNotFoundError,
@@ -227,6 +206,48 @@ def display_path(path: Path) -> str:
     """`path` relative to the current folder where it lies below it, else as it is."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+class Progress:
+    """A bar with rate and time left on standard error where that is a terminal, else nothing.
+
+    `total` (None: not known) and `done` count in `unit`; unit "B" shows bytes as kB, MB, GB.
+    """
+
+    def __init__(self, total: int | None, unit: str, done: int = 0) -> None:
+        self.bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(
+                total=total,
+                initial=done,
+                unit=unit if unit == "B" else f" {unit}",
+                unit_scale=unit == "B",
+                dynamic_ncols=True,
+                file=sys.stderr,
+            )
+
+    def update(self, amount: int, note: str = "") -> None:
+        """`amount` more are done; `note` stands behind the rate, such as rows a second."""
+        if self.bar is not None:
+            if note:
+                self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(amount)
+
+    def say(self, message: str) -> None:
+        """A message for a person, above the bar."""
+        if self.bar is None:
+            say(message)
+        else:
+            self.bar.write(message, file=sys.stderr)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
 
 @contextlib.contextmanager
@@ -260,146 +281,3 @@ def import_tensorflow() -> None:
         import tensorflow as tf
 
         tf.constant(0.0)
-
-
-# ---------------------------------------------------------------------------- writing
-
-
-@contextlib.contextmanager
-def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Iterator[IO]:
-    """Open a new file beside `path` that takes its name when the block ends well.
-
-    Whatever happens in between (an error, a kill, a full disk), `path` holds what it held
-    before. A device or a pipe is written to directly. Raises InputError where the folder is
-    missing or can't be written.
-    """
-    if is_device(path):
-        with open(path, mode, **options) as stream:
-            yield stream
-        return
-    with whole_path(path) as temporary, open(temporary, mode, **options) as stream:
-        yield stream
-
-
-@contextlib.contextmanager
-def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Like `whole_file`, for libraries that want a name: yields the temporary path."""
-    path = Path(os.path.realpath(path))  # a symbolic link stays one; its target is replaced
-    check_writable(path)
-    temporary = path.with_name(f".{path.name[:30]}.{secrets.token_hex(4)}.part{path.suffix[:20]}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
-        if path.exists():
-            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) and not error.filename:
-            error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def is_device(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is there, but neither a file nor a folder: /dev/stdout, a named pipe."""
-    return Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir()
-
-
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise InputError unless a file can be made at `path`: before the work, not after it."""
-    path = Path(path)
-    if is_device(path):
-        return  # whoever opens it says what is wrong
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file in it")
-    folder = path.parent
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder for {path.name}; create it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{folder}: this folder cannot be written to; choose another")
-
-
-def check_overwrites_none(output: str | os.PathLike[str], inputs: Iterable) -> None:
-    """Raise InputError where `output` is one of the `inputs`, of which "-" is standard input."""
-    if not os.path.exists(output) or is_device(output):
-        return
-    of_output = os.stat(output)
-    for path in inputs:
-        if path == "-" or os.path.exists(path):
-            of_input = os.fstat(0) if path == "-" else os.stat(path)
-            if os.path.samestat(of_output, of_input):
-                raise InputError(f"{output}: the output would overwrite this input; choose another")
-
-
-def make_folder(folder: str | os.PathLike[str]) -> Path:
-    """Make an output folder with its parents, or raise InputError with the reason."""
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        if not _is_users(error):
-            raise
-        raise InputError(f"{folder}: cannot make this folder: {error.strerror}") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{folder}: this folder cannot be written to; choose another")
-    return folder
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-# ------------------------------------------------------------------------------ model
-
-
-def find_model(model: str | os.PathLike[str] | None, wanted: str) -> Path:
-    """The path of the `wanted` file (KERAS_MODEL or LITERT_MODEL) of a trained model.
-
-    `model` is a folder, one of the three files, or None for what train.py wrote in models/
-    and else models/pretrained/. The files are checked against the hashes that
-    age_gender.json holds, where it lies beside them. Raises InputError.
-    """
-    if model is None:
-        trained = (MODELS / DESCRIPTION).exists()
-        folder, chosen = (MODELS if trained else PRETRAINED), None
-    else:
-        chosen = Path(model)
-        if not chosen.exists():
-            raise InputError(f"{chosen}: no such model; give a folder that train.py wrote")
-        folder = chosen if chosen.is_dir() else chosen.parent
-        if chosen.is_dir() or chosen.suffix != Path(wanted).suffix:
-            if chosen.is_file() and chosen.suffix not in (".keras", ".tflite", ".json"):
-                raise InputError(f"{chosen}: not a model; give a folder that train.py wrote")
-            chosen = None
-    path = chosen or folder / wanted
-    if not path.exists():
-        raise InputError(f"{path}: no such model file; train.py writes it (python train.py)")
-    card_path = folder / DESCRIPTION
-    if card_path.exists():
-        _check_card(card_path, path)
-    return path
-
-
-def _check_card(card_path: Path, path: Path) -> None:
-    try:
-        card = json.loads(card_path.read_text(encoding="utf-8"))
-        version, hashes = card["format"], dict(card["files"])
-        if not hashes.keys() <= {KERAS_MODEL, LITERT_MODEL, FLOAT16_MODEL}:
-            raise ValueError("other files")
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"{card_path}: not a model description; run train.py again") from None
-    if version != MODEL_FORMAT:
-        raise InputError(
-            f"{card_path}: model of format {version}, these scripts read format {MODEL_FORMAT}; "
-            "run train.py again"
-        )
-    for name in hashes:
-        file = card_path.with_name(name)
-        if file.exists() and hashes.get(name) != sha256(file):
-            raise InputError(f"{file}: not the file that {card_path.name} describes; train again")
-    if sha256(path) not in hashes.values():
-        raise InputError(f"{path}: not a file that {card_path.name} describes; train again")

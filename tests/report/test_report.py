@@ -14,10 +14,10 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from conftest import refused, script
 
-import figures
-import files
-import records
-import report
+from age_gender import model_files, outputs, records
+from age_gender.report import figures
+from age_gender.report import page as report_page
+from age_gender.script import InputError
 
 PLOTS = {
     "age_estimated_against_true.png", "age_error_by_band.png", "gender_confusion.png",
@@ -182,7 +182,7 @@ def test_the_report_names_what_it_measured(measured, page, record_folder, model_
         (measured["model"]["litert"], model_folder / "age_gender.tflite"),
         (measured["model"]["keras"], model_folder / "age_gender.keras"),
     ):
-        assert (part["file"], part["sha256"]) == (path.name, files.sha256(path))
+        assert (part["file"], part["sha256"]) == (path.name, outputs.sha256(path))
         assert part["sha256"][:12] in page
         assert str(path.parent) not in page + json.dumps(measured)
 
@@ -273,7 +273,7 @@ def test_a_single_face_without_labels_of_race_makes_a_report_too(tmp_path, measu
     one = [np.array([value]) for value in (7, 1, -1, 31.4, 20.0, 40.0, 0.9)]
     softmax = np.full((1, 117), 1 / 117)
     found = figures.measure(figures.Faces(*one), softmax, np.array([2.5]))
-    report.write(tmp_path, {k: measured[k] for k in ("model", "records")} | found,
+    report_page.write(tmp_path, {k: measured[k] for k in ("model", "records")} | found,
                  figures.Faces(*one))  # fmt: skip
     assert [row["group"] for row in found["by_race"]] == ["none"]
     assert [row["group"] for row in found["by_true_age"]] == ["under 10"]
@@ -287,11 +287,11 @@ def test_a_single_face_without_labels_of_race_makes_a_report_too(tmp_path, measu
 
 def test_the_tables_take_their_place_in_a_model_card(made, measured, tmp_path):
     card = tmp_path / "README.md"
-    start, end = report.CARD_START, report.CARD_END
+    start, end = report_page.CARD_START, report_page.CARD_END
     card.write_text(f"# The model\n\n{start}\nold\n{end}\n\nTerms.\n")
-    report.refresh_card(made[0], card)
+    report_page.refresh_card(made[0], card)
     once = card.read_text(encoding="utf-8")
-    report.refresh_card(made[0], card)
+    report_page.refresh_card(made[0], card)
     assert card.read_text(encoding="utf-8") == once
     assert once.startswith(f"# The model\n\n{start}\n") and once.endswith(f"\n{end}\n\nTerms.\n")
     assert "old" not in once
@@ -300,16 +300,16 @@ def test_the_tables_take_their_place_in_a_model_card(made, measured, tmp_path):
     value, low, high = [f"{row['age_mae'][key]:.2f}" for key in ("value", "low", "high")]
     assert f"\n| 20–29 | {row['n']} | {value} ({low} to {high}) | " in once
     card.write_text("# No place for tables\n")
-    with pytest.raises(files.InputError, match=r"README\.md: needs the two lines"):
-        report.refresh_card(made[0], card)
+    with pytest.raises(InputError, match=r"README\.md: needs the two lines"):
+        report_page.refresh_card(made[0], card)
 
 
 def test_the_pretrained_model_and_the_tables_in_its_card_belong_together():
-    card = files.PRETRAINED / "README.md"
-    if not card.exists() or report.CARD_START not in card.read_text(encoding="utf-8"):
+    card = model_files.PRETRAINED / "README.md"
+    if not card.exists() or report_page.CARD_START not in card.read_text(encoding="utf-8"):
         pytest.skip("models/pretrained/README.md has no tables of the report")
-    tables = card.read_text(encoding="utf-8").partition(report.CARD_START)[2]
-    assert files.sha256(files.PRETRAINED / files.LITERT_MODEL)[:12] in tables
+    tables = card.read_text(encoding="utf-8").partition(report_page.CARD_START)[2]
+    assert outputs.sha256(model_files.PRETRAINED / model_files.LITERT_MODEL)[:12] in tables
 
 
 # --------------------------------------------------------------------------- what is refused
@@ -324,8 +324,8 @@ def test_a_report_that_cannot_be_made_is_refused_before_the_work(tmp_path, model
 
 def test_without_matplotlib_one_line_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(files.InputError, match=r"pip install -r requirements-extra\.txt"):
-        report.check(tmp_path / "new")
+    with pytest.raises(InputError, match=r"pip install -r requirements-extra\.txt"):
+        report_page.check(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

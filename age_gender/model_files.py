@@ -1,0 +1,72 @@
+"""Default paths, and the files of a trained model: which of them `--model` means."""
+
+import json
+import os
+from pathlib import Path
+
+from age_gender.outputs import sha256
+from age_gender.script import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+EMBEDDINGS = ROOT / "data" / "utkface.npz"
+DATA = ROOT / "data"
+TRAIN_RECORDS = DATA / "train.tfrecords"
+TEST_RECORDS = DATA / "test.tfrecords"
+MODELS = ROOT / "models"
+PRETRAINED = MODELS / "pretrained"
+LOGS = ROOT / "logs"
+
+KERAS_MODEL = "age_gender.keras"
+LITERT_MODEL = "age_gender.tflite"
+FLOAT16_MODEL = "age_gender_float16.tflite"
+DESCRIPTION = "age_gender.json"
+MODEL_FORMAT = 1  # raised when the outputs of the exported model change
+
+
+def find_model(model: str | os.PathLike[str] | None, wanted: str) -> Path:
+    """The path of the `wanted` file (KERAS_MODEL or LITERT_MODEL) of a trained model.
+
+    `model` is a folder, one of the three files, or None for what train.py wrote in models/
+    and else models/pretrained/. The files are checked against the hashes that
+    age_gender.json holds, where it lies beside them. Raises InputError.
+    """
+    if model is None:
+        trained = (MODELS / DESCRIPTION).exists()
+        folder, chosen = (MODELS if trained else PRETRAINED), None
+    else:
+        chosen = Path(model)
+        if not chosen.exists():
+            raise InputError(f"{chosen}: no such model; give a folder that train.py wrote")
+        folder = chosen if chosen.is_dir() else chosen.parent
+        if chosen.is_dir() or chosen.suffix != Path(wanted).suffix:
+            if chosen.is_file() and chosen.suffix not in (".keras", ".tflite", ".json"):
+                raise InputError(f"{chosen}: not a model; give a folder that train.py wrote")
+            chosen = None
+    path = chosen or folder / wanted
+    if not path.exists():
+        raise InputError(f"{path}: no such model file; train.py writes it (python train.py)")
+    card_path = folder / DESCRIPTION
+    if card_path.exists():
+        _check_card(card_path, path)
+    return path
+
+
+def _check_card(card_path: Path, path: Path) -> None:
+    try:
+        card = json.loads(card_path.read_text(encoding="utf-8"))
+        version, hashes = card["format"], dict(card["files"])
+        if not hashes.keys() <= {KERAS_MODEL, LITERT_MODEL, FLOAT16_MODEL}:
+            raise ValueError("other files")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{card_path}: not a model description; run train.py again") from None
+    if version != MODEL_FORMAT:
+        raise InputError(
+            f"{card_path}: model of format {version}, these scripts read format {MODEL_FORMAT}; "
+            "run train.py again"
+        )
+    for name in hashes:
+        file = card_path.with_name(name)
+        if file.exists() and hashes.get(name) != sha256(file):
+            raise InputError(f"{file}: not the file that {card_path.name} describes; train again")
+    if sha256(path) not in hashes.values():
+        raise InputError(f"{path}: not a file that {card_path.name} describes; train again")

@@ -1,0 +1,101 @@
+"""Outputs that appear whole or not at all, and where they may go."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from age_gender.script import InputError, is_users
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Iterator[IO]:
+    """Open a new file beside `path` that takes its name when the block ends well.
+
+    Whatever happens in between (an error, a kill, a full disk), `path` holds what it held
+    before. A device or a pipe is written to directly. Raises InputError where the folder is
+    missing or can't be written.
+    """
+    if is_device(path):
+        with open(path, mode, **options) as stream:
+            yield stream
+        return
+    with whole_path(path) as temporary, open(temporary, mode, **options) as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Like `whole_file`, for libraries that want a name: yields the temporary path."""
+    path = Path(os.path.realpath(path))  # a symbolic link stays one; its target is replaced
+    check_writable(path)
+    temporary = path.with_name(f".{path.name[:30]}.{secrets.token_hex(4)}.part{path.suffix[:20]}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        if path.exists():
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) and not error.filename:
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_device(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is there, but neither a file nor a folder: /dev/stdout, a named pipe."""
+    return Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir()
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise InputError unless a file can be made at `path`: before the work, not after it."""
+    path = Path(path)
+    if is_device(path):
+        return  # whoever opens it says what is wrong
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file in it")
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder for {path.name}; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: this folder cannot be written to; choose another")
+
+
+def check_overwrites_none(output: str | os.PathLike[str], inputs: Iterable) -> None:
+    """Raise InputError where `output` is one of the `inputs`, of which "-" is standard input."""
+    if not os.path.exists(output) or is_device(output):
+        return
+    of_output = os.stat(output)
+    for path in inputs:
+        if path == "-" or os.path.exists(path):
+            of_input = os.fstat(0) if path == "-" else os.stat(path)
+            if os.path.samestat(of_output, of_input):
+                raise InputError(f"{output}: the output would overwrite this input; choose another")
+
+
+def make_folder(folder: str | os.PathLike[str]) -> Path:
+    """Make an output folder with its parents, or raise InputError with the reason."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if not is_users(error):
+            raise
+        raise InputError(f"{folder}: cannot make this folder: {error.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: this folder cannot be written to; choose another")
+    return folder
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

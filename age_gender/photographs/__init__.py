@@ -1,0 +1,1 @@
+"""From image files to chips of faces and their embeddings."""

@@ -1,0 +1,83 @@
+"""Chips of faces as PNG files, and the contact sheet that shows them with their estimates."""
+
+import hashlib
+import math
+from pathlib import Path
+
+import numpy as np
+
+from age_gender import outputs
+from age_gender.photographs.images import CHIP, Skipped, read_image, resize
+from age_gender.scoring import predictions
+from age_gender.script import InputError, say
+from age_gender.tables.names import GENDERS
+
+SHEET_FACES = 1000  # larger pictures are hard to open
+
+
+def chip_file(folder: Path, name: str) -> Path:
+    """Where the chip of the face `name` lies: always below `folder`, whatever the name."""
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    for i, part in enumerate(parts):
+        if len(part.encode()) > 150:  # with what is added, file systems take no more than 255
+            digest = hashlib.sha256(part.encode()).hexdigest()[:16]
+            parts[i] = f"{part.encode()[:60].decode(errors='ignore')}-{digest}"
+    return folder.joinpath(*parts[:-1], f"{''.join(parts[-1:])}.png")
+
+
+def write_chip(folder: Path, name: str, data: bytes) -> None:
+    path = chip_file(folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with outputs.whole_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def png(chip: np.ndarray) -> bytes:
+    import cv2
+
+    return cv2.imencode(".png", chip[:, :, ::-1])[1].tobytes()
+
+
+def contact_sheet(output: Path, chips: Path, predicted: Path) -> int:
+    """Draw the chips with estimated age, interval and gender below each; how many were drawn.
+
+    `predicted` is the CSV of run.py, whose order is kept. Raises InputError.
+    """
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    rows = predictions.read(predicted, *predictions.COLUMNS)
+    shown = [row for row in rows if chip_file(chips, row[0]).is_file()]
+    if not shown:
+        raise InputError(f"{chips}: no chip of a face in {predicted}; make them with --chips")
+    left_out = len(shown) - SHEET_FACES
+    if left_out > 0:
+        say(f"{output}: shows the first {SHEET_FACES:,} faces, not {left_out:,} more")
+    shown = shown[:SHEET_FACES]
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    bold = ImageFont.truetype(fonts / "DejaVuSans-Bold.ttf", 26)
+    plain = ImageFont.truetype(fonts / "DejaVuSans.ttf", 15)
+
+    gap, text_height = 24, 62
+    columns = min(len(shown), max(4, math.ceil(math.sqrt(len(shown) * 1.6))))
+    lines = math.ceil(len(shown) / columns)
+    width, height = CHIP + gap, CHIP + text_height + gap
+    sheet = Image.new("RGB", (columns * width + gap, lines * height + gap), "#ffffff")
+    draw = ImageDraw.Draw(sheet)
+    for i, (name, gender, age, low, high, female) in enumerate(shown):
+        x, y = gap + i % columns * width, gap + i // columns * height
+        try:
+            chip = resize(read_image(str(chip_file(chips, name))), CHIP, CHIP)
+        except Skipped as reason:
+            raise InputError(f"{chip_file(chips, name)}: {reason}; make it again") from None
+        sheet.paste(Image.fromarray(chip), (x, y))
+        certainty = female if gender == 1 else 1 - female
+        draw.text((x, y + CHIP + 36), f"{age}", "#111111", bold, anchor="ls")
+        end = x + draw.textlength(f"{age} ", bold)
+        draw.text((end, y + CHIP + 36), f"{low}\u2013{high} years", "#555555", plain, anchor="ls")
+        percent = ">99%" if certainty >= 0.995 else f"{certainty:.0%}"
+        label = f"{GENDERS[gender]}  {percent}"
+        draw.text((x, y + CHIP + 60), label, "#555555", plain, anchor="ls")
+    with outputs.whole_file(output) as stream:
+        sheet.save(stream, "PNG")
+    return len(shown)

@@ -1,0 +1,117 @@
+"""Image files found and read, as uint8 RGB, and brought to FaceNet's size."""
+
+import contextlib
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from age_gender.script import InputError, error_line
+
+CHIP = 160  # pixels, FaceNet's input
+LARGEST_IMAGE = 128_000_000  # pixels: 0.4 GB decoded; beyond lie decompression bombs
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+# What a folder's images are known by; those that FORMATS lacks are reported, not passed over.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
+    ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif",
+)  # fmt: skip
+
+
+def find_images(given: Sequence[str], leave_out: Path | None) -> tuple[Path, list[str]]:
+    """The folder above all images, and their paths below it, sorted.
+
+    Of a folder, also in its subfolders, these are the files that are named like images and do
+    not begin with a dot; of a glob, all files. What lies in the folder `leave_out` is none of
+    them. Raises InputError where there is no image.
+    """
+    found: set[str] = set()
+    roots = []
+    for text in given:
+        if Path(text).is_dir():
+            root = text
+            inside = images_below(text)
+        elif Path(text).exists():
+            root, inside = os.path.dirname(text), [text]
+        elif glob.has_magic(text):
+            root = os.path.dirname(text[: glob.magic_check.search(text).start()])
+            inside = (path for path in glob.iglob(text, recursive=True) if Path(path).is_file())
+        else:
+            raise InputError(f"{text}: no such folder or file; check the path")
+        inside = {os.path.abspath(path) for path in inside}
+        if leave_out is not None:
+            left_out = os.path.join(os.path.abspath(leave_out), "")
+            inside = {path for path in inside if not path.startswith(left_out)}
+        if not inside:
+            where = "there" if leave_out is None else "there outside --chips"
+            raise InputError(f"{text}: no image {where} ({', '.join(SUFFIXES[:7])})")
+        roots.append(os.path.abspath(root))
+        found |= inside
+    above = os.path.commonpath(roots)
+    return Path(above), sorted(os.path.relpath(path, above) for path in found)
+
+
+def images_below(folder: str) -> Iterator[str]:
+    def fail(error: OSError) -> None:
+        raise error  # a folder that cannot be read would be a silent gap
+
+    for where, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield os.path.join(where, name)
+
+
+class Skipped(Exception):
+    """Why an image gives no face."""
+
+
+def read_image(path: str) -> np.ndarray:
+    """The image as uint8 RGB (height, width, 3), upright. Raises Skipped.
+
+    Files are not trusted: only FORMATS are tried, and the size is known before decoding.
+    """
+    from PIL import Image, ImageOps
+
+    Image.init()  # registers the formats; WebP would be unknown otherwise
+    Image.MAX_IMAGE_PIXELS = None  # Pillow only warns; the check is here
+    try:
+        if not Path(path).is_file():
+            raise FileNotFoundError("no such file")
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > LARGEST_IMAGE:
+                size = f"{image.width} x {image.height}"
+                raise Skipped(f"{size} pixels are more than {LARGEST_IMAGE:,}; shrink it")
+            image.load()
+            with contextlib.suppress(Exception):  # what is wrong with EXIF is not the picture's
+                image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            return np.asarray(image.convert("RGB"))
+    except Skipped:
+        raise
+    except Exception as error:  # libraries that decode raise nearly everything
+        reason = error_line(error) or type(error).__name__
+        if "cannot identify" in reason:
+            reason = "not an image that can be read; convert it to JPEG or PNG"
+        raise Skipped(reason) from error
+
+
+def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Area averaging, which is how the embeddings of UTKFace were made; linear to enlarge."""
+    import cv2
+
+    smaller = width * height <= image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=method)
+
+
+def fixed_crop(image: np.ndarray, crop: tuple[int, int, int, int]) -> np.ndarray:
+    """Those rows and columns of the image as a chip. Raises Skipped."""
+    top, bottom, left, right = crop
+    height, width = image.shape[:2]
+    if bottom > height or right > width:
+        raise Skipped(f"{width} x {height} pixels, smaller than the crop")
+    return resize(image[top:bottom, left:right], CHIP, CHIP)

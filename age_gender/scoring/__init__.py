@@ -1,0 +1,1 @@
+"""The exported model as LiteRT runs it, and the CSV of predictions."""

@@ -1,0 +1,1 @@
+"""Tables of embeddings in and out, a file a format, in bounded memory."""

@@ -1,0 +1,42 @@
+"""Names of faces: as text, as cells of CSV, and the labels that UTKFace's hold."""
+
+import os
+import re
+from collections.abc import Sequence
+
+AGES = 117  # 0-116 years, the range of UTKFace's labels
+GENDERS = ("male", "female")  # 0 and 1, as the data sets label them
+_TO_QUOTE = ',"\r\n\ufeff'
+
+
+def text_name(name: str) -> str:
+    """A file's name or path as text that any table can hold, also where it is not UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace").replace(os.sep, "/")
+
+
+def base_name(name: str) -> str:
+    """The last path component of a face's name: what names are compared and read by."""
+    return re.split(r"[/\\]", name)[-1]
+
+
+def quoted(name: str) -> str:
+    """A name as a cell of CSV. (Before Python 3.13, csv.writer leaves a carriage return bare.)"""
+    return '"' + name.replace('"', '""') + '"' if any(mark in name for mark in _TO_QUOTE) else name
+
+
+def all_quoted(names: Sequence[str]) -> Sequence[str]:
+    """Names as cells of CSV."""
+    text = "".join(names)  # to look for each mark takes less than a regular expression
+    return [*map(quoted, names)] if any(mark in text for mark in _TO_QUOTE) else names
+
+
+def utkface_labels(name: str) -> tuple[int, int, int | None] | None:
+    """Age in years, gender (0 male, 1 female) and race (0-4) from a UTKFace file name.
+
+    The convention is `[age]_[gender]_[race]_[date&time].jpg` (susanqq.github.io/UTKFace).
+    Three of its names lack the race field: their race is None. None for any other name.
+    """
+    match = re.match(r"([0-9]{1,3})_([01])_(?:([0-4])_)?", base_name(name))
+    if not match or int(match[1]) >= AGES:
+        return None
+    return int(match[1]), int(match[2]), int(match[3]) if match[3] else None

@@ -1,0 +1,75 @@
+"""Tables of embeddings written: NPZ, CSV and Parquet."""
+
+import importlib.util
+import io
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from age_gender import outputs
+from age_gender.script import InputError
+from age_gender.tables import pieces
+from age_gender.tables.names import quoted
+
+
+def write(path: str | Path, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
+    """Write a table as its suffix says: .npz, .csv or .parquet, whole or not at all.
+
+    `blocks` are arrays (n, 512) that hold len(names) rows together. CSV carries 9
+    significant digits, which is all that float32 has.
+    """
+    check_output(path)
+    writers = {".npz": _write_npz, ".csv": _write_csv, ".parquet": _write_parquet}
+    with outputs.whole_file(path) as stream:
+        writers[Path(path).suffix.lower()](stream, names, blocks)
+
+
+def check_output(path: str | Path) -> None:
+    """Raise InputError unless a table can be written at `path`: before the work, not after it."""
+    if Path(path).suffix.lower() not in (".npz", ".csv", ".parquet"):
+        raise InputError(f"{path}: give an output that ends in .npz, .csv or .parquet")
+    if Path(path).suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise InputError("Parquet needs pyarrow: pip install -r requirements-extra.txt")
+    outputs.check_writable(path)
+
+
+def _write_npz(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(names), pieces.DIMENSIONS)}
+    with zipfile.ZipFile(stream, "w") as archive:
+        with archive.open(zipfile.ZipInfo("filenames.npy"), "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, np.array(names, dtype=np.str_), allow_pickle=False)
+        with archive.open(zipfile.ZipInfo("embeddings.npy"), "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, header)
+            for block in blocks:
+                member.write(np.ascontiguousarray(block, "<f4").data)
+
+
+def _write_csv(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
+    text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
+    remaining = iter(names)
+    for block in blocks:
+        for row in np.asarray(block).tolist():
+            text.write(",".join([quoted(next(remaining)), *map("%.9g".__mod__, row)]) + "\n")
+    text.detach()
+
+
+def _write_parquet(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    # Read back twice as fast where no number can be missing.
+    vector = pa.list_(pa.field("element", pa.float32(), nullable=False), pieces.DIMENSIONS)
+    schema = pa.schema([("filename", pa.string()), pa.field("embedding", vector, nullable=False)])
+    start = 0
+    # Random numbers: a dictionary or compression costs time and saves nothing.
+    plain = {"use_dictionary": False, "compression": "none"}
+    with pa.parquet.ParquetWriter(stream, schema, **plain) as writer:
+        for block in blocks:
+            values = pa.array(np.ascontiguousarray(block, np.float32).reshape(-1))
+            column = pa.FixedSizeListArray.from_arrays(values, type=vector)
+            part = pa.array(names[start : start + len(block)], pa.string())
+            writer.write_batch(pa.record_batch([part, column], schema=schema))
+            start += len(block)
