@@ -11,6 +11,7 @@ examples:
   python prepare.py --split identity --report-duplicates duplicates.csv
 """
 
+import argparse
 import contextlib
 import csv
 from pathlib import Path
@@ -37,9 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.report_duplicates:
         outputs.check_writable(args.report_duplicates)
         inputs = reading.expand(args.features)
-        records = [
-            output / path.name for path in (model_files.TRAIN_RECORDS, model_files.TEST_RECORDS)
-        ]
+        files = (model_files.TRAIN_RECORDS, model_files.TEST_RECORDS)
+        records = [output / path.name for path in files]
         outputs.check_overwrites_none(args.report_duplicates, [*inputs, *records])
     names, features = reading.read(args.features)
     unit = kinds.unit(features)
@@ -68,38 +68,24 @@ def main(argv: list[str] | None = None) -> None:
     print(f"test faces with a copy in training: {np.isin(group[test], group[train]).sum()}")
 
 
-def parse_arguments(argv: list[str] | None):
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = script.ArgumentParser(__doc__)
-    parser.add_argument(
-        "--features", nargs="+", default=[model_files.EMBEDDINGS], metavar="FILE",
-        help="tables of embeddings (NPZ, CSV, NPY, Parquet), globs or folders",
-    )  # fmt: skip
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=model_files.DATA,
-        metavar="DIR",
-        help="folder for the records",
-    )
-    parser.add_argument(
-        "--min-age", type=script.whole_number(0), default=10, metavar="YEARS",
-        help="faces below this age are left out",
-    )  # fmt: skip
-    parser.add_argument(
-        "--test-size", type=script.whole_number(1), default=1500, metavar="N",
-        help="faces put aside for testing",
-    )  # fmt: skip
-    parser.add_argument(
-        "--seed", type=script.whole_number(0), default=0, metavar="N", help="seed of the shuffle"
-    )
-    parser.add_argument(
-        "--split", choices=("random", "identity"), default="random",
-        help="random, as the original experiment; identity keeps copies of a face on one side",
-    )  # fmt: skip
-    parser.add_argument(
-        "--report-duplicates", type=Path, metavar="CSV",
-        help="list the groups of copies with their labels, and the conflicts among them",
-    )  # fmt: skip
+    add = parser.add_argument
+    add("--features", nargs="+", default=[model_files.EMBEDDINGS], metavar="FILE",
+        help="tables of embeddings (NPZ, CSV, NPY, Parquet), globs or folders")  # fmt: skip
+    add("--output", type=Path, default=model_files.DATA, metavar="DIR",
+        help="folder for the records")  # fmt: skip
+    add("--min-age", type=script.whole_number(0), default=10, metavar="YEARS",
+        help="faces below this age are left out")  # fmt: skip
+    add("--test-size", type=script.whole_number(1), default=1500, metavar="N",
+        help="faces put aside for testing")  # fmt: skip
+    add("--seed", type=script.whole_number(0), default=0, metavar="N", help="seed of the shuffle")
+    add("--split", choices=("random", "identity"), default="random",
+        help="random, as the original experiment; identity keeps copies of a face on one "
+        "side")  # fmt: skip
+    add("--report-duplicates", type=Path, metavar="CSV",
+        help="list the groups of copies with their labels, and the conflicts among "
+        "them")  # fmt: skip
     return parser.parse_args(argv)
 
 

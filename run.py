@@ -59,35 +59,25 @@ def main(argv: list[str] | None = None) -> None:
         writer.finish()  # the list of bad rows stays, even if no row was good
 
 
-def parse_arguments(argv: list[str] | None):
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = script.ArgumentParser(__doc__)
-    parser.add_argument(
-        "--features", nargs="+", required=True, metavar="FILE",
+    add = parser.add_argument
+    add("--features", nargs="+", required=True, metavar="FILE",
         help="tables of embeddings: CSV, NPZ, NPY or Parquet files, globs, folders, or - for "
-        "CSV on standard input",
-    )  # fmt: skip
-    parser.add_argument(
-        "--output", default="-", metavar="FILE",
+        "CSV on standard input")  # fmt: skip
+    add("--output", default="-", metavar="FILE",
         help="CSV file to write, or a folder (with a / at its end) for parts of a million rows; "
-        "- is standard output",
-    )  # fmt: skip
-    parser.add_argument(
-        "--model", metavar="PATH",
+        "- is standard output")  # fmt: skip
+    add("--model", metavar="PATH",
         help="a folder that train.py wrote, or its .tflite (default: models/ once train.py has "
-        "written there, else models/pretrained/)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--skip-bad-rows", action="store_true",
-        help="score the other rows; the bad ones are listed in OUTPUT.errors.csv",
-    )  # fmt: skip
-    parser.add_argument(
-        "--force", action="store_true",
-        help="score also embeddings that are not of the kind the model was trained on",
-    )  # fmt: skip
-    parser.add_argument(
-        "--dask", metavar="ADDRESS",
-        help="score on a Dask cluster: a scheduler's address, or local to start one here",
-    )  # fmt: skip
+        "written there, else models/pretrained/)")  # fmt: skip
+    add("--skip-bad-rows", action="store_true",
+        help="score the other rows; the bad ones are listed in OUTPUT.errors.csv")  # fmt: skip
+    add("--force", action="store_true",
+        help="score also embeddings that are not of the kind the model was trained on")  # fmt: skip
+    add("--dask", metavar="ADDRESS",
+        help="score on a Dask cluster: a scheduler's address, or local to start one "
+        "here")  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -118,7 +108,8 @@ def open_output(output: str) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     elif output.endswith("/"):
-        with Parts(outputs.make_folder(output)) as parts:
+        folder, header = outputs.make_folder(output), predictions.HEADER.encode() + b"\n"
+        with outputs.Parts(folder, header, PART_ROWS) as parts:
             yield parts
     else:
         with outputs.whole_file(output) as stream:
@@ -133,45 +124,9 @@ def open_errors(args) -> Iterator[io.TextIOBase | None]:
     elif (path := errors_path(args)) is None:
         yield sys.stderr
     else:
-        with outputs.whole_file(
-            path, "w", encoding="utf-8", errors="backslashreplace", newline=""
-        ) as stream:
+        text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+        with outputs.whole_file(path, "w", **text) as stream:
             yield stream
-
-
-class Parts:
-    """A folder of part-00000.csv, part-00001.csv, …, each whole, with the header, in order.
-
-    Parts that an earlier run left are replaced, once there is something to write.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.number, self.stack, self.rows = folder, 0, contextlib.ExitStack(), 0
-
-    def __enter__(self) -> "Parts":
-        return self
-
-    def __exit__(self, *error) -> None:
-        """The part takes its name, or goes after an error."""
-        self.stack.__exit__(*error)
-
-    def open(self) -> None:
-        path = self.folder / f"part-{self.number:05d}.csv"
-        self.stream, self.rows = self.stack.enter_context(outputs.whole_file(path)), 0
-
-    def writelines(self, blocks: Iterable[bytes]) -> None:
-        if self.number == 0 and self.rows == 0:
-            for part in self.folder.glob("part-*.csv"):
-                part.unlink()
-            self.open()
-        for block in blocks:
-            if self.rows >= PART_ROWS:
-                self.stack.close()
-                self.number += 1
-                self.open()
-                self.stream.write(predictions.HEADER.encode() + b"\n")
-            self.stream.write(block)
-            self.rows += block.count(b"\n")
 
 
 class Scorer:

@@ -50,6 +50,44 @@ def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+class Parts:
+    """A folder of part-00000.csv, part-00001.csv, …, each whole, with the header, in order.
+
+    A part ends with the block that brings it to `most` rows. Parts that an earlier run left are
+    replaced, once there is something to write.
+    """
+
+    def __init__(self, folder: Path, header: bytes, most: int) -> None:
+        self.folder, self.header, self.most = folder, header, most
+        self.stack, self.number, self.rows = contextlib.ExitStack(), 0, 0
+
+    def __enter__(self) -> "Parts":
+        return self
+
+    def __exit__(self, *error) -> None:
+        """The part takes its name, or goes after an error."""
+        self.stack.__exit__(*error)
+
+    def open(self) -> None:
+        path = self.folder / f"part-{self.number:05d}.csv"
+        self.stream, self.rows = self.stack.enter_context(whole_file(path)), 0
+
+    def writelines(self, blocks: Iterable[bytes]) -> None:
+        """Write blocks of whole rows, of which the first holds the header."""
+        if self.number == 0 and self.rows == 0:
+            for part in self.folder.glob("part-*.csv"):
+                part.unlink()
+            self.open()
+        for block in blocks:
+            if self.rows >= self.most:
+                self.stack.close()
+                self.number += 1
+                self.open()
+                self.stream.write(self.header)
+            self.stream.write(block)
+            self.rows += block.count(b"\n")
+
+
 def is_device(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is there, but neither a file nor a folder: /dev/stdout, a named pipe."""
     return Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir()

@@ -22,9 +22,7 @@ _SILENCE = threading.Lock()  # file descriptor 2 is one for all threads
 
 def _excepthook(kind: type[BaseException], error: BaseException, traceback) -> None:
     """Ctrl-C while a script still imports ends in one line too, where it imports this first."""
-    if not issubclass(kind, KeyboardInterrupt) and not isinstance(
-        error.__cause__, KeyboardInterrupt
-    ):
+    if not any(isinstance(e, KeyboardInterrupt) for e in (error, error.__cause__)):
         return sys.__excepthook__(kind, error, traceback)
     print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr, flush=True)
     os._exit(130)
@@ -42,12 +40,8 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, docstring: str) -> None:
         description, _, examples = docstring.partition("\nexamples:")
-        super().__init__(
-            description=description,
-            epilog="examples:" + examples,
-            formatter_class=_HelpFormatter,
-            allow_abbrev=False,
-        )
+        super().__init__(description=description, epilog="examples:" + examples,
+                         formatter_class=_HelpFormatter, allow_abbrev=False)  # fmt: skip
 
     def parse_args(self, args: list[str] | None = None) -> argparse.Namespace:
         given = sys.argv[1:] if args is None else args
@@ -129,10 +123,8 @@ def run(main: Callable[[], None]) -> NoReturn:
         if interrupted.is_set():
             say(f"{script}: interrupted")
         else:
-            say(
-                f"{script}: error: unexpected {type(error).__name__}: {error_line(error)} "
-                "(AGE_GENDER_TRACEBACK=1 shows where)"
-            )
+            what = f"unexpected {type(error).__name__}: {error_line(error)}"
+            say(f"{script}: error: {what} (AGE_GENDER_TRACEBACK=1 shows where)")
         code = 130 if interrupted.is_set() else 1
     if code == 0:
         with contextlib.suppress(BrokenPipeError):
@@ -182,19 +174,11 @@ def printable(text: str) -> str:
 
 
 def is_users(error: BaseException) -> bool:
-    users = (
-        InputError,
-        FileNotFoundError,
-        PermissionError,
-        IsADirectoryError,
-        NotADirectoryError,
-        FileExistsError,
-    )
-    return isinstance(error, users) or getattr(error, "errno", None) in (
-        errno.EROFS,
-        errno.ENAMETOOLONG,
-        errno.ELOOP,
-    )
+    """Whether the input, the arguments or a path are at fault, and not the machine."""
+    users = (InputError, FileNotFoundError, PermissionError, IsADirectoryError)
+    users += (NotADirectoryError, FileExistsError)
+    numbers = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+    return isinstance(error, users) or getattr(error, "errno", None) in numbers
 
 
 def say(message: str) -> None:
@@ -219,14 +203,8 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(
-                total=total,
-                initial=done,
-                unit=unit if unit == "B" else f" {unit}",
-                unit_scale=unit == "B",
-                dynamic_ncols=True,
-                file=sys.stderr,
-            )
+            shown = {"unit": unit if unit == "B" else f" {unit}", "unit_scale": unit == "B"}
+            self.bar = tqdm(total=total, initial=done, dynamic_ncols=True, file=sys.stderr, **shown)
 
     def update(self, amount: int, note: str = "") -> None:
         """`amount` more are done; `note` stands behind the rate, such as rows a second."""

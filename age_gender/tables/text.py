@@ -7,19 +7,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
-from age_gender.script import InputError
-from age_gender.tables import pieces
+from age_gender.tables import cutting, pieces
 
-DENSE_BYTES = 64 << 10  # the same where lines are far too short: each costs memory of its own
 SMALL_BYTES = 64 << 10  # a piece below this is parsed before pandas has set up its parser
 
-BOM = b"\xef\xbb\xbf"
-_CONTROL = bytes(set(range(32)) - set(b"\t\r\n"))
-_QUOTED = re.compile(rb'"(?:[^"]+|"")*+("?)')  # "" stands for a quote
 _NUMBERS = re.compile(r"[0-9eE+\-. \t]*")
 _MARK = b"3e38"  # stands for the end of a row: a number that is in no embedding
 
@@ -41,11 +36,11 @@ def input_bytes(path: str) -> int | None:
 def cut_stream(path: str, stream: BinaryIO, only: bool = False) -> Iterator[pieces.Piece]:
     """Pieces of whole rows, one part behind, since the last one must say that it is."""
     waiting, may_be_header = pieces.Piece(path, "text", b"", first=True), True
-    for part in _parts(path, stream):
+    for part in cutting.parts(path, stream):
         if waiting.data:
             yield waiting
             waiting = replace(waiting, kind="text", data=b"", header_lines=0, first=False)
-        if isinstance(part, _TooLong):
+        if isinstance(part, cutting.TooLong):
             may_be_header = False
             reason = (
                 f"longer than {pieces.RECORD_BYTES:,} bytes: a quote or the line end is missing"
@@ -61,95 +56,6 @@ def cut_stream(path: str, stream: BinaryIO, only: bool = False) -> Iterator[piec
             part = b"".join(lines[header:])
         waiting = replace(waiting, data=part, input_bytes=len(part))
     yield replace(waiting, last=True, only=only and waiting.first)
-
-
-class _TooLong(NamedTuple):
-    lines: int
-
-
-def _parts(path: str, stream: BinaryIO) -> Iterator[bytes | _TooLong]:
-    """Cut CSV at the ends of rows; a name in quotes may hold line breaks.
-
-    A row that is too long costs its first line, in case a quote there was never closed.
-    If that does not help, or there is no line end, it costs what has been read.
-    """
-    rest, wanted, chunks = b"", 0, _chunks(path, stream)
-    for chunk in chunks:
-        rest += chunk
-        if len(rest) < wanted:  # where no row ended so far; not to look at it again and again
-            continue
-        for attempt in range(2):
-            cut = _last_row_end(rest)
-            if cut:
-                yield rest[:cut]
-                rest = rest[cut:]
-            wanted = 0 if cut else min(2 * len(rest), pieces.RECORD_BYTES + 1)
-            if len(rest) <= pieces.RECORD_BYTES:
-                break
-            end = (rest.rfind if attempt else rest.find)(b"\n") + 1
-            yield _TooLong(rest.count(b"\n", 0, end) or 1)
-            while not end:  # bounded memory whatever the length of a line
-                rest = next(chunks, None)
-                if rest is None:
-                    return
-                end = rest.find(b"\n") + 1
-            rest = rest[end:]
-    if rest:
-        yield rest
-
-
-def _chunks(path: str, stream: BinaryIO) -> Iterator[bytes]:
-    """What the stream holds, up to line ends where that is not far; in smaller chunks where
-    lines are so short that they cost memory.
-    """
-    chunk = stream.read(pieces.CHUNK_BYTES)
-    check_is_csv(path, chunk)
-    chunk = chunk.removeprefix(BOM) or stream.read(pieces.CHUNK_BYTES)
-    while chunk:
-        chunk += stream.readline(pieces.RECORD_BYTES)
-        dense = _count(chunk, b"\n") * pieces.DIMENSIONS > len(chunk)
-        size = DENSE_BYTES if dense else len(chunk)
-        yield from (chunk[i : i + size] for i in range(0, len(chunk), size))
-        chunk = stream.read(pieces.CHUNK_BYTES)
-
-
-def check_is_csv(path: str, start: bytes) -> None:
-    kinds = {
-        b"\xff\xfe": "UTF-16 text; save it as UTF-8",
-        b"\xfe\xff": "UTF-16 text; save it as UTF-8",
-        b"PK\x03\x04": "a ZIP file; give an NPZ the suffix .npz, or unpack it",
-        b"\x93NUMPY": "an NPY file; give it the suffix .npy",
-        b"PAR1": "a Parquet file; give it the suffix .parquet",
-        b"\x1f\x8b": "compressed; pipe it through gzip -dc into --features -",
-    }
-    for magic, kind in kinds.items():
-        if start.startswith(magic):
-            raise InputError(f"{path}: not CSV but {kind}")
-    start = start[:4096]
-    if len(start.translate(None, _CONTROL)) < 0.95 * len(start):
-        raise InputError(f"{path}: not CSV but binary data; save the embeddings as UTF-8 CSV")
-
-
-def _last_row_end(data: bytes) -> int:
-    """The offset behind the last row that ends in `data`: at a line end outside quotes."""
-    position = end = 0
-    quote = data.find(b'"')
-    while quote >= 0:
-        if quote and data[quote - 1] not in b",\r\n":  # not at the start of a cell
-            quote = data.find(b'"', quote + 1)
-            continue
-        cell = _QUOTED.match(data, quote)
-        end = max(end, data.rfind(b"\n", position, quote) + 1)
-        if not cell[1]:  # it is still open
-            return end
-        position = cell.end()
-        quote = data.find(b'"', position)
-    return max(end, data.rfind(b"\n", position) + 1)
-
-
-def _count(data: bytes, character: bytes) -> int:
-    """What data.count(character) returns, ten times as fast."""
-    return np.count_nonzero(np.frombuffer(data, np.uint8) == ord(character))
 
 
 def _layout(lines: list[bytes], may_be_header: bool) -> tuple[int, bool, bool | None]:
@@ -205,7 +111,7 @@ def _parse_fast(piece: pieces.Piece) -> pieces.Block | None:
         return None
     names, rows = found
     column = (b",%s," % _MARK).join([*rows, b""])
-    if column.startswith(BOM):  # which pandas would skip
+    if column.startswith(cutting.BOM):  # which pandas would skip
         return None
     if b"+" in column and column.count(b"+") > column.count(b"e+") + column.count(b"E+"):
         return None  # pandas reads "+1e 5"

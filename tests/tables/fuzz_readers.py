@@ -47,7 +47,7 @@ def main() -> None:
     import atheris
 
     with atheris.instrument_imports(include=["age_gender.tables"]):
-        from age_gender.tables import arrays, pieces, text  # noqa: F401
+        from age_gender.tables import arrays, cutting, pieces, text  # noqa: F401
     for module in (np.lib._format_impl, zipfile):  # imported long before
         for function in filter(inspect.isfunction, vars(module).values()):
             atheris.instrument_func(function)
@@ -95,16 +95,16 @@ def check_csv(data: bytes) -> None:
 def read_csv(data: bytes, chunk: int, pandas: bool = False, record: int = 1 << 20):
     """(names, features, bad rows), or None where the file is refused."""
     from age_gender.script import InputError
-    from age_gender.tables import pieces, reading, text
+    from age_gender.tables import cutting, pieces, reading, text
 
     with contextlib.suppress(InputError):
-        text.check_is_csv("fuzz.csv", data)
+        cutting.check_is_csv("fuzz.csv", data)
     changed = {
-        (text, "check_is_csv"): lambda path, start: None,  # which looks at the first chunk alone
+        (cutting, "check_is_csv"): lambda path, start: None,  # which looks at the first chunk alone
         (pieces, "CHUNK_BYTES"): chunk,
         (pieces, "RECORD_BYTES"): record,
         (text, "SMALL_BYTES"): 0 if pandas else 1 << 30,
-        (text, "DENSE_BYTES"): chunk,
+        (cutting, "DENSE_BYTES"): chunk,
     }
     before = {(module, name): getattr(module, name) for module, name in changed}
     for (module, name), value in changed.items():

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as st_numpy
 
 from age_gender.script import InputError
 from age_gender.tables import arrays, pieces, reading, writing
-from age_gender.tables.text import BOM
+from age_gender.tables.cutting import BOM
 
 WIDTH = 4
 settings.register_profile("quick", max_examples=60, deadline=None)
