@@ -11,7 +11,6 @@ examples:
   python test.py --lfw lfw_predictions.csv --lfw-labels lfw_gender
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from age_gender import script
 import numpy as np
 
 from age_gender import model_files, outputs
-from age_gender.report import figures, page
+from age_gender.report import figures, lfw, page
 from age_gender.scoring import litert, predictions
 from age_gender.script import InputError
 from age_gender.tables.names import AGES, GENDERS, base_name, utkface_labels
@@ -176,83 +175,13 @@ def write_report(args, faces, softmax, judged: Judgement, model: Path, exported:
 # --------------------------------------------------------------------------------- LFW
 
 
-def judge_lfw(path: Path, labels: Path) -> None:
-    """Print the two published lines, then the label files' faults and the figures without.
-
-    The published convention: of the predictions of a gender, those whose name stands in that
-    gender's list are correct, the others wrong; the recall divides by the list's length.
-    """
+def judge_lfw(path: Path, folder: Path) -> None:
+    """Print the two published lines, then the label files' faults and the figures without."""
     rows = predictions.read(path, "filename", "gender")
     predicted = [(base_name(name), gender) for name, gender in rows]
-    lists = [read_list(labels / f"{gender}_names.txt") for gender in ("male", "female")]
-    for gender, title in ((0, "Male"), (1, "Female")):
-        listed = set(lists[gender].names)
-        found = [name for name, guess in predicted if guess == gender]
-        correct = sum(name in listed for name in found)
-        recall = correct / len(lists[gender].names)
-        print(f"{title} {recall:.4f}, correct {correct}, wrong {len(found) - correct}")
-    print()
-    judge_lfw_clean(predicted, *lists)
-
-
-class LabelFile(NamedTuple):
-    """The names in a label file, one a line, and its faults: blank lines, lines with CR LF."""
-
-    names: list[str]
-    blank: int
-    crlf: int
-
-
-def judge_lfw_clean(predicted: list[tuple[str, int]], male: LabelFile, female: LabelFile) -> None:
-    """Print the faults of the label files, and the figures over images with one label."""
-    bare = [name for name in male.names + female.names if not name.endswith(".jpg")]
-    lists = [{name.removesuffix(".jpg") + ".jpg" for name in part.names} for part in (male, female)]
-    as_written = set(male.names) & set(female.names)
-    both = lists[0] & lists[1]
-    neither = {name for name, _ in predicted} - lists[0] - lists[1]
-    print("Faults of the label files:")
-    print(f"  lines that end in CR LF: {male.crlf + female.crlf}")
-    print(f"  blank lines: {male.blank + female.blank}")
-    print(f"  names without .jpg: {listing(bare)}")
-    print(f"  names in both lists: {listing(as_written)}")
-    if both > as_written:
-        print(f"  names in both lists once .jpg is added: {listing(both - as_written)}")
-    print(f"  predictions in neither list: {listing(neither)}")
-    guesses = {name: guess for name, guess in predicted if name not in both}
-    unseen = (lists[0] ^ lists[1]) - guesses.keys()
-    if unseen:
-        print(f"  names without a prediction: {listing(unseen)}")
-    print("Images with exactly one label:")
-    total = total_right = 0
-    for gender, title in ((0, "Male"), (1, "Female")):
-        labelled = [guess for name, guess in guesses.items() if name in lists[gender]]
-        right = labelled.count(gender)
-        recall = right / len(labelled) if labelled else float("nan")
-        print(f"  {title} {recall:.4f}, correct {right}, wrong {len(labelled) - right}")
-        total, total_right = total + len(labelled), total_right + right
-    accuracy = total_right / total if total else float("nan")
-    print(f"  All {accuracy:.4f}, correct {total_right}, wrong {total - total_right}")
-
-
-def listing(names: Iterable[str]) -> str:
-    """How many, and the first few."""
-    names = sorted(names)
-    shown = script.printable(", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))
-    return f"{len(names)} ({shown})" if names else "0"
-
-
-def read_list(path: Path) -> LabelFile:
-    """Read a label file. Raises InputError where there is none, or no name in it."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such label file; --lfw-labels names the folder of both")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text of names; get the label file again") from None
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise InputError(f"{path}: no names in this file; get the label file again")
-    return LabelFile(names, len(lines) - len(names), path.read_bytes().count(b"\r\n"))
+    labels = lfw.read_labels(folder)
+    print(*lfw.published(predicted, labels), "", sep="\n")
+    print(*lfw.without_faults(predicted, labels), sep="\n")
 
 
 if __name__ == "__main__":

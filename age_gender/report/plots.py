@@ -1,4 +1,4 @@
-"""The plots of the report, as PNG: report.py puts them into its folder and its page.
+"""The plots of the report, as PNG; their captions stand in page.html.
 
 Each draws what figures.py measured; five by four inches, so that the letters can still be read
 where a phone shows it. matplotlib is imported as late as the first plot.
@@ -8,10 +8,9 @@ import io
 
 import numpy as np
 
-from age_gender.report.figures import BANDS, Faces, as_text, in_text
+from age_gender.report.figures import BANDS, PUBLISHED_MAE, Faces
 from age_gender.tables.names import GENDERS
 
-PUBLISHED_MAE = 5.72  # years: the original's, on the embeddings of another FaceNet
 BLUE, ORANGE, GREY = "#1f5a94", "#b3470f", "#5b6570"  # apart for the colour-blind too
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same plot everywhere
@@ -83,9 +82,8 @@ def gender_confusion(axes, figures: dict, faces: Faces) -> None:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.25)
     for label in (0, 1):
         for guess in (0, 1):
-            share = in_text(shares[label, guess], "{:.1%}")
             axes.text(
-                guess, label, f"{counts[label, guess]:,}\n{share}",
+                guess, label, f"{counts[label, guess]:,}\n{100 * shares[label, guess]:.1f} %",
                 ha="center", va="center", fontsize=14,
                 color="white" if shares[label, guess] > 0.6 else "black",
             )  # fmt: skip
@@ -147,62 +145,6 @@ def probability(axes, figures: dict, faces: Faces) -> None:
         )  # fmt: skip
     axes.set(xlabel="female_probability, %", ylabel="labelled female, %")
     axes.legend(loc="lower right")
-
-
-def captions(figures: dict) -> dict[str, tuple[str, str]]:
-    """Of each plot: what it shows, for who cannot see it, and its caption (HTML)."""
-    whole, probability = figures["all"], figures["probability"]
-    n = f"n = {whole['n']:,}"
-    error, exact = probability["calibration_error"], probability["expected_if_exact"]
-    mae = as_text(whole["age_mae"], "{:.2f}")
-    covered = as_text(whole["interval_coverage"], "{:.1%}")
-    bands = "; ".join(f"{r['group']}: {r['age_mae']['value']:.2f}" for r in figures["by_true_age"])
-    by_estimate = "; ".join(
-        f"{r['group']}: {in_text(r['interval_coverage']['value'], '{:.1%}')}"
-        for r in figures["by_estimated_age"]
-    )
-    female_by_bin = "; ".join(
-        f"{in_text(part['probability'], '{:.0%}')}: {in_text(part['female']['value'], '{:.0%}')}"
-        for part in probability["bins"]
-    )
-    (male, as_female), (as_male, female) = figures["gender_confusion"]
-    return {
-        "age_estimated_against_true": (
-            f"Density of the estimated over the labelled age. Mean absolute error {mae} years.",
-            f"Estimated against labelled age, {n}. The darker, the more faces (logarithmic); on "
-            f"the line the two agree. Mean absolute error {mae} years.",
-        ),
-        "age_error_by_band": (
-            f"Mean absolute error by labelled age, years. {bands}. The original: {PUBLISHED_MAE}.",
-            f"Mean absolute error by labelled age, with 95 % intervals, {n} in all. Dashed: what "
-            f"the original published over all its faces, {PUBLISHED_MAE} years.",
-        ),
-        "interval_by_band": (
-            f"Share of labels inside the interval, by estimated age. {by_estimate}.",
-            f"How many labels the 90 % interval holds, by band of the estimated and of the "
-            f"labelled age, with 95 % intervals; all faces: {covered}, {n}. Shaded: where the "
-            "share of all faces should lie. The counts of the bands are in the tables above.",
-        ),
-        "interval_by_level": (
-            f"Promised against observed coverage. The exported interval: 90 % and {covered}.",
-            f"Promised against observed, {n}. The diamond is the exported interval. The dots are "
-            "central intervals of the age softmax as it comes out of training: above the line it "
-            "is too modest, below too sure.",
-        ),
-        "gender_confusion": (
-            f"Labelled male: {male} estimated male, {as_female} female. "
-            f"Labelled female: {as_male} estimated male, {female} female.",
-            f"Gender, labelled and estimated, {n}; shares are of the labelled gender, and their "
-            "intervals in the table below.",
-        ),
-        "probability": (
-            f"Share labelled female by female_probability. {female_by_bin}.",
-            f"The probability in ten bins, each with its number of faces and 95 % interval, {n}. "
-            f"Expected calibration error {as_text(error, '{:.3f}')}. Chance alone gives an exact "
-            f"probability about {exact:.3f} on so many faces; resampling adds to it, so that the "
-            "range lies rather too high.",
-        ),
-    }  # fmt: skip
 
 
 # ------------------------------------------------------------------------ what they share

@@ -1,7 +1,10 @@
 """The CSV of predictions: the one place that writes its rows and the one that reads them back."""
 
+import contextlib
 import csv
 import functools
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,23 +15,24 @@ from age_gender.script import InputError, printable
 from age_gender.tables.names import all_quoted
 
 
-def _gender(text: str) -> int:
-    return ("0", "1").index(text)
+def _number(kind: type, low: float, high: float) -> Callable[[str], float | None]:
+    """Reads a cell that holds such a number; None of any other."""
+
+    def read_cell(text: str) -> float | None:
+        with contextlib.suppress(ValueError):
+            return number if low <= (number := kind(text)) <= high else None
+
+    return read_cell
 
 
-def _probability(text: str) -> float:
-    if not 0 <= (probability := float(text)) <= 1:
-        raise ValueError
-    return probability
-
-
+_years = _number(int, 0, math.inf)
 COLUMNS: dict[str, Callable[[str], Any]] = {
     "filename": str,
-    "gender": _gender,  # 0 male, 1 female
-    "age": int,  # years, like the ends of its interval
-    "age_low": int,
-    "age_high": int,
-    "female_probability": _probability,
+    "gender": _number(int, 0, 1),  # 0 male, 1 female
+    "age": _years,
+    "age_low": _years,
+    "age_high": _years,
+    "female_probability": _number(float, 0, 1),
 }
 HEADER = ",".join(COLUMNS)
 _LINE_ENDS = [f"{p / 10_000:.4f}\n" for p in range(10_001)]  # of every probability
@@ -59,29 +63,34 @@ def read(path: Path, *columns: str) -> list[tuple]:
 
     Raises InputError that names the row and the line of the first fault.
     """
-    rows = []
+    import pandas as pd
+
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if not set(columns) <= set(reader.fieldnames or ()):
-                raise InputError(
-                    f"{path}: needs the columns {' and '.join(columns)}, as run.py writes"
-                )
-            for number, row in enumerate(reader, 1):
-                rows.append(tuple(_value(path, number, reader, row, name) for name in columns))
-    except (UnicodeDecodeError, csv.Error) as error:
+            table = pd.read_csv(
+                stream, usecols=columns, index_col=False,
+                converters={column: COLUMNS[column] for column in columns},
+            )[[*columns]]  # fmt: skip
+    except (UnicodeDecodeError, pd.errors.ParserError) as error:
         raise InputError(f"{path}: not a CSV of predictions: {error}; use run.py's") from None
-    if not rows:
-        raise InputError(f"{path}: no predictions in this file; score embeddings with run.py first")
-    return rows
-
-
-def _value(path: Path, number: int, reader: csv.DictReader, row: dict, column: str):
-    try:
-        return COLUMNS[column](row[column])
-    except (TypeError, ValueError):
+    except ValueError:  # no such columns
         raise InputError(
-            f"{path}: row {number} (line {reader.line_num}): {column} is "
-            f"{printable(repr(row[column]))}, which run.py does not write; score the "
-            "embeddings again with it"
+            f"{path}: needs the columns {' and '.join(columns)}, as run.py writes"
         ) from None
+    if table.empty:
+        raise InputError(f"{path}: no predictions in this file; score embeddings with run.py first")
+    for number, column in np.argwhere(table.isna().to_numpy()):
+        raise _fault(path, number, columns[column])
+    return list(table.itertuples(index=False, name=None))
+
+
+def _fault(path: Path, number: int, column: str) -> InputError:
+    """What to say of a cell in the row `number`, from 0; pandas does not keep the lines."""
+    with open(path, newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        text = next(itertools.islice(reader, number, None))[column]
+        return InputError(
+            f"{path}: row {number + 1} (line {reader.line_num}): {column} is "
+            f"{printable(repr(text))}, which run.py does not write; score the embeddings again "
+            "with it"
+        )
