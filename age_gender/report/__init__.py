@@ -1,1 +1,1 @@
-"""The report: what is measured, the plots, the page with its template and style sheet; LFW."""
+"""What is measured, the plots, the page with its template and style sheet; the LFW check."""

@@ -6,14 +6,11 @@ Bootstrap", 1993, chapter 13): 2,000 resamples with replacement, always the same
 libraries are imported as late as the first figure: train.py needs no more than NOMINAL.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from age_gender.tables.names import GENDERS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 RESAMPLES = 2000
 SEED = 0
@@ -58,19 +55,20 @@ def measure(faces: Faces, age_softmax: np.ndarray, loss: np.ndarray) -> dict:
     inside = (faces.low <= faces.age) & (faces.age <= faces.high)
     of_each = (np.abs(error), error, female == faces.gender, inside, faces.high - faces.low)
     values = pd.DataFrame(dict(zip(MEASURES, of_each, strict=True)))
-    groups = {
-        "by_true_age": in_bands(faces.age),
-        "by_estimated_age": in_bands(np.rint(faces.estimate)),  # the number that run.py prints
-        "by_gender": pd.Categorical.from_codes(faces.gender, GENDERS),
-        "by_race": pd.Categorical.from_codes(faces.race % len(RACES), RACES),
-    }
+
+    def row(group: str, part: pd.DataFrame) -> dict:
+        return {"group": group, "n": len(part)} | {key: with_interval(part[key]) for key in part}
+
+    def rows(groups: pd.Categorical) -> list[dict]:  # of the groups that have a face at all
+        return [row(*part) for part in values.groupby(groups, observed=True)]
+
     return {
         "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "confidence": CONFIDENCE},
         "all": row("all", values) | {"loss": with_interval(loss)},
-        **{
-            title: [row(name, part) for name, part in values.groupby(group, observed=True)]
-            for title, group in groups.items()
-        },
+        "by_true_age": rows(in_bands(faces.age)),
+        "by_estimated_age": rows(in_bands(np.rint(faces.estimate))),  # the number run.py prints
+        "by_gender": rows(pd.Categorical.from_codes(faces.gender, GENDERS)),
+        "by_race": rows(pd.Categorical.from_codes(faces.race % len(RACES), RACES)),
         # a row a labelled gender, a column an estimated one
         "gender_confusion": confusion_matrix(faces.gender, female, labels=[0, 1]).tolist(),
         "interval": {"nominal": NOMINAL, "softmax": softmax_coverage(faces.age, age_softmax)},
@@ -78,16 +76,11 @@ def measure(faces: Faces, age_softmax: np.ndarray, loss: np.ndarray) -> dict:
     }
 
 
-def in_bands(age: np.ndarray) -> "pd.Categorical":
-    """The band of each age (n,), in whole years: both of a band's ends belong to it."""
+def in_bands(age: np.ndarray):
+    """The band of each age (n,) in whole years, a pandas Categorical; both ends belong to it."""
     import pandas as pd
 
     return pd.cut(age, [*BANDS.values(), np.inf], right=False, labels=[*BANDS])
-
-
-def row(name: str, values: "pd.DataFrame") -> dict:
-    """The figures of a group of faces, from the MEASURES of each."""
-    return {"group": name, "n": len(values)} | {key: with_interval(values[key]) for key in MEASURES}
 
 
 def with_interval(*samples: np.ndarray, statistic=np.mean) -> dict:
@@ -152,14 +145,12 @@ def probability(female: np.ndarray, gender: np.ndarray) -> dict:
     ]
     bins = [
         {
-            "from": place / BINS,
-            "to": (place + 1) / BINS,
-            "n": len(part),
+            "from": place / BINS, "to": (place + 1) / BINS, "n": len(part),
             "probability": rounded(part["probability"].mean()),
-            "female": with_interval(part["female"]),
+            "female": with_interval(part["gender"]),
         }
-        for place, part in pd.DataFrame({"probability": female, "female": gender}).groupby(number)
-    ]
+        for place, part in pd.DataFrame({"probability": female, "gender": gender}).groupby(number)
+    ]  # fmt: skip
     gaps = one_hot * (female - gender)
     return {
         "calibration_error": with_interval(*gaps, statistic=calibration_error),

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from age_gender.script import InputError, printable
-
-TITLES = ("Male", "Female")  # genders 0 and 1
+from age_gender.tables.names import GENDERS
 
 
 class LabelFile(NamedTuple):
@@ -22,12 +21,8 @@ class LabelFile(NamedTuple):
     crlf: int
 
 
-def read_labels(folder: Path) -> list[LabelFile]:
-    """Read male_names.txt and female_names.txt. Raises InputError where one has no name."""
-    return [_read(folder / f"{title.lower()}_names.txt") for title in TITLES]
-
-
-def _read(path: Path) -> LabelFile:
+def read_labels(path: Path) -> LabelFile:
+    """Read a label file. Raises InputError where there is none, or no name in it."""
     if not path.is_file():
         raise InputError(f"{path}: no such label file; --lfw-labels names the folder of both")
     try:
@@ -41,11 +36,11 @@ def _read(path: Path) -> LabelFile:
 
 
 def published(predicted: list[tuple[str, int]], labels: list[LabelFile]) -> Iterator[str]:
-    """The two lines of the published convention."""
+    """The two lines of the published convention; `labels` of male and female, as below."""
     for gender, part in enumerate(labels):
         listed = set(part.names)
         found = [name in listed for name, guess in predicted if guess == gender]
-        yield score(TITLES[gender], sum(found), len(found), len(part.names))
+        yield score(GENDERS[gender], sum(found), len(found), len(part.names))
 
 
 def without_faults(predicted: list[tuple[str, int]], labels: list[LabelFile]) -> Iterator[str]:
@@ -70,14 +65,14 @@ def without_faults(predicted: list[tuple[str, int]], labels: list[LabelFile]) ->
     right = []
     for gender, names in enumerate(lists):
         found = [guess == gender for name, guess in guesses.items() if name in names]
-        yield "  " + score(TITLES[gender], sum(found), len(found), len(found))
+        yield "  " + score(GENDERS[gender], sum(found), len(found), len(found))
         right += found
-    yield "  " + score("All", sum(right), len(right), len(right))
+    yield "  " + score("all", sum(right), len(right), len(right))
 
 
 def score(title: str, correct: int, found: int, of: int) -> str:
     share = correct / of if of else float("nan")
-    return f"{title} {share:.4f}, correct {correct}, wrong {found - correct}"
+    return f"{title.capitalize()} {share:.4f}, correct {correct}, wrong {found - correct}"
 
 
 def listing(names: Iterable[str]) -> str:

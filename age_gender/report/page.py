@@ -48,13 +48,11 @@ def write(folder: Path, figures: dict, faces: Faces) -> None:
     images = plots.draw_all(figures, faces)
     encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
     page = render("page.html", figures, images=encoded)
-    texts = {
-        "tables.md": render("tables.md", figures),
-        "figures.json": json.dumps(figures, indent=2, ensure_ascii=False) + "\n",
-        "report.html": page.replace(" %", "&nbsp;%"),  # a number and its % stay on one line
+    contents = {f"{name}.png": image for name, image in images.items()} | {
+        "tables.md": render("tables.md", figures).encode(),
+        "figures.json": f"{json.dumps(figures, indent=2, ensure_ascii=False)}\n".encode(),
+        "report.html": page.replace(" %", "&nbsp;%").encode(),  # a number keeps its % on its line
     }
-    contents = {f"{name}.png": image for name, image in images.items()}
-    contents |= {name: text.encode() for name, text in texts.items()}
     for name, content in contents.items():
         with outputs.whole_file(folder / name) as stream:
             stream.write(content)

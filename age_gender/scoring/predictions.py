@@ -15,24 +15,19 @@ from age_gender.script import InputError, printable
 from age_gender.tables.names import all_quoted
 
 
-def _number(kind: type, low: float, high: float) -> Callable[[str], float | None]:
-    """Reads a cell that holds such a number; None of any other."""
-
-    def read_cell(text: str) -> float | None:
-        with contextlib.suppress(ValueError):
-            return number if low <= (number := kind(text)) <= high else None
-
-    return read_cell
+def _number(text: str, kind: type = int, most: float = math.inf) -> float | None:
+    """The number from 0 to `most` in a cell; None where it holds something else."""
+    with contextlib.suppress(ValueError):
+        return number if 0 <= (number := kind(text)) <= most else None
 
 
-_years = _number(int, 0, math.inf)
 COLUMNS: dict[str, Callable[[str], Any]] = {
     "filename": str,
-    "gender": _number(int, 0, 1),  # 0 male, 1 female
-    "age": _years,
-    "age_low": _years,
-    "age_high": _years,
-    "female_probability": _number(float, 0, 1),
+    "gender": {"0": 0, "1": 1}.get,  # male, female
+    "age": _number,  # years, like the ends of its interval
+    "age_low": _number,
+    "age_high": _number,
+    "female_probability": functools.partial(_number, kind=float, most=1),
 }
 HEADER = ",".join(COLUMNS)
 _LINE_ENDS = [f"{p / 10_000:.4f}\n" for p in range(10_001)]  # of every probability
@@ -65,32 +60,31 @@ def read(path: Path, *columns: str) -> list[tuple]:
     """
     import pandas as pd
 
+    converters = {column: COLUMNS[column] for column in columns}
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             table = pd.read_csv(
-                stream, usecols=columns, index_col=False,
-                converters={column: COLUMNS[column] for column in columns},
+                stream, usecols=columns, converters=converters,
+                index_col=False, keep_default_na=False,  # "NA" is a name like another
             )[[*columns]]  # fmt: skip
     except (UnicodeDecodeError, pd.errors.ParserError) as error:
         raise InputError(f"{path}: not a CSV of predictions: {error}; use run.py's") from None
-    except ValueError:  # no such columns
-        raise InputError(
-            f"{path}: needs the columns {' and '.join(columns)}, as run.py writes"
-        ) from None
+    except ValueError:
+        wanted = " and ".join(columns)
+        raise InputError(f"{path}: needs the columns {wanted}, as run.py writes") from None
     if table.empty:
         raise InputError(f"{path}: no predictions in this file; score embeddings with run.py first")
-    for number, column in np.argwhere(table.isna().to_numpy()):
-        raise _fault(path, number, columns[column])
+    for row, column in np.argwhere(table.isna().to_numpy()):
+        raise _fault(path, row, columns[column])
     return list(table.itertuples(index=False, name=None))
 
 
-def _fault(path: Path, number: int, column: str) -> InputError:
-    """What to say of a cell in the row `number`, from 0; pandas does not keep the lines."""
+def _fault(path: Path, row: int, column: str) -> InputError:
+    """What to say of a cell in a row, from 0: its text and its line, which pandas does not keep."""
     with open(path, newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
-        text = next(itertools.islice(reader, number, None))[column]
+        text = printable(repr(next(itertools.islice(reader, row, None))[column]))
         return InputError(
-            f"{path}: row {number + 1} (line {reader.line_num}): {column} is "
-            f"{printable(repr(text))}, which run.py does not write; score the embeddings again "
-            "with it"
+            f"{path}: row {row + 1} (line {reader.line_num}): {column} is {text}, which run.py "
+            "does not write; score the embeddings again with it"
         )
