@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 import zipfile
 from collections import deque
@@ -63,10 +62,10 @@ def map_in_order(
         try:
             for item in items:
                 waiting.append(submit(item))
-                full = len(waiting) > (4 if bursts else 2) * width()
-                if full and bursts:
-                    waiting[2 * width()].exception()  # waits for it, raises nothing
-                if full:
+                ahead = 2 * width()
+                if len(waiting) > (2 * ahead if bursts else ahead):
+                    if bursts:
+                        waiting[ahead].exception()  # waits for it, raises nothing
                     yield waiting.popleft().result()
                 while waiting and waiting[0].done():
                     yield waiting.popleft().result()
@@ -76,9 +75,6 @@ def map_in_order(
             raise InputError(
                 f"{dask}: lost the connection to this Dask scheduler; start the same command again"
             ) from None
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 # ------------------------------------------------------------------------- where it runs
@@ -99,20 +95,17 @@ def _dask(function: Callable, address: str) -> Iterator[tuple[Callable, Callable
     if importlib.util.find_spec("distributed") is None:
         raise InputError("--dask needs dask[distributed]: pip install -r requirements-extra.txt")
     import cloudpickle
-    import dask
     import distributed
 
     # Worker processes, and the threads that watch over them, would log over the progress bar.
-    dask.config.set({"logging": {"distributed": "critical", "distributed.client": "critical"}})
+    os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"
     logging.disable(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         if address == "local":
             address = stack.enter_context(_local_cluster()).scheduler_address
         client = stack.enter_context(_client(address))
         name, apply = _send(client, function, address)
-        stack.callback(_quietly, client.unregister_worker_plugin, name)
         executor = client.get_executor(pure=False)
-        stack.callback(_quietly, executor.shutdown, wait=False)
         found, asked = sum(client.nthreads().values()), time.monotonic()
 
         def width() -> int:  # workers join later, too
@@ -128,12 +121,9 @@ def _dask(function: Callable, address: str) -> Iterator[tuple[Callable, Callable
                 f"{address}: {error.allowed_failures + 1} workers died over the same block; "
                 "look at their logs, and give them more memory if that was short"
             ) from None
-
-
-def _quietly(function: Callable, *arguments: Any, **options: Any) -> None:
-    """Call what cleans up a cluster that may be gone."""
-    with contextlib.suppress(Exception):
-        function(*arguments, **options)
+        finally:
+            with contextlib.suppress(Exception):  # the cluster may be gone
+                client.unregister_worker_plugin(name)
 
 
 @contextlib.contextmanager
@@ -141,27 +131,31 @@ def _local_cluster() -> Iterator[Any]:
     """Worker processes on this machine that leave a Ctrl-C in the terminal to this process."""
     import distributed
 
-    main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main_thread else None
-    try:  # processes inherit what is ignored
-        started = distributed.LocalCluster(silence_logs=logging.CRITICAL, dashboard_address=None)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which processes inherit
+    try:
+        started = distributed.LocalCluster(
+            silence_logs=logging.CRITICAL, dashboard_address=":0", scheduler_kwargs={"dashboard": 0}
+        )
     finally:
-        if main_thread:
-            signal.signal(signal.SIGINT, before)
-    with started:
+        signal.signal(signal.SIGINT, before)
+    try:
         yield started
+    finally:
+        with contextlib.suppress(Exception):  # a worker may be on its way up again
+            started.close()
 
 
 @contextlib.contextmanager
 def _client(address: str) -> Iterator[Any]:
     import distributed
 
-    remedy = "start one with `dask scheduler` and give its address, such as tcp://HOST:8786"
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TypeError) as error:
-        reason = error_line(error)
-        raise InputError(f"{address}: no Dask scheduler answers ({reason}); {remedy}") from None
+        raise InputError(
+            f"{address}: no Dask scheduler answers ({error_line(error)}); start one with "
+            "`dask scheduler` and give its address, such as tcp://HOST:8786"
+        ) from None
     with client:
         try:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
@@ -208,7 +202,7 @@ def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]
     version = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder, f"age_gender-{version}-{client.id}.zip")
-        with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(package, "w", strict_timestamps=False) as archive:
             for path in sources:
                 archive.write(path, path.relative_to(PACKAGE.parent))
         carrier = Carrier(package, load=False)
