@@ -11,21 +11,20 @@ import math
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 _SILENCE = threading.Lock()  # file descriptor 2 is one for all threads
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, traceback) -> None:
     """Ctrl-C while a script still imports ends in one line too, where it imports this first."""
-    if not any(isinstance(e, KeyboardInterrupt) for e in (error, error.__cause__)):
-        return sys.__excepthook__(kind, error, traceback)
-    print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr, flush=True)
-    os._exit(130)
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
+        say(f"{Path(sys.argv[0]).name}: interrupted")
+        os._exit(130)
+    sys.__excepthook__(kind, error, traceback)
 
 
 sys.excepthook = _excepthook  # why scripts import this module first
@@ -92,63 +91,45 @@ def run(main: Callable[[], None]) -> NoReturn:
     if os.environ.get("AGE_GENDER_TRACEBACK"):
         main()
         sys.exit(0)
-    script = Path(sys.argv[0]).name
-    sys.stderr = _Messages(sys.stderr)
-    if sys.stdin is None or sys.stdout is None:
-        say(f"{script}: error: standard input or output is closed; redirect it to /dev/null")
-        os._exit(2)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  (it was never open)
+    sys.stderr.write, sys.stderr.flush = map(_if_heard, (sys.stderr.write, sys.stderr.flush))
     interrupted = threading.Event()  # libraries may make another exception of the interrupt
 
     def interrupt(*_) -> NoReturn:
         interrupted.set()
         raise KeyboardInterrupt
 
-    if threading.current_thread() is threading.main_thread():
-        for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as tidily as Ctrl-C
-            if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup has it
-                signal.signal(ending, interrupt)
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as tidily as Ctrl-C
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(ending, interrupt)
+    code = 0
     try:
+        if sys.stdin is None or sys.stdout is None:
+            raise InputError("standard input or output is closed; redirect it to /dev/null")
         main()
         sys.stdout.flush()
-        code = 0
-    except BrokenPipeError:  # the reader of standard output went away: nobody is left to tell
-        code = 0
-    except KeyboardInterrupt:
-        say(f"{script}: interrupted")
-        code = 130
-    except (InputError, OSError) as error:
-        say(f"{script}: error: {error_line(error)}")
-        code = 2 if is_users(error) else 1
-    except Exception as error:
+    except BrokenPipeError:
+        pass  # the reader of standard output went away: nobody is left to tell
+    except (Exception, KeyboardInterrupt) as error:
+        code, message = 2 if is_users(error) else 1, f"error: {error_line(error)}"
         if interrupted.is_set():
-            say(f"{script}: interrupted")
-        else:
-            what = f"unexpected {type(error).__name__}: {error_line(error)}"
-            say(f"{script}: error: {what} (AGE_GENDER_TRACEBACK=1 shows where)")
-        code = 130 if interrupted.is_set() else 1
-    if code == 0:
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.flush()
+            code, message = 130, "interrupted"
+        elif not isinstance(error, (InputError, OSError)):
+            message = f"error: unexpected {type(error).__name__}: {error_line(error)} "
+            message += "(AGE_GENDER_TRACEBACK=1 shows where)"
+        say(f"{Path(sys.argv[0]).name}: {message}")
     # TensorFlow's and LiteRT's threads take up to a second to wind down; nothing is left to do.
     os._exit(code)
 
 
-class _Messages:
-    """Standard error whose reader may leave, or which was never open: no work ends with it."""
+def _if_heard(method: Callable) -> Callable:
+    """A method of standard error, whose reader may leave: no work ends with it."""
 
-    def __init__(self, stream: IO[str] | None) -> None:
-        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115
-
-    def write(self, text: str) -> None:
+    def write_or_flush(*text: str) -> None:
         with contextlib.suppress(OSError):
-            self._stream.write(text)
+            method(*text)
 
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str):
-        return getattr(self._stream, name)
+    return write_or_flush
 
 
 def error_line(error: BaseException) -> str:
@@ -162,7 +143,7 @@ def error_line(error: BaseException) -> str:
             errno.EACCES: "; check the permissions",
             errno.EROFS: "; choose another folder",
             errno.ENOENT: "; check the path",
-        }.get(error.errno or 0, "")
+        }.get(error.errno, "")
         return printable(f"{where}{error.strerror.lower()}{remedy}")
     return printable(str(error))
 
@@ -175,8 +156,8 @@ def printable(text: str) -> str:
 
 def is_users(error: BaseException) -> bool:
     """Whether the input, the arguments or a path are at fault, and not the machine."""
-    users = (InputError, FileNotFoundError, PermissionError, IsADirectoryError)
-    users += (NotADirectoryError, FileExistsError)
+    users = (InputError, FileNotFoundError, PermissionError, IsADirectoryError,
+             NotADirectoryError, FileExistsError)  # fmt: skip
     numbers = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
     return isinstance(error, users) or getattr(error, "errno", None) in numbers
 
@@ -188,23 +169,24 @@ def say(message: str) -> None:
 
 def display_path(path: Path) -> str:
     """`path` relative to the current folder where it lies below it, else as it is."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-class Progress:
+class Progress(contextlib.ExitStack):
     """A bar with rate and time left on standard error where that is a terminal, else nothing.
 
     `total` (None: not known) and `done` count in `unit`; unit "B" shows bytes as kB, MB, GB.
     """
 
     def __init__(self, total: int | None, unit: str, done: int = 0) -> None:
+        super().__init__()
         self.bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
             shown = {"unit": unit if unit == "B" else f" {unit}", "unit_scale": unit == "B"}
-            self.bar = tqdm(total=total, initial=done, dynamic_ncols=True, file=sys.stderr, **shown)
+            bar = tqdm(total=total, initial=done, dynamic_ncols=True, file=sys.stderr, **shown)
+            self.bar = self.enter_context(bar)
 
     def update(self, amount: int, note: str = "") -> None:
         """`amount` more are done; `note` stands behind the rate, such as rows a second."""
@@ -215,37 +197,22 @@ class Progress:
 
     def say(self, message: str) -> None:
         """A message for a person, above the bar."""
-        if self.bar is None:
-            say(message)
-        else:
-            self.bar.write(message, file=sys.stderr)
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        say(message) if self.bar is None else self.bar.write(message, file=sys.stderr)
 
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
     """Keep what C++ libraries write straight to file descriptor 2 from the user.
 
-    TensorFlow's first lines (absl, oneDNN) and LiteRT's XNNPACK line heed no setting. If the
-    block fails, what was kept back is shown beside the traceback, where that is asked for.
+    TensorFlow's first lines (absl, oneDNN) and LiteRT's XNNPACK line heed no setting. Where the
+    traceback is asked for, they are shown too.
     """
-    with _SILENCE, tempfile.TemporaryFile() as silence:
+    with _SILENCE, open(os.devnull, "wb") as silence:
         sys.stderr.flush()
         kept = os.dup(2)
-        os.dup2(silence.fileno(), 2)
+        os.dup2(2 if os.environ.get("AGE_GENDER_TRACEBACK") else silence.fileno(), 2)
         try:
             yield
-        except Exception:
-            if os.environ.get("AGE_GENDER_TRACEBACK"):
-                silence.seek(0)
-                os.write(kept, silence.read())
-            raise
         finally:
             os.dup2(kept, 2)
             os.close(kept)
