@@ -50,23 +50,21 @@ def find_model(model: str | os.PathLike[str] | None, wanted: str) -> Path:
     age_gender.json holds, where it lies beside them. Raises InputError.
     """
     if model is None:
-        trained = (MODELS / DESCRIPTION).exists()
-        folder, chosen = (MODELS if trained else PRETRAINED), None
+        path = (MODELS if (MODELS / DESCRIPTION).exists() else PRETRAINED) / wanted
     else:
-        chosen = Path(model)
-        if not chosen.exists():
-            raise InputError(f"{chosen}: no such model; give a folder that train.py wrote")
-        folder = chosen if chosen.is_dir() else chosen.parent
-        if chosen.is_dir() or chosen.suffix != Path(wanted).suffix:
-            if chosen.is_file() and chosen.suffix not in (".keras", ".tflite", ".json"):
-                raise InputError(f"{chosen}: not a model; give a folder that train.py wrote")
-            chosen = None
-    path = chosen or folder / wanted
+        path = Path(model)
+        if not path.exists():
+            raise InputError(f"{path}: no such model; give a folder that train.py wrote")
+        if path.is_dir():
+            path /= wanted
+        elif path.suffix not in (".keras", ".tflite", ".json"):
+            raise InputError(f"{path}: not a model; give a folder that train.py wrote")
+        elif path.suffix != Path(wanted).suffix:
+            path = path.with_name(wanted)
     if not path.exists():
         raise InputError(f"{path}: no such model file; train.py writes it (python train.py)")
-    card_path = folder / DESCRIPTION
-    if card_path.exists():
-        _check_card(card_path, path)
+    if path.with_name(DESCRIPTION).exists():
+        _check_card(path.with_name(DESCRIPTION), path)
     return path
 
 
@@ -83,9 +81,9 @@ def _check_card(card_path: Path, path: Path) -> None:
             f"{card_path}: model of format {version}, these scripts read format {MODEL_FORMAT}; "
             "run train.py again"
         )
-    for name in hashes:
+    for name, value in hashes.items():
         file = card_path.with_name(name)
-        if file.exists() and hashes.get(name) != sha256(file):
+        if file.exists() and value != sha256(file):
             raise InputError(f"{file}: not the file that {card_path.name} describes; train again")
     if sha256(path) not in hashes.values():
         raise InputError(f"{path}: not a file that {card_path.name} describes; train again")

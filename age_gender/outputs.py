@@ -21,11 +21,8 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Ite
     before. A device or a pipe is written to directly. Raises InputError where the folder is
     missing or can't be written.
     """
-    if is_device(path):
-        with open(path, mode, **options) as stream:
-            yield stream
-        return
-    with whole_path(path) as temporary, open(temporary, mode, **options) as stream:
+    place = contextlib.nullcontext(path) if is_device(path) else whole_path(path)
+    with place as name, open(name, mode, **options) as stream:
         yield stream
 
 
@@ -50,7 +47,7 @@ def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-class Parts:
+class Parts(contextlib.ExitStack):
     """A folder of part-00000.csv, part-00001.csv, …, each whole, with the header, in order.
 
     A part ends with the block that brings it to `most` rows. Parts that an earlier run left are
@@ -58,32 +55,21 @@ class Parts:
     """
 
     def __init__(self, folder: Path, header: bytes, most: int) -> None:
+        super().__init__()
         self.folder, self.header, self.most = folder, header, most
-        self.stack, self.number, self.rows = contextlib.ExitStack(), 0, 0
-
-    def __enter__(self) -> "Parts":
-        return self
-
-    def __exit__(self, *error) -> None:
-        """The part takes its name, or goes after an error."""
-        self.stack.__exit__(*error)
-
-    def open(self) -> None:
-        path = self.folder / f"part-{self.number:05d}.csv"
-        self.stream, self.rows = self.stack.enter_context(whole_file(path)), 0
+        self.number, self.rows = 0, most
 
     def writelines(self, blocks: Iterable[bytes]) -> None:
         """Write blocks of whole rows, of which the first holds the header."""
-        if self.number == 0 and self.rows == 0:
-            for part in self.folder.glob("part-*.csv"):
-                part.unlink()
-            self.open()
         for block in blocks:
             if self.rows >= self.most:
-                self.stack.close()
-                self.number += 1
-                self.open()
-                self.stream.write(self.header)
+                self.close()  # the part takes its name
+                for part in self.folder.glob("part-*.csv") if self.number == 0 else ():
+                    part.unlink()
+                path = self.folder / f"part-{self.number:05d}.csv"
+                self.stream = self.enter_context(whole_file(path))
+                self.stream.write(self.header if self.number else b"")
+                self.number, self.rows = self.number + 1, 0
             self.stream.write(block)
             self.rows += block.count(b"\n")
 
@@ -111,12 +97,10 @@ def check_overwrites_none(output: str | os.PathLike[str], inputs: Iterable) -> N
     """Raise InputError where `output` is one of the `inputs`, of which "-" is standard input."""
     if not os.path.exists(output) or is_device(output):
         return
-    of_output = os.stat(output)
     for path in inputs:
-        if path == "-" or os.path.exists(path):
-            of_input = os.fstat(0) if path == "-" else os.stat(path)
-            if os.path.samestat(of_output, of_input):
-                raise InputError(f"{output}: the output would overwrite this input; choose another")
+        source = 0 if path == "-" else path  # the number of an open file is as good as its name
+        if os.path.exists(source) and os.path.samefile(output, source):
+            raise InputError(f"{output}: the output would overwrite this input; choose another")
 
 
 def make_folder(folder: str | os.PathLike[str]) -> Path:
