@@ -7,24 +7,24 @@ workers need the requirements installed and nothing else.
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
+import io
 import logging
 import os
 import signal
 import sys
-import tempfile
 import time
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from age_gender.script import InputError, error_line
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
 PACKAGE = Path(__file__).resolve().parent
 CONNECT_SECONDS = 10  # for a scheduler to answer, and for it to have a worker
 WIDTH_SECONDS = 2  # between two questions how many workers there are
@@ -38,12 +38,9 @@ def processors() -> int:
 
 
 def map_in_order(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    dask: str | None = None,
-    threads: int | None = None,
+    function: Callable, items: Iterable, dask: str | None = None, threads: int | None = None,
     bursts: bool = False,
-) -> Iterator[Result]:
+) -> Iterator:  # fmt: skip
     """Yield `function(item)` for each item, in order, several at a time.
 
     `dask` is None for threads here (one a processor, or `threads`), "local" for a Dask cluster
@@ -59,39 +56,30 @@ def map_in_order(
     connection = _threads(function, threads) if dask is None else _dask(function, dask)
     with connection as (submit, width):  # width: how many threads work, which may change
         waiting: deque = deque()
-        try:
-            for item in items:
-                waiting.append(submit(item))
-                ahead = 2 * width()
-                if len(waiting) > (2 * ahead if bursts else ahead):
-                    if bursts:
-                        waiting[ahead].exception()  # waits for it, raises nothing
-                    yield waiting.popleft().result()
-                while waiting and waiting[0].done():
-                    yield waiting.popleft().result()
-            while waiting:
+        for item in items:
+            waiting.append(submit(item))
+            ahead = 2 * width()
+            if len(waiting) > (2 * ahead if bursts else ahead):
+                if bursts:
+                    waiting[ahead].exception()  # waits for it, raises nothing
                 yield waiting.popleft().result()
-        except CancelledError:
-            raise InputError(
-                f"{dask}: lost the connection to this Dask scheduler; start the same command again"
-            ) from None
-
-
-# ------------------------------------------------------------------------- where it runs
+            while waiting and waiting[0].done():
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @contextlib.contextmanager
 def _threads(function: Callable, threads: int | None) -> Iterator[tuple[Callable, Callable]]:
-    width = threads or processors()
-    pool = ThreadPoolExecutor(width)
+    pool = ThreadPoolExecutor(threads or processors())
     try:
-        yield (lambda item: pool.submit(function, item)), lambda: width
+        yield functools.partial(pool.submit, function), lambda: threads or processors()
     finally:  # without waiting: after Ctrl-C or an error nobody wants the blocks under way
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager
-def _dask(function: Callable, address: str) -> Iterator[tuple[Callable, Callable]]:
+def _dask(function: Callable, given: str) -> Iterator[tuple[Callable, Callable]]:
     if importlib.util.find_spec("distributed") is None:
         raise InputError("--dask needs dask[distributed]: pip install -r requirements-extra.txt")
     import cloudpickle
@@ -101,70 +89,67 @@ def _dask(function: Callable, address: str) -> Iterator[tuple[Callable, Callable
     os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"
     logging.disable(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
-        if address == "local":
-            address = stack.enter_context(_local_cluster()).scheduler_address
-        client = stack.enter_context(_client(address))
+        address = _local_cluster(stack) if given == "local" else given
+        client = _client(stack, address)
         name, apply = _send(client, function, address)
+        stack.callback(_try, client.unregister_worker_plugin, name)
         executor = client.get_executor(pure=False)
-        found, asked = sum(client.nthreads().values()), time.monotonic()
 
-        def width() -> int:  # workers join later, too
-            nonlocal found, asked
-            if time.monotonic() > asked + WIDTH_SECONDS:
-                found, asked = sum(client.nthreads().values()), time.monotonic()
-            return max(1, found)
+        @functools.lru_cache(1)
+        def width(moment: float) -> int:  # workers join later, too
+            return max(1, sum(client.nthreads().values()))
 
         try:
-            yield (lambda item: executor.submit(apply, name, cloudpickle.dumps(item))), width
+            yield (
+                lambda item: executor.submit(apply, name, cloudpickle.dumps(item)),
+                lambda: width(time.monotonic() // WIDTH_SECONDS),
+            )
+        except CancelledError:
+            raise InputError(
+                f"{given}: lost the connection to this Dask scheduler; start the same command again"
+            ) from None
         except distributed.KilledWorker as error:
             raise InputError(
                 f"{address}: {error.allowed_failures + 1} workers died over the same block; "
                 "look at their logs, and give them more memory if that was short"
             ) from None
-        finally:
-            with contextlib.suppress(Exception):  # the cluster may be gone
-                client.unregister_worker_plugin(name)
 
 
-@contextlib.contextmanager
-def _local_cluster() -> Iterator[Any]:
-    """Worker processes on this machine that leave a Ctrl-C in the terminal to this process."""
+def _try(end: Callable, *arguments: Any) -> None:
+    with contextlib.suppress(Exception):  # the cluster may be gone, or a worker on its way up
+        end(*arguments)
+
+
+def _local_cluster(stack: contextlib.ExitStack) -> str:
+    """The address of worker processes here that leave a Ctrl-C in the terminal to this one."""
     import distributed
 
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which processes inherit
-    try:
-        started = distributed.LocalCluster(
-            silence_logs=logging.CRITICAL, dashboard_address=":0", scheduler_kwargs={"dashboard": 0}
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
-    try:
-        yield started
-    finally:
-        with contextlib.suppress(Exception):  # a worker may be on its way up again
-            started.close()
+    cluster = distributed.LocalCluster(
+        silence_logs=logging.CRITICAL, dashboard_address=":0", scheduler_kwargs={"dashboard": 0}
+    )
+    signal.signal(signal.SIGINT, before)
+    stack.callback(_try, cluster.close)
+    return cluster.scheduler_address
 
 
-@contextlib.contextmanager
-def _client(address: str) -> Iterator[Any]:
+def _client(stack: contextlib.ExitStack, address: str) -> Any:
     import distributed
 
     try:
-        client = distributed.Client(address, timeout=CONNECT_SECONDS)
+        client = stack.enter_context(distributed.Client(address, timeout=CONNECT_SECONDS))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{address}: no Dask scheduler answers ({error_line(error)}); start one with "
             "`dask scheduler` and give its address, such as tcp://HOST:8786"
         ) from None
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
-        except TimeoutError:
-            raise InputError(
-                f"{address}: this Dask scheduler has no worker; start some with "
-                f"`dask worker {address}`"
-            ) from None
-        yield client
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+    except TimeoutError:
+        raise InputError(
+            f"{address}: this Dask scheduler has no worker; start some with `dask worker {address}`"
+        ) from None
+    return client
 
 
 def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]:
@@ -178,18 +163,26 @@ def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]
     import cloudpickle
     import distributed
 
-    class Carrier(distributed.UploadFile):
+    sources = sorted(PACKAGE.rglob("*.py"))
+    version = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    package = f"age_gender-{version}-{client.id}.zip"
+    zipped, pickled = io.BytesIO(), cloudpickle.dumps(function)
+    with zipfile.ZipFile(zipped, "w", strict_timestamps=False) as archive:
+        for path in sources:
+            archive.write(path, path.relative_to(PACKAGE.parent))
+    code = zipped.getvalue()
+
+    class Carrier(distributed.WorkerPlugin):
         async def setup(self, worker: Any) -> None:
             # TensorFlow would take all processors for each of several workers on a machine.
             os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(worker.state.nthreads))
-            await super().setup(worker)
+            await worker.upload_file(filename=package, data=code, load=False)
             loaded = getattr(sys.modules.get("age_gender"), "__file__", None)
             if version not in str(loaded):  # reloading the package would leave its modules old
                 for name in [name for name in sys.modules if name.split(".")[0] == "age_gender"]:
                     del sys.modules[name]
-                others = [path for path in sys.path if not Path(path).match("age_gender-*.zip")]
-                sys.path[:] = [os.path.join(worker.local_directory, self.filename), *others]
-            self.function = cloudpickle.loads(self.pickled)
+                sys.path.insert(0, os.path.join(worker.local_directory, package))
+            self.function = cloudpickle.loads(pickled)
 
     def apply(name: str, item: bytes) -> Any:
         return distributed.get_worker().plugins[name].function(cloudpickle.loads(item))
@@ -198,15 +191,6 @@ def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]
         names = [name for name in dask_scheduler.worker_plugins if name.startswith("age_gender-")]
         return {name: name[:-4].split("-", 2)[2] in dask_scheduler.clients for name in names}
 
-    sources = sorted(PACKAGE.rglob("*.py"))
-    version = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder, f"age_gender-{version}-{client.id}.zip")
-        with zipfile.ZipFile(package, "w", strict_timestamps=False) as archive:
-            for path in sources:
-                archive.write(path, path.relative_to(PACKAGE.parent))
-        carrier = Carrier(package, load=False)
-    carrier.pickled = cloudpickle.dumps(function)
     for run, alive in client.run_on_scheduler(runs).items():
         if not alive:  # killed
             client.unregister_worker_plugin(run)
@@ -215,5 +199,5 @@ def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]
                 f"{address}: another version of these scripts is at work on this cluster; wait "
                 "until it is done, or take another cluster"
             )
-    client.register_plugin(carrier, name=package.name)
-    return package.name, apply
+    client.register_plugin(Carrier(), name=package)
+    return package, apply
