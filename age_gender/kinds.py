@@ -1,8 +1,7 @@
 """Which kind of embeddings a table holds: the subspace that one model's embeddings keep to.
 
 FaceNet's embeddings lie in about 100 of their 512 dimensions; those of another model, or with
-their dimensions permuted, lie in others. prepare.py and train.py measure the subspace, and the
-exported model tells from it which rows are strangers.
+their dimensions permuted, lie in others. The exported model tells from it who is a stranger.
 """
 
 from collections.abc import Callable
@@ -98,35 +97,31 @@ def describe(features: np.ndarray, kind: Kind) -> str:
     """One line: dimension, length and effective rank of features (n, 512) as they were read."""
     blocks = range(0, len(features), BLOCK)
     lengths = np.concatenate([np.linalg.norm(features[i : i + BLOCK], axis=1) for i in blocks])
+    length = f"lengths {lengths.min():.3g} to {lengths.max():.3g}"
     if np.allclose(lengths, 1, atol=0.01):
         length = "unit length"
-    else:
-        length = f"lengths {lengths.min():.3g} to {lengths.max():.3g}"
+    text = f"{features.shape[1]} dimensions, {length}, effective rank {kind.effective_rank:.0f}"
     blind = "; too few or too varied to tell other embeddings by" if np.isinf(kind.off) else ""
-    return (
-        f"{features.shape[1]} dimensions, {length}, effective rank {kind.effective_rank:.0f}{blind}"
-    )
+    return text + blind
 
 
-def mixture(
-    features: np.ndarray, kind: Kind, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray] | None:
+def mixture(features: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray] | None:
     """Places of two kinds of unit-length embeddings in one table, larger first, or None.
 
     They are two kinds where some rows are strange to the subspace of others, or to its sign:
     10 rows and 1 in 1,000 at least. `kind` is what was measured on all: it tells a few
     strangers. Many are found by what grows from a few rows of a sample of SAMPLE.
     """
-    random = np.random.default_rng(seed)
-    rows = features[np.sort(random.permutation(len(features))[:SAMPLE])]
-    rows = np.unique(rows, axis=0)  # copies would be a subspace of their own
-    kinds = [kind]
+    random = np.random.default_rng(0)
+    sample = features[random.permutation(len(features))[:SAMPLE]]
+    rows = np.unique(sample, axis=0)  # copies would be a subspace of their own
     candidates = []
     for start in random.permutation(len(rows))[:5]:
         candidates.append((_same_subspace(rows, start), {"normal": 0 * kind.normal}))
         if candidates[-1][0].mean() > 0.99:  # they all share one
             break
     candidates.append((_same_sign(rows), {"off": np.inf}))
+    kinds = [kind]
     for part, unlike in candidates:
         if part.sum() >= SMALLEST:
             found = replace(measure(rows[part], SMALLEST, np.inf), **unlike)
@@ -162,10 +157,9 @@ def _same_subspace(rows: np.ndarray, start: int) -> np.ndarray:
     for share in (0.5, 0.7, 0.9, 0.9):
         if part.sum() < SMALLEST // 2:
             break
-        mean = rows[part].mean(axis=0)
+        centred = rows - rows[part].mean(axis=0)
         count = min(DIRECTIONS, part.sum() // 4)
-        directions = np.linalg.svd(rows[part] - mean, full_matrices=False)[2][:count]
-        centred = rows - mean
+        directions = np.linalg.svd(centred[part], full_matrices=False)[2][:count]
         inside = ((centred @ directions.T) ** 2).sum(axis=1)
         part = inside > share * (centred**2).sum(axis=1)  # a stranger has count / 512 inside
     return part
