@@ -41,14 +41,12 @@ def write(path: str | Path, faces: Iterable[tuple[np.ndarray, int, int, str]]) -
         with tf.io.TFRecordWriter(os.fsencode(path)) as writer:
             for embedding, age, gender, name in faces:
                 feature = {
-                    "features": tf.train.Feature(float_list=tf.train.FloatList(value=embedding)),
-                    "age": tf.train.Feature(int64_list=tf.train.Int64List(value=[age])),
-                    "gender": tf.train.Feature(int64_list=tf.train.Int64List(value=[gender])),
-                    "file_name": tf.train.Feature(
-                        bytes_list=tf.train.BytesList(value=[name.encode()])
-                    ),
+                    "features": {"float_list": {"value": embedding}},
+                    "age": {"int64_list": {"value": [age]}},
+                    "gender": {"int64_list": {"value": [gender]}},
+                    "file_name": {"bytes_list": {"value": [name.encode()]}},
                 }
-                example = tf.train.Example(features=tf.train.Features(feature=feature))
+                example = tf.train.Example(features={"feature": feature})
                 writer.write(example.SerializeToString(deterministic=True))
     except tf.errors.OpError as error:  # a full disk, a file-size limit
         reason = error.message.rpartition("; ")[2].lower()
@@ -66,19 +64,11 @@ def read(path: str | Path) -> Records:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file of records; make it with: python prepare.py")
-    with open(path, "rb"):  # whether it may be read
-        pass
+    open(path, "rb").close()  # whether it may be read
     parts, count = [], 0
     try:
         for batch in tf.data.TFRecordDataset(os.fsencode(path)).batch(1024):
-            try:
-                parts.append(tf.io.parse_example(batch, SCHEMA))
-            except tf.errors.InvalidArgumentError:
-                bad = count + _first_unparsable(batch)
-                raise InputError(
-                    f"{path}: record {bad}: not of this schema (features float[{DIMENSIONS}], "
-                    "age, gender, file_name); make the file again with prepare.py"
-                ) from None
+            parts.append(_parse(batch, path, count))
             count += len(batch)
     except tf.errors.DataLossError:
         raise InputError(
@@ -87,26 +77,24 @@ def read(path: str | Path) -> Records:
         ) from None
     if not parts:
         raise InputError(f"{path}: no records in this file; make it again with prepare.py")
-    joined = {key: np.concatenate([part[key].numpy() for part in parts]) for key in SCHEMA}
-    bad = (
-        ~np.isfinite(joined["features"]).all(axis=1)
-        | (joined["age"] < 0)
-        | (joined["age"] >= AGES)
-        | ~np.isin(joined["gender"], (0, 1))
-    )
-    if bad.any():
+    features, age, gender, names = (np.concatenate([part[key] for part in parts]) for key in SCHEMA)
+    good = np.isfinite(features).all(axis=1) & np.isin(age, range(AGES)) & np.isin(gender, (0, 1))
+    if not good.all():
         raise InputError(
-            f"{path}: record {bad.argmax() + 1}: needs finite features, an age of 0-{AGES - 1} "
+            f"{path}: record {good.argmin() + 1}: needs finite features, an age of 0-{AGES - 1} "
             "and a gender of 0 or 1; make the file again with prepare.py"
         )
-    names = [name.decode("utf-8", "replace") for name in joined["file_name"]]
-    return Records(joined["features"], joined["age"], joined["gender"], names)
+    return Records(features, age, gender, [name.decode("utf-8", "replace") for name in names])
 
 
-def _first_unparsable(batch: tf.Tensor) -> int:
-    for number, record in enumerate(batch, 1):
-        try:
-            tf.io.parse_single_example(record, SCHEMA)
-        except tf.errors.InvalidArgumentError:
-            return number
-    return len(batch)
+def _parse(batch: tf.Tensor, path: Path, before: int) -> dict[str, tf.Tensor]:
+    """Records by the schema; raises InputError that names the first that has another one."""
+    try:
+        return tf.io.parse_example(batch, SCHEMA)
+    except tf.errors.InvalidArgumentError:
+        for place in range(len(batch) if len(batch) > 1 else 0):
+            _parse(batch[place : place + 1], path, before + place)
+        raise InputError(
+            f"{path}: record {before + 1}: not of this schema (features float[{DIMENSIONS}], "
+            "age, gender, file_name); make the file again with prepare.py"
+        ) from None
