@@ -39,8 +39,8 @@ def published(predicted: list[tuple[str, int]], labels: list[LabelFile]) -> Iter
     """The two lines of the published convention; `labels` of male and female, as below."""
     for gender, part in enumerate(labels):
         listed = set(part.names)
-        found = [name in listed for name, guess in predicted if guess == gender]
-        yield score(GENDERS[gender], sum(found), len(found), len(part.names))
+        right = [name in listed for name, guess in predicted if guess == gender]
+        yield score(GENDERS[gender], right, len(part.names))
 
 
 def without_faults(predicted: list[tuple[str, int]], labels: list[LabelFile]) -> Iterator[str]:
@@ -62,17 +62,17 @@ def without_faults(predicted: list[tuple[str, int]], labels: list[LabelFile]) ->
     if unseen := (lists[0] ^ lists[1]) - guesses.keys():
         yield f"  names without a prediction: {listing(unseen)}"
     yield "Images with exactly one label:"
-    right = []
+    all_right = []
     for gender, names in enumerate(lists):
-        found = [guess == gender for name, guess in guesses.items() if name in names]
-        yield "  " + score(GENDERS[gender], sum(found), len(found), len(found))
-        right += found
-    yield "  " + score("all", sum(right), len(right), len(right))
+        right = [guess == gender for name, guess in guesses.items() if name in names]
+        yield "  " + score(GENDERS[gender], right, len(right))
+        all_right += right
+    yield "  " + score("all", all_right, len(all_right))
 
 
-def score(title: str, correct: int, found: int, of: int) -> str:
-    share = correct / of if of else float("nan")
-    return f"{title.capitalize()} {share:.4f}, correct {correct}, wrong {found - correct}"
+def score(title: str, right: list[bool], of: int) -> str:
+    share = sum(right) / of if of else float("nan")
+    return f"{title.capitalize()} {share:.4f}, correct {sum(right)}, wrong {right.count(False)}"
 
 
 def listing(names: Iterable[str]) -> str:

@@ -31,9 +31,8 @@ class Model:
                 self._interpreter = Interpreter(model_content=model)
                 signature = self._interpreter.get_signature_runner()
                 self._input = signature.get_input_details()["features"]["index"]
-                outputs = signature.get_output_details()
-                self._outputs = [outputs[name]["index"] for name in OUTPUTS]
-                self._rows = 0
+                found = signature.get_output_details()
+                self._outputs, self._rows = [found[name]["index"] for name in OUTPUTS], 0
                 del signature  # no size can be set while it is there
                 self(np.ones((1, DIMENSIONS), np.float32))
                 _has_spoken = True
@@ -72,7 +71,6 @@ def keep_memory() -> None:
     import ctypes
 
     with contextlib.suppress(AttributeError, OSError, TypeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-        library.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
-        library.mallopt(-8, 1)  # M_ARENA_MAX
+        # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX
+        for option, value in ((-1, 1 << 30), (-3, 32 << 20), (-8, 1)):
+            ctypes.CDLL(None).mallopt(option, value)

@@ -24,9 +24,7 @@ def _number(text: str, kind: type = int, most: float = math.inf) -> float | None
 COLUMNS: dict[str, Callable[[str], Any]] = {
     "filename": str,
     "gender": {"0": 0, "1": 1}.get,  # male, female
-    "age": _number,  # years, like the ends of its interval
-    "age_low": _number,
-    "age_high": _number,
+    **dict.fromkeys(("age", "age_low", "age_high"), _number),  # years
     "female_probability": functools.partial(_number, kind=float, most=1),
 }
 HEADER = ",".join(COLUMNS)
@@ -75,16 +73,12 @@ def read(path: Path, *columns: str) -> list[tuple]:
     if table.empty:
         raise InputError(f"{path}: no predictions in this file; score embeddings with run.py first")
     for row, column in np.argwhere(table.isna().to_numpy()):
-        raise _fault(path, row, columns[column])
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            lines = csv.DictReader(stream)  # pandas keeps neither the text nor the line
+            text = next(itertools.islice(lines, row, None))[columns[column]]
+            raise InputError(
+                f"{path}: row {row + 1} (line {lines.line_num}): {columns[column]} is "
+                f"{printable(repr(text))}, which run.py does not write; score the embeddings "
+                "again with it"
+            )
     return list(table.itertuples(index=False, name=None))
-
-
-def _fault(path: Path, row: int, column: str) -> InputError:
-    """What to say of a cell in a row, from 0: its text and its line, which pandas does not keep."""
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        text = printable(repr(next(itertools.islice(reader, row, None))[column]))
-        return InputError(
-            f"{path}: row {row + 1} (line {reader.line_num}): {column} is {text}, which run.py "
-            "does not write; score the embeddings again with it"
-        )
