@@ -1,9 +1,8 @@
 """A function over blocks of input, in order: on the threads of this process or a Dask cluster.
 
-`map_in_order` is what run.py and embed.py share: at most a few blocks are under way at a
-time, so memory stays bounded whatever the input's length, and results come in input order.
-On a cluster the function travels to the workers with its data and with this package as a zip:
-workers need the requirements installed and nothing else.
+At most a few blocks are under way at a time, so that memory stays bounded whatever the input's
+length. To a cluster the function travels with its data and with this package as a zip: workers
+need the requirements installed and nothing else.
 """
 
 import contextlib
@@ -47,8 +46,7 @@ def map_in_order(
     of worker processes on this machine, or the address of a scheduler. At most two items a
     thread are read ahead of the result that is waited for; with `bursts` four, and half of them
     are waited for at once, so that the calling thread seldom takes a processor, and its cache,
-    from the others. `function` must be safe to call from several threads at once; what it loads
-    lazily, it loads once a process.
+    from the others. `function` must be safe to call from several threads at once.
 
     A Dask worker that dies costs the blocks it was working on: they are done again elsewhere.
     What `function` raises is raised here. Raises InputError for a cluster that does not answer.
@@ -153,12 +151,11 @@ def _client(stack: contextlib.ExitStack, address: str) -> Any:
 
 
 def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]:
-    """Put this package and `function` on all workers, also on those that join later.
+    """Put this package, in this version, and `function` on all workers, also later ones.
 
     Returns the name of the plugin that holds them there, and what a worker calls with it and
-    a pickled item. A worker changes to this version of the package. Raises InputError while a
-    run of another version is under way. What is defined in here travels by value: neither the
-    scheduler nor a worker has the package when it comes.
+    a pickled item. Raises InputError while a run of another version is under way. What is
+    defined in here travels by value: no scheduler or worker has the package when it comes.
     """
     import cloudpickle
     import distributed

@@ -1,7 +1,6 @@
 """The figures of the report, each with its number of faces and a 95 % bootstrap interval.
 
-Counts, means and resampling alone: plots.py draws and page.py writes what is computed here. An
-interval is the percentile bootstrap over faces (Efron & Tibshirani, "An Introduction to the
+An interval is the percentile bootstrap over faces (Efron & Tibshirani, "An Introduction to the
 Bootstrap", 1993, chapter 13): 2,000 resamples with replacement, always the same ones. The
 libraries are imported as late as the first figure: train.py needs no more than NOMINAL.
 """
@@ -133,30 +132,25 @@ def probability(female: np.ndarray, gender: np.ndarray) -> dict:
     (scikit-learn's calibration_curve puts a probability on an edge into the bin below, so that
     0.5, which is called female, would stand among the males, and does not count its bins.)
     """
-    import pandas as pd
-
     female = np.asarray(female, np.float64)
     number = np.minimum((female * BINS).astype(int), BINS - 1)
     one_hot = number == np.arange(BINS)[:, None]
-    random = np.random.default_rng(SEED)
-    exact = [
-        calibration_error(*one_hot * (female - (random.random(len(female)) < female)))
-        for _ in range(200)
-    ]
-    bins = [
-        {
-            "from": place / BINS, "to": (place + 1) / BINS, "n": len(part),
-            "probability": rounded(part["probability"].mean()),
-            "female": with_interval(part["gender"]),
-        }
-        for place, part in pd.DataFrame({"probability": female, "gender": gender}).groupby(number)
-    ]  # fmt: skip
     gaps = one_hot * (female - gender)
+    random = np.random.default_rng(SEED)
+    drawn = (random.random(len(female)) < female for _ in range(200))
+    exact = [calibration_error(*one_hot * (female - genders)) for genders in drawn]
     return {
         "calibration_error": with_interval(*gaps, statistic=calibration_error),
         "expected_if_exact": rounded(np.mean(exact)),
-        "bins": bins,
-    }
+        "bins": [
+            {
+                "from": place / BINS, "to": (place + 1) / BINS, "n": int(inside.sum()),
+                "probability": rounded(female[inside].mean()),
+                "female": with_interval(gender[inside]),
+            }
+            for place, inside in enumerate(one_hot) if inside.any()
+        ],
+    }  # fmt: skip
 
 
 def calibration_error(*gaps: np.ndarray, axis: int = -1) -> np.ndarray:

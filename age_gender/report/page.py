@@ -1,9 +1,6 @@
 """The report of test.py: a page with plots and tables, figures.json, tables for the model card.
 
-`write` fills a folder with report.html, which needs nothing but itself, the plots as PNG,
-figures.json for programs and tables.md. `refresh_card` puts the tables into a model card, which
-is what `make card` does for models/pretrained/README.md. The texts are Jinja templates beside
-this file: page.html with style.css, and tables.md.
+The texts are Jinja templates beside this file: page.html with style.css, and tables.md.
 """
 
 import base64
@@ -68,26 +65,22 @@ def render(template: str, figures: dict, **more) -> str:
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= {"text": in_text, "range": interval_as_text, "with_range": as_text}
-    published = {"mae": PUBLISHED_MAE, "accuracy": PUBLISHED_ACCURACY}
-    tables = {key: (title, [*figures[key], figures["all"]]) for key, title in TABLES.items()}
+    environment.filters["text"] = in_text
     return environment.get_template(template).render(
-        figures, whole=figures["all"], tables=tables, columns=COLUMNS, published=published, **more
+        figures,
+        whole=figures["all"],
+        tables={key: (title, [*figures[key], figures["all"]]) for key, title in TABLES.items()},
+        columns=COLUMNS,
+        published={"mae": PUBLISHED_MAE, "accuracy": PUBLISHED_ACCURACY},
+        **more,
     )
 
 
-def in_text(value: float, form: str) -> str:
-    """A number as text by a format, with a minus sign, and a space before its % sign."""
-    return form.format(value).replace("-", "−").replace("%", " %")
-
-
-def interval_as_text(figure: dict, form: str) -> str:
-    return f"{in_text(figure['low'], form)} to {in_text(figure['high'], form)}"
-
-
-def as_text(figure: dict, form: str) -> str:
-    """A figure as text by a format, its interval in brackets: 5.07 (4.83 to 5.31)."""
-    return f"{in_text(figure['value'], form)} ({interval_as_text(figure, form)})"
+def in_text(number: float | dict, form: str, template: str = "{value} ({low} to {high})") -> str:
+    """A number by a format, or a figure with its interval; a minus is one, a % stands apart."""
+    if isinstance(number, dict):
+        return template.format(**{key: in_text(part, form) for key, part in number.items()})
+    return form.format(number).replace("-", "−").replace("%", " %")
 
 
 def refresh_card(folder: str | Path, card: str | Path) -> None:
