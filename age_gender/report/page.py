@@ -1,6 +1,7 @@
 """The report of test.py: a page with plots and tables, figures.json, tables for the model card.
 
-The texts are Jinja templates beside this file: page.html with style.css, and tables.md.
+The texts are Jinja templates beside this file: page.html with style.css, tables.md, and
+groups.jinja, which says what the tables of both are called.
 """
 
 import base64
@@ -14,19 +15,6 @@ from age_gender.report.figures import PUBLISHED_ACCURACY, PUBLISHED_MAE, Faces
 from age_gender.script import InputError
 
 CARD_START, CARD_END = "<!-- tables: make card -->", "<!-- end of tables -->"
-TABLES = {
-    "by_true_age": "By age as labelled",
-    "by_estimated_age": "By estimated age",
-    "by_gender": "By gender as labelled",
-    "by_race": "By race as UTKFace labels it",
-}
-COLUMNS = {  # of these tables: a figure of each row, its title and its format
-    "age_mae": ("MAE, years", "{:.2f}"),
-    "age_bias": ("bias, years", "{:+.2f}"),
-    "gender_accuracy": ("gender right", "{:.1%}"),
-    "interval_coverage": ("age in interval", "{:.1%}"),
-    "interval_width": ("interval width, years", "{:.1f}"),
-}
 
 
 def check(folder: Path) -> None:
@@ -66,13 +54,9 @@ def render(template: str, figures: dict, **more) -> str:
         keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters["text"] = in_text
+    published = {"mae": PUBLISHED_MAE, "accuracy": PUBLISHED_ACCURACY}
     return environment.get_template(template).render(
-        figures,
-        whole=figures["all"],
-        tables={key: (title, [*figures[key], figures["all"]]) for key, title in TABLES.items()},
-        columns=COLUMNS,
-        published={"mae": PUBLISHED_MAE, "accuracy": PUBLISHED_ACCURACY},
-        **more,
+        figures, whole=figures["all"], published=published, **more
     )
 
 
