@@ -178,7 +178,8 @@ def fit(
 ) -> None:  # fmt: skip
     """Train the compiled heads on faces, from `untrained` or the `state` it saves every epoch.
 
-    It does not stop early: the last epoch was the best one of 8, for each of five seeds.
+    It does not stop early: in eight trainings of 8 epochs the last one's age error of held-out
+    faces was the least, or 0.003 years above it. (Of 24 it was 0.02 and 0.04 years above.)
     """
     import keras
 
