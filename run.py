@@ -19,7 +19,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,10 +26,9 @@ from age_gender import script
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # which NumPy would start for nothing
 # isort: split
-import numpy as np
-
 from age_gender import cluster, model_files, outputs
 from age_gender.scoring import litert, predictions
+from age_gender.scoring.scorer import Scorer
 from age_gender.script import InputError
 from age_gender.tables import pieces, reading
 
@@ -127,39 +125,6 @@ def open_errors(args) -> Iterator[io.TextIOBase | None]:
         text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
         with outputs.whole_file(path, "w", **text) as stream:
             yield stream
-
-
-class Scorer:
-    """Parses a piece of input and scores its rows: (n, 512) to (n, 5), the litert.OUTPUTS.
-
-    Any number of threads may call it; each takes a loaded model for itself meanwhile. It holds
-    the model's bytes, so that it can be sent to another machine.
-    """
-
-    def __init__(self, model: bytes, name: str) -> None:
-        self.model, self.name = model, name
-        self.idle: deque[litert.Model] = deque()
-
-    def __reduce__(self):
-        return type(self), (self.model, self.name)
-
-    def load(self) -> "Scorer":
-        """Have a model ready. Raises InputError for a file that is not one."""
-        self.idle.append(litert.Model(self.model, self.name))
-        return self
-
-    def __call__(self, piece: pieces.Piece) -> pieces.Block:
-        """The block of the piece, its features replaced by their scores, float32 (n, 5)."""
-        block = reading.parse(piece)
-        try:
-            model = self.idle.pop()
-        except IndexError:
-            model = litert.Model(self.model, self.name)
-        scores = model(block.features)
-        self.idle.append(model)
-        if not np.isfinite(scores).all():
-            raise InputError(f"{self.name}: this model's estimates are no numbers; train again")
-        return replace(block, features=scores)
 
 
 class Writer:

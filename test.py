@@ -11,7 +11,6 @@ examples:
   python test.py --lfw lfw_predictions.csv --lfw-labels lfw_gender
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from age_gender import script
 import numpy as np
 
 from age_gender import model_files, outputs
-from age_gender.report import figures, page
+from age_gender.report import figures, lfw, page
 from age_gender.scoring import litert, predictions
 from age_gender.script import InputError
 from age_gender.tables.names import AGES, GENDERS, base_name, utkface_labels
@@ -37,39 +36,24 @@ def main(argv: list[str] | None = None) -> None:
 
 def parse_arguments(argv: list[str] | None):
     parser = script.ArgumentParser(__doc__)
-    parser.add_argument(
-        "--test", type=Path, default=model_files.TEST_RECORDS, metavar="FILE",
-        help="records that prepare.py wrote",
-    )  # fmt: skip
-    parser.add_argument(
-        "--model", metavar="PATH",
+    add = parser.add_argument
+    add("--test", type=Path, default=model_files.TEST_RECORDS, metavar="FILE",
+        help="records that prepare.py wrote")  # fmt: skip
+    add("--model", metavar="PATH",
         help="a folder that train.py wrote, or its .keras (default: models/ once train.py has "
-        "written there, else models/pretrained/)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--batch-size", type=script.whole_number(1), default=128, metavar="N",
-        help="faces a line",
-    )  # fmt: skip
-    parser.add_argument(
-        "--report", type=Path, metavar="DIR",
-        help="folder for report.html, its plots and figures.json, which are replaced",
-    )  # fmt: skip
-    parser.add_argument(
-        "--lfw", type=Path, metavar="CSV", help="predictions for LFW that run.py wrote"
-    )
-    parser.add_argument(
-        "--lfw-labels", type=Path, metavar="DIR",
-        help="folder with male_names.txt and female_names.txt",
-    )  # fmt: skip
+        "written there, else models/pretrained/)")  # fmt: skip
+    add("--batch-size", type=script.whole_number(1), default=128, metavar="N", help="faces a line")
+    add("--report", type=Path, metavar="DIR",
+        help="folder for report.html, its plots and figures.json, which are replaced")  # fmt: skip
+    add("--lfw", type=Path, metavar="CSV", help="predictions for LFW that run.py wrote")
+    add("--lfw-labels", type=Path, metavar="DIR",
+        help="folder with male_names.txt and female_names.txt")  # fmt: skip
     args = parser.parse_args(argv)
     if bool(args.lfw) != bool(args.lfw_labels):
         parser.error("--lfw and --lfw-labels go together")
     if args.lfw and args.report:
         parser.error("--report is of the test records, not of LFW: give one of the two")
     return args
-
-
-# ------------------------------------------------------------------------- test records
 
 
 class Judgement(NamedTuple):
@@ -79,12 +63,9 @@ class Judgement(NamedTuple):
     right: np.ndarray
     loss: np.ndarray
 
-    def __str__(self) -> str:
-        mae, accuracy, loss = self.error.mean(), self.right.mean(), self.loss.mean()
+    def line(self, faces: slice = slice(None)) -> str:
+        mae, accuracy, loss = (values[faces].mean() for values in self)
         return f"Age_MAE:{mae:.2f}, Gender_Acc:{accuracy:.2%}, Loss:{loss:.2f}"
-
-    def part(self, places: slice) -> "Judgement":
-        return Judgement(*(values[places] for values in self))
 
 
 def judge_records(args) -> None:
@@ -100,10 +81,10 @@ def judge_records(args) -> None:
     faces = records.read(args.test)
     softmax = predict(model, faces.features)
     judged = judge(faces, softmax)
-    for start in range(0, len(judged.error), args.batch_size):
-        print(judged.part(slice(start, start + args.batch_size)))
+    for start in range(0, len(faces.age), args.batch_size):
+        print(judged.line(slice(start, start + args.batch_size)))
     print("Summary:")
-    print(judged)
+    print(judged.line())
     if args.report:
         write_report(args, faces, softmax, judged, model, exported)
 
@@ -129,21 +110,24 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
 def judge(faces, softmax: dict[str, np.ndarray]) -> Judgement:
     """Loss is age cross-entropy + gender cross-entropy, both with the label as it is."""
     rows = np.arange(len(faces.age))
-    expected = softmax["age"] @ np.arange(softmax["age"].shape[1], dtype=np.float32)
     age_loss = -np.log(softmax["age"][rows, faces.age] + 1e-7)
     gender_loss = -np.log(softmax["gender"][rows, faces.gender] + 1e-7)
     return Judgement(
-        np.abs(expected - faces.age),
-        softmax["gender"].argmax(axis=1) == faces.gender,
-        age_loss + gender_loss,
+        error=np.abs(expected_age(softmax) - faces.age),
+        right=softmax["gender"].argmax(axis=1) == faces.gender,
+        loss=age_loss + gender_loss,
     )
+
+
+def expected_age(softmax: dict[str, np.ndarray]) -> np.ndarray:
+    """In years, (n,): each age times its probability."""
+    return softmax["age"] @ np.arange(AGES, dtype=np.float32)
 
 
 def write_report(args, faces, softmax, judged: Judgement, model: Path, exported: Path) -> None:
     """The report: ages, intervals and probabilities are the exported model's, as run.py's are."""
     scores = litert.Model(exported.read_bytes(), str(exported)).outputs(faces.features)
-    expected = softmax["age"] @ np.arange(softmax["age"].shape[1], dtype=np.float32)
-    difference = float(np.abs(scores["age"] - expected).max())
+    difference = float(np.abs(scores["age"] - expected_age(softmax)).max())
     if difference > 0.01:
         raise InputError(
             f"{exported}: its ages differ from {model.name}'s by up to {difference:.2f} years; "
@@ -157,102 +141,30 @@ def write_report(args, faces, softmax, judged: Judgement, model: Path, exported:
     )  # fmt: skip
     measured = {
         "model": {
-            "litert": {"file": exported.name, "sha256": outputs.sha256(exported)},
-            "keras": {"file": model.name, "sha256": outputs.sha256(model)},
+            "litert": identity(exported), "keras": identity(model),
             "largest_difference": round(difference, 6),
         },
-        "records": {
-            "file": args.test.name,
-            "sha256": outputs.sha256(args.test),
-            "faces": len(faces.age),
-            "under_10": int((faces.age < 10).sum()),
+        "records": identity(args.test) | {
+            "faces": len(faces.age), "under_10": int((faces.age < 10).sum()),
             "strangers": int((scores["distance"] > 1).sum()),
         },
-    } | figures.measure(judged_faces, softmax["age"], judged.loss)
+        **figures.measure(judged_faces, softmax["age"], judged.loss),
+    }  # fmt: skip
     page.write(args.report, measured, judged_faces)
     script.say(f"report: {script.display_path(args.report / 'report.html')}")
 
 
-# --------------------------------------------------------------------------------- LFW
+def identity(file: Path) -> dict[str, str]:
+    return {"file": file.name, "sha256": outputs.sha256(file)}
 
 
-def judge_lfw(path: Path, labels: Path) -> None:
-    """Print the two published lines, then the label files' faults and the figures without.
-
-    The published convention: of the predictions of a gender, those whose name stands in that
-    gender's list are correct, the others wrong; the recall divides by the list's length.
-    """
+def judge_lfw(path: Path, folder: Path) -> None:
+    """Print the two published lines, then the label files' faults and the figures without."""
     rows = predictions.read(path, "filename", "gender")
     predicted = [(base_name(name), gender) for name, gender in rows]
-    lists = [read_list(labels / f"{gender}_names.txt") for gender in ("male", "female")]
-    for gender, title in ((0, "Male"), (1, "Female")):
-        listed = set(lists[gender].names)
-        found = [name for name, guess in predicted if guess == gender]
-        correct = sum(name in listed for name in found)
-        recall = correct / len(lists[gender].names)
-        print(f"{title} {recall:.4f}, correct {correct}, wrong {len(found) - correct}")
-    print()
-    judge_lfw_clean(predicted, *lists)
-
-
-class LabelFile(NamedTuple):
-    """The names in a label file, one a line, and its faults: blank lines, lines with CR LF."""
-
-    names: list[str]
-    blank: int
-    crlf: int
-
-
-def judge_lfw_clean(predicted: list[tuple[str, int]], male: LabelFile, female: LabelFile) -> None:
-    """Print the faults of the label files, and the figures over images with one label."""
-    bare = [name for name in male.names + female.names if not name.endswith(".jpg")]
-    lists = [{name.removesuffix(".jpg") + ".jpg" for name in part.names} for part in (male, female)]
-    as_written = set(male.names) & set(female.names)
-    both = lists[0] & lists[1]
-    neither = {name for name, _ in predicted} - lists[0] - lists[1]
-    print("Faults of the label files:")
-    print(f"  lines that end in CR LF: {male.crlf + female.crlf}")
-    print(f"  blank lines: {male.blank + female.blank}")
-    print(f"  names without .jpg: {listing(bare)}")
-    print(f"  names in both lists: {listing(as_written)}")
-    if both > as_written:
-        print(f"  names in both lists once .jpg is added: {listing(both - as_written)}")
-    print(f"  predictions in neither list: {listing(neither)}")
-    guesses = {name: guess for name, guess in predicted if name not in both}
-    unseen = (lists[0] ^ lists[1]) - guesses.keys()
-    if unseen:
-        print(f"  names without a prediction: {listing(unseen)}")
-    print("Images with exactly one label:")
-    total = total_right = 0
-    for gender, title in ((0, "Male"), (1, "Female")):
-        labelled = [guess for name, guess in guesses.items() if name in lists[gender]]
-        right = labelled.count(gender)
-        recall = right / len(labelled) if labelled else float("nan")
-        print(f"  {title} {recall:.4f}, correct {right}, wrong {len(labelled) - right}")
-        total, total_right = total + len(labelled), total_right + right
-    accuracy = total_right / total if total else float("nan")
-    print(f"  All {accuracy:.4f}, correct {total_right}, wrong {total - total_right}")
-
-
-def listing(names: Iterable[str]) -> str:
-    """How many, and the first few."""
-    names = sorted(names)
-    shown = script.printable(", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))
-    return f"{len(names)} ({shown})" if names else "0"
-
-
-def read_list(path: Path) -> LabelFile:
-    """Read a label file. Raises InputError where there is none, or no name in it."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such label file; --lfw-labels names the folder of both")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text of names; get the label file again") from None
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise InputError(f"{path}: no names in this file; get the label file again")
-    return LabelFile(names, len(lines) - len(names), path.read_bytes().count(b"\r\n"))
+    labels = [lfw.read_labels(folder / f"{gender}_names.txt") for gender in GENDERS]
+    print(*lfw.published(predicted, labels), "", sep="\n")
+    print(*lfw.without_faults(predicted, labels), sep="\n")
 
 
 if __name__ == "__main__":

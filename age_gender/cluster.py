@@ -2,30 +2,30 @@
 
 `map_in_order` is what run.py and embed.py share: at most a few blocks are under way at a
 time, so memory stays bounded whatever the input's length, and results come in input order.
-On a cluster the function travels to the workers with its data and with the code of this
-project's modules, by value: workers need the requirements installed and nothing else.
+On a cluster the function travels to the workers with its data and with this package as a zip:
+workers need the requirements installed and nothing else.
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import logging
 import os
-import pickle
-import secrets
 import signal
 import sys
-import threading
+import tempfile
 import time
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from age_gender.model_files import ROOT
 from age_gender.script import InputError, error_line
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
+PACKAGE = Path(__file__).resolve().parent
 CONNECT_SECONDS = 10  # for a scheduler to answer, and for it to have a worker
 WIDTH_SECONDS = 2  # between two questions how many workers there are
 
@@ -62,10 +62,10 @@ def map_in_order(
         try:
             for item in items:
                 waiting.append(submit(item))
-                full = len(waiting) > (4 if bursts else 2) * width()
-                if full and bursts:
-                    waiting[2 * width()].exception()  # waits for it, raises nothing
-                if full:
+                ahead = 2 * width()
+                if len(waiting) > (2 * ahead if bursts else ahead):
+                    if bursts:
+                        waiting[ahead].exception()  # waits for it, raises nothing
                     yield waiting.popleft().result()
                 while waiting and waiting[0].done():
                     yield waiting.popleft().result()
@@ -75,9 +75,6 @@ def map_in_order(
             raise InputError(
                 f"{dask}: lost the connection to this Dask scheduler; start the same command again"
             ) from None
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 # ------------------------------------------------------------------------- where it runs
@@ -98,31 +95,17 @@ def _dask(function: Callable, address: str) -> Iterator[tuple[Callable, Callable
     if importlib.util.find_spec("distributed") is None:
         raise InputError("--dask needs dask[distributed]: pip install -r requirements-extra.txt")
     import cloudpickle
-    import dask
     import distributed
 
     # Worker processes, and the threads that watch over them, would log over the progress bar.
-    dask.config.set({"logging": {"distributed": "critical", "distributed.client": "critical"}})
-    for name in list(logging.root.manager.loggerDict):
-        if name.partition(".")[0] in ("distributed", "tornado"):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"
+    logging.disable(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         if address == "local":
             address = stack.enter_context(_local_cluster()).scheduler_address
         client = stack.enter_context(_client(address))
-        for module in filter(_is_ours, list(sys.modules.values())):
-            cloudpickle.register_pickle_by_value(module)
-            stack.callback(cloudpickle.unregister_pickle_by_value, module)
-        dumps, carrier, apply = _for_workers(function)
-        name = f"age-gender-{secrets.token_hex(8)}"
-        client.register_plugin(carrier, name=name)
-        stack.callback(_quietly, client.unregister_worker_plugin, name)
+        name, apply = _send(client, function, address)
         executor = client.get_executor(pure=False)
-        stack.callback(_quietly, executor.shutdown, wait=False)
-
-        def submit(item: Item) -> _Unpickled:
-            return _Unpickled(executor.submit(apply, name, dumps(item)))
-
         found, asked = sum(client.nthreads().values()), time.monotonic()
 
         def width() -> int:  # workers join later, too
@@ -132,32 +115,15 @@ def _dask(function: Callable, address: str) -> Iterator[tuple[Callable, Callable
             return max(1, found)
 
         try:
-            yield submit, width
+            yield (lambda item: executor.submit(apply, name, cloudpickle.dumps(item))), width
         except distributed.KilledWorker as error:
             raise InputError(
                 f"{address}: {error.allowed_failures + 1} workers died over the same block; "
                 "look at their logs, and give them more memory if that was short"
             ) from None
-
-
-class _Unpickled:
-    """A future whose result or exception was pickled by the worker."""
-
-    def __init__(self, future: Future) -> None:
-        self.done, self.cancel, self.exception = future.done, future.cancel, future.exception
-        self.future = future
-
-    def result(self) -> Any:
-        result, error = pickle.loads(self.future.result())
-        if error is not None:
-            raise error
-        return result
-
-
-def _quietly(function: Callable, *arguments: Any, **options: Any) -> None:
-    """Call what cleans up a cluster that may be gone."""
-    with contextlib.suppress(Exception):
-        function(*arguments, **options)
+        finally:
+            with contextlib.suppress(Exception):  # the cluster may be gone
+                client.unregister_worker_plugin(name)
 
 
 @contextlib.contextmanager
@@ -165,27 +131,31 @@ def _local_cluster() -> Iterator[Any]:
     """Worker processes on this machine that leave a Ctrl-C in the terminal to this process."""
     import distributed
 
-    main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main_thread else None
-    try:  # processes inherit what is ignored
-        started = distributed.LocalCluster(silence_logs=logging.CRITICAL, dashboard_address=None)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which processes inherit
+    try:
+        started = distributed.LocalCluster(
+            silence_logs=logging.CRITICAL, dashboard_address=":0", scheduler_kwargs={"dashboard": 0}
+        )
     finally:
-        if main_thread:
-            signal.signal(signal.SIGINT, before)
-    with started:
+        signal.signal(signal.SIGINT, before)
+    try:
         yield started
+    finally:
+        with contextlib.suppress(Exception):  # a worker may be on its way up again
+            started.close()
 
 
 @contextlib.contextmanager
 def _client(address: str) -> Iterator[Any]:
     import distributed
 
-    remedy = "start one with `dask scheduler` and give its address, such as tcp://HOST:8786"
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TypeError) as error:
-        reason = error_line(error)
-        raise InputError(f"{address}: no Dask scheduler answers ({reason}); {remedy}") from None
+        raise InputError(
+            f"{address}: no Dask scheduler answers ({error_line(error)}); start one with "
+            "`dask scheduler` and give its address, such as tcp://HOST:8786"
+        ) from None
     with client:
         try:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
@@ -197,59 +167,53 @@ def _client(address: str) -> Iterator[Any]:
         yield client
 
 
-def _is_ours(module: Any) -> bool:
-    """Whether a module lies beside this one: no worker has it installed."""
-    path = getattr(module, "__file__", None)
-    if not path or module.__name__ == "__main__":
-        return False
-    return Path(path).resolve().parent == ROOT  # the scripts' folder may be a link
+def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]:
+    """Put this package and `function` on all workers, also on those that join later.
 
-
-def _for_workers(function: Callable) -> tuple[Callable, Any, Callable]:
-    """How to pickle, what holds the pickled function on every worker, and what applies it there.
-
-    As a plugin of the workers, the function, which may hold 90 MB of weights, travels once to
-    each, also to one that joins later. All of this is local to here, as Dask would otherwise
-    pickle it by the name of a module that workers do not have.
+    Returns the name of the plugin that holds them there, and what a worker calls with it and
+    a pickled item. A worker changes to this version of the package. Raises InputError while a
+    run of another version is under way. What is defined in here travels by value: neither the
+    scheduler nor a worker has the package when it comes.
     """
     import cloudpickle
     import distributed
 
-    def dumps(value: Any) -> bytes:
-        import io
-        import threading
-
-        class Pickler(cloudpickle.Pickler):  # without type hints: their names would not travel
-            def reducer_override(self, value):
-                if isinstance(value, type(threading.Lock())):  # a module's: one a process
-                    return threading.Lock, ()
-                return super().reducer_override(value)
-
-        stream = io.BytesIO()
-        Pickler(stream).dump(value)
-        return stream.getvalue()
-
-    class Carrier(distributed.WorkerPlugin):
-        pickled = b""
-
-        def setup(self, worker: Any) -> None:
-            import os
-            import threading
-
+    class Carrier(distributed.UploadFile):
+        async def setup(self, worker: Any) -> None:
             # TensorFlow would take all processors for each of several workers on a machine.
             os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(worker.state.nthreads))
-            self.lock, self.function = threading.Lock(), None
+            await super().setup(worker)
+            loaded = getattr(sys.modules.get("age_gender"), "__file__", None)
+            if version not in str(loaded):  # reloading the package would leave its modules old
+                for name in [name for name in sys.modules if name.split(".")[0] == "age_gender"]:
+                    del sys.modules[name]
+                others = [path for path in sys.path if not Path(path).match("age_gender-*.zip")]
+                sys.path[:] = [os.path.join(worker.local_directory, self.filename), *others]
+            self.function = cloudpickle.loads(self.pickled)
 
-    def apply(name: str, item: bytes) -> bytes:
-        carrier = distributed.get_worker().plugins[name]
-        try:
-            with carrier.lock:
-                if carrier.function is None:
-                    carrier.function = cloudpickle.loads(carrier.pickled)
-            return dumps((carrier.function(cloudpickle.loads(item)), None))
-        except Exception as error:
-            return dumps((None, error))
+    def apply(name: str, item: bytes) -> Any:
+        return distributed.get_worker().plugins[name].function(cloudpickle.loads(item))
 
-    carrier = Carrier()
-    carrier.pickled = dumps(function)
-    return dumps, carrier, apply
+    def runs(dask_scheduler: Any) -> dict[str, bool]:  # and whether the client is still there
+        names = [name for name in dask_scheduler.worker_plugins if name.startswith("age_gender-")]
+        return {name: name[:-4].split("-", 2)[2] in dask_scheduler.clients for name in names}
+
+    sources = sorted(PACKAGE.rglob("*.py"))
+    version = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder, f"age_gender-{version}-{client.id}.zip")
+        with zipfile.ZipFile(package, "w", strict_timestamps=False) as archive:
+            for path in sources:
+                archive.write(path, path.relative_to(PACKAGE.parent))
+        carrier = Carrier(package, load=False)
+    carrier.pickled = cloudpickle.dumps(function)
+    for run, alive in client.run_on_scheduler(runs).items():
+        if not alive:  # killed
+            client.unregister_worker_plugin(run)
+        elif version not in run:
+            raise InputError(
+                f"{address}: another version of these scripts is at work on this cluster; wait "
+                "until it is done, or take another cluster"
+            )
+    client.register_plugin(carrier, name=package.name)
+    return package.name, apply

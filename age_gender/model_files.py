@@ -1,10 +1,11 @@
-"""Default paths, and the files of a trained model: which of them `--model` means."""
+"""Default paths, and the files of a trained model: written, and which of them `--model` means."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
 
-from age_gender.outputs import sha256
+from age_gender.outputs import sha256, whole_path
 from age_gender.script import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +24,24 @@ LITERT_MODEL = "age_gender.tflite"
 FLOAT16_MODEL = "age_gender_float16.tflite"
 DESCRIPTION = "age_gender.json"
 MODEL_FORMAT = 1  # raised when the outputs of the exported model change
+
+
+def write_model(folder: Path, network, exported: dict[str, bytes], description: dict) -> None:
+    """Write the Keras `network`, what is `exported` (by file name) and the description.
+
+    Each appears whole; the description, which has the others' hashes, last.
+    """
+    with contextlib.ExitStack() as stack:  # ends in the reverse order
+        names = [DESCRIPTION, *reversed(exported), KERAS_MODEL]
+        paths = {name: stack.enter_context(whole_path(folder / name)) for name in names}
+        network.save(paths[KERAS_MODEL])
+        for name, model in exported.items():
+            paths[name].write_bytes(model)
+        hashes = {name: sha256(paths[name]) for name in reversed(names[1:])}
+        text = json.dumps({"format": MODEL_FORMAT, "files": hashes} | description, indent=2)
+        paths[DESCRIPTION].write_text(text + "\n", encoding="utf-8")
+    if FLOAT16_MODEL not in exported:  # one of another training
+        (folder / FLOAT16_MODEL).unlink(missing_ok=True)
 
 
 def find_model(model: str | os.PathLike[str] | None, wanted: str) -> Path:

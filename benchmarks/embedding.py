@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import embed
 from age_gender import cluster, script
 from age_gender.photographs import facenet, faces
+from age_gender.photographs.embedder import Embedder
 from age_gender.photographs.images import find_images, read_image
 
 BATCHES = (8, 16, 32, 64)
@@ -67,7 +68,7 @@ def images_in(folder: Path | None, drawn: Callable, made: Path, count: int) -> t
     return root, list(itertools.islice(itertools.cycle(names), count))
 
 
-def pipeline(names: list[str], embedder: embed.Embedder, work: Path) -> Callable[[], int]:
+def pipeline(names: list[str], embedder: Embedder, work: Path) -> Callable[[], int]:
     """All of embed.py but its start: from files on disk to an NPZ; returns the faces."""
     how = ["--aligned"] if embedder.aligned else []
     output = str(work / "output.npz")
@@ -98,8 +99,8 @@ def main() -> None:
         )
         path, graph = facenet.read_graph(None)
         settings = {"crop": None, "margin": 5, "largest": False, "chips": False, "batch_size": 32}
-        chips_in = embed.Embedder(str(root), graph, path, aligned=True, **settings)
-        photos_in = embed.Embedder(str(photo_root), graph, path, aligned=False, **settings)
+        chips_in = Embedder(str(root), graph, path, aligned=True, **settings)
+        photos_in = Embedder(str(photo_root), graph, path, aligned=False, **settings)
         chips_in.load()
         photos_in.facenet = chips_in.facenet
         chips = [chips_in.chips_of(str(root / name))[0] for name in names]

@@ -1,9 +1,11 @@
 """cluster.py: order, bounds, and Dask workers that come and go, over loopback."""
 
 import contextlib
+import importlib
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -123,9 +125,9 @@ def test_workers_without_the_project_parse_embeddings(scheduler, tmp_path):
     writing.write(path, [f"face {i}" for i in range(3000)], [features])
 
     def parse(piece: pieces.Piece) -> pieces.Block:
-        import importlib.util
-
-        assert importlib.util.find_spec("embeddings") is None, "the worker has the project"
+        assert re.search(r"age_gender-.*\.zip/age_gender/tables", pieces.__file__), (
+            "the worker's own"
+        )
         return reading.parse(piece)
 
     blocks = list(cluster.map_in_order(parse, reading.cut([str(path)]), dask=scheduler.address))
@@ -182,13 +184,14 @@ def test_a_killed_worker_costs_its_block_only(scheduler, tmp_path):
 
 def test_a_worker_that_joins_later_gets_its_share(scheduler, monkeypatch):
     monkeypatch.setattr(cluster, "WIDTH_SECONDS", 0)
-    read = 0
+    read = joined = 0
 
     def items():
         nonlocal read
         for _ in range(10_000):
             read += 1
-            yield 0.05
+            # once there are ten threads, submitting must be faster than they are
+            yield 1 if joined else 0.05
 
     results = cluster.map_in_order(time.sleep, items(), dask=scheduler.address)
     ahead = []
@@ -196,12 +199,79 @@ def test_a_worker_that_joins_later_gets_its_share(scheduler, monkeypatch):
         ahead.append(read - number)
         if number == 5:
             scheduler.add_worker(8)
+            joined = 1
         if ahead[-1] > 2 * 10:  # two items for each of 1 + 1 + 8 threads
             break
     results.close()
 
     assert max(ahead[:6]) <= 2 * 2 + 2
     assert ahead[-1] > 2 * 10
+
+
+@pytest.fixture
+def other_version(tmp_path) -> Path:
+    """A copy of the package in which arrays are cut into other blocks."""
+    package = tmp_path / "copy" / "age_gender"
+    shutil.copytree(cluster.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    source = package / "tables" / "pieces.py"
+    text = source.read_text()
+    source.write_text(text.replace(f"BLOCK_ROWS = {pieces.BLOCK_ROWS}", "BLOCK_ROWS = 1"))
+    assert source.read_text() != text
+    return package
+
+
+def test_workers_change_to_the_version_of_the_package_that_is_run(
+    scheduler, other_version, monkeypatch
+):
+    def block_rows(module: str) -> tuple[int, int]:
+        return os.getpid(), importlib.import_module(module).BLOCK_ROWS
+
+    def on_workers() -> set[tuple[int, int]]:
+        modules = ["age_gender.tables.pieces"] * 8
+        return {*cluster.map_in_order(block_rows, modules, dask=scheduler.address)}
+
+    found = []
+    for package in (cluster.PACKAGE, other_version) * 2:
+        monkeypatch.setattr(cluster, "PACKAGE", package)
+        found.append(on_workers())
+
+    processes = {process for process, _ in set.union(*found)}
+    assert len(processes) <= 2, "a worker began anew"
+    for rows, of_run in zip((pieces.BLOCK_ROWS, 1) * 2, found, strict=True):
+        assert {found_rows for _, found_rows in of_run} == {rows}
+
+
+def test_two_versions_at_once_are_refused(scheduler, other_version, monkeypatch):
+    under_way = cluster.map_in_order(abs, range(100), dask=scheduler.address)
+    assert next(under_way) == 0
+    again = cluster.map_in_order(abs, range(3), dask=scheduler.address)
+    assert list(again) == [0, 1, 2], "the same version may be at work twice"
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match=r"another version .*wait"):
+        patch.setattr(cluster, "PACKAGE", other_version)
+        next(cluster.map_in_order(abs, range(3), dask=scheduler.address))
+
+    assert list(under_way) == list(range(1, 100))
+
+
+def test_a_killed_run_of_another_version_is_forgotten(scheduler, other_version):
+    (other_version.parent / "at_work.py").write_text(
+        "import sys, time\nfrom age_gender import cluster\n"
+        "for _ in cluster.map_in_order(time.sleep, [0] + [0.2] * 1000, dask=sys.argv[1]):\n"
+        "    print(flush=True)\n"
+    )
+    command = [sys.executable, other_version.parent / "at_work.py", scheduler.address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"\n"
+        other.kill()
+    time.sleep(1)  # for the scheduler to see that it is gone
+
+    modules = ["age_gender.tables.pieces"] * 8
+    rows = cluster.map_in_order(
+        lambda module: importlib.import_module(module).BLOCK_ROWS, modules, dask=scheduler.address
+    )
+
+    assert set(rows) == {pieces.BLOCK_ROWS}
 
 
 def test_run_on_a_cluster_writes_the_same_bytes_though_a_worker_is_killed(

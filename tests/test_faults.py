@@ -98,7 +98,7 @@ def test_train_killed_again_and_again_ends_with_the_same_figures(
         if (folder / model_files.DESCRIPTION).exists():  # finished: the next one starts anew
             assert model_files.find_model(folder, model_files.LITERT_MODEL)
             assert described(folder) == described(whole)
-        states = list(folder.glob(".training/*.npz"))
+        states = list(folder.glob(".training/[!.]*.npz"))
         for state in states:
             with np.load(state) as arrays:
                 assert all(arrays[name] is not None for name in arrays)

@@ -264,13 +264,13 @@ def test_calibration_by_hand():
     # The estimates are 29.5, 30.5, 33.5 and 14.5 years; the tail is multiplied below 20 only.
     softmax = softmax.astype(np.float32)
     many = {"age": np.repeat(softmax, 105, 0), "gender": np.tile([0.2, 0.8], (420, 1))}
-    calibration = train.calibrate(many, np.repeat(age, 105), np.tile([1, 1, 1, 1, 0], 84))
+    calibration = network_conv.calibrate(many, np.repeat(age, 105), np.tile([1, 1, 1, 1, 0], 84))
     assert calibration.tail == pytest.approx(0, abs=1e-6)
     assert calibration.gender_temperature == pytest.approx(1, abs=0.011)  # 4 of 5 are female
     third = {key: values[:315] for key, values in many.items()}  # levels 0.5, 0.5 and 0.2
-    assert train.calibrate(third, np.repeat(age, 105)[:315], np.tile([1, 0], 158)[:315]).tail == (
-        pytest.approx(0.2)
-    )
+    genders = np.tile([1, 0], 158)[:315]
+    calibration = network_conv.calibrate(third, np.repeat(age, 105)[:315], genders)
+    assert calibration.tail == pytest.approx(0.2)
 
 
 def test_the_age_loss_by_hand():

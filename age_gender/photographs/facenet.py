@@ -53,15 +53,14 @@ def load_facenet(graph: bytes, path: Path) -> Callable[[np.ndarray], np.ndarray]
     import tensorflow as tf
 
     try:
-        definition = any_batch(tf.compat.v1.GraphDef.FromString(graph))
-
-        @tf.function(input_signature=[tf.TensorSpec((None, CHIP, CHIP, 3))], autograph=False)
-        def network(images):
-            return tf.graph_util.import_graph_def(
-                definition, {"input:0": images}, ["embeddings:0"], name=""
-            )[0]
-
         with quiet_stderr():
+            definition = any_batch(tf.compat.v1.GraphDef.FromString(graph))
+
+            @tf.function(input_signature=[tf.TensorSpec((None, CHIP, CHIP, 3))], autograph=False)
+            def network(images):
+                ends = {"input:0": images}, ["embeddings:0"]
+                return tf.graph_util.import_graph_def(definition, *ends, name="")[0]
+
             width = network(tf.zeros((1, CHIP, CHIP, 3))).shape[-1]
         if width != DIMENSIONS:
             raise ValueError(f"{width} numbers a face")
@@ -87,35 +86,25 @@ def any_batch(definition):
     """
     import tensorflow as tf
 
+    v1 = tf.compat.v1
     with tf.Graph().as_default() as ends:
-        tf.compat.v1.placeholder(tf.float32, (1, CHIP, CHIP, 3), name="input")
+        v1.placeholder(tf.float32, (1, CHIP, CHIP, 3), name="input")
         tf.constant(False, name="phase_train")
     nodes = {node.name: node for node in [*definition.node, *ends.as_graph_def().node]}
-    needed, wanted = set(), ["embeddings"]
-    while wanted:
-        if (name := wanted.pop()) in needed:
-            continue
-        needed.add(name)
-        inputs = {text.lstrip("^").partition(":")[0] for text in nodes[name].input}
-        wanted += inputs
-    cut = tf.compat.v1.GraphDef(node=[nodes[name] for name in nodes if name in needed])
+    cut = v1.graph_util.extract_sub_graph(v1.GraphDef(node=nodes.values()), ["embeddings"])
     nodes = {node.name: node for node in cut.node}
+    for node in cut.node:
+        node.attr.pop("_class", None)  # its place beside a node that is cut away
     with tf.Graph().as_default() as one_image:
-        for node in cut.node:
-            node.attr.pop("_class", None)  # its place beside a node that is cut away
         tf.graph_util.import_graph_def(cut, name="")
     nodes["input"].attr["shape"].shape.dim[0].size = -1
-    for node in list(cut.node):
-        if node.op != "Reshape" or nodes[node.input[1]].op != "Const":
+    for node in [node for node in nodes.values() if node.op == "Reshape"]:
+        if (given := nodes[node.input[1]]).op != "Const":
             continue
-        shape = tf.make_ndarray(nodes[node.input[1]].attr["value"].tensor)
+        shape = tf.make_ndarray(given.attr["value"].tensor)
         if len(shape) and shape[0] == 1:
-            inferred = one_image.get_tensor_by_name(f"{node.name}:0").shape
-            free = cut.node.add(name=f"{node.name}/any_batch", op="Const")
-            free.attr["dtype"].type = tf.int32.as_datatype_enum
-            free.attr["value"].tensor.CopyFrom(
-                tf.make_tensor_proto([-1, *inferred[1:]], dtype=tf.int32)
-            )
-            node.attr["Tshape"].type = tf.int32.as_datatype_enum
+            shape[:] = -1, *one_image.get_tensor_by_name(f"{node.name}:0").shape[1:]
+            free = cut.node.add(name=f"{node.name}/any_batch", op="Const", attr=given.attr)
+            free.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(shape))
             node.input[1] = free.name
     return cut

@@ -27,12 +27,10 @@ def find_images(given: Sequence[str], leave_out: Path | None) -> tuple[Path, lis
     not begin with a dot; of a glob, all files. What lies in the folder `leave_out` is none of
     them. Raises InputError where there is no image.
     """
-    found: set[str] = set()
-    roots = []
+    found, roots = set(), []
     for text in given:
         if Path(text).is_dir():
-            root = text
-            inside = images_below(text)
+            root, inside = text, images_below(text)
         elif Path(text).exists():
             root, inside = os.path.dirname(text), [text]
         elif glob.has_magic(text):

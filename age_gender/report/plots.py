@@ -1,30 +1,18 @@
-"""The plots of the report, as PNG: report.py puts them into its folder and its page.
+"""The plots of the report, as PNG; their style is plots.mplstyle, their captions are page.html's.
 
 Each draws what figures.py measured; five by four inches, so that the letters can still be read
 where a phone shows it. matplotlib is imported as late as the first plot.
 """
 
 import io
+from pathlib import Path
 
 import numpy as np
 
-from age_gender.report.figures import BANDS, Faces, as_text, in_text
+from age_gender.report.figures import BANDS, PUBLISHED_MAE, Faces
 from age_gender.tables.names import GENDERS
 
-PUBLISHED_MAE = 5.72  # years: the original's, on the embeddings of another FaceNet
 BLUE, ORANGE, GREY = "#1f5a94", "#b3470f", "#5b6570"  # apart for the colour-blind too
-STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same plot everywhere
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e3e7eb",
-    "legend.frameon": False,
-    "legend.fontsize": 10,
-}
 
 
 def draw_all(figures: dict, faces: Faces) -> dict[str, bytes]:
@@ -37,7 +25,7 @@ def draw_all(figures: dict, faces: Faces) -> dict[str, bytes]:
         age_estimated_against_true, age_error_by_band, gender_confusion,
         interval_by_band, interval_by_level, probability,
     ):  # fmt: skip
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context(fname=Path(__file__).with_suffix(".mplstyle")):
             figure = Figure(figsize=(5, 4), dpi=200, layout="constrained")
             draw(figure.add_subplot(), figures, faces)
             image = io.BytesIO()
@@ -64,12 +52,10 @@ def age_error_by_band(axes, figures: dict, faces: Faces) -> None:
     rows = figures["by_true_age"]
     points(axes, range(len(rows)), [row["age_mae"] for row in rows], BLUE, "o", "in this band")
     mean = figures["all"]["age_mae"]["value"]
+    original = f"the original, all faces: {PUBLISHED_MAE}"
     axes.axhline(mean, color=BLUE, linewidth=1, label=f"all faces: {mean:.2f}")
-    axes.axhline(
-        PUBLISHED_MAE, color=ORANGE, linestyle="--", linewidth=1.2,
-        label=f"the original, all faces: {PUBLISHED_MAE}",
-    )  # fmt: skip
-    band_axis(axes, rows, counted=True)
+    axes.axhline(PUBLISHED_MAE, color=ORANGE, linestyle="--", linewidth=1.2, label=original)
+    band_axis(axes, [f"{row['group']}\nn = {row['n']:,}" for row in rows])
     axes.set(xlabel="age as labelled, years", ylabel="mean absolute error, years")
     axes.set_ylim(0, 1.3 * max([PUBLISHED_MAE] + [row["age_mae"]["high"] for row in rows]))
     axes.legend(loc="upper left")
@@ -77,23 +63,19 @@ def age_error_by_band(axes, figures: dict, faces: Faces) -> None:
 
 def gender_confusion(axes, figures: dict, faces: Faces) -> None:
     counts = np.array(figures["gender_confusion"])
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals[:, None], 1)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.25)
-    for label in (0, 1):
-        for guess in (0, 1):
-            share = in_text(shares[label, guess], "{:.1%}")
-            axes.text(
-                guess, label, f"{counts[label, guess]:,}\n{share}",
-                ha="center", va="center", fontsize=14,
-                color="white" if shares[label, guess] > 0.6 else "black",
-            )  # fmt: skip
+    for (label, guess), share in np.ndenumerate(shares):
+        axes.text(
+            guess, label, f"{counts[label, guess]:,}\n{100 * share:.1f} %", fontsize=14,
+            ha="center", va="center", color="white" if share > 0.6 else "black",
+        )  # fmt: skip
     axes.tick_params(length=0)
     axes.set_xticks([0, 1], GENDERS)
-    axes.set_yticks(
-        [0, 1], [f"{g}\nn = {n:,}" for g, n in zip(GENDERS, counts.sum(axis=1), strict=True)]
-    )
+    axes.set_yticks([0, 1], [f"{GENDERS[i]}\nn = {totals[i]:,}" for i in (0, 1)])
     axes.set(xlabel="estimated", ylabel="as labelled")
 
 
@@ -101,34 +83,30 @@ def interval_by_band(axes, figures: dict, faces: Faces) -> None:
     nominal = 100 * figures["interval"]["nominal"]
     axes.axhspan(nominal - 2, nominal + 2, color="#dfe8f1", zorder=0, label="88 to 92 %")
     axes.axhline(nominal, color=GREY, linewidth=1, label=f"promised: {nominal:.0f} %")
-    sides = (("by_estimated_age", BLUE, "o", -0.12), ("by_true_age", ORANGE, "s", 0.12))
-    found = {row["group"] for key, *_ in sides for row in figures[key]}
+    by_estimate, by_label = figures["by_estimated_age"], figures["by_true_age"]
+    found = {row["group"] for row in by_estimate + by_label}
     groups = [name for name in BANDS if name in found]
-    for key, colour, marker, shift in sides:
-        rows = figures[key]
+    for rows, colour, marker, shift, side in (
+        (by_estimate, BLUE, "o", -0.12, "estimate"), (by_label, ORANGE, "s", 0.12, "label"),
+    ):  # fmt: skip
         places = [groups.index(row["group"]) + shift for row in rows]
-        label = "band of the " + ("estimate" if key == "by_estimated_age" else "label")
         values = [row["interval_coverage"] for row in rows]
-        points(axes, places, values, colour, marker, label, scale=100)
-    band_axis(axes, [{"group": name} for name in groups], counted=False)
-    lowest = min(row["interval_coverage"]["low"] for key, *_ in sides for row in figures[key])
+        points(axes, places, values, colour, marker, f"band of the {side}", scale=100)
+    band_axis(axes, groups)
+    lowest = min(row["interval_coverage"]["low"] for row in by_estimate + by_label)
     axes.set_ylim(min(70, 100 * lowest - 2), 101)
     axes.set(xlabel="age, years", ylabel="labels inside the interval, %")
     axes.legend(loc="lower left", ncols=2, fontsize=9)
 
 
 def interval_by_level(axes, figures: dict, faces: Faces) -> None:
-    levels = figures["interval"]["softmax"]
+    levels, exported = figures["interval"]["softmax"], figures["all"]["interval_coverage"]
+    nominal = [100 * figures["interval"]["nominal"]]
+    promised = [100 * level["promised"] for level in levels]
+    observed = [level["observed"] for level in levels]
     diagonal(axes)
-    points(
-        axes, [100 * level["promised"] for level in levels],
-        [level["observed"] for level in levels], BLUE, "o",
-        "age softmax, before calibration", scale=100,
-    )  # fmt: skip
-    points(
-        axes, [100 * figures["interval"]["nominal"]], [figures["all"]["interval_coverage"]],
-        ORANGE, "D", "age_low to age_high", scale=100,
-    )  # fmt: skip
+    points(axes, promised, observed, BLUE, "o", "age softmax, before calibration", scale=100)
+    points(axes, nominal, [exported], ORANGE, "D", "age_low to age_high", scale=100)
     axes.set(xlabel="promised, %", ylabel="labels inside, %")
     axes.legend(loc="lower right")
 
@@ -149,71 +127,11 @@ def probability(axes, figures: dict, faces: Faces) -> None:
     axes.legend(loc="lower right")
 
 
-def captions(figures: dict) -> dict[str, tuple[str, str]]:
-    """Of each plot: what it shows, for who cannot see it, and its caption (HTML)."""
-    whole, probability = figures["all"], figures["probability"]
-    n = f"n = {whole['n']:,}"
-    error, exact = probability["calibration_error"], probability["expected_if_exact"]
-    mae = as_text(whole["age_mae"], "{:.2f}")
-    covered = as_text(whole["interval_coverage"], "{:.1%}")
-    bands = "; ".join(f"{r['group']}: {r['age_mae']['value']:.2f}" for r in figures["by_true_age"])
-    by_estimate = "; ".join(
-        f"{r['group']}: {in_text(r['interval_coverage']['value'], '{:.1%}')}"
-        for r in figures["by_estimated_age"]
-    )
-    female_by_bin = "; ".join(
-        f"{in_text(part['probability'], '{:.0%}')}: {in_text(part['female']['value'], '{:.0%}')}"
-        for part in probability["bins"]
-    )
-    (male, as_female), (as_male, female) = figures["gender_confusion"]
-    return {
-        "age_estimated_against_true": (
-            f"Density of the estimated over the labelled age. Mean absolute error {mae} years.",
-            f"Estimated against labelled age, {n}. The darker, the more faces (logarithmic); on "
-            f"the line the two agree. Mean absolute error {mae} years.",
-        ),
-        "age_error_by_band": (
-            f"Mean absolute error by labelled age, years. {bands}. The original: {PUBLISHED_MAE}.",
-            f"Mean absolute error by labelled age, with 95 % intervals, {n} in all. Dashed: what "
-            f"the original published over all its faces, {PUBLISHED_MAE} years.",
-        ),
-        "interval_by_band": (
-            f"Share of labels inside the interval, by estimated age. {by_estimate}.",
-            f"How many labels the 90 % interval holds, by band of the estimated and of the "
-            f"labelled age, with 95 % intervals; all faces: {covered}, {n}. Shaded: where the "
-            "share of all faces should lie. The counts of the bands are in the tables above.",
-        ),
-        "interval_by_level": (
-            f"Promised against observed coverage. The exported interval: 90 % and {covered}.",
-            f"Promised against observed, {n}. The diamond is the exported interval. The dots are "
-            "central intervals of the age softmax as it comes out of training: above the line it "
-            "is too modest, below too sure.",
-        ),
-        "gender_confusion": (
-            f"Labelled male: {male} estimated male, {as_female} female. "
-            f"Labelled female: {as_male} estimated male, {female} female.",
-            f"Gender, labelled and estimated, {n}; shares are of the labelled gender, and their "
-            "intervals in the table below.",
-        ),
-        "probability": (
-            f"Share labelled female by female_probability. {female_by_bin}.",
-            f"The probability in ten bins, each with its number of faces and 95 % interval, {n}. "
-            f"Expected calibration error {as_text(error, '{:.3f}')}. Chance alone gives an exact "
-            f"probability about {exact:.3f} on so many faces; resampling adds to it, so that the "
-            "range lies rather too high.",
-        ),
-    }  # fmt: skip
-
-
-# ------------------------------------------------------------------------ what they share
-
-
 def points(axes, x, values: list[dict], colour: str, marker: str, label: str, scale=1.0) -> None:
     """Figures with their bootstrap intervals at the places `x`."""
-    y = scale * np.array([value["value"] for value in values])
-    ends = scale * np.array([[value["low"], value["high"]] for value in values]).T
+    y, low, high = (scale * np.array([v[key] for v in values]) for key in ("value", "low", "high"))
     axes.errorbar(
-        x, y, np.maximum(0, [y - ends[0], ends[1] - y]), label=label, color=colour,
+        x, y, np.maximum(0, [y - low, high - y]), label=label, color=colour,
         marker=marker, markersize=5, linestyle="none", capsize=3, linewidth=1.4,
     )  # fmt: skip
 
@@ -224,11 +142,8 @@ def diagonal(axes) -> None:
     axes.set(xlim=(-3, 103), ylim=(-3, 103), aspect="equal")
 
 
-def band_axis(axes, rows: list[dict], counted: bool) -> None:
-    """A place for each band of ages, called by its name, with the number of faces if counted."""
-    names = [row["group"] for row in rows]
-    if counted:
-        names = [f"{name}\nn = {row['n']:,}" for name, row in zip(names, rows, strict=True)]
+def band_axis(axes, names: list[str]) -> None:
+    """A place for each band of ages, called by its name."""
     axes.set_xticks(range(len(names)), names)
     axes.tick_params(axis="x", labelsize=10, length=0)
     axes.grid(axis="x", visible=False)

@@ -1,7 +1,10 @@
 """The CSV of predictions: the one place that writes its rows and the one that reads them back."""
 
+import contextlib
 import csv
 import functools
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,23 +15,19 @@ from age_gender.script import InputError, printable
 from age_gender.tables.names import all_quoted
 
 
-def _gender(text: str) -> int:
-    return ("0", "1").index(text)
-
-
-def _probability(text: str) -> float:
-    if not 0 <= (probability := float(text)) <= 1:
-        raise ValueError
-    return probability
+def _number(text: str, kind: type = int, most: float = math.inf) -> float | None:
+    """The number from 0 to `most` in a cell; None where it holds something else."""
+    with contextlib.suppress(ValueError):
+        return number if 0 <= (number := kind(text)) <= most else None
 
 
 COLUMNS: dict[str, Callable[[str], Any]] = {
     "filename": str,
-    "gender": _gender,  # 0 male, 1 female
-    "age": int,  # years, like the ends of its interval
-    "age_low": int,
-    "age_high": int,
-    "female_probability": _probability,
+    "gender": {"0": 0, "1": 1}.get,  # male, female
+    "age": _number,  # years, like the ends of its interval
+    "age_low": _number,
+    "age_high": _number,
+    "female_probability": functools.partial(_number, kind=float, most=1),
 }
 HEADER = ",".join(COLUMNS)
 _LINE_ENDS = [f"{p / 10_000:.4f}\n" for p in range(10_001)]  # of every probability
@@ -59,29 +58,33 @@ def read(path: Path, *columns: str) -> list[tuple]:
 
     Raises InputError that names the row and the line of the first fault.
     """
-    rows = []
+    import pandas as pd
+
+    converters = {column: COLUMNS[column] for column in columns}
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if not set(columns) <= set(reader.fieldnames or ()):
-                raise InputError(
-                    f"{path}: needs the columns {' and '.join(columns)}, as run.py writes"
-                )
-            for number, row in enumerate(reader, 1):
-                rows.append(tuple(_value(path, number, reader, row, name) for name in columns))
-    except (UnicodeDecodeError, csv.Error) as error:
+            table = pd.read_csv(
+                stream, usecols=columns, converters=converters,
+                index_col=False, keep_default_na=False,  # "NA" is a name like another
+            )[[*columns]]  # fmt: skip
+    except (UnicodeDecodeError, pd.errors.ParserError) as error:
         raise InputError(f"{path}: not a CSV of predictions: {error}; use run.py's") from None
-    if not rows:
+    except ValueError:
+        wanted = " and ".join(columns)
+        raise InputError(f"{path}: needs the columns {wanted}, as run.py writes") from None
+    if table.empty:
         raise InputError(f"{path}: no predictions in this file; score embeddings with run.py first")
-    return rows
+    for row, column in np.argwhere(table.isna().to_numpy()):
+        raise _fault(path, row, columns[column])
+    return list(table.itertuples(index=False, name=None))
 
 
-def _value(path: Path, number: int, reader: csv.DictReader, row: dict, column: str):
-    try:
-        return COLUMNS[column](row[column])
-    except (TypeError, ValueError):
-        raise InputError(
-            f"{path}: row {number} (line {reader.line_num}): {column} is "
-            f"{printable(repr(row[column]))}, which run.py does not write; score the "
-            "embeddings again with it"
-        ) from None
+def _fault(path: Path, row: int, column: str) -> InputError:
+    """What to say of a cell in a row, from 0: its text and its line, which pandas does not keep."""
+    with open(path, newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        text = printable(repr(next(itertools.islice(reader, row, None))[column]))
+        return InputError(
+            f"{path}: row {row + 1} (line {reader.line_num}): {column} is {text}, which run.py "
+            "does not write; score the embeddings again with it"
+        )

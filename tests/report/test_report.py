@@ -79,7 +79,7 @@ def test_the_interval_of_equal_values_has_no_width(values):
 
 def test_both_ends_of_a_band_belong_to_it():
     bands = figures.in_bands(np.array([0, 9, 10, 19, 20, 29, 30, 44, 45, 59, 60, 116]))
-    places = {name: np.flatnonzero(part).tolist() for name, part in bands.items()}
+    places = {name: np.flatnonzero(bands == name).tolist() for name in bands.categories}
     assert places == {
         "under 10": [0, 1], "10–19": [2, 3], "20–29": [4, 5], "30–44": [6, 7], "45–59": [8, 9],
         "60+": [10, 11],
@@ -236,6 +236,14 @@ def test_the_page_needs_nothing_from_elsewhere(page):
         assert word not in bare
 
 
+def test_a_name_from_outside_is_text_in_the_page_and_as_it_is_in_markdown(measured):
+    figures = measured | {"records": measured["records"] | {"file": "<b>&.tfrecords"}}
+    images = dict.fromkeys((name.removesuffix(".png") for name in PLOTS), "")
+    page = report_page.render("page.html", figures, images=images)
+    assert "&lt;b&gt;&amp;.tfrecords" in page and "<b>" not in page
+    assert "`<b>&.tfrecords`" in report_page.render("tables.md", figures)
+
+
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome, which is not installed")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_the_page_without_scrolling_sideways(page, tmp_path, width):
@@ -322,9 +330,10 @@ def test_a_report_that_cannot_be_made_is_refused_before_the_work(tmp_path, model
     refused(done, "--report", "LFW")
 
 
-def test_without_matplotlib_one_line_says_how_to_install_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install -r requirements-extra\.txt"):
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_without_a_package_one_line_says_how_to_install_it(tmp_path, monkeypatch, package):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else name)
+    with pytest.raises(InputError, match=rf"{package}: pip install -r requirements-extra\.txt"):
         report_page.check(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

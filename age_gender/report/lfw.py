@@ -1,0 +1,82 @@
+"""LFW's genders: predictions against the two published lists of names, faults and all, and without.
+
+The published convention: of the predictions of a gender, those whose name stands in that
+gender's list are correct, the others wrong; the recall divides by the list's length. A
+prediction is a pair here: the last component of a face's name, and its gender, 0 or 1.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from age_gender.script import InputError, printable
+from age_gender.tables.names import GENDERS
+
+
+class LabelFile(NamedTuple):
+    """The names in a label file, one a line, and its faults: blank lines, lines with CR LF."""
+
+    names: list[str]
+    blank: int
+    crlf: int
+
+
+def read_labels(path: Path) -> LabelFile:
+    """Read a label file. Raises InputError where there is none, or no name in it."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such label file; --lfw-labels names the folder of both")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text of names; get the label file again") from None
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise InputError(f"{path}: no names in this file; get the label file again")
+    return LabelFile(names, len(lines) - len(names), path.read_bytes().count(b"\r\n"))
+
+
+def published(predicted: list[tuple[str, int]], labels: list[LabelFile]) -> Iterator[str]:
+    """The two lines of the published convention; `labels` of male and female, as below."""
+    for gender, part in enumerate(labels):
+        listed = set(part.names)
+        found = [name in listed for name, guess in predicted if guess == gender]
+        yield score(GENDERS[gender], sum(found), len(found), len(part.names))
+
+
+def without_faults(predicted: list[tuple[str, int]], labels: list[LabelFile]) -> Iterator[str]:
+    """The faults of the label files, and the figures over images with exactly one label."""
+    male, female = labels
+    bare = [name for name in male.names + female.names if not name.endswith(".jpg")]
+    lists = [{name.removesuffix(".jpg") + ".jpg" for name in part.names} for part in labels]
+    as_written = set(male.names) & set(female.names)
+    both = lists[0] & lists[1]
+    guesses = {name: guess for name, guess in predicted if name not in both}
+    yield "Faults of the label files:"
+    yield f"  lines that end in CR LF: {male.crlf + female.crlf}"
+    yield f"  blank lines: {male.blank + female.blank}"
+    yield f"  names without .jpg: {listing(bare)}"
+    yield f"  names in both lists: {listing(as_written)}"
+    if both > as_written:
+        yield f"  names in both lists once .jpg is added: {listing(both - as_written)}"
+    yield f"  predictions in neither list: {listing(guesses.keys() - lists[0] - lists[1])}"
+    if unseen := (lists[0] ^ lists[1]) - guesses.keys():
+        yield f"  names without a prediction: {listing(unseen)}"
+    yield "Images with exactly one label:"
+    right = []
+    for gender, names in enumerate(lists):
+        found = [guess == gender for name, guess in guesses.items() if name in names]
+        yield "  " + score(GENDERS[gender], sum(found), len(found), len(found))
+        right += found
+    yield "  " + score("all", sum(right), len(right), len(right))
+
+
+def score(title: str, correct: int, found: int, of: int) -> str:
+    share = correct / of if of else float("nan")
+    return f"{title.capitalize()} {share:.4f}, correct {correct}, wrong {found - correct}"
+
+
+def listing(names: Iterable[str]) -> str:
+    """How many, and the first few."""
+    names = sorted(names)
+    shown = printable(", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))
+    return f"{len(names)} ({shown})" if names else "0"
