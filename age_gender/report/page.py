@@ -31,6 +31,13 @@ COLUMNS = {  # of these tables: a figure of each row, its title and its format
     "interval_width": ("interval width, years", "{:.1f}"),
 }
 
+CROP_COLUMNS = {
+    "age_mae": COLUMNS["age_mae"],
+    "male_right": ("men right", "{:.1%}"),
+    "female_right": ("women right", "{:.1%}"),
+    "interval_coverage": COLUMNS["interval_coverage"],
+}
+
 
 def check(folder: Path) -> None:
     """Raise InputError where the report can't be made: before the work, not after it."""
@@ -43,7 +50,8 @@ def check(folder: Path) -> None:
 def write(folder: Path, figures: dict, faces: Faces) -> None:
     """Write the report's files, each whole, the page last; other files in the folder stay.
 
-    `figures` are those of figures.measure, and "model" and "records", which test.py adds.
+    `figures` are those of figures.measure, and "model", "records", "views" and "by_crop" (a list
+    of figures.of_crop, which may be empty), which test.py adds.
     """
     images = plots.draw_all(figures, faces)
     encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
@@ -72,8 +80,9 @@ def render(template: str, figures: dict, **more) -> str:
     published = {"mae": PUBLISHED_MAE, "accuracy": PUBLISHED_ACCURACY}
     tables = {key: (title, [*figures[key], figures["all"]]) for key, title in TABLES.items()}
     return environment.get_template(template).render(
-        figures, whole=figures["all"], tables=tables, columns=COLUMNS, published=published, **more
-    )
+        figures, whole=figures["all"], tables=tables, columns=COLUMNS, published=published,
+        crop_columns=CROP_COLUMNS, **more,
+    )  # fmt: skip
 
 
 def in_text(value: float, form: str) -> str:
