@@ -173,7 +173,7 @@ def test_missing_views_and_children_are_an_error_unless_they_are_the_defaults(
         arguments = training(tmp_path, tmp_path, option, str(tmp_path / "missing.file"))
         for name in ("train", "children"):
             (tmp_path / f"{name}.tfrecords").touch()
-        with pytest.raises(InputError, match="missing.file: no such file; give another, or none"):
+        with pytest.raises(InputError, match=r"missing\.file: no such file; give another, or none"):
             train.main(arguments)
     monkeypatch.setattr(model_files, "VIEWS", tmp_path / "views.npz")
     assert train.given(model_files.VIEWS) is None
