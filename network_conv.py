@@ -1,4 +1,4 @@
-"""The network: a 512-dimensional face embedding in, two softmaxes out, and its losses.
+"""The network: a face embedding in, two softmaxes out, and its losses.
 
 Nothing here knows about files of the project. `build_heads` is what train.py fits, on what
 `build_front` makes of the embeddings once; `build_scorer` adds, for the export, what turns the
@@ -6,6 +6,7 @@ softmaxes into an age, its interval and a probability.
 """
 
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,15 +16,11 @@ import tensorflow as tf
 from keras import layers, ops
 
 from age_gender.kinds import Kind
-from age_gender.report.figures import NOMINAL
 from age_gender.script import quiet_stderr
 from age_gender.tables.names import AGES, GENDERS
-from age_gender.tables.pieces import DIMENSIONS
 
-# Share of held-out ages that the interval is made to hold: the network that is kept is trained on
-# more faces than the one that is calibrated, and its intervals held 0.5 % more than they were made
-# to, on average over eight splits of the training records.
-HELD_OUT_COVERAGE = NOMINAL - 0.005
+COVERAGE = 0.9  # share of ages that the interval promises to hold
+CHILD = 3.5  # estimated years round which genders become a guess; fitted on held-out children
 
 
 class Calibration(NamedTuple):
@@ -31,25 +28,27 @@ class Calibration(NamedTuple):
 
     The interval goes from the `tail` to the 1 - `tail` quantile of the age softmax, where `tail`
     is multiplied by `tail_factor` of the estimated age; `gender_temperature` divides the gender's
-    logits (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+    logits (Guo et al., "On Calibration of Modern Neural Networks", 2017), which are multiplied by
+    `child_certainty` for the youngest, whose gender no face tells, and by 1 from about ten years.
     """
 
     tail: float
     gender_temperature: float
+    child_certainty: float
 
 
 def build_front(kind: Kind) -> keras.Model:
-    """Embeddings float32 (n, 512) of any length to their principal components (n, 512).
+    """Embeddings float32 (n, W) of any length to their principal components (n, W).
 
     It has nothing to train, so train.py applies it once. The components are of the embeddings
     at unit length, whitened half-way: divided by the root of their standard deviation.
     The small components carry age too; without this the large ones would drown them.
     """
-    embedding = keras.Input((DIMENSIONS,), name="features")
+    embedding = keras.Input(kind.mean.shape, name="features")
     # By the largest number first: the squares of very long or short ones would overflow.
     largest = ops.max(ops.abs(embedding), axis=-1, keepdims=True)
     unit = layers.UnitNormalization()(embedding / ops.maximum(largest, 1e-37))
-    rotation = layers.Dense(DIMENSIONS, trainable=False, name="principal_axes")
+    rotation = layers.Dense(len(kind.mean), trainable=False, name="principal_axes")
     front = keras.Model(embedding, rotation(unit), name="front")
     deviations = np.maximum(kind.deviations, 1e-4 * kind.deviations[0])
     kernel = kind.axes / np.sqrt(deviations * deviations.mean())  # their mean square becomes 1
@@ -57,14 +56,14 @@ def build_front(kind: Kind) -> keras.Model:
     return front
 
 
-def build_heads(dropout: float = 0.4, input_dropout: float = 0.1) -> keras.Model:
-    """Principal components (n, 512) to the softmaxes {"age": (n, 117), "gender": (n, 2)}.
+def build_heads(width: int, dropout: float = 0.4, input_dropout: float = 0.1) -> keras.Model:
+    """Principal components (n, width) to the softmaxes {"age": (n, 117), "gender": (n, 2)}.
 
     The dense layers do the work. Measured on held-out training records (the model card has the
     table): with this convolution, added to what it reads, MAE 5.14 and gender 96.4 %; without
     5.14 and 96.4 %; a convolution in place of a dense layer 5.25 and 96.2 % at best.
     """
-    principal = keras.Input((DIMENSIONS,), name="principal")
+    principal = keras.Input((width,), name="principal")
     hidden = layers.Dropout(input_dropout)(principal)
     hidden = block(layers.Dense(384, kernel_initializer="he_normal")(hidden), dropout)
 
@@ -80,7 +79,7 @@ def build_heads(dropout: float = 0.4, input_dropout: float = 0.1) -> keras.Model
 
 
 def build_network(front: keras.Model, heads: keras.Model) -> keras.Model:
-    """The two as one: embeddings float32 (n, 512) to {"age": (n, 117), "gender": (n, 2)}."""
+    """The two as one: embeddings float32 (n, W) to {"age": (n, 117), "gender": (n, 2)}."""
     return keras.Model(front.input, heads(front.output), name="age_gender")
 
 
@@ -94,7 +93,7 @@ def block(hidden, dropout: float):
 def build_scorer(
     front: keras.Model, heads: keras.Model, calibration: Calibration, kind: Kind
 ) -> keras.Model:
-    """The model to export: features (n, 512) to these outputs, each (n,).
+    """The model to export: features (n, W) to these outputs, each (n,).
 
     `age` the expected age in years; `age_low` and `age_high` a 90 % interval in whole years;
     `female_probability`; `distance` from the training embeddings, over 1 for an embedding of
@@ -104,7 +103,7 @@ def build_scorer(
     rotation = front.get_layer("principal_axes")
     unit, (kernel, bias) = rotation.input, rotation.get_weights()
     first, first_bias, *others = heads.get_weights()
-    folded = build_heads()
+    folded = build_heads(len(kind.mean))
     exact = first.astype(np.float64)
     folded.set_weights([kernel @ exact, bias @ exact + first_bias, *others])
     softmax = folded(unit)
@@ -120,7 +119,8 @@ def build_scorer(
     low = ops.sum(ops.cast(cumulative < tail, "float32"), axis=-1)
     high = ops.sum(ops.cast(cumulative < 1 - tail, "float32"), axis=-1)
 
-    logits = ops.log(softmax["gender"] + 1e-9) / calibration.gender_temperature
+    certainty = child_factor(age, calibration.child_certainty) / calibration.gender_temperature
+    logits = ops.log(softmax["gender"] + 1e-9) * ops.expand_dims(certainty, -1)
     outputs = {
         "age": age,
         "age_low": ops.minimum(low, ops.round(age)),
@@ -134,36 +134,56 @@ def build_scorer(
 def tail_factor(age):
     """What the interval's tail is multiplied by, for estimated ages in years (n,): (n,).
 
-    With one tail for all ages, intervals held 95 % of those estimated under 20 and 87 % of those
-    estimated 45 and over; with these factors 93 % and 90 % (eight splits of the training
-    records, 24,000 faces that neither training nor calibration had seen).
+    With one tail for all ages, intervals held less of those estimated 45 and over (held-out parts
+    of the training records).
     """
-    young, old = ops.cast(age < 19.5, "float32"), ops.cast(age >= 44.5, "float32")
-    return 1 + 0.4 * young - 0.2 * old
+    return 1 - 0.2 * ops.cast(age >= 44.5, "float32")
 
 
-def calibrate(softmax: dict[str, np.ndarray], age: np.ndarray, gender: np.ndarray) -> Calibration:
+def child_factor(age, certainty: float):
+    """What the gender's logits are multiplied by, for estimated ages in years (n,): (n,).
+
+    From `certainty` for a newborn to 1, smoothly: half of the way at CHILD years.
+    """
+    return 1 - (1 - certainty) * ops.sigmoid(CHILD - age)
+
+
+def calibrate(
+    softmax: dict[str, np.ndarray], age: np.ndarray, gender: np.ndarray, grown: np.ndarray
+) -> Calibration:
     """The Calibration by the softmaxes "age" (n, 117) and "gender" (n, 2) of held-out faces.
 
     The interval is split conformal: of the levels at which the tails of the age softmax can
-    be cut off, the largest that leaves HELD_OUT_COVERAGE of the ages inside (Romano et al.,
-    "Conformalized Quantile Regression", 2019, with the softmax's quantiles). The temperature
-    has the least gender loss.
+    be cut off, the largest that leaves COVERAGE of the ages of `grown` faces (n,) inside (Romano
+    et al., "Conformalized Quantile Regression", 2019, with the softmax's quantiles). The
+    temperature has the least gender loss of the grown, the certainty of children that of all
+    who are estimated under 25.
     """
-    cumulative = np.cumsum(softmax["age"], axis=1)
+    estimate = np.asarray(expected_age(softmax["age"]))
+    logit = np.diff(np.log(softmax["gender"] + 1e-9), axis=1)[:, 0]
+    right = np.where(gender == 1, logit, -logit)
+    factors = 1 / np.linspace(0.5, 3, 251)
+    temperature = 1 / least_loss(factors, lambda factor: right[grown] * factor)
+    young = estimate < 25
+    certainty = 1.0
+    if (~grown).any():
+        factor = {c: np.asarray(child_factor(estimate[young], c)) for c in np.linspace(0, 1, 101)}
+        certainty = least_loss(factor, lambda c: right[young] * factor[c] / temperature)
+    softmax, age, estimate = softmax["age"][grown], age[grown], estimate[grown]
+    cumulative = np.cumsum(softmax, axis=1)
     rows = np.arange(len(age))
     # The level at which a face's age is just inside: P(age <= label) below, P(age >= label)
     # above, whichever is smaller.
-    level = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax["age"])[rows, age])
-    level = level / np.asarray(tail_factor(expected_age(softmax["age"])))
-    outside = int((1 - HELD_OUT_COVERAGE) * (len(age) + 1))
+    level = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax)[rows, age])
+    level = level / np.asarray(tail_factor(estimate))
+    outside = int((1 - COVERAGE) * (len(age) + 1))
     tail = float(np.sort(level)[max(outside - 1, 0)])
+    return Calibration(tail, float(temperature), float(certainty))
 
-    logit = np.diff(np.log(softmax["gender"] + 1e-9), axis=1)[:, 0]
-    right = np.where(gender == 1, logit, -logit)
-    temperatures = np.linspace(0.5, 3, 251)
-    losses = [np.logaddexp(0, -right / temperature).mean() for temperature in temperatures]
-    return Calibration(tail, float(temperatures[np.argmin(losses)]))
+
+def least_loss(candidates: Iterable[float], margin: Callable[[float], np.ndarray]) -> float:
+    """The candidate with the least cross-entropy of what it makes of logits of the right gender."""
+    return min(candidates, key=lambda candidate: np.logaddexp(0, -margin(candidate)).mean())
 
 
 def to_litert(scorer: keras.Model, float16: bool = False) -> bytes:
@@ -185,16 +205,19 @@ def expected_age(probabilities):
     return ops.matmul(probabilities, np.arange(AGES, dtype=np.float32))
 
 
-def age_loss(age, probabilities, sigma: float = 2.0, weight: float = 0.1):
+def age_loss(age, probabilities, weight: float = 0.1):
     """Cross-entropy with a Gaussian round the label + 0.1 * |expected age - label|, (n,).
 
     Neighbouring years are nearly right: Gao et al., "Deep Label Distribution Learning with
-    Label Ambiguity", 2017. The second term is the error that is judged, in years: Gao et al.,
+    Label Ambiguity", 2017; a child's are not, so that the Gaussian is narrow there (held-out
+    children are 1.60 instead of 1.72 years off). The second term is the error that is judged, in
+    years: Gao et al.,
     "Age Estimation Using Expectation of Label Distribution Learning", 2018. `age` is (n,) or
     (n, 1), in years; `probabilities` (n, 117).
     """
     age = ops.reshape(ops.cast(age, "float32"), (-1, 1))
     years = np.arange(AGES, dtype=np.float32)
+    sigma = ops.minimum(0.7 + 0.08 * age, 3.0)
     soft = ops.softmax(-0.5 * ops.square((years - age) / sigma))
     cross_entropy = keras.losses.categorical_crossentropy(soft, probabilities)
     return cross_entropy + weight * age_error(age, probabilities)

@@ -1,8 +1,10 @@
 """Embeddings of UTKFace images to TFRecords for training and testing.
 
-Takes age and gender from the UTKFace file names, leaves out faces that are too young, shuffles,
-and puts some aside for testing. Writes train.tfrecords and test.tfrecords. Counts the test faces
-that have a copy in training; --split identity keeps copies on one side.
+Takes age and gender from the UTKFace file names, shuffles, and puts some aside for testing.
+Writes train.tfrecords and test.tfrecords, and faces under --min-age apart: children.tfrecords, and
+a tenth of them in children_test.tfrecords. Counts the test faces that have a copy in training;
+--split identity keeps copies on one side. Rows of one name are views of one face: the test takes
+the first of them, and no two files share them.
 
 examples:
   python prepare.py
@@ -30,6 +32,11 @@ from age_gender.tables.names import utkface_labels
 COPY = 0.98  # cosine above which two embeddings are of the same face in the same photograph
 AXES = 100  # principal axes that carry the embeddings: enough to look for neighbours in
 QUERIES, FACES = 2048, 65_536  # how many are compared with how many at a time
+CHILDREN_TESTED = 0.1  # share of the faces under --min-age that is put aside for testing
+FILES = [path.name for path in (
+    model_files.TEST_RECORDS, model_files.TRAIN_RECORDS,
+    model_files.CHILDREN_TEST_RECORDS, model_files.CHILDREN_RECORDS,
+)]  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,15 +45,17 @@ def main(argv: list[str] | None = None) -> None:
     if args.report_duplicates:
         outputs.check_writable(args.report_duplicates)
         inputs = reading.expand(args.features)
-        files = (model_files.TRAIN_RECORDS, model_files.TEST_RECORDS)
-        records = [output / path.name for path in files]
+        records = [output / name for name in FILES]
         outputs.check_overwrites_none(args.report_duplicates, [*inputs, *records])
     names, features = reading.read(args.features)
     unit = kinds.unit(features)
     kind = kinds.measure(unit)
     script.say(f"embeddings: {kinds.describe(features, kind)}")
     kinds.refuse_mixture(unit, kind, "the features", lambda place: names[place])
-    faces, age, gender, too_young, unreadable = label(names, args.min_age)
+    age, gender, unreadable = label(names)
+    face = first_rows(names)
+    is_face, is_child = face == np.arange(len(names)), (age >= 0) & (age < args.min_age)
+    faces = np.flatnonzero(is_face & (age >= args.min_age))
     check_counts(len(faces), args.test_size)
     shuffled = faces[np.random.default_rng(args.seed).permutation(len(faces))]
     by_group = args.split == "identity" or args.report_duplicates
@@ -55,14 +64,17 @@ def main(argv: list[str] | None = None) -> None:
     del unit
     test = choose_test(shuffled, group, args.test_size, args.split)
     train = shuffled[~np.isin(shuffled, test)]
-    parts = {model_files.TEST_RECORDS.name: test, model_files.TRAIN_RECORDS.name: train}
+    children = np.random.default_rng([args.seed, 1]).permutation(np.flatnonzero(is_face & is_child))
+    children, children_test = np.split(children, [round((1 - CHILDREN_TESTED) * len(children))])
+    # The other views of a face follow it into training; a test has each face once.
+    parts = test, with_views(train, face), children_test, with_views(children, face)
     write_records(output, parts, names, features, age, gender)
     if args.report_duplicates:
         report_duplicates(args.report_duplicates, faces, group, names, age, gender)
     for name in unreadable:
         script.say(f"no age and gender in this name: {script.printable(name)}")
     print(f"read {len(names)}")
-    print(f"dropped as under {args.min_age}: {too_young}")
+    print(f"dropped as under {args.min_age}: {is_child.sum()}")
     print(f"skipped as unreadable names: {len(unreadable)}")
     print(f"train: {len(train)}, test: {len(test)}")
     print(f"test faces with a copy in training: {np.isin(group[test], group[train]).sum()}")
@@ -76,7 +88,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--output", type=Path, default=model_files.DATA, metavar="DIR",
         help="folder for the records")  # fmt: skip
     add("--min-age", type=script.whole_number(0), default=10, metavar="YEARS",
-        help="faces below this age are left out")  # fmt: skip
+        help="faces below this age go to children.tfrecords")  # fmt: skip
     add("--test-size", type=script.whole_number(1), default=1500, metavar="N",
         help="faces put aside for testing")  # fmt: skip
     add("--seed", type=script.whole_number(0), default=0, metavar="N", help="seed of the shuffle")
@@ -89,15 +101,25 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def label(names: list[str], min_age: int):
-    """Places of the usable faces (n,), all ages and genders, and what was left out."""
+def label(names: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Ages and genders (n,), -1 where there is none, and the names that could not be read."""
     labels = [utkface_labels(name) for name in names]
     unreadable = [name for name, found in zip(names, labels, strict=True) if found is None]
     age = np.array([found[0] if found else -1 for found in labels])
     gender = np.array([found[1] if found else -1 for found in labels])
-    faces = np.flatnonzero(age >= min_age)
-    too_young = int(((age >= 0) & (age < min_age)).sum())
-    return faces, age, gender, too_young, unreadable
+    return age, gender, unreadable
+
+
+def first_rows(names: list[str]) -> np.ndarray:
+    """Of each row, the first row of its name (n,): rows of one name are views of one face."""
+    first: dict[str, int] = {}
+    return np.array([first.setdefault(name, row) for row, name in enumerate(names)])
+
+
+def with_views(faces: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """The rows `faces`, and behind them all other rows that are views of the same faces."""
+    others = np.flatnonzero((face != np.arange(len(face))) & np.isin(face, faces))
+    return np.concatenate([faces, others])
 
 
 def check_counts(faces: int, test_size: int) -> None:
@@ -198,19 +220,23 @@ def report_duplicates(path: Path, faces, group, names, age, gender) -> None:
     )
 
 
-def write_records(output: Path, parts: dict[str, np.ndarray], names, features, age, gender) -> None:
-    """Write each file's faces, with a progress bar; both files take their names at the end.
+def write_records(output: Path, parts: tuple[np.ndarray, ...], names, features, age, gender):
+    """Write the rows of each of FILES, with a progress bar; all take their names at the end.
 
-    Killed in between, it must not leave a new test file beside an old training file.
+    Killed in between, it must not leave a new test file beside an old training file. Where there
+    is no child, an earlier run's children go: they may be of another kind.
     """
     script.import_tensorflow()
     from age_gender import records
 
-    with contextlib.ExitStack() as both:
-        for name, order in parts.items():
+    with contextlib.ExitStack() as together:
+        for name, order in zip(FILES, parts, strict=True):
+            if not len(order):
+                (output / name).unlink(missing_ok=True)
+                continue
             bar = tqdm(order.tolist(), name, unit="face", disable=None)  # on a terminal only
             records.write(
-                both.enter_context(outputs.whole_path(output / name)),
+                together.enter_context(outputs.whole_path(output / name)),
                 ((features[i], int(age[i]), int(gender[i]), names[i]) for i in bar),
             )
 

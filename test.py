@@ -7,7 +7,8 @@ as the original experiment did, and then with the lists' faults left out.
 
 examples:
   python test.py
-  python test.py --report report
+  python test.py --views data/utkface_views.npz --report report
+  python test.py --test data/children_test.tfrecords
   python test.py --lfw lfw_predictions.csv --lfw-labels lfw_gender
 """
 
@@ -19,7 +20,7 @@ from age_gender import script
 # isort: split
 import numpy as np
 
-from age_gender import model_files, outputs
+from age_gender import crops, model_files, outputs
 from age_gender.report import figures, lfw, page
 from age_gender.scoring import litert, predictions
 from age_gender.script import InputError
@@ -45,6 +46,8 @@ def parse_arguments(argv: list[str] | None):
     add("--batch-size", type=script.whole_number(1), default=128, metavar="N", help="faces a line")
     add("--report", type=Path, metavar="DIR",
         help="folder for report.html, its plots and figures.json, which are replaced")  # fmt: skip
+    add("--views", type=Path, metavar="NPZ",
+        help="judge the faces in it through every crop too (of embed.py --views)")  # fmt: skip
     add("--lfw", type=Path, metavar="CSV", help="predictions for LFW that run.py wrote")
     add("--lfw-labels", type=Path, metavar="DIR",
         help="folder with male_names.txt and female_names.txt")  # fmt: skip
@@ -69,11 +72,13 @@ class Judgement(NamedTuple):
 
 
 def judge_records(args) -> None:
-    """Print a line a batch, and the summary over all samples; then the report, if asked for."""
+    """Print a line a batch, the summary over all samples, and a line a crop; then the report."""
     model = model_files.find_model(args.model, model_files.KERAS_MODEL)
     if args.report:
         page.check(args.report)
+    if args.report or args.views:
         exported = model_files.find_model(args.model, model_files.LITERT_MODEL)
+    views = crops.read(args.views) if args.views else None
     script.import_tensorflow()
     from age_gender import records
 
@@ -85,8 +90,11 @@ def judge_records(args) -> None:
         print(judged.line(slice(start, start + args.batch_size)))
     print("Summary:")
     print(judged.line())
+    through = judge_crops(args.views, views, faces, exported) if views else {}
+    for crop, seen in through.items():
+        print(crop_line(crop, seen))
     if args.report:
-        write_report(args, faces, softmax, judged, model, exported)
+        write_report(args, faces, softmax, judged, model, exported, through)
 
 
 def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
@@ -124,7 +132,44 @@ def expected_age(softmax: dict[str, np.ndarray]) -> np.ndarray:
     return softmax["age"] @ np.arange(AGES, dtype=np.float32)
 
 
-def write_report(args, faces, softmax, judged: Judgement, model: Path, exported: Path) -> None:
+def judge_crops(path: Path, views: crops.Views, faces, exported: Path) -> dict[str, figures.Faces]:
+    """The faces of the records that are in the views, as the exported model sees each crop."""
+    place = {base_name(name): row for row, name in enumerate(faces.file_name)}
+    found = [row for row, name in enumerate(views.names) if base_name(name) in place]
+    if not found:
+        raise InputError(f"{path}: holds no face of these records; give the views of these faces")
+    rows = [place[base_name(views.names[row])] for row in found]
+    model = litert.Model(exported.read_bytes(), str(exported))
+    of_faces = faces.age[rows], faces.gender[rows], [faces.file_name[row] for row in rows]
+    return {
+        crop: as_seen(*of_faces, model.outputs(views.embeddings[found, number]))
+        for number, crop in enumerate(views.crops)
+    }
+
+
+def as_seen(age: np.ndarray, gender: np.ndarray, names: list[str], scores: dict) -> figures.Faces:
+    """Faces with their labels, and what run.py would print of them."""
+    labels = [utkface_labels(name) for name in names]
+    race = np.array([-1 if label is None or label[2] is None else label[2] for label in labels])
+    return figures.Faces(
+        age, gender, race, scores["age"], np.rint(scores["age_low"]),
+        np.rint(scores["age_high"]), scores["female_probability"],
+    )  # fmt: skip
+
+
+def crop_line(crop: str, faces: figures.Faces) -> str:
+    values = figures.per_face(faces)
+    men, women = (values.gender_accuracy[faces.gender == gender].mean() for gender in (0, 1))
+    return (
+        f"{crop}: n {len(values)}, Age_MAE:{values.age_mae.mean():.2f}, Men:{men:.2%}, "
+        f"Women:{women:.2%}, In_Interval:{values.interval_coverage.mean():.2%}"
+    )
+
+
+def write_report(
+    args, faces, softmax, judged: Judgement, model: Path, exported: Path,
+    through: dict[str, figures.Faces],
+) -> None:  # fmt: skip
     """The report: ages, intervals and probabilities are the exported model's, as run.py's are."""
     scores = litert.Model(exported.read_bytes(), str(exported)).outputs(faces.features)
     difference = float(np.abs(scores["age"] - expected_age(softmax)).max())
@@ -133,12 +178,7 @@ def write_report(args, faces, softmax, judged: Judgement, model: Path, exported:
             f"{exported}: its ages differ from {model.name}'s by up to {difference:.2f} years; "
             "they are not of one training: train again with train.py"
         )
-    labels = [utkface_labels(name) for name in faces.file_name]
-    race = np.array([-1 if label is None or label[2] is None else label[2] for label in labels])
-    judged_faces = figures.Faces(
-        faces.age, faces.gender, race, scores["age"], np.rint(scores["age_low"]),
-        np.rint(scores["age_high"]), scores["female_probability"],
-    )  # fmt: skip
+    judged_faces = as_seen(faces.age, faces.gender, faces.file_name, scores)
     measured = {
         "model": {
             "litert": identity(exported), "keras": identity(model),
@@ -148,6 +188,8 @@ def write_report(args, faces, softmax, judged: Judgement, model: Path, exported:
             "faces": len(faces.age), "under_10": int((faces.age < 10).sum()),
             "strangers": int((scores["distance"] > 1).sum()),
         },
+        "views": identity(args.views) if args.views else None,
+        "by_crop": [figures.of_crop(crop, seen) for crop, seen in through.items()],
         **figures.measure(judged_faces, softmax["age"], judged.loss),
     }  # fmt: skip
     page.write(args.report, measured, judged_faces)

@@ -1,12 +1,14 @@
 """Train the network on records of faces; write the model that test.py and run.py load.
 
-A fifth of the training records is first held out: a network trained on the others gives the
-validation figures and the calibration. The network that is written is then trained on all of
-them. Writes age_gender.keras, .tflite and .json.
+Every epoch shows half of the faces through other crops, by what --views tell of them. Of --children
+the ages are learnt, not the genders. A fifth of the faces is first held out: a network trained on
+the others gives the validation figures and the calibration. The network that is written is then
+trained on all of them. Writes age_gender.keras, .tflite and .json.
 
 examples:
   python train.py
   python train.py --epochs 5 --models /tmp/quick
+  python train.py --views none --children none
   python train.py --resume
   tensorboard --logdir logs
 """
@@ -21,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from age_gender import script
 
@@ -28,11 +31,13 @@ from age_gender import script
 import numpy as np
 import threadpoolctl
 
-from age_gender import checkpoints, kinds, model_files, outputs
+from age_gender import checkpoints, crops, kinds, model_files, outputs
 from age_gender.scoring import litert
 from age_gender.script import InputError
 
-VALIDATION = 0.2  # share of the training records that is held out first
+VALIDATION = 0.2  # share of the faces that is held out first
+FEWEST_VIEWS = 200  # maps of fewer faces say too little of others
+SETTINGS = ("epochs", "batch_size", "learning_rate", "seed")  # what --resume must find again
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -40,46 +45,55 @@ def main(argv: list[str] | None = None) -> None:
     started = time.monotonic()
     if not args.train.is_file():
         raise InputError(f"{args.train}: no such file of records; make it with: python prepare.py")
+    inputs = {"train": args.train, "children": given(args.children), "views": given(args.views)}
     for folder in (args.models, args.logs):
         outputs.make_folder(folder)
-    settings = {"train": outputs.sha256(args.train)} | {
-        key: getattr(args, key) for key in ("epochs", "batch_size", "learning_rate", "seed")
-    }
+    settings = {name: path and outputs.sha256(path) for name, path in inputs.items()}
+    settings |= {key: getattr(args, key) for key in SETTINGS}
     script.import_tensorflow()
     import keras
     import tensorflow as tf
 
     import network_conv
-    from age_gender import records
 
     tf.config.experimental.enable_op_determinism()  # the same seed gives the same figures
     keras.utils.clear_session()  # so that layers have the same names in every training
-    faces = records.read(args.train)
+    faces, grown = read_faces(args.train, inputs["children"])
     work = args.models / ".training"
     checkpoints.open_folder(work, settings, args.resume)
     unit = kinds.unit(faces.features)
-    kind = measure_kind(faces.features, unit, args.train)
+    # However many threads the environment grants: another number of them rounds otherwise.
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        kind = measure_kind(faces.features, unit, args.train)
+        held = hold_out(faces.file_name, grown, args)
+        maps = fit_crops(inputs["views"], kind, faces.file_name, held)
+        if maps:  # the kind is that of all crops
+            mapped = crops.draw(unit, maps, np.random.default_rng(args.seed), share=1)
+            kind = kinds.measure(np.concatenate([unit, mapped]))
     front = network_conv.build_front(kind)
     principal = front.predict(unit, batch_size=4096, verbose=0)
-    everything = (principal, {"age": faces.age, "gender": faces.gender})
-    held_out, rest = hold_out(everything, args)
+    maps = maps and maps.moved(front.get_layer("principal_axes").get_weights()[0], kind.mean)
+    everything = Faces(principal, faces.age, faces.gender, grown)
+    held_out, rest = everything.at(held), everything.at(~held)
 
     # Both trainings make the same steps, of fewer or more faces: one compiled step serves both.
     fit_started = time.monotonic()
-    steps = min(-(-len(unit) // args.batch_size), len(rest[0]))
-    heads = compiled_heads(steps, args)
+    steps = min(-(-len(unit) // args.batch_size), len(rest.age))
+    heads = compiled_heads(unit.shape[1], steps, args)
     untrained = checkpoints.state(heads)
-    fit(heads, untrained, rest, steps, args, work / "validation.npz", held_out)
-    validation, calibration = judge(heads, *held_out)
-    fit(heads, untrained, everything, steps, args, work / "final.npz")
+    fit(heads, untrained, rest, maps, steps, args, work / "validation.npz", held_out)
+    validation, calibration = judge(heads, held_out)
+    fit(heads, untrained, everything, maps, steps, args, work / "final.npz")
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
-    trained, heads = heads, network_conv.build_heads()
+    trained, heads = heads, network_conv.build_heads(unit.shape[1])
     heads.set_weights(trained.get_weights())  # without the losses, which Keras would want to load
     scorer = network_conv.build_scorer(front, heads, calibration, kind)
     description = {
         "settings": settings,
-        "faces": len(unit),
+        "faces": int(grown.sum()),
+        "children": int((~grown).sum()),
+        "crops": len(maps.matrices) if maps else 0,
         "epochs": args.epochs,
         "embeddings": {
             "dimensions": unit.shape[1],
@@ -108,12 +122,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add, whole_number = parser.add_argument, script.whole_number
     add("--train", type=Path, default=model_files.TRAIN_RECORDS, metavar="FILE",
         help="records that prepare.py wrote")  # fmt: skip
+    add("--children", type=Path, default=model_files.CHILDREN_RECORDS, metavar="FILE",
+        help="records of the faces under prepare.py's --min-age, or none")  # fmt: skip
+    add("--views", type=Path, default=model_files.VIEWS, metavar="NPZ",
+        help="faces through several crops, of embed.py --views, or none")  # fmt: skip
     add("--models", type=Path, default=model_files.MODELS, metavar="DIR",
         help="folder for the model")  # fmt: skip
-    add("--epochs", type=whole_number(1), default=8, metavar="N", help="passes over the records")
+    add("--epochs", type=whole_number(1), default=24, metavar="N", help="passes over the records")
     add("--batch-size", type=whole_number(1), default=512, metavar="N",
         help="faces a step, at most")  # fmt: skip
-    add("--learning-rate", type=script.positive, default=1e-2, metavar="X",
+    add("--learning-rate", type=script.positive, default=2e-2, metavar="X",
         help="AdamW's highest learning rate; it rises to it and falls as a cosine")  # fmt: skip
     add("--seed", type=whole_number(0), default=0, metavar="N",
         help="seed of the weights, of the shuffles and of what is held out")  # fmt: skip
@@ -126,14 +144,124 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def compiled_heads(steps: int, args: argparse.Namespace):
+# ------------------------------------------------------------------------------- faces
+
+
+class Faces(NamedTuple):
+    """Principal components float32 (n, W), ages and genders (n,), who is no child (n,)."""
+
+    principal: np.ndarray
+    age: np.ndarray
+    gender: np.ndarray
+    grown: np.ndarray
+
+    def at(self, places) -> "Faces":
+        return Faces(*(values[places] for values in self))
+
+    def for_keras(self) -> tuple:
+        """Inputs, labels, and their weights: a child's gender is not learnt."""
+        weights = {"age": np.ones(len(self.age), np.float32), "gender": self.grown.astype("f4")}
+        return self.principal, {"age": self.age, "gender": self.gender}, weights
+
+
+def given(path: Path) -> Path | None:
+    """The path of an input that may be left out: none where it is `none`, or a default that
+    is not there. Raises InputError for another path that is not there.
+    """
+    if path == Path("none"):
+        return None
+    if path.is_file():
+        return path
+    if path not in (model_files.CHILDREN_RECORDS, model_files.VIEWS):
+        raise InputError(f"{path}: no such file; give another, or none to train without")
+    what, remedy = (
+        ("other crops of the faces", "embed.py --aligned --views makes such a file")
+        if path == model_files.VIEWS
+        else ("children", "prepare.py writes it from faces under --min-age")
+    )
+    script.say(f"{script.display_path(path)}: not there: training without {what} ({remedy})")
+    return None
+
+
+def read_faces(train: Path, children: Path | None):
+    """The records of both files, and which of them are no children (n,)."""
+    from age_gender import records
+
+    faces = records.read(train)
+    count = len(faces.age)
+    if children:
+        young = records.read(children)
+        if young.features.shape[1] != faces.features.shape[1]:
+            raise InputError(
+                f"{children}: embeddings of {young.features.shape[1]} numbers, and of "
+                f"{faces.features.shape[1]} in {train}; prepare both from one table"
+            )
+        faces = records.Records(
+            *(np.concatenate(pair) for pair in zip(faces[:3], young[:3], strict=True)),
+            faces.file_name + young.file_name,
+        )
+    return faces, np.arange(len(faces.age)) < count
+
+
+def measure_kind(features: np.ndarray, unit: np.ndarray, path: Path) -> kinds.Kind:
+    """The kind of the embeddings in `path`, at unit length too; refuses a mixture."""
+    kind = kinds.measure(unit)
+    script.say(f"{len(unit)} faces; embeddings of {kinds.describe(features, kind)}")
+    kinds.refuse_mixture(unit, kind, str(path), lambda place: f"record {place + 1}")
+    return kind
+
+
+def hold_out(names: list[str], grown: np.ndarray, args: argparse.Namespace) -> np.ndarray:
+    """Which rows (n,) are held out: VALIDATION of the faces, drawn at random, in all views."""
+    random = np.random.default_rng(args.seed)
+    held = np.zeros(len(names), bool)
+    number = np.unique(np.array(names, object), return_inverse=True)[1]
+    for part in (grown, ~grown):
+        faces = random.permutation(np.unique(number[part]))
+        held |= part & np.isin(number, faces[: int(np.ceil(VALIDATION * len(faces)))])
+    if held.all():
+        raise InputError(f"{args.train}: {held.sum()} face is too few to train on; prepare more")
+    return held
+
+
+def fit_crops(
+    path: Path | None, kind: kinds.Kind, names: list[str], held: np.ndarray
+) -> crops.Maps | None:
+    """Maps to the crops in the file of views at `path`; None, with a line that says why, without.
+
+    They are fitted on faces of the records that are not held out; on all faces of the file where
+    the records hold none of them. So no face that is tested is fitted on.
+    """
+    if path is None:
+        return None
+    views = crops.read(path)
+    plain, ours = views.embeddings[:, 0], np.isin(views.names, names)
+    if plain.shape[1] != len(kind.mean) or np.mean(kind.distance(plain) > 1) > 0.5:
+        reason = "its embeddings are of another kind than the records"
+    else:
+        known = ours & ~np.isin(views.names, [names[i] for i in np.flatnonzero(held)])
+        fitted = views.embeddings[known if ours.any() else slice(None)]
+        if len(fitted) >= FEWEST_VIEWS:
+            return crops.fit(fitted)
+        reason = f"{len(fitted)} of its faces are there to fit on, not {FEWEST_VIEWS}"
+    script.say(
+        f"{script.display_path(path)}: {reason}: training for this crop of the face alone "
+        "(embed.py --aligned --views makes views for your own embedder)"
+    )
+    return None
+
+
+# ---------------------------------------------------------------------------- training
+
+
+def compiled_heads(width: int, steps: int, args: argparse.Namespace):
     """The network to train, with its losses and its optimizer; `steps` are those of an epoch."""
     import keras
 
     import network_conv
 
     keras.utils.set_random_seed(args.seed)
-    heads = network_conv.build_heads()
+    heads = network_conv.build_heads(width)
     warm_up = max(1, steps * args.epochs // 20)
     schedule = keras.optimizers.schedules.CosineDecay(
         args.learning_rate / 100,
@@ -144,7 +272,7 @@ def compiled_heads(steps: int, args: argparse.Namespace):
     heads.compile(
         keras.optimizers.AdamW(schedule, weight_decay=1e-4),
         loss={"age": network_conv.age_loss, "gender": "sparse_categorical_crossentropy"},
-        metrics={"age": [network_conv.age_error], "gender": ["accuracy"]},
+        weighted_metrics={"age": [network_conv.age_error], "gender": ["accuracy"]},
         # Steps between two looks of Python; they must divide an epoch.
         steps_per_execution=max(n for n in range(1, 14) if steps % n == 0),
         jit_compile=False,  # XLA's compilation costs more than it saves here
@@ -153,28 +281,9 @@ def compiled_heads(steps: int, args: argparse.Namespace):
     return heads
 
 
-def measure_kind(features: np.ndarray, unit: np.ndarray, path: Path) -> kinds.Kind:
-    """The kind of the embeddings in `path`, at unit length too; refuses a mixture."""
-    # However many threads the environment grants: another number of them rounds otherwise.
-    with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        kind = kinds.measure(unit)
-    script.say(f"{len(unit)} faces; embeddings of {kinds.describe(features, kind)}")
-    kinds.refuse_mixture(unit, kind, str(path), lambda place: f"record {place + 1}")
-    return kind
-
-
-def hold_out(faces: tuple, args: argparse.Namespace) -> list[tuple]:
-    """The faces to validate on, drawn at random, and the others."""
-    order = np.random.default_rng(args.seed).permutation(len(faces[0]))
-    held = max(1, int(VALIDATION * len(order)))
-    if held == len(order):
-        raise InputError(f"{args.train}: {held} face is too few to train on; prepare more")
-    return [at(np.sort(part), *faces) for part in (order[:held], order[held:])]
-
-
 def fit(
-    heads, untrained: list, faces: tuple, steps: int, args: argparse.Namespace, state: Path,
-    held_out: tuple | None = None,
+    heads, untrained: list, faces: Faces, maps: crops.Maps | None, steps: int,
+    args: argparse.Namespace, state: Path, held_out: Faces | None = None,
 ) -> None:  # fmt: skip
     """Train the compiled heads on faces, from `untrained` or the `state` it saves every epoch.
 
@@ -193,54 +302,55 @@ def fit(
     ]
     if importlib.util.find_spec("tensorboard"):
         callbacks.insert(0, keras.callbacks.TensorBoard(args.logs / state.stem, write_graph=False))
-    script.say(f"{state.stem}: {len(faces[0])} faces")
+    script.say(f"{state.stem}: {len(faces.age)} faces")
     with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
         heads.fit(
-            batches(faces, range(done, args.epochs), steps, args.seed),
+            batches(faces, maps, range(done, args.epochs), steps, args.seed),
             shuffle=False,  # draw() does
             steps_per_epoch=steps,
             initial_epoch=done,
             epochs=args.epochs,
-            validation_data=held_out,
+            validation_data=held_out and held_out.for_keras(),
             validation_batch_size=1024,
             callbacks=callbacks,
             verbose=1 if sys.stderr.isatty() else 2,
         )
 
 
-def batches(faces: tuple, epochs: range, steps: int, seed: int) -> Iterator[tuple]:
-    """What Keras takes: `steps` parts of each epoch's faces, as equal in size as can be."""
+def batches(
+    faces: Faces, maps: crops.Maps | None, epochs: range, steps: int, seed: int
+) -> Iterator[tuple]:
+    """What Keras takes: `steps` parts of each epoch's faces, as equal in size as can be.
+
+    What is random in an epoch, the order and the crops, follows from the seed and its number.
+    """
     for epoch in epochs:
-        drawn = draw(faces, np.random.default_rng([seed, epoch]))
-        ends = np.arange(steps + 1) * len(drawn[0]) // steps
+        random = np.random.default_rng([seed, epoch])
+        drawn = faces.at(random.permutation(len(faces.age)))
+        if maps:
+            drawn = drawn._replace(principal=crops.draw(drawn.principal, maps, random))
+        ends = np.arange(steps + 1) * len(drawn.age) // steps
         for start, end in itertools.pairwise(ends):
-            yield at(slice(start, end), *drawn)
+            yield drawn.at(slice(start, end)).for_keras()
 
 
-def draw(faces: tuple, random: np.random.Generator) -> tuple:
-    """The faces as an epoch sees them; what is random in it follows from its seed and number."""
-    return at(random.permutation(len(faces[0])), *faces)
-
-
-def at(places, inputs: np.ndarray, labels: dict[str, np.ndarray]) -> tuple:
-    """Some of the faces: inputs (n, 512), and labels (n,) by name."""
-    return inputs[places], {name: values[places] for name, values in labels.items()}
-
-
-def judge(heads, principal: np.ndarray, labels: dict[str, np.ndarray]):
+def judge(heads, faces: Faces):
     """Figures of held-out faces, and the Calibration that they give."""
     import network_conv
 
-    measured = heads.evaluate(principal, labels, batch_size=1024, verbose=0, return_dict=True)
-    mae, accuracy = measured["age_age_error"], measured["gender_accuracy"]
+    softmax = heads.predict(faces.principal, batch_size=1024, verbose=0)
+    error = np.abs(softmax["age"] @ np.arange(softmax["age"].shape[1]) - faces.age)
+    right = softmax["gender"].argmax(axis=1) == faces.gender
+    grown, young = faces.grown, ~faces.grown
+    mae, accuracy = error[grown].mean(), right[grown].mean()
     script.say(f"held out: age MAE {mae:.2f} years, gender accuracy {accuracy:.2%}")
-    figures = {
-        "faces": len(principal),
-        "age_mae": round(mae, 3),
-        "gender_accuracy": round(accuracy, 4),
-    }
-    softmax = heads.predict(principal, batch_size=1024, verbose=0)
-    return figures, network_conv.calibrate(softmax, **labels)
+    figures = {"faces": int(grown.sum()), "age_mae": round(float(mae), 3),
+               "gender_accuracy": round(float(accuracy), 4)}  # fmt: skip
+    if young.any():
+        script.say(f"held-out children: age MAE {error[young].mean():.2f} years")
+        figures |= {"children": int(young.sum()),
+                    "children_age_mae": round(float(error[young].mean()), 3)}  # fmt: skip
+    return figures, network_conv.calibrate(softmax, faces.age, faces.gender, grown)
 
 
 def cost_of_float16(full: bytes, half: bytes, faces) -> dict:

@@ -91,7 +91,7 @@ def table(faces, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def record_folder(table, tmp_path_factory) -> Path:
-    """train.tfrecords and test.tfrecords (150 faces) of these faces."""
+    """The records of these faces, of which 150 are for testing, and the children apart."""
     folder = tmp_path_factory.mktemp("records")
     prepare.main(["--features", str(table), "--output", str(folder), "--test-size", "150"])
     return folder
@@ -109,5 +109,6 @@ def training(records: Path, models: Path, *more: str) -> list[str]:
     """train.py's arguments for a quick training."""
     return [
         "--train", str(records / "train.tfrecords"), "--models", str(models),
+        "--children", str(records / "children.tfrecords"), "--views", "none",
         "--logs", str(models / "logs"), "--epochs", "2", "--batch-size", "64", *more,
     ]  # fmt: skip

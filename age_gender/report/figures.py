@@ -50,10 +50,7 @@ def measure(faces: Faces, age_softmax: np.ndarray, loss: np.ndarray) -> dict:
     from sklearn.metrics import confusion_matrix
 
     female = faces.probability >= 0.5
-    error = faces.estimate - faces.age
-    inside = (faces.low <= faces.age) & (faces.age <= faces.high)
-    of_each = (np.abs(error), error, female == faces.gender, inside, faces.high - faces.low)
-    values = pd.DataFrame(dict(zip(MEASURES, of_each, strict=True)))
+    values = per_face(faces)
 
     def row(group: str, part: pd.DataFrame) -> dict:
         return {"group": group, "n": len(part)} | {key: with_interval(part[key]) for key in part}
@@ -73,6 +70,29 @@ def measure(faces: Faces, age_softmax: np.ndarray, loss: np.ndarray) -> dict:
         "interval": {"nominal": NOMINAL, "softmax": softmax_coverage(faces.age, age_softmax)},
         "probability": probability(faces.probability, faces.gender),
     }
+
+
+def per_face(faces: Faces):
+    """The MEASURES of each face, a pandas DataFrame: in years, or whether they hold."""
+    import pandas as pd
+
+    error = faces.estimate - faces.age
+    right = (faces.probability >= 0.5) == faces.gender
+    inside = (faces.low <= faces.age) & (faces.age <= faces.high)
+    values = (np.abs(error), error, right, inside, faces.high - faces.low)
+    return pd.DataFrame(dict(zip(MEASURES, values, strict=True)))
+
+
+def of_crop(name: str, faces: Faces) -> dict:
+    """The figures of faces seen through one crop; a gender of which there is no face has none."""
+    values = per_face(faces)
+    genders = {
+        f"{gender}_right": with_interval(values.gender_accuracy[faces.gender == code])
+        for code, gender in enumerate(GENDERS)
+        if (faces.gender == code).any()
+    }
+    both = {key: with_interval(values[key]) for key in ("age_mae", "interval_coverage")}
+    return {"group": name, "n": len(values)} | both | genders
 
 
 def in_bands(age: np.ndarray):

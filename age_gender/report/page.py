@@ -28,7 +28,8 @@ def check(folder: Path) -> None:
 def write(folder: Path, figures: dict, faces: Faces) -> None:
     """Write the report's files, each whole, the page last; other files in the folder stay.
 
-    `figures` are those of figures.measure, and "model" and "records", which test.py adds.
+    `figures` are those of figures.measure, and "model", "records", "views" and "by_crop" (a list
+    of figures.of_crop, which may be empty), which test.py adds.
     """
     images = plots.draw_all(figures, faces)
     encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}

@@ -21,10 +21,9 @@ def draw_all(figures: dict, faces: Faces) -> dict[str, bytes]:
     from matplotlib.figure import Figure
 
     images = {}
-    for draw in (
-        age_estimated_against_true, age_error_by_band, gender_confusion,
-        interval_by_band, interval_by_level, probability,
-    ):  # fmt: skip
+    drawn = [age_estimated_against_true, age_error_by_band, gender_confusion, interval_by_band,
+             interval_by_level, probability]  # fmt: skip
+    for draw in [*drawn, crops] if figures["by_crop"] else drawn:
         with matplotlib.rc_context(fname=Path(__file__).with_suffix(".mplstyle")):
             figure = Figure(figsize=(5, 4), dpi=200, layout="constrained")
             draw(figure.add_subplot(), figures, faces)
@@ -125,6 +124,28 @@ def probability(axes, figures: dict, faces: Faces) -> None:
         )  # fmt: skip
     axes.set(xlabel="female_probability, %", ylabel="labelled female, %")
     axes.legend(loc="lower right")
+
+
+def crops(axes, figures: dict, faces: Faces) -> None:
+    rows = figures["by_crop"][::-1]  # the first one at the top
+    for gender, colour, marker, shift in (
+        ("male", BLUE, "o", 0.12),
+        ("female", ORANGE, "s", -0.12),
+    ):
+        shown = [(y + shift, row[f"{gender}_right"]) for y, row in enumerate(rows)
+                 if f"{gender}_right" in row]  # fmt: skip
+        value, low, high = (
+            100 * np.array([figure[key] for _, figure in shown]) for key in ("value", "low", "high")
+        )
+        axes.errorbar(
+            value, [y for y, _ in shown], xerr=[value - low, high - value],
+            label=f"labelled {gender}", color=colour, marker=marker, markersize=5,
+            linestyle="none", capsize=3, linewidth=1.4,
+        )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [row["group"] for row in rows], fontsize=9)
+    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="gender right, %")
+    axes.legend(loc="lower left", fontsize=9)
 
 
 def points(axes, x, values: list[dict], colour: str, marker: str, label: str, scale=1.0) -> None:

@@ -1,0 +1,232 @@
+"""Other crops of a face: maps that are fitted on views, and a network that learnt them."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import script, training
+
+import prepare
+import train
+from age_gender import crops, kinds, model_files, records
+from age_gender.script import InputError
+from age_gender.tables import writing
+
+
+@pytest.fixture(scope="module")
+def views() -> crops.Views:
+    """800 faces of the shipped table, through its eleven crops."""
+    whole = crops.read(model_files.VIEWS)
+    return whole.at(np.arange(len(whole.names))[::4])
+
+
+@pytest.fixture(scope="module")
+def records_of_views(views, tmp_path_factory):
+    """A folder with the records of their plain crop, and views.npz."""
+    folder = tmp_path_factory.mktemp("views")
+    writing.write(folder / "plain.npz", views.names, [views.embeddings[:, 0]])
+    prepare.main(["--features", str(folder / "plain.npz"), "--output", str(folder),
+                  "--test-size", "200"])  # fmt: skip
+    np.savez(folder / "views.npz", filenames=np.array(views.names), crops=np.array(views.crops),
+             embeddings=views.embeddings)  # fmt: skip
+    return folder
+
+
+def trained(folder, models, *more: str) -> dict:
+    """What train.py says of a model of these records, trained with the views beside them."""
+    train.main(training(folder, models, "--epochs", "5", "--views", str(folder / "views.npz"),
+                        *more))  # fmt: skip
+    return json.loads((models / model_files.DESCRIPTION).read_text())
+
+
+@pytest.fixture(scope="module")
+def model(records_of_views, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    assert trained(records_of_views, folder)["crops"] == 10
+    return folder
+
+
+# -------------------------------------------------------------------------------- maps
+
+
+def test_a_map_that_is_linear_is_found_with_its_noise():
+    random = np.random.default_rng(0)
+    plain = random.normal(size=(4000, 20)) * np.linspace(2, 0.5, 20)
+    turned = np.linalg.qr(random.normal(size=(20, 20)))[0]
+    noise = random.normal(size=(20, 20)) / 20
+    through = plain @ turned + 3 + random.normal(size=(4000, 20)) @ noise
+    maps = crops.fit(np.stack([plain, through], axis=1))
+    np.testing.assert_allclose(maps.matrices[0], turned, atol=0.1)
+    np.testing.assert_allclose(maps.offsets[0], 3, atol=0.1)
+    covariance = maps.roots[0].T @ maps.roots[0]
+    np.testing.assert_allclose(covariance, noise.T @ noise, atol=0.02)
+
+
+def test_maps_come_closer_to_unseen_faces_through_wide_crops_than_the_plain_crop(views):
+    maps = crops.fit(views.embeddings[::2])
+    plain, others = views.embeddings[1::2, 0], views.embeddings[1::2, 1:]
+    for number, crop in enumerate(views.crops[1:]):
+        if "box" not in crop and "whitened" not in crop:
+            continue
+        mapped = plain @ maps.matrices[number] + maps.offsets[number]
+        left, before = [np.square(others[:, number] - x).sum() for x in (mapped, plain)]
+        assert left < 0.8 * before, crop
+
+
+def test_moved_maps_do_the_same_in_another_space(views):
+    maps = crops.fit(views.embeddings)
+    kind = kinds.measure(views.embeddings[:, 0])
+    kernel = kind.axes / np.sqrt(np.maximum(kind.deviations, 1e-4 * kind.deviations[0]))
+    plain = views.embeddings[:50, 0].astype(np.float64)
+    expected = (plain @ maps.matrices[3] + maps.offsets[3] - kind.mean) @ kernel
+    moved = maps.moved(kernel, kind.mean)
+    found = ((plain - kind.mean) @ kernel) @ moved.matrices[3] + moved.offsets[3]
+    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_half_of_the_faces_go_through_a_crop_and_the_same_seed_gives_the_same(views):
+    maps, plain = crops.fit(views.embeddings), views.embeddings[:, 0]
+    first, again, other = [crops.draw(plain, maps, np.random.default_rng(s)) for s in (1, 1, 2)]
+    np.testing.assert_array_equal(first, again)
+    changed = (first != plain).any(axis=1)
+    assert 0.42 < changed.mean() < 0.58
+    assert (changed != (other != plain).any(axis=1)).any()
+    everyone = crops.draw(plain, maps, np.random.default_rng(1), share=1)
+    assert (everyone != plain).any(axis=1).all()
+
+
+# ---------------------------------------------------------------------------- training
+
+
+def accuracy(done) -> dict[str, float]:
+    """The MAE that test.py --views printed, by crop."""
+    lines = done.out.partition("Summary:")[2].splitlines()[2:]
+    return {line.split(":")[0]: float(line.split("Age_MAE:")[1].split(",")[0]) for line in lines}
+
+
+def test_a_model_that_learnt_the_crops_is_better_through_them(records_of_views, model, tmp_path):
+    folder = records_of_views
+    trained(folder, tmp_path, "--views", "none")
+    judge = ["--test", folder / "test.tfrecords", "--views", folder / "views.npz", "--model"]
+    with_views, without = [script("test.py", *judge, path) for path in (model, tmp_path)]
+    assert with_views.code == without.code == 0, with_views.err
+    with_views, without = accuracy(with_views), accuracy(without)
+    assert len(with_views) == 11 and list(with_views)[0] == "chip"
+    for crop in ("box_margin", "box_random_whitened", "box_margin_whitened"):
+        assert with_views[crop] < without[crop] - 0.3, (with_views, without)
+
+
+def test_no_crop_of_a_known_face_is_a_stranger(views, model):
+    from age_gender.scoring import litert
+
+    scorer = litert.Model((model / model_files.LITERT_MODEL).read_bytes(), "model")
+    for number, crop in enumerate(views.crops):
+        assert scorer.outputs(views.embeddings[:, number])["distance"].max() < 0.6, crop
+
+
+def test_training_with_views_follows_from_its_seed(records_of_views, model, tmp_path):
+    again = trained(records_of_views, tmp_path)
+    first = json.loads((model / model_files.DESCRIPTION).read_text())
+    assert again["files"][model_files.LITERT_MODEL] == first["files"][model_files.LITERT_MODEL]
+
+
+def test_held_out_and_test_faces_are_never_fitted_on(
+    views, records_of_views, tmp_path, monkeypatch
+):
+    folder, fitted = records_of_views, []
+    monkeypatch.setattr(crops, "fit", lambda rows: fitted.append(rows) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trained(folder, tmp_path)
+    likeness = fitted[0][:, 0] @ views.embeddings[:, 0].T
+    known = {views.names[place] for place in likeness.argmax(axis=1)}
+    inside = {
+        part: np.mean(
+            [name in known for name in records.read(folder / f"{part}.tfrecords").file_name]
+        )
+        for part in ("train", "test", "children", "children_test")
+    }
+    assert inside["test"] < 0.01 and inside["children_test"] < 0.01  # UTKFace's own copies
+    assert inside["train"] == pytest.approx(0.8, abs=0.01)
+    assert inside["children"] == pytest.approx(0.8, abs=0.03)
+
+
+def test_views_of_another_kind_are_left_out_with_one_line(views, tmp_path, capfd):
+    kind, held = kinds.measure(views.embeddings[:, 0]), np.zeros(len(views.names), bool)
+    path = tmp_path / "other.npz"
+    for wrong in (views.embeddings[:, :2, ::-1], views.embeddings[:, :2, :64]):
+        np.savez(path, filenames=np.array(views.names), embeddings=wrong,
+                 crops=np.array(views.crops[:2]))  # fmt: skip
+        assert train.fit_crops(path, kind, views.names, held) is None
+        said = capfd.readouterr().err
+        assert said.count("\n") == 1 and "another kind" in said and "embed.py" in said
+    np.savez(path, filenames=np.array(views.names), embeddings=views.embeddings[:, :2],
+             crops=np.array(views.crops[:2]))  # fmt: skip
+    assert train.fit_crops(path, kind, views.names[:300], held[:300] | True) is None
+    assert "not 200" in capfd.readouterr().err
+    assert len(train.fit_crops(path, kind, ["somebody else"], held[:1]).matrices) == 1
+
+
+def test_missing_views_and_children_are_an_error_unless_they_are_the_defaults(
+    tmp_path, capfd, monkeypatch
+):
+    for option in ("--views", "--children"):
+        arguments = training(tmp_path, tmp_path, option, str(tmp_path / "missing.file"))
+        for name in ("train", "children"):
+            (tmp_path / f"{name}.tfrecords").touch()
+        with pytest.raises(InputError, match=r"missing\.file: no such file; give another, or none"):
+            train.main(arguments)
+    monkeypatch.setattr(model_files, "VIEWS", tmp_path / "views.npz")
+    assert train.given(model_files.VIEWS) is None
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "training without other crops" in said and "embed.py" in said
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", "names only", "nan"])
+def test_a_file_that_holds_no_views_is_refused(tmp_path, content):
+    path = tmp_path / "views.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        more = {} if content == "names only" else {"embeddings": np.full((2, 2, 8), np.nan)}
+        np.savez(path, filenames=np.array(["a", "b"]), crops=np.array(["plain", "other"]), **more)
+    with pytest.raises(InputError, match=r"views.npz: needs filenames"):
+        crops.read(path)
+
+
+# ---------------------------------------------------------------------------- children
+
+
+def test_children_are_estimated_as_children_and_their_gender_as_a_guess(
+    record_folder, model_folder, tmp_path
+):
+    from age_gender.scoring import litert
+
+    children = records.read(record_folder / "children.tfrecords")
+    scorer = litert.Model((model_folder / model_files.LITERT_MODEL).read_bytes(), "model")
+    found = scorer.outputs(children.features)
+    certainty = np.maximum(found["female_probability"], 1 - found["female_probability"])
+    assert np.mean(found["age"] < 10) > 0.7
+    assert certainty[found["age"] < 2].mean() < 0.75
+    without = tmp_path / "without"
+    train.main(training(record_folder, without, "--children", "none"))
+    scorer = litert.Model((without / model_files.LITERT_MODEL).read_bytes(), "model")
+    assert np.mean(scorer.outputs(children.features)["age"] < 10) < 0.1
+
+
+def test_the_genders_of_children_are_not_learnt(record_folder, model_folder, tmp_path):
+    other = tmp_path / "records"
+    other.mkdir()
+    children = records.read(record_folder / "children.tfrecords")
+    rows = zip(
+        children.features, children.age, 1 - children.gender, children.file_name, strict=True
+    )
+    records.write(other / "children.tfrecords", [(f, int(a), int(g), n) for f, a, g, n in rows])
+    train.main(training(record_folder, tmp_path, "--children", str(other / "children.tfrecords")))
+    import keras
+
+    weights = [
+        keras.saving.load_model(folder / model_files.KERAS_MODEL, compile=False).get_weights()
+        for folder in (model_folder, tmp_path)
+    ]
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
