@@ -1,6 +1,6 @@
 """Embeddings of UTKFace images to TFRecords for training and testing.
 
-Takes age and gender from the UTKFace file names, leaves out faces that are too young, shuffles,
+Takes age and gender from columns of these names or else from UTKFace's file names, leaves out faces that are too young, shuffles,
 and puts some aside for testing. Writes train.tfrecords and test.tfrecords. Counts the test faces
 that have a copy in training; --split identity keeps copies on one side.
 
@@ -41,12 +41,13 @@ def main(argv: list[str] | None = None) -> None:
         files = (model_files.TRAIN_RECORDS, model_files.TEST_RECORDS)
         records = [output / path.name for path in files]
         outputs.check_overwrites_none(args.report_duplicates, [*inputs, *records])
-    names, features = reading.read(args.features)
+    table = reading.read_labelled(args.features, reading.wanted(args, labels=True))
+    names, features, age, gender, _ = table
     unit = kinds.unit(features)
     kind = kinds.measure(unit)
     script.say(f"embeddings: {kinds.describe(features, kind)}")
     kinds.refuse_mixture(unit, kind, "the features", lambda place: names[place])
-    faces, age, gender, too_young, unreadable = label(names, args.min_age)
+    faces, too_young, unreadable = label(table, args.min_age)
     check_counts(len(faces), args.test_size)
     shuffled = faces[np.random.default_rng(args.seed).permutation(len(faces))]
     by_group = args.split == "identity" or args.report_duplicates
@@ -59,8 +60,9 @@ def main(argv: list[str] | None = None) -> None:
     write_records(output, parts, names, features, age, gender)
     if args.report_duplicates:
         report_duplicates(args.report_duplicates, faces, group, names, age, gender)
+    where = "row" if table.has_columns else "name"
     for name in unreadable:
-        script.say(f"no age and gender in this name: {script.printable(name)}")
+        script.say(f"no age and gender in this {where}: {script.printable(name)}")
     print(f"read {len(names)}")
     print(f"dropped as under {args.min_age}: {too_young}")
     print(f"skipped as unreadable names: {len(unreadable)}")
@@ -72,7 +74,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = script.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--features", nargs="+", default=[model_files.EMBEDDINGS], metavar="FILE",
-        help="tables of embeddings (NPZ, CSV, NPY, Parquet), globs or folders")  # fmt: skip
+        help="tables of embeddings (NPZ, CSV, NPY, Parquet, JSON, SQLite), globs or "
+        "folders")  # fmt: skip
+    reading.add_options(parser)
     add("--output", type=Path, default=model_files.DATA, metavar="DIR",
         help="folder for the records")  # fmt: skip
     add("--min-age", type=script.whole_number(0), default=10, metavar="YEARS",
@@ -89,22 +93,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def label(names: list[str], min_age: int):
-    """Places of the usable faces (n,), all ages and genders, and what was left out."""
-    labels = [utkface_labels(name) for name in names]
-    unreadable = [name for name, found in zip(names, labels, strict=True) if found is None]
-    age = np.array([found[0] if found else -1 for found in labels])
-    gender = np.array([found[1] if found else -1 for found in labels])
-    faces = np.flatnonzero(age >= min_age)
-    too_young = int(((age >= 0) & (age < min_age)).sum())
-    return faces, age, gender, too_young, unreadable
+def label(table: reading.Table, min_age: int):
+    """Places of the usable faces (n,), how many are too young, and names without age or gender."""
+    unlabelled = (table.age < 0) | (table.gender < 0)
+    faces = np.flatnonzero(~unlabelled & (table.age >= min_age))
+    too_young = int((~unlabelled & (table.age < min_age)).sum())
+    return faces, too_young, [table.names[place] for place in np.flatnonzero(unlabelled)]
 
 
 def check_counts(faces: int, test_size: int) -> None:
     if faces == 0:
         raise InputError(
             "no face has an age and gender in its name and is old enough; names follow UTKFace: "
-            "[age]_[gender]_[race]_[date&time].jpg"
+            "[age]_[gender]_[race]_[date&time].jpg (or give the table columns age and gender)"
         )
     if test_size >= faces:
         raise InputError(f"--test-size {test_size} leaves nothing of {faces} faces to train on")
@@ -113,7 +114,7 @@ def check_counts(faces: int, test_size: int) -> None:
 def find_copies(
     unit: np.ndarray, faces: np.ndarray, queries: np.ndarray, kind: kinds.Kind
 ) -> np.ndarray:
-    """A group number for each row of unit-length features (n, 512): copies share one, (n,).
+    """A group number for each row of unit-length features (n, width): copies share one, (n,).
 
     Groups are the connected components of the pairs of `queries` and `faces` (row numbers)
     whose cosine is above COPY. Neighbours are looked for in the first AXES principal axes,

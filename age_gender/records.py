@@ -1,6 +1,6 @@
 """The TFRecord schema: the one place that writes a record and the one that parses it.
 
-features   float[512]   the embedding, as it was read
+features   float[W]     the embedding, as it was read, of one width W in a file
 age        int64        years, 0-116
 gender     int64        0 male, 1 female
 file_name  bytes        the face's name, UTF-8
@@ -16,18 +16,20 @@ import tensorflow as tf
 
 from age_gender.script import InputError
 from age_gender.tables.names import AGES
-from age_gender.tables.pieces import DIMENSIONS
 
-SCHEMA = {
-    "features": tf.io.FixedLenFeature([DIMENSIONS], tf.float32),
-    "age": tf.io.FixedLenFeature([], tf.int64),
-    "gender": tf.io.FixedLenFeature([], tf.int64),
-    "file_name": tf.io.FixedLenFeature([], tf.string),
-}
+
+def schema(width: int) -> dict[str, tf.io.FixedLenFeature]:
+    """How a record parses whose embedding has `width` numbers."""
+    return {
+        "features": tf.io.FixedLenFeature([width], tf.float32),
+        "age": tf.io.FixedLenFeature([], tf.int64),
+        "gender": tf.io.FixedLenFeature([], tf.int64),
+        "file_name": tf.io.FixedLenFeature([], tf.string),
+    }
 
 
 class Records(NamedTuple):
-    """Features float32 (n, 512), age and gender int64 (n,), file names (n,), in file order."""
+    """Features float32 (n, width), age and gender int64 (n,), file names (n,), in file order."""
 
     features: np.ndarray
     age: np.ndarray
@@ -68,15 +70,17 @@ def read(path: str | Path) -> Records:
         raise InputError(f"{path}: no such file of records; make it with: python prepare.py")
     with open(path, "rb"):  # whether it may be read
         pass
-    parts, count = [], 0
+    parts, count, keys = [], 0, None
     try:
         for batch in tf.data.TFRecordDataset(os.fsencode(path)).batch(1024):
+            keys = keys or schema(_width(batch[0]))
             try:
-                parts.append(tf.io.parse_example(batch, SCHEMA))
+                parts.append(tf.io.parse_example(batch, keys))
             except tf.errors.InvalidArgumentError:
-                bad = count + _first_unparsable(batch)
+                bad = count + _first_unparsable(batch, keys)
                 raise InputError(
-                    f"{path}: record {bad}: not of this schema (features float[{DIMENSIONS}], "
+                    f"{path}: record {bad}: not of this schema (features "
+                    f"float[{keys['features'].shape[0]}], "
                     "age, gender, file_name); make the file again with prepare.py"
                 ) from None
             count += len(batch)
@@ -87,7 +91,7 @@ def read(path: str | Path) -> Records:
         ) from None
     if not parts:
         raise InputError(f"{path}: no records in this file; make it again with prepare.py")
-    joined = {key: np.concatenate([part[key].numpy() for part in parts]) for key in SCHEMA}
+    joined = {key: np.concatenate([part[key].numpy() for part in parts]) for key in keys}
     bad = (
         ~np.isfinite(joined["features"]).all(axis=1)
         | (joined["age"] < 0)
@@ -103,10 +107,16 @@ def read(path: str | Path) -> Records:
     return Records(joined["features"], joined["age"], joined["gender"], names)
 
 
-def _first_unparsable(batch: tf.Tensor) -> int:
+def _width(record: tf.Tensor) -> int:
+    """The numbers of the first record's embedding, which all of its file have."""
+    parsed = tf.io.parse_single_example(record, {"features": tf.io.VarLenFeature(tf.float32)})
+    return parsed["features"].shape[0]
+
+
+def _first_unparsable(batch: tf.Tensor, keys: dict) -> int:
     for number, record in enumerate(batch, 1):
         try:
-            tf.io.parse_single_example(record, SCHEMA)
+            tf.io.parse_single_example(record, keys)
         except tf.errors.InvalidArgumentError:
             return number
     return len(batch)

@@ -47,7 +47,7 @@ def main() -> None:
     import atheris
 
     with atheris.instrument_imports(include=["age_gender.tables"]):
-        from age_gender.tables import arrays, cutting, pieces, text  # noqa: F401
+        from age_gender.tables import arrays, cutting, numbers, pieces, text  # noqa: F401
     for module in (np.lib._format_impl, zipfile):  # imported long before
         for function in filter(inspect.isfunction, vars(module).values()):
             atheris.instrument_func(function)
@@ -56,7 +56,6 @@ def main() -> None:
     folder = tempfile.mkdtemp(prefix="seeds-")
     for number, seed in enumerate(seeds(target)):
         Path(folder, str(number)).write_bytes(seed)
-    pieces.DIMENSIONS = WIDTH
     atheris.Setup([*sys.argv, folder], target)
     atheris.Fuzz()
 
@@ -84,7 +83,7 @@ def check_csv(data: bytes) -> None:
     """The first byte is the size of the chunks; the rest is the CSV."""
     size, text = 5 + (data[0] if data else 0), data[1:]
     whole = read_csv(text, chunk=1 << 20)
-    fast = read_csv(text, chunk=1 << 20, pandas=True)
+    fast = read_csv(text, chunk=1 << 20, fast=True)
     assert same(whole, fast), (whole, fast)
     cut = read_csv(text, chunk=size)
     read_csv(text, chunk=size, record=64)
@@ -92,18 +91,21 @@ def check_csv(data: bytes) -> None:
         assert same(whole, cut), (whole, cut)
 
 
-def read_csv(data: bytes, chunk: int, pandas: bool = False, record: int = 1 << 20):
+def read_csv(data: bytes, chunk: int, fast: bool = False, record: int = 1 << 20, width=WIDTH):
     """(names, features, bad rows), or None where the file is refused."""
     from age_gender.script import InputError
     from age_gender.tables import cutting, pieces, reading, text
+    from age_gender.tables.columns import Wanted
 
     with contextlib.suppress(InputError):
-        cutting.check_is_csv("fuzz.csv", data)
+        cutting.check_is_text("fuzz.csv", data)
     changed = {
-        (cutting, "check_is_csv"): lambda path, start: None,  # which looks at the first chunk alone
+        (cutting, "check_is_text"): lambda path, start: (
+            None
+        ),  # which looks at the first chunk alone
         (pieces, "CHUNK_BYTES"): chunk,
         (pieces, "RECORD_BYTES"): record,
-        (text, "SMALL_BYTES"): 0 if pandas else 1 << 30,
+        (pieces, "SMALL_BYTES"): 0 if fast else 1 << 30,
         (cutting, "DENSE_BYTES"): chunk,
     }
     before = {(module, name): getattr(module, name) for module, name in changed}
@@ -111,7 +113,7 @@ def read_csv(data: bytes, chunk: int, pandas: bool = False, record: int = 1 << 2
         setattr(module, name, value)
     try:
         names, blocks, faults, numbering = [], [], [], pieces.Numbering()
-        for piece in text.cut_stream("fuzz.csv", io.BytesIO(data)):
+        for piece in text.cut_stream("fuzz.csv", io.BytesIO(data), Wanted(width=width)):
             block = reading.parse(piece)
             found, bad = numbering.place(block)
             assert len(found) == len(block.features) == len(block.good)
@@ -168,10 +170,12 @@ def check_npz(data: bytes) -> None:
 def compare_npz(path: str) -> None:
     from age_gender.script import InputError
     from age_gender.tables import arrays, pieces, reading
+    from age_gender.tables.columns import Wanted
 
+    empty = pieces.Piece(path, "arrays", np.empty((0, 0)))
     try:
         names, blocks, bad, numbering = [], [], [], pieces.Numbering()
-        for piece in pieces.array_pieces(path, arrays.npz_blocks(path)):
+        for piece in pieces.one_behind(empty, arrays.npz_pieces(path, Wanted(width=WIDTH))):
             block = reading.parse(piece)
             found, faults = numbering.place(block)
             names += found
