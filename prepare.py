@@ -1,7 +1,7 @@
 """Embeddings of UTKFace images to TFRecords for training and testing.
 
-Takes age and gender from columns of these names or else from UTKFace's file names, leaves out faces that are too young, shuffles,
-and puts some aside for testing. Writes train.tfrecords and test.tfrecords. Counts the test faces
+Takes age and gender from columns of these names or else from UTKFace's file names, leaves out
+faces that are too young, shuffles, and puts some aside for testing. Writes train.tfrecords and test.tfrecords. Counts the test faces
 that have a copy in training; --split identity keeps copies on one side.
 
 examples:
@@ -25,7 +25,6 @@ from tqdm import tqdm
 from age_gender import kinds, model_files, outputs
 from age_gender.script import InputError
 from age_gender.tables import reading
-from age_gender.tables.names import utkface_labels
 
 COPY = 0.98  # cosine above which two embeddings are of the same face in the same photograph
 AXES = 100  # principal axes that carry the embeddings: enough to look for neighbours in

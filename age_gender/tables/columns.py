@@ -24,6 +24,9 @@ class Wanted:
     labels: bool = False  # whether ages and genders are read
 
 
+ANY = Wanted()  # a table of whatever width, all its columns told by their names
+
+
 @dataclass(frozen=True)
 class Columns:
     """Which column of a table is what, each by its place or, in JSON, by its key."""

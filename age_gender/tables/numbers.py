@@ -19,6 +19,7 @@ SHORTENED = (
 
 _NUMBERS = re.compile(r"[0-9eE+\-. \t]*")
 _SCALARS = re.compile(r"np\.float\d+\(([^()]*)\)")  # a list of NumPy's numbers, as it prints them
+_MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
 _MARK = b"3e38"  # stands between rows: a number that is in no embedding
 
 
@@ -45,7 +46,7 @@ def parse(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
         return None
     if _parsers.parser is None:
         _parsers.parser = simdjson.Parser()
-    text = (b",%s," % _MARK).join([b"[0", *rows, b"0]"])
+    text = (b",%s," % _MARK).join([b"[1", *rows, b"1]"])
     if text.find(b"[", 1) >= 0:  # a list in a list would be taken apart
         return None
     try:
@@ -61,9 +62,13 @@ def parse(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
     marks = np.flatnonzero(values == float(_MARK))
     if not np.array_equal(marks, np.arange(1, values.size, width + 1)):
         return None
-    if np.count_nonzero(table) != table.size and re.search(rb"-0*(?![0-9.eE])", text):
-        return None  # "-0", which JSON takes for the whole number 0
-    return table[:, :width]
+    table = table[:, :width]
+    if (values == 0).any():
+        for row in np.flatnonzero(~table.all(axis=1)):
+            if _MINUS_ZERO.search(rows[row]):  # which JSON takes for the whole number 0
+                table = table if table.flags.writeable else table.copy()
+                table[row] = [*map(float, bytes(rows[row]).split(b","))]
+    return table
 
 
 def float32(values: float | np.ndarray) -> np.ndarray:

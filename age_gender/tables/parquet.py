@@ -38,7 +38,8 @@ def _pieces(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
         schema = table.schema_arrow
         if len(set(schema.names)) < len(schema.names):
             raise InputError(f"{path}: two columns of one name; give each its own")
-        columns = choose(path, schema.names, _sizes(table), wanted, schema.names)
+        fixed = any(map(pa.types.is_fixed_size_list, schema.types))
+        columns = choose(path, schema.names, _sizes(table), wanted, schema.names, strict=fixed)
         if isinstance(columns, str):
             raise InputError(f"{path}: {columns}")
         used = {*columns.embedding, *(column for _, column in columns.told())}
@@ -74,9 +75,9 @@ def _sizes(table) -> list[int]:
         kind, size = field.type, 0 if is_number(field.type) else -1
         if pa.types.is_fixed_size_list(kind) and is_number(kind.value_type):
             size = kind.list_size
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            if is_number(kind.value_type):
-                lists.append((len(sizes), field.name))
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        if is_list and is_number(kind.value_type):
+            lists.append((len(sizes), field.name))
         sizes.append(size)
     for place, name in lists:
         for batch in table.iter_batches(LOOKED_AT, columns=[name], use_threads=False):

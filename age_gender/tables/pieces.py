@@ -16,7 +16,7 @@ import numpy as np
 
 from age_gender.script import InputError, error_line, printable, say
 from age_gender.tables import numbers
-from age_gender.tables.columns import Columns, Wanted, wrong_width
+from age_gender.tables.columns import ANY, Columns, Wanted, wrong_width
 from age_gender.tables.names import text_name
 
 DIMENSIONS = 512  # numbers of FaceNet's embeddings, which the shipped data and model hold
@@ -35,7 +35,7 @@ class Piece:
     kind: str  # the module that parses it, or "fault": a row that cannot even be cut out
     data: bytes | np.ndarray | list | str
     columns: Columns | None = None  # None: no row so far told which column is what
-    wanted: Wanted = Wanted()  # by which a row may still tell
+    wanted: Wanted = ANY  # by which a row may still tell
     header: list[str] | None = None  # CSV: the names of columns, where they are still needed
     names: list | None = None  # of an array's rows, like the next two
     age: list | None = None
@@ -78,12 +78,12 @@ class Block:
     """
 
     piece: Piece  # without its data
-    names: list[str] | None
     features: np.ndarray
     good: np.ndarray
     rows: int
     lines: int
     faults: list[Fault] = field(default_factory=list)
+    names: list[str] | None = None
     age: list | None = None
     gender: list | None = None
 
@@ -204,14 +204,12 @@ def collect(piece: Piece, rows: Iterable[Row], lines: int) -> Block:
     return make_block(piece, features, faults, row, lines, [place for place, _ in good], **told)
 
 
-def make_block(
-    piece: Piece, features, faults, rows: int, lines: int, good=(), names=None, age=None, gender=None
-) -> Block:  # fmt: skip
+def make_block(piece: Piece, features, faults, rows: int, lines: int, good=(), **told) -> Block:
     width = piece.columns.width if piece.columns else piece.wanted.width or 0
     features = np.asarray(features, np.float32).reshape(len(good), width)
     origin = replace(piece, data=b"", names=None, age=None, gender=None, header=None)
     lines += piece.header_lines
-    return Block(origin, names, features, np.asarray(good, int), rows, lines, faults, age, gender)
+    return Block(origin, features, np.asarray(good, int), rows, lines, faults, **told)
 
 
 def one_behind(waiting: Piece, found: Iterable[Piece]) -> Iterator[Piece]:

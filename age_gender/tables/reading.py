@@ -14,7 +14,7 @@ import numpy as np
 
 from age_gender.script import InputError
 from age_gender.tables import names
-from age_gender.tables.columns import Wanted
+from age_gender.tables.columns import ANY, Wanted
 from age_gender.tables.pieces import Block, Fault, Numbering, Piece, make_block
 
 # The file of this folder that cuts and parses a suffix's tables; text for all other suffixes.
@@ -93,7 +93,7 @@ def _files_below(folder: str) -> Iterator[str]:
                 yield os.path.join(where, name)
 
 
-def cut(paths: Sequence[str], wanted: Wanted = Wanted()) -> Iterator[Piece]:
+def cut(paths: Sequence[str], wanted: Wanted = ANY) -> Iterator[Piece]:
     """Cut the files ("-": standard input) into pieces of bounded size, in order.
 
     Where no width is wanted, it is that of the first file. Raises InputError for a file that is
@@ -123,7 +123,7 @@ def parse(piece: Piece) -> Block:
     return _module(piece.kind).parse(piece)
 
 
-def input_bytes(paths: Iterable[str], wanted: Wanted = Wanted()) -> int | None:
+def input_bytes(paths: Iterable[str], wanted: Wanted = ANY) -> int | None:
     """About how many `input_bytes` the pieces of these files have in all; None if unknown."""
     sizes = [_module(_reader(path, wanted)).input_bytes(path) for path in paths]
     return None if None in sizes else sum(sizes)
@@ -147,15 +147,15 @@ def _refuse_pickle(path: str) -> None:
     if pickled:
         name, new = Path(path).name, Path(path).with_suffix(".npz").name
         raise InputError(
-            f"{path}: not a readable {suffix} file but a pickle, which is never opened here. If you "
-            "trust it, these lines make an NPZ, with your column names: import numpy, pandas; "
+            f"{path}: not a readable {suffix} file but a pickle, which is never opened; if you "
+            "trust it, turn it into NPZ, with your columns' names: import numpy, pandas; "
             f"table = pandas.DataFrame(pandas.read_pickle({name!r})); "
             f"numpy.savez({new!r}, filenames=numpy.array(table['identity'], str), "
             "embeddings=numpy.stack(table['embedding']))"
         )
 
 
-def read_labelled(features: Sequence[str | Path], wanted: Wanted = Wanted()) -> Table:
+def read_labelled(features: Sequence[str | Path], wanted: Wanted = ANY) -> Table:
     """All rows of tables that fit into memory, with the ages and genders that columns or names
     of UTKFace tell.
 
@@ -179,6 +179,6 @@ def read_labelled(features: Sequence[str | Path], wanted: Wanted = Wanted()) -> 
     return Table(all_names, features, np.array(ages), np.array(genders), has_columns)
 
 
-def read(features: Sequence[str | Path], wanted: Wanted = Wanted()) -> tuple[list[str], np.ndarray]:
+def read(features: Sequence[str | Path], wanted: Wanted = ANY) -> tuple[list[str], np.ndarray]:
     """All names and features, float32 (n, width); raises as `read_labelled` does."""
     return read_labelled(features, wanted)[:2]

@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from age_gender.tables import cutting, numbers, pieces
 from age_gender.tables.columns import Columns, Wanted, choose, wrong_width
 from age_gender.tables.numbers import is_number
@@ -82,9 +80,10 @@ def _is_header(cells: list[str], width: int | None) -> bool:
         return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
     found = [cell for cell in cells[1:] if is_number(cell)]
     for counted in (found, [cells[0], *found]):
-        if len(counted) == width if width else len(counted) >= numbers.FEWEST:
-            if any(counted == [*map(str, range(i, i + len(counted)))] for i in (0, 1)):
-                return True
+        count = len(counted)
+        enough = count == width if width else count >= numbers.FEWEST
+        if enough and any(counted == [*map(str, range(i, i + count))] for i in (0, 1)):
+            return True
     return not found and not any(map(numbers.in_list, cells))
 
 
@@ -101,10 +100,11 @@ def _columns(
     found = choose(path, header, sizes, wanted)
     if isinstance(found, str) and width and 0 <= count - width <= 1 and not wanted.embedding:
         found = _plain(count, width, wanted.whose)  # columns of any names
-    if isinstance(found, Columns) and found.name is None and wanted.name is None:
-        if found.embedding == tuple(range(1, count)) and header[0].strip().casefold() not in (
-            "age", "gender"):  # fmt: skip
-            found = replace(found, name=0, left_out=())
+    first = header[0].strip().casefold()
+    if isinstance(found, Columns) and found.embedding == tuple(range(1, count)) and (
+        found.name is None and wanted.name is None and first not in ("age", "gender")
+    ):  # fmt: skip
+        found = replace(found, name=0, left_out=())
     return found
 
 
@@ -156,7 +156,7 @@ def _parse_fast(piece: pieces.Piece) -> pieces.Block | None:
     columns, data = piece.columns, piece.data
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
-    found = _rows(data, columns)
+    found = _rows(data, columns) if b"\r" not in data else None
     if found is None:
         return None
     told, rows = found
@@ -203,9 +203,6 @@ def _rows(data: bytes, columns: Columns) -> tuple[dict[str, list], list[memoryvi
             groups += found.groups()
         cells.append(groups)
         start = end + 1
-    lines = len(rows) - (not data.endswith(b"\n"))
-    if np.count_nonzero(np.frombuffer(data, np.uint8) < ord(" ")) != lines:
-        return None  # control characters
     told = {}
     for word, column in columns.told():
         place = 2 * (column if column < start_column else column - end_column + start_column)
