@@ -1,8 +1,9 @@
 """Embeddings of UTKFace images to TFRecords for training and testing.
 
 Takes age and gender from columns of these names or else from UTKFace's file names, leaves out
-faces that are too young, shuffles, and puts some aside for testing. Writes train.tfrecords and test.tfrecords. Counts the test faces
-that have a copy in training; --split identity keeps copies on one side.
+faces that are too young, shuffles, and puts some aside for testing. Writes train.tfrecords and
+test.tfrecords. Counts the test faces that have a copy in training; --split identity keeps copies
+on one side.
 
 examples:
   python prepare.py

@@ -40,13 +40,13 @@ def _pieces(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
             query, columns = wanted.query, None
             if query is None:
                 query, columns = _find(path, database, wanted)
-            cursor = _run(path, database, query)
-            rows = _bounded(path, cursor)
+            rows = _run(path, database, query)
+            titles = next(rows)
             if columns is None:
                 head = list(itertools.islice(rows, LOOKED_AT))
                 if not head:
                     return
-                columns = _columns(path, [c[0] for c in cursor.description], head, wanted)
+                columns = _columns(path, titles, head, wanted)
                 if isinstance(columns, str):
                     raise InputError(f"{path}: row 1: {columns}")
                 rows = itertools.chain(head, rows)
@@ -67,36 +67,31 @@ def _open(path: str) -> sqlite3.Connection:
     return database
 
 
-def _run(path: str, database: sqlite3.Connection, query: str) -> sqlite3.Cursor:
-    """The rows of one SELECT; anything else is refused before it runs."""
-
-    def authorize(action: int, *_: object) -> int:
-        return sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
-
-    database.set_authorizer(authorize)
+def _run(path: str, database: sqlite3.Connection, query: str) -> Iterator[tuple]:
+    """The names of the columns, then the rows of one SELECT; anything else does not run."""
+    database.set_authorizer(
+        lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
+    )
+    row = 0
     try:
         found = database.execute(query)
-    except (sqlite3.Warning, sqlite3.Error) as error:
-        if "not authorized" in str(error) or "one statement" in str(error):
-            raise InputError(f"{path}: --query runs one SELECT and nothing else") from None
-        if "locked" in str(error) or not isinstance(error, sqlite3.OperationalError):
-            raise
-        raise InputError(f"{path}: --query: {error}; name columns and tables as they are") from None
-    if found.description is None:
-        raise InputError(f"{path}: --query runs one SELECT and nothing else")
-    return found
-
-
-def _bounded(path: str, rows: sqlite3.Cursor) -> Iterator[tuple]:
-    count = 0
-    try:
-        for count, row in enumerate(rows, 1):  # noqa: B007
-            yield row
+        if found.description is None:
+            raise sqlite3.Warning("not authorized")
+        yield tuple(column[0] for column in found.description)
+        for row, values in enumerate(found, 1):  # noqa: B007
+            yield values
     except sqlite3.DataError:
         raise InputError(
-            f"{path}: row {count + 1}: a value of over {pieces.RECORD_BYTES:,} bytes; leave such "
+            f"{path}: row {row + 1}: a value of over {pieces.RECORD_BYTES:,} bytes; leave such "
             "columns or rows out of --query"
         ) from None
+    except (sqlite3.Warning, sqlite3.DatabaseError) as error:
+        if "authoriz" in str(error) or "one statement" in str(error):
+            raise InputError(f"{path}: --query runs one SELECT and nothing else") from None
+        if "no such" in str(error) or "syntax" in str(error) or "incomplete" in str(error):
+            remedy = "name columns and tables as they are"
+            raise InputError(f"{path}: --query: {error}; {remedy}") from None
+        raise
 
 
 def _find(path: str, database: sqlite3.Connection, wanted: Wanted) -> tuple[str, Columns]:
