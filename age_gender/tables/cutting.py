@@ -1,6 +1,7 @@
 """Text cut at the ends of its rows, in bounded memory whatever the length of a line."""
 
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -69,9 +70,9 @@ def parts(
 def objects(path: str, stream: BinaryIO) -> Iterator[bytes]:
     """What a JSON array holds, a line each, whatever the line breaks in the file."""
     rest, wanted, count, closed = b"", 0, -1, False
-    for chunk in chunks(path, stream, b"}"):
+    for chunk in itertools.chain(chunks(path, stream, b"}"), [b""]):
         rest += chunk
-        if len(rest) < wanted:
+        if chunk and len(rest) < wanted:
             continue
         lines, end, depth = [], 0, 0
         if count < 0:  # behind the bracket with which the array begins
@@ -99,8 +100,6 @@ def objects(path: str, stream: BinaryIO) -> Iterator[bytes]:
             yield b"".join(line.translate(_ONE_LINE) + b"\n" for line in lines)
         if closed or len(rest) > pieces.RECORD_BYTES:
             break
-    if count < 0:
-        return
     if not closed:
         reason = TOO_LONG % pieces.RECORD_BYTES if len(rest) > pieces.RECORD_BYTES else CUT_OFF
         raise InputError(f"{path}: row {count + 1}: {reason}; write the file again")

@@ -1,4 +1,4 @@
-"""Tables where they lie: what people's tools write gives what the plain CSV of the same faces gives.
+"""Tables where they lie: what people's tools write scores as the plain CSV of the same faces.
 
 The tables are written by pandas, numpy, sqlite3 and json, not by this project.
 """
@@ -19,7 +19,7 @@ import run
 from age_gender import model_files, records
 from age_gender.script import InputError
 from age_gender.tables import pieces, reading
-from age_gender.tables.columns import Wanted
+from age_gender.tables.columns import ANY, Wanted
 
 pandas = pytest.importorskip("pandas")
 MODEL = str(model_files.PRETRAINED)
@@ -218,7 +218,7 @@ def test_json_lines_come_through_a_pipe(names, features, plain):
 # ------------------------------------------------------------------------- which is what
 
 
-def chosen(tmp_path, header: list[str], row: list[str], wanted: Wanted = Wanted()):
+def chosen(tmp_path, header: list[str], row: list[str], wanted: Wanted = ANY):
     path = tmp_path / "t.csv"
     with open(path, "w", newline="") as stream:
         csv.writer(stream).writerows([header, row])
@@ -241,16 +241,16 @@ def test_the_name_is_the_first_of_the_names_that_tools_give(tmp_path):
 
 def test_where_two_answers_fit_the_error_names_both_and_the_option(tmp_path):
     listed = "[" + ",".join(["0.5"] * 32) + "]"
-    with pytest.raises(InputError, match="a and b both hold embeddings.*--embedding-column a"):
+    with pytest.raises(InputError, match=r"a and b both hold embeddings.*--embedding-column a"):
         chosen(tmp_path, ["id", "a", "b"], ["x", listed, listed])
     assert chosen(tmp_path, ["a", "b"], [listed] * 2, Wanted(embedding="b")).embedding == (1,)
-    with pytest.raises(InputError, match="Path and path both hold names.*--name-column Path"):
+    with pytest.raises(InputError, match=r"Path and path both hold names.*--name-column Path"):
         chosen(tmp_path, ["Path", "path", "e"], ["x", "y", listed])
     assert (
         chosen(tmp_path, ["Path", "path", "e"], ["x", "y", listed], Wanted(name="path")).name == 1
     )
     two = [f"{w}{i}" for w in "ef" for i in range(16)]
-    with pytest.raises(InputError, match="e0 and f0 both hold embeddings.*--embedding-column e0"):
+    with pytest.raises(InputError, match=r"e0 and f0 both hold embeddings.*--embedding-column e0"):
         chosen(tmp_path, two, ["0.5"] * 32)
     for named in ("f", "f0"):
         found = chosen(tmp_path, two, ["0.5"] * 32, Wanted(embedding=named))
@@ -391,7 +391,7 @@ def test_a_query_runs_one_select_and_nothing_else(tmp_path, names, features):
     ):  # fmt: skip
         if query:
             assert "--query" in refusal(path, "--query", query)
-    assert "no such column: nothing" in refusal(path, "--query", "select nothing from faces")
+    assert "no such column: nobody" in refusal(path, "--query", "select nobody from faces")
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["t.db"]
 
 
@@ -438,7 +438,7 @@ def test_a_pickle_is_refused_with_lines_that_turn_it_into_npz(
 # ------------------------------------------------------------------------ widths and labels
 
 
-@pytest.mark.parametrize("width", [16, 128, 192, 4096])
+@pytest.mark.parametrize("width", [16, 128, 192])
 @pytest.mark.parametrize("kind", ["csv", "npz", "jsonl"])
 def test_prepare_takes_any_width_and_labels_from_columns(tmp_path, width, kind, capsys):
     random = np.random.default_rng(0)

@@ -18,7 +18,7 @@ from age_gender.tables.columns import Wanted
 from age_gender.tables.cutting import BOM
 
 WIDTH = 4
-read_csv = functools.partial(fuzz_readers.read_csv, width=WIDTH)
+read_csv = functools.partial(fuzz_readers.read_text, width=WIDTH)
 settings.register_profile("quick", max_examples=60, deadline=None)
 settings.load_profile("quick")
 
@@ -190,7 +190,7 @@ def test_a_changed_binary_file_is_refused_or_read_with_the_same_values(
         np.testing.assert_array_equal(features, table)
 
 
-@pytest.mark.parametrize("target", [fuzz_readers.check_csv, fuzz_readers.check_npz])
+@pytest.mark.parametrize("target", fuzz_readers.TARGETS.values())
 def test_the_fuzz_target_holds_on_its_seeds_and_on_random_changes_of_them(target):
     generator = np.random.default_rng(0)
     for seed in fuzz_readers.seeds(target):
