@@ -70,7 +70,8 @@ def parts(
 def objects(path: str, stream: BinaryIO) -> Iterator[bytes]:
     """What a JSON array holds, a line each, whatever the line breaks in the file."""
     rest, wanted, count, closed = b"", 0, -1, False
-    for chunk in itertools.chain(chunks(path, stream, b"}"), [b""]):
+    found = itertools.chain(chunks(path, stream, b"}"), [b""])
+    for chunk in found:
         rest += chunk
         if chunk and len(rest) < wanted:
             continue
@@ -103,7 +104,7 @@ def objects(path: str, stream: BinaryIO) -> Iterator[bytes]:
     if not closed:
         reason = TOO_LONG % pieces.RECORD_BYTES if len(rest) > pieces.RECORD_BYTES else CUT_OFF
         raise InputError(f"{path}: row {count + 1}: {reason}; write the file again")
-    if (rest[1:] + stream.read(100)).strip():
+    if rest[1:].strip() or any(chunk.strip() for chunk in found):
         raise InputError(f"{path}: there is more behind the end of the array; write one array")
 
 

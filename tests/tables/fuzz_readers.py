@@ -246,8 +246,8 @@ def check_sqlite(data: bytes) -> None:
     found = {row: vector for b in blocks for row, vector in zip(b.good, b.features, strict=True)}
     for row, value in enumerate(values if how < 2 else ()):
         with np.errstate(all="ignore"):
-            whole = len(value) == step
-            numbers = np.frombuffer(value, ("<f4", "<f8")[how]) if whole else np.zeros(1)
+            kind = {4 * WIDTH: "<f4", 8 * WIDTH: "<f8"}.get(len(value))
+            numbers = np.frombuffer(value, kind) if kind else np.zeros(1)
             expected = numbers.astype(np.float32)
         good = np.isfinite(expected).all() and np.abs(expected).max() >= 1e-37
         assert (row in found) == good
