@@ -76,6 +76,7 @@ def _npy_pieces(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
 def _choose(path: str, found: dict[str, "_Array"], wanted: Wanted) -> Columns:
     """Which array is what, by their names where there are several."""
     tables = [name for name, array in found.items() if array.is_table]
+    tables = [name for name in tables if found[name].shape[1] == wanted.width] or tables
     texts = [name for name, array in found.items() if array.dtype.kind in "US"]
     embedding = _the_one(path, tables, found, wanted.embedding, "embeddings", "--embedding-column")
     if embedding is None:

@@ -195,6 +195,6 @@ def _is_plain(value: object) -> bool:
 
 def shown(value: object) -> str:
     """A value from a file, in a message."""
-    text = value if isinstance(value, str) else repr(value)
+    text = value.strip() if isinstance(value, str) else repr(value)
     text = text if len(text) <= 20 else text[:20] + "..."
     return ascii(text) if isinstance(value, str) else text
