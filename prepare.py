@@ -1,10 +1,10 @@
 """Embeddings of UTKFace images to TFRecords for training and testing.
 
-Takes age and gender from the UTKFace file names, shuffles, and puts some aside for testing.
-Writes train.tfrecords and test.tfrecords, and faces under --min-age apart: children.tfrecords, and
-a tenth of them in children_test.tfrecords. Counts the test faces that have a copy in training;
---split identity keeps copies on one side. Rows of one name are views of one face: the test takes
-the first of them, and no two files share them.
+Takes age and gender from columns of these names or else from UTKFace's file names, shuffles, and
+puts some aside for testing. Writes train.tfrecords and test.tfrecords, and faces under --min-age
+apart: children.tfrecords, and a tenth of them in children_test.tfrecords. Counts the test faces
+that have a copy in training; --split identity keeps copies on one side. Rows of one name are views
+of one face: the test takes the first of them, and no two files share them.
 
 examples:
   python prepare.py
@@ -27,7 +27,6 @@ from tqdm import tqdm
 from age_gender import kinds, model_files, outputs
 from age_gender.script import InputError
 from age_gender.tables import reading
-from age_gender.tables.names import utkface_labels
 
 COPY = 0.98  # cosine above which two embeddings are of the same face in the same photograph
 AXES = 100  # principal axes that carry the embeddings: enough to look for neighbours in
@@ -47,15 +46,19 @@ def main(argv: list[str] | None = None) -> None:
         inputs = reading.expand(args.features)
         records = [output / name for name in FILES]
         outputs.check_overwrites_none(args.report_duplicates, [*inputs, *records])
-    names, features = reading.read(args.features)
+    table = reading.read_labelled(args.features, reading.wanted(args, labels=True))
+    names, features, age, gender, _ = table
     unit = kinds.unit(features)
     kind = kinds.measure(unit)
     script.say(f"embeddings: {kinds.describe(features, kind)}")
     kinds.refuse_mixture(unit, kind, "the features", lambda place: names[place])
-    age, gender, unreadable = label(names)
+    unlabelled = (age < 0) | (gender < 0)
+    is_child, is_grown = (
+        ~unlabelled & young for young in (age < args.min_age, age >= args.min_age)
+    )
     face = first_rows(names)
-    is_face, is_child = face == np.arange(len(names)), (age >= 0) & (age < args.min_age)
-    faces = np.flatnonzero(is_face & (age >= args.min_age))
+    is_face = face == np.arange(len(names))
+    faces = np.flatnonzero(is_face & is_grown)
     check_counts(len(faces), args.test_size)
     shuffled = faces[np.random.default_rng(args.seed).permutation(len(faces))]
     by_group = args.split == "identity" or args.report_duplicates
@@ -67,12 +70,15 @@ def main(argv: list[str] | None = None) -> None:
     children = np.random.default_rng([args.seed, 1]).permutation(np.flatnonzero(is_face & is_child))
     children, children_test = np.split(children, [round((1 - CHILDREN_TESTED) * len(children))])
     # The other views of a face follow it into training; a test has each face once.
-    parts = test, with_views(train, face), children_test, with_views(children, face)
+    parts = (test, with_views(train, face, is_grown),
+             children_test, with_views(children, face, is_child))  # fmt: skip
     write_records(output, parts, names, features, age, gender)
     if args.report_duplicates:
         report_duplicates(args.report_duplicates, faces, group, names, age, gender)
+    where = "row" if table.has_columns else "name"
+    unreadable = [names[place] for place in np.flatnonzero(unlabelled)]
     for name in unreadable:
-        script.say(f"no age and gender in this name: {script.printable(name)}")
+        script.say(f"no age and gender in this {where}: {script.printable(name)}")
     print(f"read {len(names)}")
     print(f"dropped as under {args.min_age}: {is_child.sum()}")
     print(f"skipped as unreadable names: {len(unreadable)}")
@@ -84,7 +90,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = script.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--features", nargs="+", default=[model_files.EMBEDDINGS], metavar="FILE",
-        help="tables of embeddings (NPZ, CSV, NPY, Parquet), globs or folders")  # fmt: skip
+        help="tables of embeddings (NPZ, CSV, NPY, Parquet, JSON, SQLite), globs or "
+        "folders")  # fmt: skip
+    reading.add_options(parser)
     add("--output", type=Path, default=model_files.DATA, metavar="DIR",
         help="folder for the records")  # fmt: skip
     add("--min-age", type=script.whole_number(0), default=10, metavar="YEARS",
@@ -101,32 +109,23 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def label(names: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Ages and genders (n,), -1 where there is none, and the names that could not be read."""
-    labels = [utkface_labels(name) for name in names]
-    unreadable = [name for name, found in zip(names, labels, strict=True) if found is None]
-    age = np.array([found[0] if found else -1 for found in labels])
-    gender = np.array([found[1] if found else -1 for found in labels])
-    return age, gender, unreadable
-
-
 def first_rows(names: list[str]) -> np.ndarray:
     """Of each row, the first row of its name (n,): rows of one name are views of one face."""
     first: dict[str, int] = {}
     return np.array([first.setdefault(name, row) for row, name in enumerate(names)])
 
 
-def with_views(faces: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """The rows `faces`, and behind them all other rows that are views of the same faces."""
-    others = np.flatnonzero((face != np.arange(len(face))) & np.isin(face, faces))
-    return np.concatenate([faces, others])
+def with_views(faces: np.ndarray, face: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """The rows `faces`, and behind them all other usable rows that are views of the same faces."""
+    others = usable & (face != np.arange(len(face))) & np.isin(face, faces)
+    return np.concatenate([faces, np.flatnonzero(others)])
 
 
 def check_counts(faces: int, test_size: int) -> None:
     if faces == 0:
         raise InputError(
             "no face has an age and gender in its name and is old enough; names follow UTKFace: "
-            "[age]_[gender]_[race]_[date&time].jpg"
+            "[age]_[gender]_[race]_[date&time].jpg (or give the table columns age and gender)"
         )
     if test_size >= faces:
         raise InputError(f"--test-size {test_size} leaves nothing of {faces} faces to train on")
@@ -135,7 +134,7 @@ def check_counts(faces: int, test_size: int) -> None:
 def find_copies(
     unit: np.ndarray, faces: np.ndarray, queries: np.ndarray, kind: kinds.Kind
 ) -> np.ndarray:
-    """A group number for each row of unit-length features (n, 512): copies share one, (n,).
+    """A group number for each row of unit-length features (n, width): copies share one, (n,).
 
     Groups are the connected components of the pairs of `queries` and `faces` (row numbers)
     whose cosine is above COPY. Neighbours are looked for in the first AXES principal axes,

@@ -1,13 +1,14 @@
 """Ages and genders from face embeddings: a table of embeddings in, a CSV out.
 
-Scores 512-dimensional FaceNet embeddings with the exported LiteRT model; TensorFlow is not
-needed. Writes filename, gender (0 male, 1 female), age, a 90 % interval in whole years and
-the probability of female, a row a face, in the order of the input.
+Scores embeddings (FaceNet's, unless the model was trained on others) with the exported LiteRT
+model; TensorFlow is not needed. Writes filename, gender (0 male, 1 female), age, a 90 % interval
+in whole years and the probability of female, a row a face, in the order of the input.
 
 examples:
   python run.py --features my.csv
   python run.py --features lfw.npz more/*.csv --output predictions.csv
   zcat big.csv.gz | python run.py --features - > predictions.csv
+  python run.py --features photos.db --query "select path, embedding from faces"
 """
 
 import argparse
@@ -45,12 +46,13 @@ def main(argv: list[str] | None = None) -> None:
     script.say(f"model: {script.display_path(model)}")
     litert.keep_memory()
     sys.setswitchinterval(0.0005)  # a thread back from LiteRT waits less for the one that writes
-    score = Scorer(model.read_bytes(), str(model)).load()
-    scored = cluster.map_in_order(score, reading.cut(paths), args.dask, bursts=True)
+    score = Scorer(model.read_bytes(), str(model))
+    wanted = reading.wanted(args, width=score.load())
+    scored = cluster.map_in_order(score, reading.cut(paths, wanted), args.dask, bursts=True)
     with contextlib.closing(scored), open_output(args.output) as output:
         with (
             open_errors(args) as errors,
-            script.Progress(reading.input_bytes(paths), "B") as progress,
+            script.Progress(reading.input_bytes(paths, wanted), "B") as progress,
         ):
             writer = Writer(output, errors, progress, args.force)
             writer.write(scored)
@@ -61,8 +63,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = script.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--features", nargs="+", required=True, metavar="FILE",
-        help="tables of embeddings: CSV, NPZ, NPY or Parquet files, globs, folders, or - for "
-        "CSV on standard input")  # fmt: skip
+        help="tables of embeddings: CSV, JSON, NPZ, NPY, Parquet or SQLite files, globs, folders, "
+        "or - for CSV or JSON lines on standard input")  # fmt: skip
+    reading.add_options(parser)
     add("--output", default="-", metavar="FILE",
         help="CSV file to write, or a folder (with a / at its end) for parts of a million rows; "
         "- is standard output")  # fmt: skip
@@ -161,6 +164,7 @@ class Writer:
         if self.bad and not self.rows:
             raise InputError(f"none of the {self.bad} rows is good; correct what the list names")
         self.release()
+        self.numbering.say_left_out()
         if self.bad:
             script.say(f"skipped {self.bad} bad rows, scored {self.rows}")
         if self.strangers:

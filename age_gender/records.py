@@ -1,6 +1,6 @@
 """The TFRecord schema: the one place that writes a record and the one that parses it.
 
-features   float[512]   the embedding, as it was read
+features   float[W]     the embedding, as it was read, of one width W in a file
 age        int64        years, 0-116
 gender     int64        0 male, 1 female
 file_name  bytes        the face's name, UTF-8
@@ -16,18 +16,20 @@ import tensorflow as tf
 
 from age_gender.script import InputError
 from age_gender.tables.names import AGES
-from age_gender.tables.pieces import DIMENSIONS
 
-SCHEMA = {
-    "features": tf.io.FixedLenFeature([DIMENSIONS], tf.float32),
-    "age": tf.io.FixedLenFeature([], tf.int64),
-    "gender": tf.io.FixedLenFeature([], tf.int64),
-    "file_name": tf.io.FixedLenFeature([], tf.string),
-}
+
+def schema(width: int) -> dict[str, tf.io.FixedLenFeature]:
+    """How a record parses whose embedding has `width` numbers."""
+    return {
+        "features": tf.io.FixedLenFeature([width], tf.float32),
+        "age": tf.io.FixedLenFeature([], tf.int64),
+        "gender": tf.io.FixedLenFeature([], tf.int64),
+        "file_name": tf.io.FixedLenFeature([], tf.string),
+    }
 
 
 class Records(NamedTuple):
-    """Features float32 (n, 512), age and gender int64 (n,), file names (n,), in file order."""
+    """Features float32 (n, width), age and gender int64 (n,), file names (n,), in file order."""
 
     features: np.ndarray
     age: np.ndarray
@@ -65,10 +67,11 @@ def read(path: str | Path) -> Records:
     if not path.is_file():
         raise InputError(f"{path}: no such file of records; make it with: python prepare.py")
     open(path, "rb").close()  # whether it may be read
-    parts, count = [], 0
+    parts, count, keys = [], 0, {}
     try:
         for batch in tf.data.TFRecordDataset(os.fsencode(path)).batch(1024):
-            parts.append(_parse(batch, path, count))
+            keys = keys or schema(_width(batch[0]))
+            parts.append(_parse(batch, keys, path, count))
             count += len(batch)
     except tf.errors.DataLossError:
         raise InputError(
@@ -77,7 +80,7 @@ def read(path: str | Path) -> Records:
         ) from None
     if not parts:
         raise InputError(f"{path}: no records in this file; make it again with prepare.py")
-    features, age, gender, names = (np.concatenate([part[key] for part in parts]) for key in SCHEMA)
+    features, age, gender, names = (np.concatenate([part[key] for part in parts]) for key in keys)
     good = np.isfinite(features).all(axis=1) & np.isin(age, range(AGES)) & np.isin(gender, (0, 1))
     if not good.all():
         raise InputError(
@@ -87,14 +90,21 @@ def read(path: str | Path) -> Records:
     return Records(features, age, gender, [name.decode("utf-8", "replace") for name in names])
 
 
-def _parse(batch: tf.Tensor, path: Path, before: int) -> dict[str, tf.Tensor]:
+def _width(record: tf.Tensor) -> int:
+    """The numbers of the first record's embedding, which all of its file have."""
+    parsed = tf.io.parse_single_example(record, {"features": tf.io.VarLenFeature(tf.float32)})
+    return parsed["features"].shape[0]
+
+
+def _parse(batch: tf.Tensor, keys: dict, path: Path, before: int) -> dict[str, tf.Tensor]:
     """Records by the schema; raises InputError that names the first that has another one."""
     try:
-        return tf.io.parse_example(batch, SCHEMA)
+        return tf.io.parse_example(batch, keys)
     except tf.errors.InvalidArgumentError:
         for place in range(len(batch) if len(batch) > 1 else 0):
-            _parse(batch[place : place + 1], path, before + place)
+            _parse(batch[place : place + 1], keys, path, before + place)
+        width = keys["features"].shape[0]
         raise InputError(
-            f"{path}: record {before + 1}: not of this schema (features float[{DIMENSIONS}], "
+            f"{path}: record {before + 1}: not of this schema (features float[{width}], "
             "age, gender, file_name); make the file again with prepare.py"
         ) from None

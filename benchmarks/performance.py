@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = {"start-up": start_up, "throughput": throughput, "formats": formats,
+    parts = {"start-up": start_up, "throughput": throughput, "formats": formats, "lists": lists,
              "output": output_text, "training": training, "embedding": embedding}  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     args = parser.parse_args()
@@ -237,6 +238,67 @@ def formats(folder: Path) -> None:
         row("its peak memory", f"{many:.0f} MB against {few:.0f} MB: {many / few:.2f}")
         small.unlink()
         large.unlink()
+
+
+def lists(folder: Path) -> None:
+    """What other tools write, against CSV or the fixed-size lists of embed.py, in turn."""
+    import numpy as np
+
+    names, features = reading.read([model_files.EMBEDDINGS])
+    features = np.tile(features, (5, 1))
+    names = [f"{i}_{names[i % len(names)]}" for i in range(len(features))]
+    kinds = ("csv", "jsonl", "fixed.parquet", "double.parquet", "db")
+    files = {
+        kind: [
+            other_table(folder / f"{n}.{kind}", names[:n], features[:n]) for n in (10_000, 100_000)
+        ]
+        for kind in kinds
+    }
+    commands = [run_py("--features", path, "--output", folder / "o.csv")
+                for pair in files.values() for path in pair]  # fmt: skip
+    times = side_by_side(5, *commands)
+    rates = {kind: 90_000 / (times[2 * i + 1] - times[2 * i]) for i, kind in enumerate(kinds)}
+    size = {kind: pair[1].stat().st_size - pair[0].stat().st_size for kind, pair in files.items()}
+    bytes_ratio = rates["jsonl"] * size["jsonl"] / (rates["csv"] * size["csv"])
+    row("run.py, JSON lines against CSV, bytes a second", f"{bytes_ratio:.2f}")
+    ratio = rates["double.parquet"] / rates["fixed.parquet"]
+    row(
+        "run.py, Parquet lists of doubles against fixed-size lists of float32, rows", f"{ratio:.2f}"
+    )
+    row("run.py, SQLite BLOBs, rows a second", f"{rates['db']:,.0f}")
+    for kind in ("jsonl", "double.parquet", "db"):
+        few, many = (peak_memory(run_py("--features", path, "--output", folder / "o.csv"))
+                     for path in files[kind])  # fmt: skip
+        row(f"its peak memory, {kind}", f"{many:.0f} MB against {few:.0f} MB: {many / few:.2f}")
+
+
+def other_table(path: Path, names: list[str], features) -> Path:
+    """These rows as JSON lines, Parquet of lists, or SQLite, as other tools write them."""
+    kind = path.name.partition(".")[2]
+    if kind == "csv":
+        return table(path, len(names))
+    if kind == "jsonl":
+        text = [",".join(map("%.8g".__mod__, row)) for row in features[:5000].tolist()]
+        with open(path, "w") as stream:
+            for i, name in enumerate(names):
+                stream.write(f'{{"filename":"{name}","embedding":[{text[i % len(text)]}]}}\n')
+    elif kind == "fixed.parquet":
+        writing.write(path, names, [features])
+    elif kind == "double.parquet":
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        ends = pa.array(range(0, features.size + 1, features.shape[1]), pa.int32())
+        values = pa.ListArray.from_arrays(ends, pa.array(features.astype(float).ravel()))
+        columns = pa.table({"filename": names, "embedding": values})
+        pa.parquet.write_table(columns, path, row_group_size=20_000)
+    else:
+        with sqlite3.connect(path) as connection:
+            connection.execute("create table faces (path text, embedding blob)")
+            rows = ((name, row.tobytes()) for name, row in zip(names, features, strict=True))
+            connection.executemany("insert into faces values (?, ?)", rows)
+        connection.close()
+    return path
 
 
 def output_text(folder: Path) -> None:

@@ -24,6 +24,7 @@ import train
 from age_gender import model_files, outputs, records
 from age_gender.script import InputError, error_line, is_users
 from age_gender.tables import pieces, reading, text, writing
+from age_gender.tables.columns import Wanted
 
 MODEL = str(model_files.PRETRAINED)
 
@@ -221,7 +222,10 @@ def test_arrays_of_another_shape_or_type_are_refused(tmp_path, faces):
     nan = table.copy()
     nan[2, 5] = np.nan
     for arrays, word in [
-        ({"x": table}, "needs the arrays filenames and embeddings, has x"),
+        ({"x": names}, "no two-dimensional array of numbers, has x"),
+        ({"x": table, "y": table}, "the arrays x and y both fit as embeddings; say which is meant: "
+         "--embedding-column x"),
+        ({"embeddings": table, "a": names, "b": names}, "the arrays a and b both fit as filenames"),
         ({"filenames": names, "embeddings": table[:, :128]}, "128 numbers, not 512"),
         ({"filenames": names[:2], "embeddings": table}, "2 filenames for 4 embeddings"),
         ({"filenames": names, "embeddings": table[:2]}, "4 filenames for 2 embeddings"),
@@ -298,10 +302,11 @@ def test_other_parquet_tables_are_refused(tmp_path, faces):
     table, vector = faces[1][:3], pa.list_(pa.float32(), 512)
     holes = [table[0].tolist(), None, table[2].tolist()]
     for columns, word in [
-        ({"a": [1, 2], "b": ["x", "y"]}, "a column of type string; give it a column filename"),
+        ({"a": [1, 2], "b": ["x", "y"]}, "no column of lists and no run of number columns"),
         ({f"c{i}": table[:, i] for i in range(500)}, "500 numbers, not 512"),
         ({"e": pa.array([[1.0] * 128], pa.list_(pa.float32(), 128))}, "128 numbers, not 512"),
-        ({"e": pa.array(table.tolist(), pa.list_(pa.float32()))}, "fixed-size lists"),
+        ({"e": pa.array([row[:7] for row in table.tolist()])}, "row 1: 7 numbers, not 512"),
+        ({"e": pa.array([[["x"]]])}, "no column of lists"),
         ({"e": pa.array(holes, vector)}, "row 2: number 1 is nan"),
         ({"filename": ["a", None, "b"], "e": pa.array(table.tolist(), vector)}, "row 2: the name"),
         ({"filename": [], "e": pa.array([], vector)}, "no row of embeddings"),
@@ -444,7 +449,7 @@ def test_a_header_of_names_that_python_takes_for_numbers_is_a_header(tmp_path, r
     path.write_text(
         "\n".join([",".join(["name", *(f"{i // 32}_{i % 32}" for i in range(512))]), *rows])
     )
-    assert reading.read([path])[0] == [row.partition(",")[0] for row in rows]
+    assert reading.read([path], Wanted(width=512))[0] == [row.partition(",")[0] for row in rows]
 
 
 def test_the_index_of_a_filtered_pandas_table_is_no_embedding(tmp_path, faces):

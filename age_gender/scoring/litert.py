@@ -5,7 +5,6 @@ import contextlib
 import numpy as np
 
 from age_gender.script import InputError, quiet_stderr
-from age_gender.tables.pieces import DIMENSIONS
 
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance")
 BATCH_ROWS = 256  # what the network makes of them stays in the processor's cache
@@ -13,10 +12,11 @@ _has_spoken = False  # XNNPACK's line comes once a process
 
 
 class Model:
-    """An exported model, loaded: maps features, float32 (n, 512), to scores, float32 (n, 5).
+    """An exported model, loaded: maps features, float32 (n, width), to scores, float32 (n, 5).
 
-    The columns are the OUTPUTS: years, the ends of the interval in years, a probability, and
-    a distance that is above 1 for embeddings of another kind. One thread at a time may call it.
+    `width` is that of its training. The columns are the OUTPUTS: years, the ends of the interval
+    in years, a probability, and a distance that is above 1 for embeddings of another kind. One
+    thread at a time may call it.
 
     Raises InputError, naming it `name`, for bytes that are not such a model. The first of a
     process must be loaded before other threads write messages: it silences standard error.
@@ -30,13 +30,14 @@ class Model:
             with contextlib.nullcontext() if _has_spoken else quiet_stderr():
                 self._interpreter = Interpreter(model_content=model)
                 signature = self._interpreter.get_signature_runner()
-                self._input = signature.get_input_details()["features"]["index"]
+                features = signature.get_input_details()["features"]
+                self._input, self.width = features["index"], int(features["shape"][-1])
                 found = signature.get_output_details()
                 self._outputs, self._rows = [found[name]["index"] for name in OUTPUTS], 0
                 del signature  # no size can be set while it is there
-                self(np.ones((1, DIMENSIONS), np.float32))
+                self(np.ones((1, self.width), np.float32))
                 _has_spoken = True
-        except (ValueError, RuntimeError, TypeError, KeyError):
+        except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
             raise InputError(
                 f"{name}: not a model that train.py of this version exported; train again"
             ) from None

@@ -11,7 +11,7 @@ from age_gender.tables import pieces, reading
 
 
 class Scorer:
-    """Parses a piece of input and scores its rows: (n, 512) to (n, 5), the litert.OUTPUTS.
+    """Parses a piece of input and scores its rows: (n, width) to (n, 5), the litert.OUTPUTS.
 
     Any number of threads may call it; each takes a loaded model for itself meanwhile. It holds
     the model's bytes, so that it can be sent to another machine.
@@ -24,10 +24,10 @@ class Scorer:
     def __reduce__(self):
         return type(self), (self.model, self.name)
 
-    def load(self) -> "Scorer":
-        """Have a model ready. Raises InputError for a file that is not one."""
+    def load(self) -> int:
+        """Have a model ready; its width. Raises InputError for a file that is not one."""
         self.idle.append(litert.Model(self.model, self.name))
-        return self
+        return self.idle[0].width
 
     def __call__(self, piece: pieces.Piece) -> pieces.Block:
         """The block of the piece, its features replaced by their scores, float32 (n, 5)."""

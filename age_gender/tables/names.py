@@ -1,11 +1,16 @@
 """Names of faces: as text, as cells of CSV, and the labels that UTKFace's hold."""
 
+import math
 import os
 import re
 from collections.abc import Sequence
 
 AGES = 117  # 0-116 years, the range of UTKFace's labels
 GENDERS = ("male", "female")  # 0 and 1, as the data sets label them
+_GENDER_WORDS = (
+    ("0", "0.0", "male", "man", "m"),
+    ("1", "1.0", "female", "woman", "f"),
+)  # fmt: skip
 _TO_QUOTE = ',"\r\n\ufeff'
 
 
@@ -40,3 +45,32 @@ def utkface_labels(name: str) -> tuple[int, int, int | None] | None:
     if not match or int(match[1]) >= AGES:
         return None
     return int(match[1]), int(match[2]), int(match[3]) if match[3] else None
+
+
+def labels(
+    names: Sequence[str], ages: Sequence | None, genders: Sequence | None
+) -> tuple[list[int], list[int]]:
+    """Whole years and genders of faces, from columns where there are some, else from the names.
+
+    -1 for what is missing, or is no age of 0-116 years or no gender.
+    """
+    told = [(-1, -1)] * len(names)
+    if ages is None or genders is None:
+        told = [utkface_labels(name) or (-1, -1) for name in names]
+    ages = [label[0] for label in told] if ages is None else [*map(_age, ages)]
+    genders = [label[1] for label in told] if genders is None else [*map(_gender, genders)]
+    return ages, genders
+
+
+def _age(value: object) -> int:
+    try:
+        years = math.floor(float(value) + 0.5)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return -1
+    return years if 0 <= years < AGES else -1
+
+
+def _gender(value: object) -> int:
+    word = str(value).strip().casefold()
+    found = [gender for gender, words in enumerate(_GENDER_WORDS) if word in words]
+    return found[0] if found else -1

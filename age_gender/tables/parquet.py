@@ -6,13 +6,17 @@ import numpy as np
 
 from age_gender.script import InputError
 from age_gender.tables import pieces
+from age_gender.tables.columns import Columns, Wanted, choose, wrong_width
 
 PARQUET_BUFFER = 64 << 10  # bytes a column
+MOST_VALUES = 1 << 22  # numbers of a batch; lists may claim any length
+LOOKED_AT = 20  # rows that tell the length of lists
 
 
-def cut(path: str, only: bool) -> Iterator[pieces.Piece]:
+def cut(path: str, wanted: Wanted, only: bool) -> Iterator[pieces.Piece]:
     """Pieces of a Parquet file, in order."""
-    return pieces.array_pieces(path, _blocks(path))
+    empty = pieces.Piece(path, "arrays", np.empty((0, 0)))
+    return pieces.one_behind(empty, _pieces(path, wanted))
 
 
 def input_bytes(path: str) -> int | None:
@@ -20,7 +24,7 @@ def input_bytes(path: str) -> int | None:
     return None
 
 
-def _blocks(path: str) -> Iterator[tuple[list[str] | None, np.ndarray]]:
+def _pieces(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
     try:
         import pyarrow as pa
         import pyarrow.parquet
@@ -31,38 +35,97 @@ def _blocks(path: str) -> Iterator[tuple[list[str] | None, np.ndarray]]:
     # A small buffer a column: otherwise Arrow holds a whole row group. Of 512 columns it still
     # holds a page and a dictionary each, some 2 MB.
     with pa.parquet.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as table:
-        columns = [c for c in table.schema_arrow if not c.name.startswith("__index_level_")]
-        fields = [column for column in columns if column.name != "filename"]  # not pandas' index
-        named = len(fields) < len(columns)
-        as_list = len(fields) == 1 and pa.types.is_fixed_size_list(fields[0].type)
-        types = [fields[0].type.value_type] if as_list else [column.type for column in fields]
-        for kind in types:
-            if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-                raise InputError(
-                    f"{path}: a column of type {kind}; give it a column filename and either "
-                    f"{pieces.DIMENSIONS} columns of numbers or one of fixed-size lists"
-                )
-        width = fields[0].type.list_size if as_list else len(fields)
-        if width != pieces.DIMENSIONS:
-            raise InputError(f"{path}: {pieces.other_dimensions(width)}")
-        numbers = [column.name for column in fields]
-        size = (
-            pieces.BLOCK_ROWS if as_list else 4 * pieces.BLOCK_ROWS
-        )  # a batch of 512 columns costs more
+        schema = table.schema_arrow
+        if len(set(schema.names)) < len(schema.names):
+            raise InputError(f"{path}: two columns of one name; give each its own")
+        fixed = any(map(pa.types.is_fixed_size_list, schema.types))
+        columns = choose(path, schema.names, _sizes(table), wanted, schema.names, strict=fixed)
+        if isinstance(columns, str):
+            raise InputError(f"{path}: {columns}")
+        used = {*columns.embedding, *(column for _, column in columns.told())}
         # Threads of Arrow's own would take the processors from scoring, and twice the time.
-        indexed = len(columns) < len(table.schema_arrow)
-        wanted = [column.name for column in columns] if indexed else None
-        for batch in table.iter_batches(size, columns=wanted, use_threads=False):
-            names = batch.column("filename").cast(pa.string()).to_pylist() if named else None
-            if as_list:
-                lists = batch.column(numbers[0])
-                lists = lists.fill_null([None] * width) if lists.null_count else lists
-                rows = _numpy(lists.flatten()).reshape(-1, width)
+        options = {"columns": [n for n in schema.names if n in used], "use_threads": False}
+        for batch in table.iter_batches(_batch_rows(path, table, used, columns), **options):
+            told = {word: _values(pa, batch.column(column)) for word, column in columns.told()}
+            if columns.is_list:
+                rows, faults = _lists(pa, batch.column(columns.embedding[0]), columns)
             else:
-                rows = np.stack([_numpy(batch.column(name)) for name in numbers]).T
-            for block in range(0, len(rows), pieces.BLOCK_ROWS):
-                end = block + pieces.BLOCK_ROWS
-                yield names and names[block:end], rows[block:end]
+                rows = np.stack([_numpy(batch.column(name)) for name in columns.embedding]).T
+                faults = {}
+            for start in range(0, len(rows), pieces.BLOCK_ROWS):
+                part = slice(start, start + pieces.BLOCK_ROWS)
+                block = rows[part]
+                yield pieces.Piece(
+                    path, "arrays", block, columns, input_bytes=block.nbytes,
+                    faults={i - start: why for i, why in faults.items() if i // pieces.BLOCK_ROWS
+                            == start // pieces.BLOCK_ROWS},
+                    **{word: values[part] for word, values in told.items()},
+                )  # fmt: skip
+
+
+def _sizes(table) -> list[int]:
+    """Of each column, how many numbers a row holds: 0 for a number, -1 for anything else."""
+    import pyarrow as pa
+
+    def is_number(kind) -> bool:
+        return pa.types.is_floating(kind) or pa.types.is_integer(kind)
+
+    sizes, lists = [], []
+    for field in table.schema_arrow:
+        kind, size = field.type, 0 if is_number(field.type) else -1
+        if pa.types.is_fixed_size_list(kind) and is_number(kind.value_type):
+            size = kind.list_size
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        if is_list and is_number(kind.value_type):
+            lists.append((len(sizes), field.name))
+        sizes.append(size)
+    for place, name in lists:
+        for batch in table.iter_batches(LOOKED_AT, columns=[name], use_threads=False):
+            lengths = batch.column(0).value_lengths().drop_null().to_pylist()
+            sizes[place] = max(set(lengths), key=lengths.count, default=-1)
+            break
+    return sizes
+
+
+def _batch_rows(path: str, table, used: set[str], columns: Columns) -> int:
+    """How many rows a batch may have, by what the file's metadata says of their size."""
+    # A batch of 512 columns costs more, so there are fewer of them.
+    size = pieces.BLOCK_ROWS if columns.is_list else 4 * pieces.BLOCK_ROWS
+    for number in range(table.num_row_groups):
+        group = table.metadata.row_group(number)
+        chunks = [group.column(place) for place in range(group.num_columns)]
+        chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in used]
+        values = max((chunk.num_values for chunk in chunks), default=0)
+        values = max(values, sum(chunk.total_uncompressed_size for chunk in chunks) // 8)
+        a_row = values // max(1, group.num_rows)
+        if a_row > MOST_VALUES:
+            raise InputError(f"{path}: {a_row:,} numbers a row; write lists of {columns.width}")
+        size = min(size, max(1, MOST_VALUES // max(1, a_row)))
+    return size
+
+
+def _lists(pa, lists, columns: Columns) -> tuple[np.ndarray, dict[int, str]]:
+    """A column of lists as (n, width), and what is wrong with those of another length."""
+    width = columns.width
+    if pa.types.is_fixed_size_list(lists.type):
+        lists = lists.fill_null([None] * width) if lists.null_count else lists
+        return _numpy(lists.flatten()).reshape(-1, width), {}
+    values = _numpy(lists.flatten())  # without those of missing lists
+    lengths = _numpy(lists.value_lengths().fill_null(0))
+    if (lengths == width).all():
+        return values.reshape(-1, width), {}
+    rows = np.full((len(lists), width), np.nan, np.float64)  # a missing list is one of NaN
+    right = lengths == width
+    rows[right] = values[np.repeat(right, lengths)].reshape(-1, width)
+    wrong = np.flatnonzero(~right & _numpy(lists.is_valid().cast(pa.int8())).astype(bool))
+    return rows, {i: wrong_width(int(lengths[i]), width, columns.whose) for i in wrong.tolist()}
+
+
+def _values(pa, column) -> list:
+    """Names, ages or genders."""
+    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+        return column.to_pylist()
+    return column.cast(pa.string()).to_pylist()
 
 
 def _numpy(numbers) -> np.ndarray:

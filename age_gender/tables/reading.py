@@ -1,19 +1,59 @@
 """Which reader a path gets, and reading whole tables."""
 
+import argparse
 import glob
 import importlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
 from age_gender.script import InputError
+from age_gender.tables import names
+from age_gender.tables.columns import ANY, Wanted
 from age_gender.tables.pieces import Block, Fault, Numbering, Piece, make_block
 
 # The file of this folder that cuts and parses a suffix's tables; text for all other suffixes.
-READERS = {".csv": "text", ".npz": "arrays", ".npy": "arrays", ".parquet": "parquet"}
+READERS = {
+    ".csv": "text", ".npz": "arrays", ".npy": "arrays", ".parquet": "parquet",
+    ".jsonl": "objects", ".ndjson": "objects", ".json": "objects",
+    ".db": "database", ".sqlite": "database", ".sqlite3": "database",
+}  # fmt: skip
+PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+class Table(NamedTuple):
+    """Names, features float32 (n, width), and whole years and genders (n,), -1 where missing."""
+
+    names: list[str]
+    features: np.ndarray
+    age: np.ndarray
+    gender: np.ndarray
+    has_columns: bool  # of ages or genders
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is what in `--features`."""
+    add = parser.add_argument
+    add("--embedding-column", metavar="NAME",
+        help="the column (in an NPZ: the array) of embeddings; of a run of number columns the "
+        "first")  # fmt: skip
+    add("--name-column", metavar="NAME", help="the column (in an NPZ: the array) of names")
+    add("--names", metavar="FILE", help="the names of an NPY: a text file, one a line")
+    add("--query", metavar="SELECT",
+        help='what to read of SQLite, such as "select path, embedding from faces"')  # fmt: skip
+
+
+def wanted(args: argparse.Namespace, **more) -> Wanted:
+    """What these options say."""
+    return Wanted(
+        embedding=args.embedding_column, name=args.name_column, names=args.names,
+        query=args.query, **more,
+    )  # fmt: skip
 
 
 def expand(features: Sequence[str | Path]) -> list[str]:
@@ -46,57 +86,99 @@ def _files_below(folder: str) -> Iterator[str]:
     def fail(error: OSError) -> None:
         raise error  # a folder that cannot be read would be a silent gap
 
-    for where, folders, names in os.walk(folder, onerror=fail):
+    for where, folders, files in os.walk(folder, onerror=fail):
         folders[:] = [f for f in folders if not f.startswith(".") and not f.endswith(".partial")]
-        for name in names:
+        for name in files:
             if name.lower().endswith(tuple(READERS)) and not name.startswith("."):
                 yield os.path.join(where, name)
 
 
-def cut(paths: Sequence[str]) -> Iterator[Piece]:
-    """Cut the files ("-": CSV on standard input) into pieces of bounded size, in order.
+def cut(paths: Sequence[str], wanted: Wanted = ANY) -> Iterator[Piece]:
+    """Cut the files ("-": standard input) into pieces of bounded size, in order.
 
-    Raises InputError for a file that is not a table of embeddings at all.
+    Where no width is wanted, it is that of the first file. Raises InputError for a file that is
+    not a table of embeddings at all, and where an option does not go with the files.
     """
+    if wanted.names and (len(paths) > 1 or _reader(paths[0], wanted) != "arrays"):
+        raise InputError("--names goes with one NPY file; other tables hold their names")
     for path in paths:
-        module = _reader(path)
+        module = _reader(path, wanted)
         if module != "text" and not Path(path).is_file():
-            raise InputError(f"{path}: not a regular file; only CSV can be read from a pipe")
-        yield from _module(module).cut(path, only=len(paths) == 1)
+            raise InputError(f"{path}: not a regular file; only CSV and JSON come from a pipe")
+        _refuse_pickle(path)
+        found = wanted
+        for piece in _module(module).cut(path, wanted, only=len(paths) == 1):
+            if piece.columns and not found.width:
+                found = replace(wanted, width=piece.columns.width, whose=path)
+            yield piece
+        wanted = found
 
 
 def parse(piece: Piece) -> Block:
     """Read one piece: a pure function, for any thread, process or machine."""
     if piece.kind == "fault":
-        return make_block(piece, None, [], [Fault(1, 1, piece.data)], rows=1, lines=1)
+        return make_block(piece, [], [Fault(1, 1, piece.data)], rows=1, lines=1)
+    if piece.columns is None and not len(piece.data):  # of a file without rows
+        return make_block(piece, [], [], rows=0, lines=0)
     return _module(piece.kind).parse(piece)
 
 
-def input_bytes(paths: Iterable[str]) -> int | None:
+def input_bytes(paths: Iterable[str], wanted: Wanted = ANY) -> int | None:
     """About how many `input_bytes` the pieces of these files have in all; None if unknown."""
-    sizes = [_module(_reader(path)).input_bytes(path) for path in paths]
+    sizes = [_module(_reader(path, wanted)).input_bytes(path) for path in paths]
     return None if None in sizes else sum(sizes)
 
 
-def _reader(path: str) -> str:
-    return READERS.get(Path(path).suffix.lower(), "text")
+def _reader(path: str, wanted: Wanted) -> str:
+    return "database" if wanted.query else READERS.get(Path(path).suffix.lower(), "text")
 
 
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"age_gender.tables.{name}")  # as late as it is needed
 
 
-def read(features: Sequence[str | Path]) -> tuple[list[str], np.ndarray]:
-    """All names and features, float32 (n, 512), of tables that fit into memory.
+def _refuse_pickle(path: str) -> None:
+    """Raise InputError for a pickle, which could run anything: it is never read."""
+    suffix = Path(path).suffix
+    pickled = suffix.lower() in (".pkl", ".pickle")
+    if not pickled and Path(path).is_file():
+        with open(path, "rb") as stream:
+            pickled = stream.read(2) in PICKLES
+    if pickled:
+        name, new = Path(path).name, Path(path).with_suffix(".npz").name
+        raise InputError(
+            f"{path}: not a readable {suffix} file but a pickle, which is never opened; if you "
+            "trust it, turn it into NPZ, with your columns' names: import numpy, pandas; "
+            f"table = pandas.DataFrame(pandas.read_pickle({name!r})); "
+            f"numpy.savez({new!r}, filenames=numpy.array(table['identity'], str), "
+            "embeddings=numpy.stack(table['embedding']))"
+        )
+
+
+def read_labelled(features: Sequence[str | Path], wanted: Wanted = ANY) -> Table:
+    """All rows of tables that fit into memory, with the ages and genders that columns or names
+    of UTKFace tell.
 
     Raises InputError that names the file and the row of the first fault.
     """
-    names, blocks, numbering = [], [], Numbering()
-    for piece in cut(expand(features)):
+    all_names, blocks, ages, genders, numbering = [], [], [], [], Numbering()
+    has_columns = False
+    for piece in cut(expand(features), wanted):
         block = parse(piece)
         block_names, bad = numbering.place(block)
         if bad:
             raise InputError(f"{bad[0]}; correct or remove this row")
-        names += block_names
-        blocks.append(block.features)
-    return names, np.concatenate(blocks)
+        all_names += block_names
+        blocks += [block.features] if len(block.features) else []
+        age, gender = names.labels(block_names, block.age, block.gender)
+        ages += age
+        genders += gender
+        has_columns |= (block.age or block.gender) is not None
+    numbering.say_left_out()
+    features = np.concatenate(blocks)
+    return Table(all_names, features, np.array(ages), np.array(genders), has_columns)
+
+
+def read(features: Sequence[str | Path], wanted: Wanted = ANY) -> tuple[list[str], np.ndarray]:
+    """All names and features, float32 (n, width); raises as `read_labelled` does."""
+    return read_labelled(features, wanted)[:2]

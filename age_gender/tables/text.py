@@ -1,6 +1,8 @@
-"""CSV: cut at the ends of rows, and parsed by pandas where that is safe, else row by row."""
+"""CSV: cut at the ends of rows; the numbers of a piece are parsed at once where that is safe."""
 
+import contextlib
 import csv
+import importlib
 import io
 import re
 import sys
@@ -9,23 +11,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
+from age_gender.tables import cutting, numbers, pieces
+from age_gender.tables.columns import Columns, Wanted, choose, wrong_width
+from age_gender.tables.numbers import is_number
 
-from age_gender.tables import cutting, pieces
-
-SMALL_BYTES = 64 << 10  # a piece below this is parsed before pandas has set up its parser
-
-_NUMBERS = re.compile(r"[0-9eE+\-. \t]*")
-_MARK = b"3e38"  # stands for the end of a row: a number that is in no embedding
+_CELL = rb'(?:([^",\n]*)|"((?:[^"\n]|"")*+)")'
 
 
-def cut(path: str, only: bool) -> Iterator[pieces.Piece]:
-    """Pieces of a CSV file, or of standard input ("-"), in order; `only` if there is no other."""
-    if path == "-":
-        yield from cut_stream(pieces.STDIN, sys.stdin.buffer, only)
-    else:
-        with open(path, "rb") as stream:
-            yield from cut_stream(path, stream, only)
+def cut(path: str, wanted: Wanted, only: bool) -> Iterator[pieces.Piece]:
+    """Pieces of a CSV file, or of standard input ("-"), in order; `only` if there is no other.
+
+    What begins with a brace or bracket is JSON, but not in a file that ends in .csv.
+    """
+    with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as stream:
+        is_json = cutting.first_mark(stream) in b"{[" and not path.lower().endswith(".csv")
+        reader = (
+            importlib.import_module("age_gender.tables.objects").cut_stream
+            if is_json
+            else cut_stream
+        )
+        yield from reader(pieces.STDIN if path == "-" else path, stream, wanted, only)
 
 
 def input_bytes(path: str) -> int | None:
@@ -33,62 +38,113 @@ def input_bytes(path: str) -> int | None:
     return None if path == "-" else Path(path).stat().st_size
 
 
-def cut_stream(path: str, stream: BinaryIO, only: bool = False) -> Iterator[pieces.Piece]:
-    """Pieces of whole rows, one part behind, since the last one must say that it is."""
-    waiting, may_be_header = pieces.Piece(path, "text", b"", first=True), True
-    for part in cutting.parts(path, stream):
-        if waiting.data:
-            yield waiting
-            waiting = replace(waiting, kind="text", data=b"", header_lines=0, first=False)
-        if isinstance(part, cutting.TooLong):
-            may_be_header = False
-            reason = (
-                f"longer than {pieces.RECORD_BYTES:,} bytes: a quote or the line end is missing"
-            )
-            lines = waiting.header_lines + part.lines - 1
-            waiting = replace(waiting, kind="fault", data=reason, header_lines=lines, input_bytes=0)
-            continue
-        if waiting.named is None:
-            lines = io.BytesIO(part).readlines()
-            header, may_be_header, named = _layout(lines, may_be_header)
-            header_lines = waiting.header_lines + header
-            waiting = replace(waiting, named=named, header_lines=header_lines)
-            part = b"".join(lines[header:])
-        waiting = replace(waiting, data=part, input_bytes=len(part))
-    yield replace(waiting, last=True, only=only and waiting.first)
+def cut_stream(
+    path: str, stream: BinaryIO, wanted: Wanted, only: bool = False
+) -> Iterator[pieces.Piece]:
+    """Pieces of whole rows of CSV."""
+    layout = _Layout(path, wanted)
+    start = pieces.Piece(path, "text", b"", wanted=wanted, first=True)
+    return cutting.cut_parts(start, cutting.parts(path, stream), layout, only)
 
 
-def _layout(lines: list[bytes], may_be_header: bool) -> tuple[int, bool, bool | None]:
-    """How many lines come before the data, whether a header may still come, and whether rows
-    have names: None until there is a good row, which tells.
-    """
-    header = len(lines) if may_be_header else 0
-    for _, last, cells in _csv_rows(lines):
-        header_here = may_be_header and isinstance(cells, list) and _is_header(cells)
-        if may_be_header:
-            may_be_header, header = False, last if header_here else 0
-        if not header_here and isinstance(cells, list) and not _numbers_of(cells, None)[1]:
-            return header, False, len(cells) > pieces.DIMENSIONS
-    return header, may_be_header, None
+class _Layout:
+    """Finds out, part by part, whether there is a header and which column is what."""
+
+    def __init__(self, path: str, wanted: Wanted) -> None:
+        self.path, self.wanted = path, wanted
+        self.header: list[str] | None = None
+        self.may_be_header = True
+
+    def __call__(self, part: bytes | cutting.Bad) -> tuple[int, Columns | None, list[str] | None]:
+        if isinstance(part, cutting.Bad):
+            self.may_be_header = False
+            return 0, None, self.header
+        lines = io.BytesIO(part).readlines()
+        before = len(lines) if self.may_be_header else 0
+        for _, last, cells in _csv_rows(lines):
+            if self.may_be_header:
+                self.may_be_header, before = False, 0
+                if isinstance(cells, list) and _is_header(cells, self.wanted.width):
+                    self.header, before = cells, last
+                    continue
+            if isinstance(cells, list):
+                columns = _columns(self.path, self.header, cells, self.wanted)
+                if isinstance(columns, Columns):
+                    return before, columns, None
+        return before, None, self.header
 
 
-def _is_header(cells: list[str]) -> bool:
+def _is_header(cells: list[str], width: int | None) -> bool:
     """Whether no cell after the first is a number, or pandas counted the columns."""
-    if len(cells) == 1:
-        return False
-    if any(
-        [str(n) for n in range(start, start + pieces.DIMENSIONS)] == cells[-pieces.DIMENSIONS :]
-        and len(cells) <= pieces.DIMENSIONS + 1
-        for start in (0, 1)
-    ):
-        return True
-    return not any(_is_number(cell) for cell in cells[1:])
+    if len(cells) == 1:  # a line of text is a row, whatever separates its cells
+        return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
+    found = [cell for cell in cells[1:] if is_number(cell)]
+    for counted in (found, [cells[0], *found]):
+        count = len(counted)
+        enough = count == width if width else count >= numbers.FEWEST
+        if enough and any(counted == [*map(str, range(i, i + count))] for i in (0, 1)):
+            return True
+    return not found and not any(map(numbers.in_list, cells))
+
+
+def _columns(
+    path: str, header: list[str] | None, cells: list[str], wanted: Wanted
+) -> Columns | str:
+    """Which cell of a row is what, or why it does not tell."""
+    count, width = len(cells), wanted.width
+    if header is None:
+        return _positional(path, cells, wanted)
+    if len(header) != count:
+        return f"{count} cells, not {len(header)} as in the header"
+    sizes = [numbers.size(cell, width) for cell in cells]
+    found = choose(path, header, sizes, wanted)
+    if isinstance(found, str) and width and 0 <= count - width <= 1 and not wanted.embedding:
+        found = _plain(count, width, wanted.whose)  # columns of any names
+    first = header[0].strip().casefold()
+    if isinstance(found, Columns) and found.embedding == tuple(range(1, count)) and (
+        found.name is None and wanted.name is None and first not in ("age", "gender")
+    ):  # fmt: skip
+        found = replace(found, name=0, left_out=())
+    return found
+
+
+def _positional(path: str, cells: list[str], wanted: Wanted) -> Columns | str:
+    """Of a row without a header: numbers or a list, with a name before them or without."""
+    count, width, whose = len(cells), wanted.width, wanted.whose
+    sizes = [numbers.size(cell, width) for cell in cells]
+    if any(size > 0 for size in sizes):
+        titles = [f"column {place}" for place in range(1, count + 1)]
+        found = choose(path, titles, sizes, wanted)
+        if isinstance(found, Columns) and found.is_list and found.embedding != (0,):
+            found = replace(found, name=0, left_out=found.left_out[1:])
+        return found
+    if width is None:
+        first = is_number(cells[0])
+        # 513 cells are a name and 512 numbers, also where the name looks like a number.
+        numbered = cells[0].isdecimal() and not any(map(str.isdecimal, cells[1:]))
+        named = not first or count % 16 == 1 or numbered
+        width, whose = count - named, path
+        if reason := wrong_separator(cells):
+            return reason
+        if not numbers.FEWEST <= width <= numbers.MOST:
+            return wrong_width(width, None, "")
+    named = count == width + 1
+    if count != width + named:
+        return wrong_separator(cells) or wrong_width(
+            count - (not is_number(cells[0])), width, whose
+        )
+    _, reason = numbers.numbers(cells[named:], "cell", 1 + named)
+    return reason or _plain(count, width, whose)
+
+
+def _plain(count: int, width: int, whose: str) -> Columns:
+    named = count > width
+    return Columns(width, whose, tuple(range(named, count)), name=0 if named else None, count=count)
 
 
 def parse(piece: pieces.Piece) -> pieces.Block:
     """The block of a piece of CSV."""
-    at_once = piece.only and "pandas" not in sys.modules  # before it would be imported
-    if piece.named is not None and len(piece.data) >= SMALL_BYTES and not at_once:
+    if pieces.is_worth_a_parser(piece):
         block = _parse_fast(piece)
         if block is not None:
             return block
@@ -96,94 +152,97 @@ def parse(piece: pieces.Piece) -> pieces.Block:
 
 
 def _parse_fast(piece: pieces.Piece) -> pieces.Block | None:
-    """pandas' C parser; None where it fails or might read otherwise than `_parse_carefully`.
-
-    The numbers go through it as one long column, with a mark where a row ends: one column costs
-    a hundredth of what pandas does for each of 512.
-    """
-    import pandas as pd
-
-    data = piece.data
+    """All numbers of the piece in one go; None where `_parse_carefully` might read otherwise."""
+    columns, data = piece.columns, piece.data
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
-    found = _rows(data, piece.named)
+    found = _rows(data, columns) if b"\r" not in data else None
     if found is None:
         return None
-    names, rows = found
-    column = (b",%s," % _MARK).join([*rows, b""])
-    if column.startswith(cutting.BOM):  # which pandas would skip
+    told, rows = found
+    values = numbers.parse(rows, columns.width)
+    if values is None:
         return None
-    if b"+" in column and column.count(b"+") > column.count(b"e+") + column.count(b"E+"):
-        return None  # pandas reads "+1e 5"
-    try:
-        with np.errstate(over="ignore"):
-            values = pd.read_csv(
-                io.BytesIO(column),
-                header=None,
-                dtype=np.float32,
-                lineterminator=",",
-                quoting=csv.QUOTE_NONE,
-                na_filter=False,
-                skip_blank_lines=False,
-                low_memory=False,
-            ).to_numpy()
-    except ValueError:  # ParserError and UnicodeError are such too
-        return None
-    ends = np.flatnonzero(values == np.float32(_MARK.decode()))
-    if values.size != len(rows) * (pieces.DIMENSIONS + 1) or not np.array_equal(
-        ends, np.arange(pieces.DIMENSIONS, values.size, pieces.DIMENSIONS + 1)
-    ):
-        return None
-    features = values.reshape(len(rows), pieces.DIMENSIONS + 1)[:, : pieces.DIMENSIONS]
-    block = pieces.check_rows(piece, names, features, len(rows))
+    block = pieces.check_rows(piece, values, len(rows), **told)
     return None if block.faults else block
 
 
-def _rows(data: bytes, named: bool) -> tuple[list[str] | None, list[memoryview]] | None:
-    """Names and the text of each row's numbers; None for what might be no plain CSV."""
-    names, rows, quotes, start, view = [], [], 0, 0, memoryview(data)
+def _rows(data: bytes, columns: Columns) -> tuple[dict[str, list], list[memoryview]] | None:
+    """Names, ages and genders, and the text of each row's numbers; None for no plain CSV."""
+    start_column, end_column = columns.embedding[0], columns.embedding[-1] + 1
+    if columns.embedding != tuple(range(start_column, end_column)):
+        return None
+    before = re.compile((_CELL + b",") * start_column)
+    behind = re.compile((b"," + _CELL) * (columns.count - end_column))
+    cells_behind = columns.count - end_column
+    rows, cells, start, view = [], [], 0, memoryview(data)
     while start < len(data):
         end = data.find(b"\n", start)
         end = len(data) if end < 0 else end
-        numbers = start
-        if named:
-            quoted_name = data[start] == ord('"')
-            name_end = data.find(b'",' if quoted_name else b",", start + quoted_name, end)
-            names.append(data[start + quoted_name : name_end])
-            numbers = name_end + quoted_name + 1
-            quotes += 2 * quoted_name
-            if name_end < 0:
-                return None
-        if end - start >= pieces.RECORD_BYTES:
+        found = before.match(data, start, end)
+        if found is None or end - start >= pieces.RECORD_BYTES:
             return None
-        rows.append(view[numbers:end])
+        first, last = found.end(), end
+        if columns.is_list:
+            last = data.find(b']"', first, end)
+            if data[first : first + 2] != b'"[' or last < 0:
+                return None
+            rows.append(view[first + 2 : last])
+            last += 2
+        else:
+            for _ in range(cells_behind):
+                last = data.rfind(b",", first, last)
+                if last < 0:
+                    return None
+            rows.append(view[first:last])
+        groups = found.groups()
+        if last < end or cells_behind:
+            found = behind.fullmatch(data, last, end)
+            if found is None:
+                return None
+            groups += found.groups()
+        cells.append(groups)
         start = end + 1
-    lines = len(rows) - (not data.endswith(b"\n"))
-    if np.count_nonzero(np.frombuffer(data, np.uint8) < ord(" ")) != lines:
-        return None  # control characters
-    if b'"' in data and data.count(b'"') != quotes:
-        return None
-    try:
-        return [name.decode() for name in names] if named else None, rows
-    except UnicodeDecodeError:
-        return None
+    told = {}
+    for word, column in columns.told():
+        place = 2 * (column if column < start_column else column - end_column + start_column)
+        try:
+            told[word] = [
+                row[place].decode() if row[place + 1] is None
+                else row[place + 1].decode().replace('""', '"')
+                for row in cells
+            ]  # fmt: skip
+        except UnicodeDecodeError:
+            return None
+    return told, rows
 
 
 def _parse_carefully(piece: pieces.Piece) -> pieces.Block:
-    """Row by row: small pieces, and whatever pandas' parser stumbled over."""
-    names, rows, good, faults, row = [], [], [], [], 0
+    """Row by row: small pieces, and whatever is not plain."""
     lines = io.BytesIO(piece.data).readlines()
+    return pieces.collect(piece, _careful_rows(piece, lines), len(lines))
+
+
+def _careful_rows(piece: pieces.Piece, lines: list[bytes]) -> Iterator[pieces.Row]:
     for line, _, cells in _csv_rows(lines):
-        row += 1
-        values, reason = _numbers_of(cells, piece.named) if isinstance(cells, list) else ([], cells)
-        if reason:
-            faults.append(pieces.Fault(row, line + piece.header_lines, reason))
+        line += piece.header_lines
+        if isinstance(cells, str):
+            yield pieces.Row(line, cells)
+        elif piece.columns is None:
+            reason = _columns(piece.path, piece.header, cells, piece.wanted)
+            yield pieces.Row(line, reason if isinstance(reason, str) else "not a row of numbers")
+        elif len(cells) != piece.columns.count:
+            yield pieces.Row(line, _wrong_count(cells, piece.columns))
         else:
-            rows.append(values)
-            good.append(row - 1)
-            names.append(cells[0])
-    named = names if piece.named else None
-    return pieces.make_block(piece, named, rows, faults, row, len(lines), good)
+            yield pieces.row_of(line, piece.columns, cells.__getitem__)
+
+
+def _wrong_count(cells: list[str], columns: Columns) -> str:
+    named = columns.count - columns.width
+    if columns.is_list or named not in (0, 1) or columns.name not in (None, 0):
+        return f"{len(cells)} cells, not {columns.count}"
+    found = f"{len(cells) - named} numbers{' after the name' * named}, not {columns.width}"
+    return wrong_separator(cells) or found
 
 
 def _csv_rows(lines: list[bytes]) -> Iterator[tuple[int, int, list[str] | str]]:
@@ -225,49 +284,10 @@ def _csv_fault(error: csv.Error) -> str:
     return f"not CSV: {error}"
 
 
-def _numbers_of(cells: list[str], named: bool | None) -> tuple[np.ndarray, str]:
-    """The 512 numbers of a row, and what is wrong with it ("" if nothing is)."""
-    none = np.empty(0, np.float32)
-    if named is None:  # no row of this file was good so far
-        named = len(cells) == pieces.DIMENSIONS + 1 or not _is_number(cells[0])
-        if len(cells) != pieces.DIMENSIONS + named:
-            return none, _wrong_separator(cells) or pieces.other_dimensions(len(cells) - named)
-    if len(cells) != pieces.DIMENSIONS + named:
-        count = f"{len(cells) - named} numbers{' after the name' * named}, not {pieces.DIMENSIONS}"
-        return none, _wrong_separator(cells) or count
-    if named and (reason := pieces.name_fault(cells[0])):
-        return none, reason
-    numbers = cells[named:]
-    if _NUMBERS.fullmatch(" ".join(numbers)):
-        try:
-            values = pieces.float32(list(map(float, numbers)))
-        except ValueError:
-            pass
-        else:
-            if np.isfinite(values).all():
-                return values, "" if abs(values).max() >= pieces.TINY else pieces.ZEROS
-    for place, cell in enumerate(numbers, 1 + named):
-        shown = ascii(cell if len(cell) <= 20 else cell[:20] + "...")
-        if not cell.strip():
-            return none, f"cell {place} is empty"
-        if not (_NUMBERS.fullmatch(cell) and _is_number(cell)):
-            return none, f"cell {place} is {shown}, not a finite number"
-        if not np.isfinite(pieces.float32(float(cell))):
-            return none, f"cell {place} is {shown}, too large a number"
-    return none, "not a row of numbers"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text  # which Python takes for a number's
-
-
-def _wrong_separator(cells: list[str]) -> str:
+def wrong_separator(cells: list[str]) -> str:
+    """What separates the cells of a row in place of commas, as a reason; "" for nothing."""
     row = ",".join(cells)
     for mark, word in ((";", "semicolons"), ("\t", "tabs"), (" ", "spaces")):
-        if row.count(mark) >= 60 and (mark == ";" or len(cells) < 60):
+        if row.count(mark) >= 15 and (mark == ";" or len(cells) < 15):
             return f"cells are separated by {word}; separate them by commas"
     return ""

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import itertools
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,13 +19,16 @@ from age_gender.tables.names import quoted
 def write(path: str | Path, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
     """Write a table as its suffix says: .npz, .csv or .parquet, whole or not at all.
 
-    `blocks` are arrays (n, 512) that hold len(names) rows together. CSV carries 9
+    `blocks` are arrays (n, width) that hold len(names) rows together. CSV carries 9
     significant digits, which is all that float32 has.
     """
     check_output(path)
+    blocks = iter(blocks)
+    first = next(blocks, np.empty((0, pieces.DIMENSIONS), np.float32))
+    width, blocks = first.shape[1], itertools.chain([first], blocks)
     writers = {".npz": _write_npz, ".csv": _write_csv, ".parquet": _write_parquet}
     with outputs.whole_file(path) as stream:
-        writers[Path(path).suffix.lower()](stream, names, blocks)
+        writers[Path(path).suffix.lower()](stream, names, blocks, width)
 
 
 def check_output(path: str | Path) -> None:
@@ -36,8 +40,10 @@ def check_output(path: str | Path) -> None:
     outputs.check_writable(path)
 
 
-def _write_npz(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": (len(names), pieces.DIMENSIONS)}
+def _write_npz(
+    stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray], width: int
+) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(names), width)}
     with zipfile.ZipFile(stream, "w") as archive:
         with archive.open(zipfile.ZipInfo("filenames.npy"), "w", force_zip64=True) as member:
             np.lib.format.write_array(member, np.array(names, dtype=np.str_), allow_pickle=False)
@@ -47,7 +53,9 @@ def _write_npz(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarr
                 member.write(np.ascontiguousarray(block, "<f4").data)
 
 
-def _write_csv(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
+def _write_csv(
+    stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray], width: int
+) -> None:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
     remaining = iter(names)
     for block in blocks:
@@ -56,12 +64,14 @@ def _write_csv(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarr
     text.detach()
 
 
-def _write_parquet(stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
+def _write_parquet(
+    stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray], width: int
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
     # Read back twice as fast where no number can be missing.
-    vector = pa.list_(pa.field("element", pa.float32(), nullable=False), pieces.DIMENSIONS)
+    vector = pa.list_(pa.field("element", pa.float32(), nullable=False), width)
     schema = pa.schema([("filename", pa.string()), pa.field("embedding", vector, nullable=False)])
     start = 0
     # Random numbers: a dictionary or compression costs time and saves nothing.

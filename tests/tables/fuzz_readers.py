@@ -1,8 +1,9 @@
-"""Coverage-guided fuzzing of the CSV and NPZ readers with atheris.
+"""Coverage-guided fuzzing of the readers with atheris: csv, lists (in cells), jsonl, sqlite, npz.
 
-Whatever the bytes, the readers return or raise InputError. What is read of a CSV does not
-depend on where it is cut nor on which of the two parsers reads it; what is read of an NPZ is
-what numpy.load reads. The width is 3 instead of 512, so that mutations reach every cell.
+Whatever the bytes, the readers return or raise InputError. What is read of a text does not
+depend on where it is cut nor on whether its numbers are parsed at once; what is read of an NPZ is
+what numpy.load reads, of JSON what json reads, of BLOBs what NumPy reads. The width is 3 instead
+of 512, so that mutations reach every cell.
 
 examples:
   python tests/tables/fuzz_readers.py csv -max_total_time=60
@@ -13,7 +14,9 @@ examples:
 import contextlib
 import inspect
 import io
+import json
 import os
+import sqlite3
 import sys
 import tempfile
 import warnings
@@ -39,6 +42,28 @@ SEEDS = {
         b"a;1;2;3\n1\t2\t3\n",
         b"name,1,2,3\n" + b"\n" * 70 + b"b,1,2,3",
     ],
+    "lists": [
+        b'path,embedding\na.jpg,"[1, -0.5, 3e-2]"\n"b,""c",[4,5,6]\n',
+        b'e,id,x\n"[1,2,3]",7,"{""a"": [1]}"\n"[4, 5, 6]",8,\n"[1,2]",9,"y\nz"\n',
+        b'name,e,gender\na,"[1. 2. 3.]",0\nb,"[1 ... 3]",1\nc,"[np.float32(1.0), -0, 3]",m\n',
+        b'a,"[1,2,3]"\nb,"[1,x,3]"\nc,"[[1],2,3]"\n"[7,8,9]",d\n"e","[1,2,3"\n',
+        b"e0,e2,e1,age\n1,2,3,4\n,0,1,2\n.5,+1,1_0,\n",
+    ],
+    "jsonl": [
+        b'{"path": "a.jpg", "embedding": [1, -0.5, 3e-2]}\n{"path":"b","embedding":[4,5,6]}\n',
+        b'{"embedding": [-0, 0.0, 1e-400], "id": 7, "x": {"y": [1]}}\r\n\n{"embedding":[1,2]}',
+        b'{"e": [1, null, 3]}\n{"e": [1, "x", 3]}\n{"e": [1, [2], 3]}\n{"e": [1, 1e400, NaN]}\n',
+        b'{"a": 1, "a": 2, "e": [1, 2, 3]}\n{"\\u0065": [1, 2, 3]}\n[1, 2, 3]\nnull',
+        b'{"e": "[1,2,3]"}\n{"e": [1.0, 2.5, 3e38]}',
+        b'[{"n": "]}", "e": [1, 2, 3]}, {"n": "\\"[", "e": [4, 5, 6]}]',
+        b'[\n {\n "e": [\n1,\n2,\n3]\n},null,{"e0":1,"e1":2,"e2":3}]\n',
+    ],
+    "sqlite": [
+        b"\x00" + np.arange(1, 7, dtype="<f4").tobytes(),
+        b"\x01" + np.arange(1, 7, dtype="<f8").tobytes(),
+        b"\x02[1, 2, 3]\n[4,5,-0]\n[1,x,3]\n[1,2]\n[[1],2,3]\n",
+        b"\x03",
+    ],
     "npz": [],
 }
 
@@ -47,24 +72,36 @@ def main() -> None:
     import atheris
 
     with atheris.instrument_imports(include=["age_gender.tables"]):
-        from age_gender.tables import arrays, cutting, pieces, text  # noqa: F401
+        from age_gender.tables import (  # noqa: F401
+            arrays,
+            columns,
+            cutting,
+            database,
+            names,
+            numbers,
+            objects,
+            pieces,
+            text,
+        )  # fmt: skip
     for module in (np.lib._format_impl, zipfile):  # imported long before
         for function in filter(inspect.isfunction, vars(module).values()):
             atheris.instrument_func(function)
 
-    target = {"csv": check_csv, "npz": check_npz}[sys.argv.pop(1)]
+    target = TARGETS[sys.argv.pop(1)]
     folder = tempfile.mkdtemp(prefix="seeds-")
     for number, seed in enumerate(seeds(target)):
         Path(folder, str(number)).write_bytes(seed)
-    pieces.DIMENSIONS = WIDTH
     atheris.Setup([*sys.argv, folder], target)
     atheris.Fuzz()
 
 
 def seeds(target) -> list[bytes]:
     """A small corpus: tables in the accepted layouts, and some that are refused."""
-    if target is check_csv:
-        return [bytes([size]) + text for text in SEEDS["csv"] for size in (0, 9)]
+    kind = next(kind for kind, check in TARGETS.items() if check is target)
+    if kind in ("csv", "lists", "jsonl"):
+        return [bytes([size]) + text for text in SEEDS[kind] for size in (0, 9)]
+    if kind == "sqlite":
+        return SEEDS[kind]
     found = []
     for dtype in ("<f4", ">f8", "<f2", "<i4"):
         for order in "CF":
@@ -82,28 +119,60 @@ def seeds(target) -> list[bytes]:
 
 def check_csv(data: bytes) -> None:
     """The first byte is the size of the chunks; the rest is the CSV."""
+    check_text(data, "text")
+
+
+def check_lists(data: bytes) -> None:
+    check_text(data, "text")
+
+
+def check_jsonl(data: bytes) -> None:
+    """The same of JSON; and a line that json reads as a row of good numbers is read so."""
+    check_text(data, "objects")
+    for line in data[1:].split(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict) and list(row) == ["e"] and is_embedding(row["e"]):
+                _, features, bad = read_text(line, 1 << 20, fast=True, kind="objects")
+                with np.errstate(over="ignore"):
+                    expected = np.float32([*map(float, row["e"])])
+                good = np.isfinite(expected).all() and np.abs(expected).max() >= 1e-37
+                assert len(features) == good == (not bad)
+                assert not good or np.array_equal(features[0], expected)
+
+
+def is_embedding(value) -> bool:
+    return isinstance(value, list) and len(value) == WIDTH and {*map(type, value)} == {float}
+
+
+def check_text(data: bytes, kind: str) -> None:
     size, text = 5 + (data[0] if data else 0), data[1:]
-    whole = read_csv(text, chunk=1 << 20)
-    fast = read_csv(text, chunk=1 << 20, pandas=True)
+    whole = read_text(text, 1 << 20, kind=kind)
+    fast = read_text(text, 1 << 20, fast=True, kind=kind)
     assert same(whole, fast), (whole, fast)
-    cut = read_csv(text, chunk=size)
-    read_csv(text, chunk=size, record=64)
+    cut = read_text(text, size, kind=kind)
+    read_text(text, size, record=64, kind=kind)
     if not any("quote" in row.reason or "CSV" in row.reason for row in (whole or [[]] * 3)[2]):
         assert same(whole, cut), (whole, cut)
 
 
-def read_csv(data: bytes, chunk: int, pandas: bool = False, record: int = 1 << 20):
+def read_text(
+    data: bytes, chunk: int, fast: bool = False, record: int = 1 << 20, width=WIDTH, kind="text"
+):
     """(names, features, bad rows), or None where the file is refused."""
     from age_gender.script import InputError
-    from age_gender.tables import cutting, pieces, reading, text
+    from age_gender.tables import cutting, objects, pieces, reading, text
+    from age_gender.tables.columns import Wanted
 
     with contextlib.suppress(InputError):
-        cutting.check_is_csv("fuzz.csv", data)
+        cutting.check_is_text("fuzz.csv", data)
     changed = {
-        (cutting, "check_is_csv"): lambda path, start: None,  # which looks at the first chunk alone
+        (cutting, "check_is_text"): lambda path, start: (
+            None
+        ),  # which looks at the first chunk alone
         (pieces, "CHUNK_BYTES"): chunk,
         (pieces, "RECORD_BYTES"): record,
-        (text, "SMALL_BYTES"): 0 if pandas else 1 << 30,
+        (pieces, "SMALL_BYTES"): 0 if fast else 1 << 30,
         (cutting, "DENSE_BYTES"): chunk,
     }
     before = {(module, name): getattr(module, name) for module, name in changed}
@@ -111,7 +180,9 @@ def read_csv(data: bytes, chunk: int, pandas: bool = False, record: int = 1 << 2
         setattr(module, name, value)
     try:
         names, blocks, faults, numbering = [], [], [], pieces.Numbering()
-        for piece in text.cut_stream("fuzz.csv", io.BytesIO(data)):
+        stream = io.BufferedReader(io.BytesIO(data))
+        cut = objects.cut_stream if kind == "objects" else text.cut_stream
+        for piece in cut("fuzz.csv", stream, Wanted(width=width)):
             block = reading.parse(piece)
             found, bad = numbering.place(block)
             assert len(found) == len(block.features) == len(block.good)
@@ -120,7 +191,7 @@ def read_csv(data: bytes, chunk: int, pandas: bool = False, record: int = 1 << 2
             names += found
             faults += bad
             blocks.append(block.features)
-        return names, np.concatenate(blocks), faults
+        return names, np.concatenate([np.empty((0, width)), *filter(len, blocks)]), faults
     except InputError:
         return None
     finally:
@@ -137,6 +208,50 @@ def same(first, second) -> bool:
         and np.array_equal(first[1], second[1])
         and [row[:3] for row in first[2]] == [row[:3] for row in second[2]]
     )
+
+
+# ------------------------------------------------------------------------------ SQLite
+
+
+def check_sqlite(data: bytes) -> None:
+    """The first byte: 0 and 1, the rest are BLOBs of float32 or float64; 2, lists as text, one a
+    line; 3, the rest overwrites a database.
+    """
+    from age_gender.script import InputError
+    from age_gender.tables import reading
+    from age_gender.tables.columns import Wanted
+
+    how, rest = data[0] % 4 if data else 0, data[1:]
+    step = WIDTH * (4, 8)[how] if how < 2 else 1
+    if how == 2:
+        values = [line.decode("utf-8", "replace") for line in rest.split(b"\n")]
+    else:
+        values = [rest[i : i + step] for i in range(0, min(len(rest), 50 * step), step)]
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder, "fuzz.db")
+        with sqlite3.connect(path) as connection:
+            connection.execute("create table faces (id, vector)")
+            rows = enumerate([bytes(step)] if how == 3 else values)
+            connection.executemany("insert into faces values (?, ?)", rows)
+        connection.close()
+        if how == 3:
+            with open(path, "r+b") as stream:
+                stream.seek(int.from_bytes(rest[:2], "little") % path.stat().st_size)
+                stream.write(rest[2:])
+        wanted = Wanted(width=WIDTH, query="select id, vector from faces")
+        try:
+            blocks = [reading.parse(piece) for piece in reading.cut([str(path)], wanted)]
+        except InputError:
+            return
+    found = {row: vector for b in blocks for row, vector in zip(b.good, b.features, strict=True)}
+    for row, value in enumerate(values if how < 2 else ()):
+        with np.errstate(all="ignore"):
+            kind = {4 * WIDTH: "<f4", 8 * WIDTH: "<f8"}.get(len(value))
+            numbers = np.frombuffer(value, kind) if kind else np.zeros(1)
+            expected = numbers.astype(np.float32)
+        good = np.isfinite(expected).all() and np.abs(expected).max() >= 1e-37
+        assert (row in found) == good
+        assert not good or np.array_equal(found[row], expected)
 
 
 # --------------------------------------------------------------------------------- NPZ
@@ -168,10 +283,12 @@ def check_npz(data: bytes) -> None:
 def compare_npz(path: str) -> None:
     from age_gender.script import InputError
     from age_gender.tables import arrays, pieces, reading
+    from age_gender.tables.columns import Wanted
 
+    empty = pieces.Piece(path, "arrays", np.empty((0, 0)))
     try:
         names, blocks, bad, numbering = [], [], [], pieces.Numbering()
-        for piece in pieces.array_pieces(path, arrays.npz_blocks(path)):
+        for piece in pieces.one_behind(empty, arrays.npz_pieces(path, Wanted(width=WIDTH))):
             block = reading.parse(piece)
             found, faults = numbering.place(block)
             names += found
@@ -187,6 +304,11 @@ def compare_npz(path: str) -> None:
         wanted = [saved["filenames"].tolist()[i] for i in kept]
         assert names == [name.decode() if isinstance(name, bytes) else name for name in wanted]
 
+
+TARGETS = {
+    "csv": check_csv, "lists": check_lists, "jsonl": check_jsonl, "sqlite": check_sqlite,
+    "npz": check_npz,
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()
