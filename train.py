@@ -37,6 +37,10 @@ from age_gender.script import InputError
 
 VALIDATION = 0.2  # share of the faces that is held out first
 FEWEST_VIEWS = 200  # maps of fewer faces say too little of others
+ABSENT = {  # what it means that a default input is not there
+    model_files.CHILDREN_RECORDS: "training without children (prepare.py writes them)",
+    model_files.VIEWS: "training without other crops (embed.py --aligned --views makes them)",
+}
 SETTINGS = ("epochs", "batch_size", "learning_rate", "seed")  # what --resume must find again
 
 
@@ -59,6 +63,9 @@ def main(argv: list[str] | None = None) -> None:
     tf.config.experimental.enable_op_determinism()  # the same seed gives the same figures
     keras.utils.clear_session()  # so that layers have the same names in every training
     faces, grown = read_faces(args.train, inputs["children"])
+    for path in (args.children, args.views):
+        if path in ABSENT and not path.is_file():
+            script.say(f"{script.display_path(path)}: not there: {ABSENT[path]}")
     work = args.models / ".training"
     checkpoints.open_folder(work, settings, args.resume)
     unit = kinds.unit(faces.features)
@@ -172,14 +179,8 @@ def given(path: Path) -> Path | None:
         return None
     if path.is_file():
         return path
-    if path not in (model_files.CHILDREN_RECORDS, model_files.VIEWS):
+    if path not in ABSENT:
         raise InputError(f"{path}: no such file; give another, or none to train without")
-    what, remedy = (
-        ("other crops of the faces", "embed.py --aligned --views makes such a file")
-        if path == model_files.VIEWS
-        else ("children", "prepare.py writes it from faces under --min-age")
-    )
-    script.say(f"{script.display_path(path)}: not there: training without {what} ({remedy})")
     return None
 
 

@@ -89,7 +89,8 @@ def test_embeddings_that_were_rounded_too_much_are_strangers(faces, record_folde
 
 
 def test_the_exported_distance_is_the_one_that_was_measured(faces, record_folder, model_folder):
-    trained = kinds.unit(records.read(record_folder / "train.tfrecords").features)
+    parts = [records.read(record_folder / f"{name}.tfrecords") for name in ("train", "children")]
+    trained = kinds.unit(np.concatenate([part.features for part in parts]))
     mixed = np.concatenate([faces[1][:50], -faces[1][:50], faces[1][:50, ::-1]])
     expected = kinds.measure(trained).distance(kinds.unit(mixed))
     model = (model_folder / model_files.LITERT_MODEL).read_bytes()

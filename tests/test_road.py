@@ -229,10 +229,12 @@ def test_the_litert_model_agrees_with_the_keras_model(faces, model_folder):
     found = interpreter.get_signature_runner()(features=faces[1])
     expected = softmax["age"] @ np.arange(117)
     np.testing.assert_allclose(found["age"], expected, rtol=1e-4)  # 0.004 years at 40
-    temperature = json.loads((model_folder / "age_gender.json").read_text())["calibration"][
-        "gender_temperature"
-    ]
-    odds = (softmax["gender"][:, 1] / softmax["gender"][:, 0]) ** (1 / temperature)
+    calibration = json.loads((model_folder / "age_gender.json").read_text())["calibration"]
+    child = 1 / (1 + np.exp(expected - 3.5))  # 1 for a newborn, 0 from about ten years
+    power = 1 - (1 - calibration["child_certainty"]) * child
+    odds = (softmax["gender"][:, 1] / softmax["gender"][:, 0]) ** (
+        power / calibration["gender_temperature"]
+    )
     np.testing.assert_allclose(found["female_probability"], odds / (1 + odds), atol=1e-4)
     assert found["age"].std() > 1  # weights that were lost would give every face the same age
 
@@ -247,7 +249,7 @@ def test_the_exported_interval_is_the_softmax_cut_at_the_calibrated_tails(faces,
     for row, low, high, age in zip(
         softmax, found["age_low"], found["age_high"], found["age"], strict=True
     ):
-        part = tail * (1.4 if round(float(age)) < 20 else 1.0 if round(float(age)) < 45 else 0.8)
+        part = tail * (1.0 if round(float(age)) < 45 else 0.8)
         years = np.searchsorted(np.cumsum(row), [part, 1 - part])  # the first at or above it
         expected = min(years[0], round(float(age))), max(years[1], round(float(age)))
         assert np.abs(np.subtract((low, high), expected)).max() <= 1  # float32 at a year's edge
@@ -260,24 +262,40 @@ def test_calibration_by_hand():
         row[start : start + years] = 1 / years
     age = np.full(4, 30)
     # P(age <= 30) and P(age >= 30): 0.55, 0.5; 0.5, 0.6; 0.2, 0.9; 1, 0: levels 0.5 0.5 0.2 0.
-    # With 105 of each, a tail of 0 leaves 105 of 420 outside: it takes the lowest 10.5 % of them.
-    # The estimates are 29.5, 30.5, 33.5 and 14.5 years; the tail is multiplied below 20 only.
+    # With 105 of each, a tail of 0 leaves 105 of 420 outside: it takes the lowest 10 % of them.
+    # The estimates are 29.5, 30.5, 33.5 and 14.5 years; the tail is multiplied from 45 only.
     softmax = softmax.astype(np.float32)
     many = {"age": np.repeat(softmax, 105, 0), "gender": np.tile([0.2, 0.8], (420, 1))}
-    calibration = network_conv.calibrate(many, np.repeat(age, 105), np.tile([1, 1, 1, 1, 0], 84))
+    grown = np.ones(420, bool)
+    genders = np.tile([1, 1, 1, 1, 0], 84)
+    calibration = network_conv.calibrate(many, np.repeat(age, 105), genders, grown)
+    assert calibration.child_certainty == 1  # no child was held out
     assert calibration.tail == pytest.approx(0, abs=1e-6)
     assert calibration.gender_temperature == pytest.approx(1, abs=0.011)  # 4 of 5 are female
     third = {key: values[:315] for key, values in many.items()}  # levels 0.5, 0.5 and 0.2
     genders = np.tile([1, 0], 158)[:315]
-    calibration = network_conv.calibrate(third, np.repeat(age, 105)[:315], genders)
+    calibration = network_conv.calibrate(third, np.repeat(age, 105)[:315], genders, grown[:315])
     assert calibration.tail == pytest.approx(0.2)
+    # A hundred newborns of whom as many are boys as girls, all called girls with 0.8.
+    newborn = np.zeros((100, 117), np.float32)
+    newborn[:, 0] = 1
+    all_of_them = {
+        "age": np.concatenate([third["age"], newborn]), "gender": np.tile([0.2, 0.8], (415, 1)),
+    }  # fmt: skip
+    calibration = network_conv.calibrate(
+        all_of_them, np.concatenate([np.full(315, 30), np.zeros(100, int)]),
+        np.concatenate([np.tile([1, 1, 1, 1, 0], 63), np.tile([0, 1], 50)]),
+        np.arange(415) < 315,
+    )  # fmt: skip
+    assert calibration.tail == pytest.approx(0.2)  # which children do not move
+    assert calibration.child_certainty == pytest.approx(0, abs=0.05)
 
 
 def test_the_age_loss_by_hand():
     # Softmax 3/4 at 40 and 1/4 at 44: the expected age is 41, one year from the label.
     softmax = np.full((1, 117), 1e-12, np.float32)
     softmax[0, [40, 44]] = 0.75, 0.25
-    gaussian = np.exp(-0.5 * ((np.arange(117) - 40) / 2) ** 2)
+    gaussian = np.exp(-0.5 * ((np.arange(117) - 40) / 3) ** 2)
     gaussian /= gaussian.sum()
     cross_entropy = -(gaussian * np.log(np.clip(softmax[0], 1e-7, 1))).sum()
     loss = network_conv.age_loss(np.array([40]), tf.constant(softmax))
@@ -336,16 +354,15 @@ def test_a_float16_copy_is_half_the_size_and_says_what_it_costs(
     full, half = tmp_path / model_files.LITERT_MODEL, tmp_path / model_files.FLOAT16_MODEL
     assert half.stat().st_size < 0.55 * full.stat().st_size
     costs = json.loads((tmp_path / model_files.DESCRIPTION).read_text())["float16"]
-    trained = records.read(record_folder / "train.tfrecords")
-    scores = [
-        litert.Model(path.read_bytes(), "model").outputs(trained.features) for path in (full, half)
-    ]
+    parts = [records.read(record_folder / f"{name}.tfrecords") for name in ("train", "children")]
+    trained = np.concatenate([part.features for part in parts])
+    scores = [litert.Model(path.read_bytes(), "model").outputs(trained) for path in (full, half)]
     apart = np.abs(scores[0]["age"] - scores[1]["age"]).max()
     assert 0 < apart < 1.5 and costs["largest_age_difference"] == pytest.approx(apart, abs=1e-3)
     flips = np.sum(
         (scores[0]["female_probability"] < 0.5) != (scores[1]["female_probability"] < 0.5)
     )
-    assert costs["genders_changed"] == flips and costs["faces"] == len(trained.age)
+    assert costs["genders_changed"] == flips and costs["faces"] == len(trained)
     path = write_table(tmp_path / "t.csv", faces[0][:3], faces[1][:3])
     done = script("run.py", "--features", path, "--model", half)
     assert done.code == 0 and done.out.count("\n") == 4
@@ -382,9 +399,9 @@ def test_help_shows_every_option_with_an_example(name):
     assert done.code == 0 and f"python {name}" in done.out
     wanted = {
         "prepare.py": "--features --output --min-age --test-size --seed",
-        "train.py": "--train --models --epochs --batch-size --learning-rate --seed --resume --logs "
-        "--float16",
-        "test.py": "--test --model --batch-size --lfw --lfw-labels",
+        "train.py": "--train --children --views --models --epochs --batch-size --learning-rate --seed "
+        "--resume --logs --float16",
+        "test.py": "--test --model --batch-size --views --report --lfw --lfw-labels",
         "run.py": "--features --output --model --skip-bad-rows --force --dask",
     }[name]
     assert all(option in done.out for option in wanted.split())

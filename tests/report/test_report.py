@@ -147,8 +147,8 @@ def test_the_figures_are_those_of_an_independent_sum(measured, record_folder, mo
             assert row[measure]["low"] <= row[measure]["value"] <= row[measure]["high"]
 
     check(measured["all"], rows)
-    ends = {"10–19": (10, 19), "20–29": (20, 29), "30–44": (30, 44), "45–59": (45, 59),
-            "60+": (60, 116)}  # fmt: skip
+    ends = {"under 10": (0, 9), "10–19": (10, 19), "20–29": (20, 29), "30–44": (30, 44),
+            "45–59": (45, 59), "60+": (60, 116)}  # fmt: skip
     for key, column in (("by_true_age", 0), ("by_estimated_age", 3)):
         assert sum(row["n"] for row in measured[key]) == len(rows)
         for row in measured[key]:
@@ -281,8 +281,8 @@ def test_a_single_face_without_labels_of_race_makes_a_report_too(tmp_path, measu
     one = [np.array([value]) for value in (7, 1, -1, 31.4, 20.0, 40.0, 0.9)]
     softmax = np.full((1, 117), 1 / 117)
     found = figures.measure(figures.Faces(*one), softmax, np.array([2.5]))
-    report_page.write(tmp_path, {k: measured[k] for k in ("model", "records")} | found,
-                 figures.Faces(*one))  # fmt: skip
+    rest = {key: measured[key] for key in ("model", "records", "views", "by_crop")}
+    report_page.write(tmp_path, rest | found, figures.Faces(*one))
     assert [row["group"] for row in found["by_race"]] == ["none"]
     assert [row["group"] for row in found["by_true_age"]] == ["under 10"]
     assert [row["group"] for row in found["by_estimated_age"]] == ["30–44"]
