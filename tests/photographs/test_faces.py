@@ -105,7 +105,7 @@ def test_alignment_puts_landmarks_on_the_template(margin):
     for x, y in landmarks.round().astype(int):
         image[y - 4 : y + 5, x - 4 : x + 5] = 255
 
-    chip = faces.align(image, landmarks, margin)
+    chip = faces.align(image, landmarks, "utkface", margin, 160)
 
     side = 200 * (1 + margin / 100)
     for x, y in (faces.TEMPLATE + (side - 200) / 2) * 160 / side:

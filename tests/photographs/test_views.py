@@ -1,0 +1,252 @@
+"""embed.py --views and --embedder: other crops of a face, and any network in LiteRT's format."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_embed import chips_in, embedded, names_in, run
+from test_faces import sandberg_graph
+
+import embed
+from age_gender.photographs import faces, litert, views
+from age_gender.photographs.detector import Detector
+from age_gender.script import InputError
+from benchmarks.embedding import drawn_chip, drawn_photograph
+
+pytest.importorskip("cv2")
+Image = pytest.importorskip("PIL.Image")
+WIDTH = 24
+
+
+@pytest.fixture(scope="module")
+def tflite(tmp_path_factory):
+    """A function that makes a network: the means of a chip's 4 by 2 squares, of each colour."""
+    import tensorflow as tf
+
+    made, folder = {}, tmp_path_factory.mktemp("tflite")
+
+    def make(batch: int | None, size: int = 112, width: int = WIDTH) -> Path:
+        if (batch, size, width) not in made:
+            pool = tf.keras.layers.AveragePooling2D((size // 4, size // 2))
+            layers = [tf.keras.Input((size, size, 3), batch), pool, tf.keras.layers.Flatten()]
+            if width != WIDTH:
+                layers.append(tf.keras.layers.Dense(width))
+            model = tf.keras.Sequential(layers)
+            path = folder / f"{batch}-{size}-{width}.tflite"
+            path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+            made[batch, size, width] = path
+        return made[batch, size, width]
+
+    return make
+
+
+def by_hand(chip: np.ndarray) -> np.ndarray:
+    size = len(chip)
+    squares = ((chip.astype(float) - 127.5) / 128).reshape(4, size // 4, 2, size // 2, 3)
+    return squares.mean(axis=(1, 3)).reshape(-1)
+
+
+# ---------------------------------------------------------------------------- --embedder
+
+
+@pytest.mark.parametrize("batch", [None, 1, 2])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_network_gets_as_many_faces_as_it_was_frozen_for(tflite, batch, count):
+    chips = np.random.default_rng(0).integers(0, 256, (count, 112, 112, 3), np.uint8)
+    path = tflite(batch)
+    model, size = litert.read_embedder(path)
+
+    found = litert.load_embedder(model, path)(chips)
+
+    assert size == 112 and found.dtype == np.float32
+    np.testing.assert_allclose(found, [by_hand(chip) for chip in chips], atol=1e-5)
+
+
+def test_chips_of_utkface_are_brought_to_arcfaces_template(tflite, tmp_path):
+    """White squares at UTKFace's mean landmarks lie at ArcFace's, as near as a similarity brings
+    them: about 2 pixels of 112."""
+    marks = np.zeros((200, 200, 3), np.uint8)
+    for x, y in faces.TEMPLATE.astype(int):
+        marks[y - 4 : y + 5, x - 4 : x + 5] = 255
+
+    chip = faces.from_utkface(marks, "arcface", 112)
+
+    at = np.argwhere(chip.min(axis=2) > 60)[:, ::-1]
+    template = [[38.3, 51.7], [73.5, 51.5], [56, 71.7], [41.5, 92.4], [70.7, 92.2]]
+    for point in template:
+        assert np.linalg.norm(at - point, axis=1).min() < 2.5
+    drawn_chip(1).save(tmp_path / "a.png")
+    found = embedded("--images", tmp_path, "--aligned", "--embedder", tflite(2),
+                     "--output", tmp_path / "o.csv")  # fmt: skip
+    expected = by_hand(faces.from_utkface(np.asarray(drawn_chip(1)), "arcface", 112))
+    np.testing.assert_allclose(found["a.png"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
+def test_photographs_and_templates_and_outputs_of_any_width(tflite, tmp_path, suffix):
+    (tmp_path / "in").mkdir()
+    drawn_photograph([(150, 60, 200)]).save(tmp_path / "in" / "a.png")
+    Image.new("RGB", (300, 200), "grey").save(tmp_path / "in" / "wall.png")
+    same = ("--images", tmp_path / "in", "--embedder", tflite(None), "--chips", tmp_path / "chips",
+            "--output", tmp_path / f"o{suffix}")  # fmt: skip
+
+    arcface = embedded(*same)
+    chip = np.asarray(Image.open(tmp_path / "chips" / "a.png.png"))
+    utkface = embedded(*same, "--template", "utkface")
+
+    assert list(arcface) == ["a.png"] and chip.shape == (112, 112, 3)
+    np.testing.assert_allclose(arcface["a.png"], by_hand(chip), atol=1e-5)
+    assert np.abs(arcface["a.png"] - utkface["a.png"]).max() > 0.05
+
+
+def test_dask_and_resuming_serve_any_network(tflite, tmp_path, monkeypatch):
+    images = chips_in(tmp_path / "in", 6)
+    same = ["--images", images, "--aligned", "--embedder", tflite(2)]
+    here = embedded(*same, "--output", tmp_path / "here.npz")
+    result = run(*same, "--output", tmp_path / "o.npz", "--dask", "local")
+    assert result.returncode == 0, result.stderr
+    assert len(result.stderr.splitlines()) == 3, result.stderr
+    with np.load(tmp_path / "o.npz") as there:
+        np.testing.assert_allclose(there["embeddings"], [*here.values()], atol=1e-5)
+
+    command = [*map(str, same), "--output", str(tmp_path / "p.npz")]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(embed, "write_output", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        embed.main(command)
+    with pytest.raises(InputError, match="begun with other --margin, --template"):
+        embed.main([*command, "--template", "utkface"])
+    command[command.index("--embedder") + 1] = str(tflite(1))
+    with pytest.raises(InputError, match="begun with other --embedder"):
+        embed.main(command)
+
+
+def test_what_is_no_embedder_is_refused_with_a_remedy(tflite, tmp_path):
+    drawn_chip().save(tmp_path / "a.png")
+    (tmp_path / "rubbish.tflite").write_bytes(b"TFL3 rubbish" * 50)
+    same = ["--images", str(tmp_path / "a.png"), "--aligned", "--output", str(tmp_path / "o.npz")]
+    for path, reason in (
+        (tmp_path / "rubbish.tflite", "not an embedder in LiteRT's format.*another --embedder"),
+        (tflite(1, width=3), "not an embedder.*its output is"),
+        (tflite(1, size=64), "takes chips of 64 pixels; say how with --template"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            embed.main([*same, "--embedder", str(path)])
+    with pytest.raises(FileNotFoundError):
+        embed.main([*same, "--embedder", str(tmp_path / "none.tflite")])
+    assert len(embedded(*same, "--embedder", tflite(1, size=64), "--template", "arcface")) == 1
+
+
+def test_it_needs_no_tensorflow(tflite, tmp_path):
+    images, poison = chips_in(tmp_path / "in", 2), tmp_path / "poison" / "tensorflow"
+    poison.mkdir(parents=True)
+    (poison / "__init__.py").write_text("raise SystemExit('imported!')")
+
+    result = run("--images", images, "--aligned", "--embedder", tflite(2), "--output",
+                 tmp_path / "o.npz", environment={"PYTHONPATH": str(poison.parent)})  # fmt: skip
+
+    assert result.returncode == 0, result.stderr
+
+
+# ------------------------------------------------------------------------------- --views
+
+
+@pytest.mark.parametrize("network, crops", [("facenet", 11), ("embedder", 6)])
+def test_views_have_a_row_a_face_and_begin_with_the_plain_crop(tflite, tmp_path, network, crops):
+    images = chips_in(tmp_path / "in", 3)
+    (images / "01.png").write_bytes(b"broken")
+    graph = tmp_path / "small.pb"
+    graph.write_bytes(sandberg_graph(512))
+    same = ["--images", images, "--aligned",
+            f"--{network}", graph if network == "facenet" else tflite(2)]  # fmt: skip
+
+    embed.main([*map(str, same), "--views", "--output", str(tmp_path / "v.npz")])
+
+    plain = embedded(*same, "--output", tmp_path / "o.npz")
+    with np.load(tmp_path / "v.npz", allow_pickle=False) as table:
+        assert table["filenames"].tolist() == ["00.png", "02.png"] == list(plain)
+        assert table["crops"].tolist()[:2] == ["chip", "mirror"]
+        width = 512 if network == "facenet" else WIDTH
+        assert table["embeddings"].shape == (2, crops, width)
+        assert table["embeddings"].dtype == np.float16
+        np.testing.assert_allclose(table["embeddings"][:, 0], [*plain.values()], atol=2e-3)
+
+
+def test_views_that_are_resumed_end_the_same(tflite, tmp_path, monkeypatch):
+    images = chips_in(tmp_path / "in", 8)
+    same = ["--images", str(images), "--aligned", "--views", "--embedder", str(tflite(2)),
+            "--template", "utkface", "--output"]  # fmt: skip
+    embed.main([*same, str(tmp_path / "whole.npz")])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(embed, "write_output", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        embed.main([*same, str(tmp_path / "o.npz")])
+    parts = sorted((tmp_path / "o.npz.partial").glob("[0-9]*.npz"))
+    assert len(parts) > 1
+    parts[0].unlink()
+
+    embed.main([*same, str(tmp_path / "o.npz")])
+
+    with np.load(tmp_path / "o.npz") as found, np.load(tmp_path / "whole.npz") as whole:
+        for key in ("filenames", "crops", "embeddings"):
+            np.testing.assert_array_equal(found[key], whole[key])
+
+
+def test_each_crop_is_what_its_name_says():
+    image = np.asarray(drawn_chip(3))
+
+    class Finds:
+        def __call__(self, padded):  # of 320 x 320: the chip and 60 pixels about it
+            assert padded.shape == (320, 320, 3)
+            np.testing.assert_array_equal(padded[60:260, 60:260], image)
+            return np.array([[100.0, 80, 100, 120]]), None
+
+    crops = dict(
+        zip(views.CROPS["utkface"], views.views(image, "a", "utkface", 160, Finds()), strict=True)
+    )
+    box = faces.resize(image[20:140, 40:140], 160, 160)
+    np.testing.assert_array_equal(crops["chip"], faces.resize(image, 160, 160))
+    np.testing.assert_array_equal(crops["mirror"], crops["chip"][:, ::-1])
+    np.testing.assert_array_equal(crops["box"], box)
+    wider = faces.resize(image[20 - 15 : 140 + 15, 40 - 13 + 1 : 140 + 13], 160, 160)
+    assert np.abs(crops["box_margin"].astype(int) - wider).mean() < 4
+    for name in [name for name in crops if name.endswith("_whitened")]:
+        pixels = (crops[name] - 127.5) / 128
+        assert abs(pixels.mean()) < 1e-4 and abs(pixels.std() - 1) < 1e-3, name
+    assert all(crop.shape == (160, 160, 3) for crop in crops.values())
+
+
+def test_without_a_face_that_is_found_the_usual_box_is_taken():
+    box = views.face_box(np.zeros((320, 320, 3), np.uint8), Detector())
+
+    assert box.tolist() == [78, 62, 164, 196]  # SOURCES: 164 x 196 from (18, 2) of the chip
+
+
+def test_random_crops_follow_from_the_name_alone():
+    image = np.asarray(drawn_chip(3))
+
+    def drawn(name: str) -> np.ndarray:
+        return np.stack([*views.views(image, name, "arcface", 112, None)])
+
+    np.testing.assert_array_equal(drawn("a"), drawn("a"))
+    assert np.abs(drawn("a")[2:].astype(int) - drawn("b")[2:]).mean() > 1
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--output", "o.npz"], ["--output", "o.csv", "--aligned"],
+    ["--output", "o.npz", "--aligned", "--chips", "c"],
+])  # fmt: skip
+def test_views_need_chips_and_an_npz(tmp_path, monkeypatch, capfd, arguments):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(SystemExit) as error:
+        embed.main(["--images", ".", "--views", *arguments])
+
+    assert error.value.code == 2
+    line = capfd.readouterr().err
+    assert "--views takes --aligned" in line and line.count("\n") == 1
+    assert names_in(tmp_path) == []
+
+
+def test_two_networks_exclude_each_other(capfd):
+    with pytest.raises(SystemExit):
+        embed.main(["--images", ".", "--output", "o.npz", "--facenet", "a", "--embedder", "b"])
+    assert "not allowed with" in capfd.readouterr().err
