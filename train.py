@@ -36,7 +36,6 @@ from age_gender.scoring import litert
 from age_gender.script import InputError
 
 VALIDATION = 0.2  # share of the faces that is held out first
-FEWEST_VIEWS = 200  # maps of fewer faces say too little of others
 ABSENT = {  # what it means that a default input is not there
     model_files.CHILDREN_RECORDS: "training without children (prepare.py writes them)",
     model_files.VIEWS: "training without other crops (embed.py --aligned --views makes them)",
@@ -73,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         kind = measure_kind(faces.features, unit, args.train)
         held = hold_out(faces.file_name, grown, args)
-        maps = fit_crops(inputs["views"], kind, faces.file_name, held)
+        maps = crops.learn(inputs["views"], kind, faces.file_name, held)
         if maps:  # the kind is that of all crops
             mapped = crops.draw(unit, maps, np.random.default_rng(args.seed), share=1)
             kind = kinds.measure(np.concatenate([unit, mapped]))
@@ -223,33 +222,6 @@ def hold_out(names: list[str], grown: np.ndarray, args: argparse.Namespace) -> n
     if held.all():
         raise InputError(f"{args.train}: {held.sum()} face is too few to train on; prepare more")
     return held
-
-
-def fit_crops(
-    path: Path | None, kind: kinds.Kind, names: list[str], held: np.ndarray
-) -> crops.Maps | None:
-    """Maps to the crops in the file of views at `path`; None, with a line that says why, without.
-
-    They are fitted on faces of the records that are not held out; on all faces of the file where
-    the records hold none of them. So no face that is tested is fitted on.
-    """
-    if path is None:
-        return None
-    views = crops.read(path)
-    plain, ours = views.embeddings[:, 0], np.isin(views.names, names)
-    if plain.shape[1] != len(kind.mean) or np.mean(kind.distance(plain) > 1) > 0.5:
-        reason = "its embeddings are of another kind than the records"
-    else:
-        known = ours & ~np.isin(views.names, [names[i] for i in np.flatnonzero(held)])
-        fitted = views.embeddings[known if ours.any() else slice(None)]
-        if len(fitted) >= FEWEST_VIEWS:
-            return crops.fit(fitted)
-        reason = f"{len(fitted)} of its faces are there to fit on, not {FEWEST_VIEWS}"
-    script.say(
-        f"{script.display_path(path)}: {reason}: training for this crop of the face alone "
-        "(embed.py --aligned --views makes views for your own embedder)"
-    )
-    return None
 
 
 # ---------------------------------------------------------------------------- training

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender.kinds import unit
-from age_gender.script import InputError
+from age_gender.kinds import Kind, unit
+from age_gender.script import InputError, display_path, say
+from age_gender.tables.names import base_name
 
 RIDGE = 0.03  # of the mean square of the components on which the maps are fitted
 SHARE = 0.5  # of the faces that `draw` sends through a crop
+FEWEST = 200  # faces that maps are fitted on; of fewer, they say too little of others
 TWICE = 0.5  # of these that go through a second one
 
 
@@ -67,6 +69,32 @@ def read(path: Path) -> Views:
         f"{path}: needs filenames (N,), crops (C,) and finite embeddings (N, C, W); make it with: "
         f"python embed.py --images CHIPS --aligned --views --output {path.name}"
     )
+
+
+def learn(path: Path | None, kind: Kind, names: list[str], held: np.ndarray) -> Maps | None:
+    """Maps to the crops in the file of views at `path`; None, with a line that says why, without.
+
+    They are fitted on faces of the records that are not held out; on all faces of the file where
+    the records hold none of them. So no face that is tested is fitted on.
+    """
+    if path is None:
+        return None
+    views = read(path)
+    theirs, names = ([base_name(name) for name in part] for part in (views.names, names))
+    plain, ours = views.embeddings[:, 0], np.isin(theirs, names)
+    if plain.shape[1] != len(kind.mean) or np.mean(kind.distance(plain) > 1) > 0.5:
+        reason = "its embeddings are of another kind than the records"
+    else:
+        known = ours & ~np.isin(theirs, np.array(names)[held])
+        fitted = views.embeddings[known if ours.any() else slice(None)]
+        if len(fitted) >= FEWEST:
+            return fit(fitted)
+        reason = f"{len(fitted)} of its faces are there to fit on, not {FEWEST}"
+    say(
+        f"{display_path(path)}: {reason}: training for this crop of the face alone "
+        "(embed.py --aligned --views makes views for your own embedder)"
+    )
+    return None
 
 
 def fit(views: np.ndarray) -> Maps:

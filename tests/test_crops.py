@@ -156,14 +156,14 @@ def test_views_of_another_kind_are_left_out_with_one_line(views, tmp_path, capfd
     for wrong in (views.embeddings[:, :2, ::-1], views.embeddings[:, :2, :64]):
         np.savez(path, filenames=np.array(views.names), embeddings=wrong,
                  crops=np.array(views.crops[:2]))  # fmt: skip
-        assert train.fit_crops(path, kind, views.names, held) is None
+        assert crops.learn(path, kind, views.names, held) is None
         said = capfd.readouterr().err
         assert said.count("\n") == 1 and "another kind" in said and "embed.py" in said
     np.savez(path, filenames=np.array(views.names), embeddings=views.embeddings[:, :2],
              crops=np.array(views.crops[:2]))  # fmt: skip
-    assert train.fit_crops(path, kind, views.names[:300], held[:300] | True) is None
+    assert crops.learn(path, kind, views.names[:300], held[:300] | True) is None
     assert "not 200" in capfd.readouterr().err
-    assert len(train.fit_crops(path, kind, ["somebody else"], held[:1]).matrices) == 1
+    assert len(crops.learn(path, kind, ["somebody else"], held[:1]).matrices) == 1
 
 
 def test_missing_views_and_children_are_an_error_unless_they_are_the_defaults(

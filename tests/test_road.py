@@ -399,8 +399,8 @@ def test_help_shows_every_option_with_an_example(name):
     assert done.code == 0 and f"python {name}" in done.out
     wanted = {
         "prepare.py": "--features --output --min-age --test-size --seed",
-        "train.py": "--train --children --views --models --epochs --batch-size --learning-rate --seed "
-        "--resume --logs --float16",
+        "train.py": "--train --children --views --models --epochs --batch-size --learning-rate "
+        "--seed --resume --logs --float16",
         "test.py": "--test --model --batch-size --views --report --lfw --lfw-labels",
         "run.py": "--features --output --model --skip-bad-rows --force --dask",
     }[name]
