@@ -425,9 +425,9 @@ def test_help_is_quick_and_complete():
     result = run("--help", environment={"PYTHONPROFILEIMPORTTIME": "1"})
 
     assert result.returncode == 0
-    for option in ("--images", "--output", "--facenet", "--aligned", "--crop", "--margin",
-                   "--faces", "--chips", "--batch-size", "--dask", "--sheet",
-                   "--predictions"):  # fmt: skip
+    for option in ("--images", "--output", "--facenet", "--embedder", "--template", "--views",
+                   "--aligned", "--crop", "--margin", "--faces", "--chips", "--batch-size",
+                   "--dask", "--sheet", "--predictions"):  # fmt: skip
         assert option in result.stdout
     for module in ("tensorflow", "cv2", "PIL", "pandas", "distributed"):
         assert not re.search(rf"\| +{module}$", result.stderr, re.MULTILINE), module
