@@ -18,7 +18,7 @@ test: .venv/dev
 	$(BIN)/python -m pytest
 
 card: .venv/dev
-	$(BIN)/python test.py --model models/pretrained --report report
+	$(BIN)/python test.py --model models/pretrained --views data/utkface_views.npz --report report
 	$(BIN)/python -c 'from age_gender.report import page; page.refresh_card("report", "models/pretrained/README.md")'
 
 .venv/bin/python:
