@@ -16,10 +16,10 @@ import tensorflow as tf
 from keras import layers, ops
 
 from age_gender.kinds import Kind
+from age_gender.report.figures import NOMINAL
 from age_gender.script import quiet_stderr
 from age_gender.tables.names import AGES, GENDERS
 
-COVERAGE = 0.9  # share of ages that the interval promises to hold
 CHILD = 3.5  # estimated years round which genders become a guess; fitted on held-out children
 
 
@@ -154,7 +154,7 @@ def calibrate(
     """The Calibration by the softmaxes "age" (n, 117) and "gender" (n, 2) of held-out faces.
 
     The interval is split conformal: of the levels at which the tails of the age softmax can
-    be cut off, the largest that leaves COVERAGE of the ages of `grown` faces (n,) inside (Romano
+    be cut off, the largest that leaves NOMINAL of the ages of `grown` faces (n,) inside (Romano
     et al., "Conformalized Quantile Regression", 2019, with the softmax's quantiles). The
     temperature has the least gender loss of the grown, the certainty of children that of all
     who are estimated under 25.
@@ -176,7 +176,7 @@ def calibrate(
     # above, whichever is smaller.
     level = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax)[rows, age])
     level = level / np.asarray(tail_factor(estimate))
-    outside = int((1 - COVERAGE) * (len(age) + 1))
+    outside = int((1 - NOMINAL) * (len(age) + 1))
     tail = float(np.sort(level)[max(outside - 1, 0)])
     return Calibration(tail, float(temperature), float(certainty))
 
@@ -208,12 +208,11 @@ def expected_age(probabilities):
 def age_loss(age, probabilities, weight: float = 0.1):
     """Cross-entropy with a Gaussian round the label + 0.1 * |expected age - label|, (n,).
 
-    Neighbouring years are nearly right: Gao et al., "Deep Label Distribution Learning with
-    Label Ambiguity", 2017; a child's are not, so that the Gaussian is narrow there (held-out
-    children are 1.60 instead of 1.72 years off). The second term is the error that is judged, in
-    years: Gao et al.,
-    "Age Estimation Using Expectation of Label Distribution Learning", 2018. `age` is (n,) or
-    (n, 1), in years; `probabilities` (n, 117).
+    Neighbouring years are nearly right: Gao et al., "Deep Label Distribution Learning with Label
+    Ambiguity", 2017; a child's are not, so that the Gaussian is narrow there (held-out children
+    are 1.60 instead of 1.72 years off). The second term is the error that is judged, in years:
+    Gao et al., "Age Estimation Using Expectation of Label Distribution Learning", 2018. `age` is
+    (n,) or (n, 1), in years; `probabilities` (n, 117).
     """
     age = ops.reshape(ops.cast(age, "float32"), (-1, 1))
     years = np.arange(AGES, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Embeddings of UTKFace images to TFRecords for training and testing.
+"""Labelled face embeddings to TFRecords for training and testing.
 
 Takes age and gender from columns of these names or else from UTKFace's file names, shuffles, and
 puts some aside for testing. Writes train.tfrecords and test.tfrecords, and faces under --min-age

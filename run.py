@@ -33,7 +33,7 @@ from age_gender.scoring.scorer import Scorer
 from age_gender.script import InputError
 from age_gender.tables import pieces, reading
 
-WINDOW = 1024  # rows among which more than half must be of the model's kind
+WINDOW = 1024  # rows of which at least half must be of the model's kind
 PART_ROWS = 1_000_000  # of a folder of parts, to the next block
 FEW = 8  # rows of a file that are judged by themselves at its end
 

@@ -98,7 +98,7 @@ def judge_records(args) -> None:
 
 
 def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
-    """The softmaxes "age" (n, 117) and "gender" (n, 2) of features (n, 512)."""
+    """The softmaxes "age" (n, 117) and "gender" (n, 2) of features (n, W)."""
     import keras
 
     try:

@@ -28,11 +28,11 @@ LIMIT = 40
 class Kind:
     """What tells one kind of embedding from another, all for unit-length embeddings.
 
-    `mean` (512,); `axes` (512, 512) the principal axes as columns, by falling standard
-    deviation, `deviations` (512,); the first `count` axes span the kinds. `probes` (512, k)
+    `mean` (W,); `axes` (W, W) the principal axes as columns, by falling standard
+    deviation, `deviations` (W,); the first `count` axes span the kinds. `probes` (W, k)
     are directions outside it, drawn at random: this kind has next to nothing there, a stranger
     a part of its length, so that a few tell as well as all. `off` is the square of what a row
-    has along them beyond which it is a stranger; `normal` (512,) a direction outside the
+    has along them beyond which it is a stranger; `normal` (W,) a direction outside the
     subspace on which this kind projects positively (scaled so that -1 is the limit), which
     tells an embedding from its negative; zeros where the data has no such direction.
     """
@@ -47,13 +47,13 @@ class Kind:
     effective_rank: float
 
     def distance(self, features: np.ndarray) -> np.ndarray:
-        """How strange each row of unit-length features (n, 512) is: (n,), over 1 a stranger."""
+        """How strange each row of unit-length features (n, W) is: (n,), over 1 a stranger."""
         outside = (((features - self.mean) @ self.probes) ** 2).sum(axis=1)
         return np.maximum(outside / self.off, -(features @ self.normal))
 
 
 def unit(features: np.ndarray) -> np.ndarray:
-    """Features scaled to unit length, whatever their length: float32 (n, 512)."""
+    """Features scaled to unit length, whatever their length: float32 (n, W)."""
     units = np.empty(features.shape, np.float32)
     for start in range(0, len(features), BLOCK):
         rows = features[start : start + BLOCK]
@@ -63,7 +63,7 @@ def unit(features: np.ndarray) -> np.ndarray:
 
 
 def measure(features: np.ndarray, fewest: int = FEWEST, limit: float = LIMIT) -> Kind:
-    """The kind of unit-length features (n, 512); of fewer than `fewest` it tells no stranger."""
+    """The kind of unit-length features (n, W); of fewer than `fewest` it tells no stranger."""
     features = features[:: -(-len(features) // MOST)]
     mean = features.mean(axis=0)
     variances, axes = np.linalg.eigh(np.cov((features - mean).T, ddof=0))
@@ -80,7 +80,7 @@ def measure(features: np.ndarray, fewest: int = FEWEST, limit: float = LIMIT) ->
     if len(features) < fewest:
         return replace(kind, off=np.inf)
     # Between what these faces have along the probes and what a stranger has, whose directions
-    # are as good as random, so that each probe has a 512th of its energy. Medians, as a few
+    # are as good as random, so that each probe has a W-th of its energy. Medians, as a few
     # strangers may be among the faces.
     own = max(float(np.median(kind.distance(features))), 1e-9)
     stranger = probes.shape[1] / features.shape[1] * variances.sum()
@@ -94,14 +94,18 @@ def measure(features: np.ndarray, fewest: int = FEWEST, limit: float = LIMIT) ->
 
 
 def describe(features: np.ndarray, kind: Kind) -> str:
-    """One line: dimension, length and effective rank of features (n, 512) as they were read."""
+    """One line: dimension, length and effective rank of features (n, W) as they were read."""
     blocks = range(0, len(features), BLOCK)
     lengths = np.concatenate([np.linalg.norm(features[i : i + BLOCK], axis=1) for i in blocks])
     length = f"lengths {lengths.min():.3g} to {lengths.max():.3g}"
     if np.allclose(lengths, 1, atol=0.01):
         length = "unit length"
     text = f"{features.shape[1]} dimensions, {length}, effective rank {kind.effective_rank:.0f}"
-    blind = "; too few or too varied to tell other embeddings by" if np.isinf(kind.off) else ""
+    blind = (
+        "; too few, too varied or too narrow to tell other embeddings by"
+        if np.isinf(kind.off)
+        else ""
+    )
     return text + blind
 
 
@@ -161,7 +165,7 @@ def _same_subspace(rows: np.ndarray, start: int) -> np.ndarray:
         count = min(DIRECTIONS, part.sum() // 4)
         directions = np.linalg.svd(centred[part], full_matrices=False)[2][:count]
         inside = ((centred @ directions.T) ** 2).sum(axis=1)
-        part = inside > share * (centred**2).sum(axis=1)  # a stranger has count / 512 inside
+        part = inside > share * (centred**2).sum(axis=1)  # a stranger has count / W inside
     return part
 
 

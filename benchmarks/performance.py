@@ -1,4 +1,4 @@
-"""The performance table of the README, each line a ratio measured in one run, side by side.
+"""The table of docs/performance.md, each line a ratio measured in one run, side by side.
 
 Start-up, throughput and memory of run.py, training against the original recipe, embedding
 (more of which tells python benchmarks/embedding.py). About eight minutes on two cores.

@@ -1,4 +1,4 @@
-"""Image files found and read, as uint8 RGB, and brought to FaceNet's size."""
+"""Image files found and read, as uint8 RGB, and brought to a network's size."""
 
 import contextlib
 import glob

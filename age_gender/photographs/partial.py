@@ -59,7 +59,7 @@ def write(path: Path, part: Part) -> None:
 
 
 def read(path: Path, key: str) -> np.ndarray:
-    """An array of a part: "names" (n,), "embeddings" (n, 512) or "skipped" (m, 3)."""
+    """An array of a part: "names" (n,), "embeddings" (n, W) or (n, C, W), "skipped" (m, 3)."""
     try:
         with np.load(path, allow_pickle=False) as part:
             return part[key]

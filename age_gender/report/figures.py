@@ -2,7 +2,7 @@
 
 An interval is the percentile bootstrap over faces (Efron & Tibshirani, "An Introduction to the
 Bootstrap", 1993, chapter 13): 2,000 resamples with replacement, always the same ones. The
-libraries are imported as late as the first figure: train.py needs no more than NOMINAL.
+libraries are imported as late as the first figure.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from age_gender.tables.names import GENDERS
 RESAMPLES = 2000
 SEED = 0
 CONFIDENCE = 0.95
-NOMINAL = 0.9  # what age_low to age_high promise to hold; train.py calibrates it
+NOMINAL = 0.9  # what age_low to age_high promise to hold; network_conv.py calibrates it
 PUBLISHED_MAE = 5.72  # years: the original's, on the embeddings of another FaceNet
 PUBLISHED_ACCURACY = 0.9645  # of its genders
 BANDS = {"under 10": 0, "10–19": 10, "20–29": 20, "30–44": 30, "45–59": 45, "60+": 60}

@@ -17,7 +17,8 @@ from age_gender.tables import names
 from age_gender.tables.columns import ANY, Wanted
 from age_gender.tables.pieces import Block, Fault, Numbering, Piece, make_block
 
-# The file of this folder that cuts and parses a suffix's tables; text for all other suffixes.
+# The module that reads a suffix's tables (text those of any other): its cut(path, wanted, only)
+# gives pieces, its input_bytes(path) their size; parse(piece) is that of the module piece.kind.
 READERS = {
     ".csv": "text", ".npz": "arrays", ".npy": "arrays", ".parquet": "parquet",
     ".jsonl": "objects", ".ndjson": "objects", ".json": "objects",

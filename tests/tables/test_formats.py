@@ -146,7 +146,7 @@ def refusal(path: Path, *more: str) -> str:
     return str(caught.value)
 
 
-# ------------------------------------------------------------------ examples of the README
+# ------------------------------------------------------------------ examples of docs/formats.md
 
 
 def test_what_deepface_represents_becomes_ages(tmp_path, names, features, plain, capsys):

@@ -1,0 +1,54 @@
+"""The road on embeddings of another network and width: MobileFaceNet's 192 numbers."""
+
+import pytest
+from conftest import refused, script, training
+
+import prepare
+import train
+from age_gender import model_files
+from age_gender.tables import reading, writing
+
+
+@pytest.fixture(scope="module")
+def mobile():
+    """Names and embeddings, float32 (900, 192), of the faces of the fixture `faces`."""
+    names, features = reading.read([model_files.DATA / "utkface_mobilefacenet.npz"])
+    step = len(names) // 900
+    return names[::step][:900], features[::step][:900]
+
+
+@pytest.fixture(scope="module")
+def mobile_model(mobile, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mobile")
+    table = folder / "faces.parquet"
+    writing.write(table, mobile[0], [mobile[1]])
+    prepare.main(["--features", str(table), "--output", str(folder), "--test-size", "150"])
+    train.main(training(folder, folder))
+    return folder
+
+
+def test_a_model_of_192_numbers_is_judged_and_scores_any_table(mobile, mobile_model, tmp_path):
+    names, features = mobile
+    judged = script("test.py", "--test", mobile_model / "test.tfrecords", "--model", mobile_model)
+    assert judged.code == 0 and "Summary:" in judged.out, judged.err
+    outputs = []
+    for suffix in ("csv", "npz", "parquet"):
+        path = tmp_path / f"t.{suffix}"
+        writing.write(path, names, [features])
+        done = script("run.py", "--features", path, "--model", mobile_model)
+        assert done.code == 0, done.err
+        outputs.append(done.out)
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert outputs[0].count("\n") == 901
+
+
+def test_rows_of_another_network_are_refused_both_ways(faces, mobile, mobile_model, tmp_path):
+    ours, theirs = tmp_path / "facenet.npz", tmp_path / "mobile.npz"
+    writing.write(ours, faces[0], [faces[1]])
+    writing.write(theirs, mobile[0], [mobile[1]])
+    done = script("run.py", "--features", ours, "--model", mobile_model)
+    refused(done, "facenet.npz", "512", "192")
+    done = script("run.py", "--features", theirs, "--model", model_files.PRETRAINED)
+    refused(done, "mobile.npz", "192 numbers, not 512")
+    writing.write(theirs, mobile[0], [mobile[1][:, ::-1]])
+    refused(script("run.py", "--features", theirs, "--model", mobile_model), "not the kind")
