@@ -94,7 +94,7 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 from age_gender import script; script.import_tensorflow()
 import keras, numpy, tensorflow as tf, network_conv
-heads = network_conv.build_heads()
+heads = network_conv.build_heads(512)
 heads.compile(keras.optimizers.AdamW(), {
     "age": network_conv.age_loss, "gender": "sparse_categorical_crossentropy",
 }, jit_compile=False)
