@@ -145,7 +145,7 @@ def crops(axes, figures: dict, faces: Faces) -> None:
     axes.set_yticks(range(len(rows)), [row["group"] for row in rows], fontsize=9)
     axes.grid(axis="y", visible=False)
     axes.set(xlabel="gender right, %")
-    axes.legend(loc="upper left", fontsize=9)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=9)
 
 
 def points(axes, x, values: list[dict], colour: str, marker: str, label: str, scale=1.0) -> None:
