@@ -73,7 +73,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="a folder that train.py wrote, or its .tflite (default: models/ once train.py has "
         "written there, else models/pretrained/)")  # fmt: skip
     add("--skip-bad-rows", action="store_true",
-        help="score the other rows; the bad ones are listed in OUTPUT.errors.csv")  # fmt: skip
+        help="score the other rows; the bad ones of out.csv are in out.errors.csv")  # fmt: skip
     add("--force", action="store_true",
         help="score also embeddings that are not of the kind the model was trained on")  # fmt: skip
     add("--dask", metavar="ADDRESS",
@@ -93,7 +93,7 @@ def check_output(args: argparse.Namespace, inputs: list[str | Path]) -> None:
 
 
 def errors_path(args) -> Path | None:
-    """OUTPUT.errors.csv with --skip-bad-rows, where the output is a file."""
+    """Where bad rows are listed with --skip-bad-rows; None for standard error."""
     output = Path(args.output)
     if not args.skip_bad_rows or args.output == "-":
         return None

@@ -54,8 +54,8 @@ def parse_arguments(argv: list[str] | None):
     args = parser.parse_args(argv)
     if bool(args.lfw) != bool(args.lfw_labels):
         parser.error("--lfw and --lfw-labels go together")
-    if args.lfw and args.report:
-        parser.error("--report is of the test records, not of LFW: give one of the two")
+    if args.lfw and (args.report or args.views):
+        parser.error("--report and --views are of the test records, not of LFW: give one of both")
     return args
 
 
