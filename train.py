@@ -37,9 +37,10 @@ from age_gender.script import InputError
 
 VALIDATION = 0.2  # share of the faces that is held out first
 ABSENT = {  # what it means that a default input is not there
-    model_files.CHILDREN_RECORDS: "training without children (prepare.py writes them)",
-    model_files.VIEWS: "training without other crops (embed.py --aligned --views makes them)",
+    "children": "training without children (prepare.py writes them)",
+    "views": "training without other crops (embed.py --aligned --views makes them)",
 }
+NONE = Path("none")
 SETTINGS = ("epochs", "batch_size", "learning_rate", "seed")  # what --resume must find again
 
 
@@ -48,7 +49,11 @@ def main(argv: list[str] | None = None) -> None:
     started = time.monotonic()
     if not args.train.is_file():
         raise InputError(f"{args.train}: no such file of records; make it with: python prepare.py")
-    inputs = {"train": args.train, "children": given(args.children), "views": given(args.views)}
+    beside = args.train.with_name(model_files.CHILDREN_RECORDS.name)  # of the same table
+    if args.children == model_files.CHILDREN_RECORDS:
+        args.children = beside
+    inputs = {"train": args.train, "children": given(args.children, beside),
+              "views": given(args.views, model_files.VIEWS)}  # fmt: skip
     for folder in (args.models, args.logs):
         outputs.make_folder(folder)
     settings = {name: path and outputs.sha256(path) for name, path in inputs.items()}
@@ -62,9 +67,9 @@ def main(argv: list[str] | None = None) -> None:
     tf.config.experimental.enable_op_determinism()  # the same seed gives the same figures
     keras.utils.clear_session()  # so that layers have the same names in every training
     faces, grown = read_faces(args.train, inputs["children"])
-    for path in (args.children, args.views):
-        if path in ABSENT and not path.is_file():
-            script.say(f"{script.display_path(path)}: not there: {ABSENT[path]}")
+    for path, what in ((args.children, "children"), (args.views, "views")):
+        if inputs[what] is None and path != NONE:
+            script.say(f"{script.display_path(path)}: not there: {ABSENT[what]}")
     work = args.models / ".training"
     checkpoints.open_folder(work, settings, args.resume)
     unit = kinds.unit(faces.features)
@@ -101,17 +106,14 @@ def main(argv: list[str] | None = None) -> None:
         "children": int((~grown).sum()),
         "crops": len(maps.matrices) if maps else 0,
         "epochs": args.epochs,
-        "embeddings": {
-            "dimensions": unit.shape[1],
-            "effective_rank": round(kind.effective_rank, 1),
-            "subspace": kind.count,
-        },
+        "embeddings": {"dimensions": unit.shape[1], "subspace": kind.count,
+                       "effective_rank": round(kind.effective_rank, 1)},
         "calibration": calibration._asdict(),
         "validation": validation,
         "fit": {"seconds": fit_seconds, "steps": 2 * steps * args.epochs},
         "versions": {"python": platform.python_version()}
         | {module.__name__: module.__version__ for module in (tf, keras, np)},
-    }
+    }  # fmt: skip
     exported = {model_files.LITERT_MODEL: network_conv.to_litert(scorer)}
     if args.float16:
         exported[model_files.FLOAT16_MODEL] = network_conv.to_litert(scorer, float16=True)
@@ -129,7 +131,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--train", type=Path, default=model_files.TRAIN_RECORDS, metavar="FILE",
         help="records that prepare.py wrote")  # fmt: skip
     add("--children", type=Path, default=model_files.CHILDREN_RECORDS, metavar="FILE",
-        help="records of the faces under prepare.py's --min-age, or none")  # fmt: skip
+        help="records of the faces under --min-age, as a rule beside --train, or none")  # fmt: skip
     add("--views", type=Path, default=model_files.VIEWS, metavar="NPZ",
         help="faces through several crops, of embed.py --views, or none")  # fmt: skip
     add("--models", type=Path, default=model_files.MODELS, metavar="DIR",
@@ -150,9 +152,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-# ------------------------------------------------------------------------------- faces
-
-
 class Faces(NamedTuple):
     """Principal components float32 (n, W), ages and genders (n,), who is no child (n,)."""
 
@@ -170,15 +169,15 @@ class Faces(NamedTuple):
         return self.principal, {"age": self.age, "gender": self.gender}, weights
 
 
-def given(path: Path) -> Path | None:
-    """The path of an input that may be left out: none where it is `none`, or a default that
-    is not there. Raises InputError for another path that is not there.
+def given(path: Path, default: Path) -> Path | None:
+    """The path of an input that may be left out: none where it is `none`, or the default and not
+    there. Raises InputError for another path that is not there.
     """
-    if path == Path("none"):
+    if path == NONE:
         return None
     if path.is_file():
         return path
-    if path not in ABSENT:
+    if path != default:
         raise InputError(f"{path}: no such file; give another, or none to train without")
     return None
 
@@ -192,10 +191,11 @@ def read_faces(train: Path, children: Path | None):
     if children:
         young = records.read(children)
         if young.features.shape[1] != faces.features.shape[1]:
-            raise InputError(
-                f"{children}: embeddings of {young.features.shape[1]} numbers, and of "
-                f"{faces.features.shape[1]} in {train}; prepare both from one table"
+            widths = (
+                f"{young.features.shape[1]} numbers, and of {faces.features.shape[1]} in {train}"
             )
+            remedy = "prepare both from one table, or give --children none"
+            raise InputError(f"{children}: embeddings of {widths}; {remedy}")
         faces = records.Records(
             *(np.concatenate(pair) for pair in zip(faces[:3], young[:3], strict=True)),
             faces.file_name + young.file_name,
@@ -222,9 +222,6 @@ def hold_out(names: list[str], grown: np.ndarray, args: argparse.Namespace) -> n
     if held.all():
         raise InputError(f"{args.train}: {held.sum()} face is too few to train on; prepare more")
     return held
-
-
-# ---------------------------------------------------------------------------- training
 
 
 def compiled_heads(width: int, steps: int, args: argparse.Namespace):

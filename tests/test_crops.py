@@ -176,7 +176,7 @@ def test_missing_views_and_children_are_an_error_unless_they_are_the_defaults(
         with pytest.raises(InputError, match=r"missing\.file: no such file; give another, or none"):
             train.main(arguments)
     absent = tmp_path / "views.npz"
-    monkeypatch.setattr(train, "ABSENT", {absent: train.ABSENT[model_files.VIEWS]})
+    monkeypatch.setattr(model_files, "VIEWS", absent)
     train.main(training(record_folder, tmp_path, "--epochs", "1", "--views", str(absent)))
     said = [line for line in capfd.readouterr().err.splitlines() if "views.npz" in line]
     assert len(said) == 1 and "without other crops" in said[0] and "embed.py" in said[0]
