@@ -147,19 +147,35 @@ def is_embedding(value) -> bool:
 
 def check_text(data: bytes, kind: str) -> None:
     size, text = 5 + (data[0] if data else 0), data[1:]
-    whole = read_text(text, 1 << 20, kind=kind)
+    good, untold, of_cut = [], [], []
+    whole = read_text(text, 1 << 20, kind=kind, places=(good, []))
     fast = read_text(text, 1 << 20, fast=True, kind=kind)
     assert same(whole, fast), (whole, fast)
-    cut = read_text(text, size, kind=kind)
+    cut = read_text(text, size, kind=kind, places=(of_cut, untold))
     read_text(text, size, record=64, kind=kind)
     if not any("quote" in row.reason or "CSV" in row.reason for row in (whole or [[]] * 3)[2]):
+        # Rows in pieces before the first that tells which column is what are bad where it is cut.
+        whole, cut = without(whole, good, untold), without(cut, of_cut, untold)
         assert same(whole, cut), (whole, cut)
 
 
+def without(found, good: list[int], rows: list[int]):
+    """What `read_text` found in other rows than these; `good` are the rows of its names."""
+    if found is None:
+        return None
+    kept = [i for i, row in enumerate(good) if row not in rows]
+    bad = [fault for fault in found[2] if fault.row not in rows]
+    return [found[0][i] for i in kept], found[1][kept], bad
+
+
 def read_text(
-    data: bytes, chunk: int, fast: bool = False, record: int = 1 << 20, width=WIDTH, kind="text"
+    data: bytes, chunk: int, fast=False, record=1 << 20, width=WIDTH, kind="text", places=None
 ):
-    """(names, features, bad rows), or None where the file is refused."""
+    """(names, features, bad rows), or None where the file is refused.
+
+    `places` take the numbers of the good rows, and of those in pieces that came before any row
+    told which column is what.
+    """
     from age_gender.script import InputError
     from age_gender.tables import cutting, objects, pieces, reading, text
     from age_gender.tables.columns import Wanted
@@ -191,6 +207,11 @@ def read_text(
             names += found
             faults += bad
             blocks.append(block.features)
+            first = numbering.rows - block.rows + 1
+            if places:
+                places[0].extend((first + block.good).tolist())
+            if places and piece.kind != "fault" and piece.columns is None:
+                places[1].extend(range(first, first + block.rows))
         return names, np.concatenate([np.empty((0, width)), *filter(len, blocks)]), faults
     except InputError:
         return None
