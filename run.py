@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     sys.setswitchinterval(0.0005)  # a thread back from LiteRT waits less for the one that writes
     score = Scorer(model.read_bytes(), str(model))
     wanted = reading.wanted(args, width=score.load())
-    scored = cluster.map_in_order(score, reading.cut(paths, wanted), args.dask, bursts=True)
+    found, is_long = reading.cut(paths, wanted), reading.is_long_text(paths, wanted)
+    scored = cluster.map_in_order(score, found, args.dask, bursts=True, processes=is_long)
     with contextlib.closing(scored), open_output(args.output) as output:
         with (
             open_errors(args) as errors,

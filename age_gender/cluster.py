@@ -10,8 +10,12 @@ import functools
 import hashlib
 import importlib.util
 import io
+import itertools
 import logging
+import mmap
+import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import time
@@ -26,6 +30,8 @@ from age_gender.script import InputError, error_line
 
 PACKAGE = Path(__file__).resolve().parent
 CONNECT_SECONDS = 10  # for a scheduler to answer, and for it to have a worker
+FEW_ITEMS = 16  # done here, while a process gets ready
+SHARED_BYTES = 128 << 20  # of addresses: memory is what an item needs
 WIDTH_SECONDS = 2  # between two questions how many workers there are
 
 
@@ -38,7 +44,7 @@ def processors() -> int:
 
 def map_in_order(
     function: Callable, items: Iterable, dask: str | None = None, threads: int | None = None,
-    bursts: bool = False,
+    bursts: bool = False, processes: bool = False,
 ) -> Iterator:  # fmt: skip
     """Yield `function(item)` for each item, in order, several at a time.
 
@@ -46,11 +52,15 @@ def map_in_order(
     of worker processes on this machine, or the address of a scheduler. At most two items a
     thread are read ahead of the result that is waited for; with `bursts` four, and half of them
     are waited for at once, so that the calling thread seldom takes a processor, and its cache,
-    from the others. `function` must be safe to call from several threads at once.
+    from the others. `function` must be safe to call from several threads at once. With
+    `processes` each thread has one that does its items, all but the first few: for a function
+    that keeps Python's lock.
 
     A Dask worker that dies costs the blocks it was working on: they are done again elsewhere.
     What `function` raises is raised here. Raises InputError for a cluster that does not answer.
     """
+    if processes and dask is None and processors() > 1 and hasattr(os, "fork"):
+        function = _in_processes(function, processors())
     connection = _threads(function, threads) if dask is None else _dask(function, dask)
     with connection as (submit, width):  # width: how many threads work, which may change
         waiting: deque = deque()
@@ -74,6 +84,61 @@ def _threads(function: Callable, threads: int | None) -> Iterator[tuple[Callable
         yield functools.partial(pool.submit, function), lambda: threads or processors()
     finally:  # without waiting: after Ctrl-C or an error nobody wants the blocks under way
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _in_processes(function: Callable, count: int) -> Callable:
+    """`function`, done by one of `count` processes, which as many threads may call at once.
+
+    They are forked here, where no thread is under way, and end with this process: of the pipe to
+    each the other end is closed then. What goes through it lies in memory that both share.
+    """
+    fork, idle, calls = multiprocessing.get_context("fork"), deque(), itertools.count()
+    for _ in range(count):
+        here, there = fork.Pipe()
+        memory = mmap.mmap(-1, SHARED_BYTES)
+        fork.Process(target=_serve, args=(function, here, there, memory), daemon=True).start()
+        there.close()
+        idle.append((here, memory))
+
+    def apply(item: Any) -> Any:
+        if next(calls) < FEW_ITEMS:
+            return function(item)
+        pipe, memory = idle.pop()
+        memory.seek(0)
+        pickle.dump(item, memory)
+        pipe.send_bytes(b"item")
+        try:
+            pipe.recv_bytes()
+        except EOFError:
+            raise ChildProcessError(
+                "a process that worked on the input was killed, perhaps for want of memory; start "
+                "the same command again"
+            ) from None
+        memory.seek(0)
+        result = pickle.load(memory)
+        idle.append((pipe, memory))
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    return apply
+
+
+def _serve(function: Callable, other_end: Any, pipe: Any, memory: mmap.mmap) -> None:
+    """Do `function` of what lies in the memory, as often as the pipe says so."""
+    other_end.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that forked
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(EOFError, OSError):
+        while pipe.recv_bytes():
+            memory.seek(0)
+            try:
+                result = function(pickle.load(memory))
+            except Exception as error:
+                result = error
+            memory.seek(0)
+            pickle.dump(result, memory)
+            pipe.send_bytes(b"result")
 
 
 @contextlib.contextmanager

@@ -80,6 +80,91 @@ def test_threads_keep_the_order_whatever_each_item_takes(bursts):
     assert results == [i * i for i in range(40)]
 
 
+several_processors = pytest.mark.skipif(
+    cluster.processors() < 2 or not hasattr(os, "fork"), reason="needs two processors"
+)
+
+
+@several_processors
+def test_processes_keep_the_order_and_do_the_work():
+    def slow_first(item: int) -> tuple[int, int]:
+        time.sleep(0.02 if item % 4 == 0 else 0)
+        return item * item, os.getpid()
+
+    results = list(cluster.map_in_order(slow_first, range(60), processes=True))
+
+    assert [square for square, _ in results] == [i * i for i in range(60)]
+    workers = {process for _, process in results[cluster.FEW_ITEMS :]}
+    assert os.getpid() not in workers
+    assert len(workers) == cluster.processors()
+
+
+@several_processors
+def test_an_error_in_a_process_is_raised_here():
+    def fail(item: int) -> int:
+        if item == 30:
+            raise InputError("item 30 is bad; leave it out")
+        return item
+
+    results = cluster.map_in_order(fail, range(60), processes=True)
+
+    assert [next(results) for _ in range(30)] == [*range(30)]
+    with pytest.raises(InputError, match="item 30 is bad"):
+        list(results)
+
+
+@several_processors
+def test_a_process_that_is_killed_ends_the_work_with_one_line():
+    def fall(item: int) -> int:
+        if item == 30:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item
+
+    with pytest.raises(ChildProcessError, match="was killed, perhaps for want of memory"):
+        list(cluster.map_in_order(fall, range(60), processes=True))
+
+
+@pytest.mark.parametrize("how", ["file", "pipe"])
+def test_long_text_is_scored_by_processes_as_by_threads(tmp_path, how):
+    features = reading.read(["data/utkface.npz"])[1]
+    rows = np.tile(features[:1000], (7, 1))
+    writing.write(tmp_path / "long.csv", [*map(str, range(7000))], [rows])
+    writing.write(tmp_path / "long.npz", [*map(str, range(7000))], [rows])
+    assert (tmp_path / "long.csv").stat().st_size > reading.LONG_BYTES
+    given = ["-"] if how == "pipe" else [str(tmp_path / "long.csv")]
+    assert reading.is_long_text(given) and not reading.is_long_text([str(tmp_path / "long.npz")])
+
+    run.main(["--features", str(tmp_path / "long.npz"), "--output", str(tmp_path / "expected.csv")])
+    command = [sys.executable, "run.py", "--features", *given, "--output", tmp_path / "out.csv"]
+    with open(tmp_path / "long.csv") as text:
+        subprocess.run(command, stdin=text, check=True, stderr=subprocess.DEVNULL)
+
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
+
+
+@several_processors
+def test_the_processes_of_a_run_that_is_killed_end_too(tmp_path):
+    line = ",".join(["name", *["0.125"] * 512]) + "\n"
+    output = tmp_path / "out.csv"
+    arguments = ("--features", "-", "--output", output)
+    with start("run.py", *arguments, stdin=subprocess.PIPE, text=True) as process:
+        process.stdin.write(line * 400)  # more than two parts of it
+        process.stdin.flush()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_until(lambda: len(children.read_text().split()) == cluster.processors())
+        found = children.read_text().split()
+        process.kill()
+
+    wait_until(lambda: not any(Path("/proc", child).exists() for child in found))
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_threads_work_at_the_same_time():
     together = threading.Barrier(3, timeout=10)  # breaks unless three arrive
 

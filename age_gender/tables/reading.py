@@ -24,6 +24,7 @@ READERS = {
     ".jsonl": "objects", ".ndjson": "objects", ".json": "objects",
     ".db": "database", ".sqlite": "database", ".sqlite3": "database",
 }  # fmt: skip
+LONG_BYTES = 32 << 20
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
@@ -128,6 +129,12 @@ def input_bytes(paths: Iterable[str], wanted: Wanted = ANY) -> int | None:
     """About how many `input_bytes` the pieces of these files have in all; None if unknown."""
     sizes = [_module(_reader(path, wanted)).input_bytes(path) for path in paths]
     return None if None in sizes else sum(sizes)
+
+
+def is_long_text(paths: Iterable[str], wanted: Wanted = ANY) -> bool:
+    """Whether the files are so much text that processes which parse it are worth their start."""
+    only_text = {_reader(path, wanted) for path in paths} <= {"text", "objects"}
+    return only_text and (input_bytes(paths, wanted) or LONG_BYTES) >= LONG_BYTES
 
 
 def _reader(path: str, wanted: Wanted) -> str:
