@@ -4,6 +4,7 @@ The tables are written by pandas, numpy, sqlite3 and json, not by this project.
 """
 
 import csv
+import importlib.util
 import io
 import json
 import pickle
@@ -127,6 +128,22 @@ def test_what_other_tools_write_scores_as_the_plain_csv(tmp_path, names, feature
         pytest.importorskip("pyarrow")
     WRITERS[kind](tmp_path / kind, names, features)
     assert scored(tmp_path / kind) == plain
+
+
+def test_all_of_them_score_the_same_on_a_cluster(tmp_path, names, features, plain):
+    pytest.importorskip("distributed")
+    for kind in WRITERS:
+        if not kind.endswith("parquet") or importlib.util.find_spec("pyarrow"):
+            WRITERS[kind](tmp_path / kind, names, features)
+    tables = sorted(path for path in tmp_path.iterdir() if path.suffix in reading.READERS)
+    output = tmp_path / "out"
+    given = ["--features", *map(str, tables), "--model", MODEL, "--output", str(output)]
+
+    run.main([*given, "--dask", "local"])
+
+    rows = output.read_text(encoding="utf-8").splitlines()
+
+    assert rows == [plain.splitlines()[0], *plain.splitlines()[1:] * len(tables)]
 
 
 def test_an_npy_takes_its_names_from_a_file(tmp_path, names, features, plain):
