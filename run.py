@@ -15,11 +15,13 @@ import argparse
 import contextlib
 import csv
 import io
+import itertools
 import os
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,11 +29,14 @@ from age_gender import script
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # which NumPy would start for nothing
 # isort: split
+import numpy as np
+
 from age_gender import cluster, model_files, outputs
 from age_gender.scoring import litert, predictions
 from age_gender.scoring.scorer import Scorer
 from age_gender.script import InputError
 from age_gender.tables import pieces, reading
+from age_gender.tables.columns import Wanted
 
 WINDOW = 1024  # rows of which at least half must be of the model's kind
 PART_ROWS = 1_000_000  # of a folder of parts, to the next block
@@ -50,14 +55,17 @@ def main(argv: list[str] | None = None) -> None:
     wanted = reading.wanted(args, width=score.load())
     found, is_long = reading.cut(paths, wanted), reading.is_long_text(paths, wanted)
     scored = cluster.map_in_order(score, found, args.dask, bursts=True, processes=is_long)
-    with contextlib.closing(scored), open_output(args.output) as output:
-        with (
-            open_errors(args) as errors,
-            script.Progress(reading.input_bytes(paths, wanted), "B") as progress,
-        ):
-            writer = Writer(output, errors, progress, args.force)
-            writer.write(scored)
-        writer.finish()  # the list of bad rows stays, even if no row was good
+    try:
+        with contextlib.closing(scored), open_output(args.output) as output:
+            with (
+                open_errors(args) as errors,
+                script.Progress(reading.input_bytes(paths, wanted), "B") as progress,
+            ):
+                writer = Writer(output, errors, progress, args.force)
+                writer.write(scored)
+            writer.finish()  # the list of bad rows stays, even if no row was good
+    except InputError as error:
+        raise InputError(f"{error}{other_model(model, paths, wanted)}") from None
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -129,6 +137,28 @@ def open_errors(args) -> Iterator[io.TextIOBase | None]:
         text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
         with outputs.whole_file(path, "w", **text) as stream:
             yield stream
+
+
+def other_model(model: Path, paths: list[str], wanted: Wanted) -> str:
+    """A hint at the model that would take a table which this one does not; else nothing."""
+    if "-" in paths or is_taken(model, paths, wanted):  # what came through a pipe is gone
+        return ""
+    for other in sorted(model_files.MODELS.rglob(model_files.LITERT_MODEL)):
+        if other != model and is_taken(other, paths, wanted):
+            folder = script.display_path(other.parent)
+            return f" ({folder} takes embeddings like these: --model {folder})"
+    return ""
+
+
+def is_taken(model: Path, paths: list[str], wanted: Wanted) -> bool:
+    """Whether rows at the start of the input are of the width and the kind of a model."""
+    with contextlib.suppress(InputError):
+        score = Scorer(model.read_bytes(), str(model))
+        found = reading.cut(paths, replace(wanted, width=score.load()))
+        blocks = [score(piece) for piece in itertools.islice(found, 2)]
+        strange = np.concatenate([block.features[:, -1] > 1 for block in blocks])
+        return len(strange) > 0 and strange.mean() < 0.5
+    return False
 
 
 class Writer:
