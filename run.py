@@ -29,7 +29,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # which NumPy would start fo
 # isort: split
 from age_gender import cluster, model_files, outputs
 from age_gender.scoring import litert, predictions
-from age_gender.scoring.scorer import Scorer
 from age_gender.script import InputError
 from age_gender.tables import pieces, reading
 
@@ -46,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     script.say(f"model: {script.display_path(model)}")
     litert.keep_memory()
     sys.setswitchinterval(0.0005)  # a thread back from LiteRT waits less for the one that writes
-    score = Scorer(model.read_bytes(), str(model))
+    score = litert.Scorer(model.read_bytes(), str(model))
     wanted = reading.wanted(args, width=score.load())
     scored = cluster.map_in_order(score, reading.cut(paths, wanted), args.dask, bursts=True)
     with contextlib.closing(scored), open_output(args.output) as output:
