@@ -37,7 +37,8 @@ def write(folder: Path, figures: dict, faces) -> None:
     contents = {f"{name}.png": image for name, image in images.items()} | {
         "tables.md": render("tables.md", figures).encode(),
         "figures.json": f"{json.dumps(figures, indent=2, ensure_ascii=False)}\n".encode(),
-        "report.html": page.replace(" %", "&nbsp;%").encode(),  # a number keeps its % on its line
+        # A number keeps its % or its "n =" on its line.
+        "report.html": page.replace(" %", "&nbsp;%").replace("n = ", "n&nbsp;=&nbsp;").encode(),
     }
     for name, content in contents.items():
         with outputs.whole_file(folder / name) as stream:

@@ -246,7 +246,7 @@ def test_a_name_from_outside_is_text_in_the_page_and_as_it_is_in_markdown(measur
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome, which is not installed")
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 390, 360])
 def test_a_browser_shows_the_page_without_scrolling_sideways(page, tmp_path, width):
     # In a frame: a window of headless Chromium is never narrower than 500 pixels.
     frame = tmp_path / "frame.html"
