@@ -33,7 +33,6 @@ import numpy as np
 
 from age_gender import cluster, model_files, outputs
 from age_gender.scoring import litert, predictions
-from age_gender.scoring.scorer import Scorer
 from age_gender.script import InputError
 from age_gender.tables import pieces, reading
 from age_gender.tables.columns import Wanted
@@ -51,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     script.say(f"model: {script.display_path(model)}")
     litert.keep_memory()
     sys.setswitchinterval(0.0005)  # a thread back from LiteRT waits less for the one that writes
-    score = Scorer(model.read_bytes(), str(model))
+    score = litert.Scorer(model.read_bytes(), str(model))
     wanted = reading.wanted(args, width=score.load())
     found, is_long = reading.cut(paths, wanted), reading.is_long_text(paths, wanted)
     scored = cluster.map_in_order(score, found, args.dask, bursts=True, processes=is_long)

@@ -13,7 +13,6 @@ examples:
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 from age_gender import script
 
@@ -24,7 +23,7 @@ from age_gender import crops, model_files, outputs
 from age_gender.report import figures, lfw, page
 from age_gender.scoring import litert, predictions
 from age_gender.script import InputError
-from age_gender.tables.names import AGES, GENDERS, base_name, utkface_labels
+from age_gender.tables.names import AGES, GENDERS, base_name
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -59,18 +58,6 @@ def parse_arguments(argv: list[str] | None):
     return args
 
 
-class Judgement(NamedTuple):
-    """Of each face: the error of its age in years, whether its gender is right, its loss."""
-
-    error: np.ndarray
-    right: np.ndarray
-    loss: np.ndarray
-
-    def line(self, faces: slice = slice(None)) -> str:
-        mae, accuracy, loss = (values[faces].mean() for values in self)
-        return f"Age_MAE:{mae:.2f}, Gender_Acc:{accuracy:.2%}, Loss:{loss:.2f}"
-
-
 def judge_records(args) -> None:
     """Print a line a batch, the summary over all samples, and a line a crop; then the report."""
     model = model_files.find_model(args.model, model_files.KERAS_MODEL)
@@ -85,16 +72,27 @@ def judge_records(args) -> None:
     script.say(f"model: {script.display_path(model)}")
     faces = records.read(args.test)
     softmax = predict(model, faces.features)
-    judged = judge(faces, softmax)
-    for start in range(0, len(faces.age), args.batch_size):
-        print(judged.line(slice(start, start + args.batch_size)))
-    print("Summary:")
-    print(judged.line())
-    through = judge_crops(args.views, views, faces, exported) if views else {}
+    age = softmax["age"] @ np.arange(AGES, dtype=np.float32)  # the expected one
+    right = softmax["gender"].argmax(axis=1) == faces.gender
+    labels = {"age": faces.age, "gender": faces.gender}  # each as it is, children's too
+    rows = np.arange(len(age))
+    loss = sum(-np.log(softmax[key][rows, label] + 1e-7) for key, label in labels.items())
+    judged = np.abs(age - faces.age), right, loss
+    for start in range(0, len(age), args.batch_size):
+        print(line(*(values[start : start + args.batch_size] for values in judged)))
+    print("Summary:", line(*judged), sep="\n")
+    if not args.report and not args.views:
+        return
+    scorer = litert.Model(exported.read_bytes(), str(exported))
+    through = judge_crops(args.views, views, faces, scorer) if views else {}
     for crop, seen in through.items():
         print(crop_line(crop, seen))
     if args.report:
-        write_report(args, faces, softmax, judged, model, exported, through)
+        seen = figures.per_face(*faces[1:], scorer.outputs(faces.features))
+        about = describe(args, model, exported, seen, age)
+        about["by_crop"] = [figures.of_crop(*part) for part in through.items()]
+        page.write(args.report, about | figures.measure(seen, softmax["age"], loss), seen)
+        script.say(f"report: {script.display_path(args.report / 'report.html')}")
 
 
 def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
@@ -115,89 +113,56 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
     return network.predict(features, batch_size=1024, verbose=0)
 
 
-def judge(faces, softmax: dict[str, np.ndarray]) -> Judgement:
-    """Loss is age cross-entropy + gender cross-entropy, both with the label as it is."""
-    rows = np.arange(len(faces.age))
-    age_loss = -np.log(softmax["age"][rows, faces.age] + 1e-7)
-    gender_loss = -np.log(softmax["gender"][rows, faces.gender] + 1e-7)
-    return Judgement(
-        error=np.abs(expected_age(softmax) - faces.age),
-        right=softmax["gender"].argmax(axis=1) == faces.gender,
-        loss=age_loss + gender_loss,
-    )
+def line(error: np.ndarray, right: np.ndarray, loss: np.ndarray) -> str:
+    """Of faces: the error of their ages in years, whether their genders are right, their losses."""
+    mae, accuracy, loss = error.mean(), right.mean(), loss.mean()
+    return f"Age_MAE:{mae:.2f}, Gender_Acc:{accuracy:.2%}, Loss:{loss:.2f}"
 
 
-def expected_age(softmax: dict[str, np.ndarray]) -> np.ndarray:
-    """In years, (n,): each age times its probability."""
-    return softmax["age"] @ np.arange(AGES, dtype=np.float32)
-
-
-def judge_crops(path: Path, views: crops.Views, faces, exported: Path) -> dict[str, figures.Faces]:
-    """The faces of the records that are in the views, as the exported model sees each crop."""
+def judge_crops(path: Path, views: crops.Views, faces, scorer: litert.Model) -> dict:
+    """The faces of the records that are in the views, by crop, as the exported model sees them."""
     place = {base_name(name): row for row, name in enumerate(faces.file_name)}
     found = [row for row, name in enumerate(views.names) if base_name(name) in place]
     if not found:
         raise InputError(f"{path}: holds no face of these records; give the views of these faces")
     rows = [place[base_name(views.names[row])] for row in found]
-    model = litert.Model(exported.read_bytes(), str(exported))
-    of_faces = faces.age[rows], faces.gender[rows], [faces.file_name[row] for row in rows]
+    labels = faces.age[rows], faces.gender[rows], [faces.file_name[row] for row in rows]
     return {
-        crop: as_seen(*of_faces, model.outputs(views.embeddings[found, number]))
+        crop: figures.per_face(*labels, scorer.outputs(views.embeddings[found, number]))
         for number, crop in enumerate(views.crops)
     }
 
 
-def as_seen(age: np.ndarray, gender: np.ndarray, names: list[str], scores: dict) -> figures.Faces:
-    """Faces with their labels, and what run.py would print of them."""
-    labels = [utkface_labels(name) for name in names]
-    race = np.array([-1 if label is None or label[2] is None else label[2] for label in labels])
-    return figures.Faces(
-        age, gender, race, scores["age"], np.rint(scores["age_low"]),
-        np.rint(scores["age_high"]), scores["female_probability"],
-    )  # fmt: skip
-
-
-def crop_line(crop: str, faces: figures.Faces) -> str:
-    values = figures.per_face(faces)
-    men, women = (values.gender_accuracy[faces.gender == gender].mean() for gender in (0, 1))
+def crop_line(crop: str, faces) -> str:
+    men, women = (faces.gender_accuracy[faces.gender == gender].mean() for gender in (0, 1))
     return (
-        f"{crop}: n {len(values)}, Age_MAE:{values.age_mae.mean():.2f}, Men:{men:.2%}, "
-        f"Women:{women:.2%}, In_Interval:{values.interval_coverage.mean():.2%}"
+        f"{crop}: n {len(faces)}, Age_MAE:{faces.age_mae.mean():.2f}, Men:{men:.2%}, "
+        f"Women:{women:.2%}, In_Interval:{faces.interval_coverage.mean():.2%}"
     )
 
 
-def write_report(
-    args, faces, softmax, judged: Judgement, model: Path, exported: Path,
-    through: dict[str, figures.Faces],
-) -> None:  # fmt: skip
-    """The report: ages, intervals and probabilities are the exported model's, as run.py's are."""
-    scores = litert.Model(exported.read_bytes(), str(exported)).outputs(faces.features)
-    difference = float(np.abs(scores["age"] - expected_age(softmax)).max())
+def describe(args, model: Path, exported: Path, faces, age: np.ndarray) -> dict:
+    """What is judged: both models, records and views; `age` (n,) is as the Keras model has it.
+
+    Raises InputError where the models' ages differ.
+    """
+    difference = float(np.abs(faces.estimate - age).max())
     if difference > 0.01:
         raise InputError(
             f"{exported}: its ages differ from {model.name}'s by up to {difference:.2f} years; "
             "they are not of one training: train again with train.py"
         )
-    judged_faces = as_seen(faces.age, faces.gender, faces.file_name, scores)
-    measured = {
-        "model": {
-            "litert": identity(exported), "keras": identity(model),
-            "largest_difference": round(difference, 6),
-        },
-        "records": identity(args.test) | {
-            "faces": len(faces.age), "under_10": int((faces.age < 10).sum()),
-            "strangers": int((scores["distance"] > 1).sum()),
-        },
-        "views": identity(args.views) if args.views else None,
-        "by_crop": [figures.of_crop(crop, seen) for crop, seen in through.items()],
-        **figures.measure(judged_faces, softmax["age"], judged.loss),
+    litert, keras, records, views = (
+        {"file": file.name, "sha256": outputs.sha256(file)} if file else None
+        for file in (exported, model, args.test, args.views)
+    )
+    largest = {"largest_difference": round(difference, 6)}
+    counts = {
+        "faces": len(faces), "under_10": int((faces.age < 10).sum()),
+        "strangers": int((faces.distance > 1).sum()),
     }  # fmt: skip
-    page.write(args.report, measured, judged_faces)
-    script.say(f"report: {script.display_path(args.report / 'report.html')}")
-
-
-def identity(file: Path) -> dict[str, str]:
-    return {"file": file.name, "sha256": outputs.sha256(file)}
+    return {"model": {"litert": litert, "keras": keras} | largest, "records": records | counts,
+            "views": views}  # fmt: skip
 
 
 def judge_lfw(path: Path, folder: Path) -> None:

@@ -48,30 +48,28 @@ def write_model(folder: Path, network, exported: dict[str, bytes], description: 
 def find_model(model: str | os.PathLike[str] | None, wanted: str) -> Path:
     """The path of the `wanted` file (KERAS_MODEL or LITERT_MODEL) of a trained model.
 
-    `model` is a folder, one of the three files, or None for what train.py wrote in models/
-    and else models/pretrained/. The files are checked against the hashes that
-    age_gender.json holds, where it lies beside them. Raises InputError.
+    `model` is a folder, one of its files, or None for what train.py wrote in models/ and else
+    models/pretrained/. Raises InputError, also where age_gender.json beside it has other hashes.
     """
     if model is None:
-        path = (MODELS if (MODELS / DESCRIPTION).exists() else PRETRAINED) / wanted
-    else:
-        path = Path(model)
-        if not path.exists():
-            raise InputError(f"{path}: no such model; give a folder that train.py wrote")
-        if path.is_dir():
-            path /= wanted
-        elif path.suffix not in (".keras", ".tflite", ".json"):
-            raise InputError(f"{path}: not a model; give a folder that train.py wrote")
-        elif path.suffix != Path(wanted).suffix:
-            path = path.with_name(wanted)
+        model = (MODELS if (MODELS / DESCRIPTION).exists() else PRETRAINED) / wanted
+    elif not Path(model).exists():
+        raise InputError(f"{model}: no such model; give a folder that train.py wrote")
+    path = Path(model)
+    if path.is_dir():
+        path /= wanted
+    elif path.suffix not in (".keras", ".tflite", ".json"):
+        raise InputError(f"{path}: not a model; give a folder that train.py wrote")
+    elif path.suffix != Path(wanted).suffix:
+        path = path.with_name(wanted)
     if not path.exists():
         raise InputError(f"{path}: no such model file; train.py writes it (python train.py)")
     if path.with_name(DESCRIPTION).exists():
-        _check_card(path.with_name(DESCRIPTION), path)
+        _check_hashes(path.with_name(DESCRIPTION), path)
     return path
 
 
-def _check_card(card_path: Path, path: Path) -> None:
+def _check_hashes(card_path: Path, path: Path) -> None:
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
         version, hashes = card["format"], dict(card["files"])

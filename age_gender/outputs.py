@@ -17,9 +17,8 @@ from age_gender.script import InputError, is_users
 def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Iterator[IO]:
     """Open a new file beside `path` that takes its name when the block ends well.
 
-    Whatever happens in between (an error, a kill, a full disk), `path` holds what it held
-    before. A device or a pipe is written to directly. Raises InputError where the folder is
-    missing or can't be written.
+    Whatever happens before (an error, a kill, a full disk), `path` holds what it held. A device
+    or a pipe is written to directly. Raises InputError where the folder can't be written.
     """
     place = contextlib.nullcontext(path) if is_device(path) else whole_path(path)
     with place as name, open(name, mode, **options) as stream:
@@ -50,8 +49,8 @@ def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 class Parts(contextlib.ExitStack):
     """A folder of part-00000.csv, part-00001.csv, …, each whole, with the header, in order.
 
-    A part ends with the block that brings it to `most` rows. Parts that an earlier run left are
-    replaced, once there is something to write.
+    A part ends with the block that brings it to `most` rows. An earlier run's parts are replaced,
+    once there is something to write.
     """
 
     def __init__(self, folder: Path, header: bytes, most: int) -> None:
@@ -82,11 +81,11 @@ def is_device(path: str | os.PathLike[str]) -> bool:
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise InputError unless a file can be made at `path`: before the work, not after it."""
     path = Path(path)
+    folder = path.parent
     if is_device(path):
         return  # whoever opens it says what is wrong
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file in it")
-    folder = path.parent
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder for {path.name}; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):

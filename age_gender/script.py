@@ -16,22 +16,82 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-_SILENCE = threading.Lock()  # file descriptor 2 is one for all threads
-
-
-def _excepthook(kind: type[BaseException], error: BaseException, traceback) -> None:
-    """Ctrl-C while a script still imports ends in one line too, where it imports this first."""
-    if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
-        say(f"{Path(sys.argv[0]).name}: interrupted")
-        os._exit(130)
-    sys.__excepthook__(kind, error, traceback)
-
-
-sys.excepthook = _excepthook  # why scripts import this module first
+_silence = threading.Lock()  # file descriptor 2 is one for all threads
+_one_line = False  # how errors end: a script runs, and no traceback is asked for
+_interrupted = threading.Event()  # libraries may make another exception of the interrupt
+_REMEDIES = {
+    errno.ENOSPC: "; free some space or choose another disk",
+    errno.EFBIG: "; raise the file-size limit or choose another place",
+    errno.EDQUOT: "; free some space or choose another disk",
+    errno.EACCES: "; check the permissions",
+    errno.EROFS: "; choose another folder",
+    errno.ENOENT: "; check the path",
+}
 
 
 class InputError(Exception):
     """The input, the arguments or a path are at fault: one line for the user, exit code 2."""
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run `main` and leave the process with the project's exit codes; never a traceback.
+
+    AGE_GENDER_TRACEBACK=1 in the environment shows the traceback all the same.
+    """
+    global _one_line
+    _one_line = not os.environ.get("AGE_GENDER_TRACEBACK")
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  (it was never open)
+    sys.stderr.write, sys.stderr.flush = map(_if_heard, (sys.stderr.write, sys.stderr.flush))
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as tidily as Ctrl-C
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(ending, _interrupt)
+    if sys.stdin is None or sys.stdout is None:
+        raise InputError("standard input or output is closed; redirect it to /dev/null")
+    main()
+    sys.stdout.flush()
+    os._exit(0)  # TensorFlow's and LiteRT's threads take up to a second to wind down
+
+
+def _interrupt(*_) -> NoReturn:
+    _interrupted.set()
+    raise KeyboardInterrupt
+
+
+def _end(kind: type[BaseException], error: BaseException, traceback) -> None:
+    """What Python calls with an error that nothing caught: one line, and the exit code."""
+    code, message = 2 if is_users(error) else 1, f"error: {error_line(error)}"
+    if _one_line and isinstance(error, BrokenPipeError):
+        os._exit(0)  # the reader of standard output went away: nobody is left to tell
+    if _interrupted.is_set() or KeyboardInterrupt in (kind, type(error.__cause__)):
+        code, message = 130, "interrupted"
+    elif not _one_line:
+        return sys.__excepthook__(kind, error, traceback)
+    elif not isinstance(error, (InputError, OSError)):
+        message = f"error: unexpected {kind.__name__}: {error_line(error)} "
+        message += "(AGE_GENDER_TRACEBACK=1 shows where)"
+    say(f"{Path(sys.argv[0]).name}: {message}")
+    os._exit(code)
+
+
+sys.excepthook = _end  # Ctrl-C while a script still imports, too: why this module comes first
+
+
+def _if_heard(method: Callable) -> Callable:
+    """A method of standard error, whose reader may leave: no work ends with it."""
+
+    def write_or_flush(*text: str) -> None:
+        with contextlib.suppress(OSError):
+            method(*text)
+
+    return write_or_flush
+
+
+def is_users(error: BaseException) -> bool:
+    """Whether the input, the arguments or a path are at fault, and not the machine."""
+    users = (InputError, FileNotFoundError, PermissionError, IsADirectoryError,
+             NotADirectoryError, FileExistsError)  # fmt: skip
+    numbers = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+    return isinstance(error, users) or getattr(error, "errno", None) in numbers
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -57,94 +117,39 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         if action.default is None or action.nargs == 0:
             return action.help
         values = action.default if isinstance(action.default, list) else [action.default]
-        shown = [display_path(v) if isinstance(v, Path) else str(v) for v in values]
-        return f"{action.help} (default: {' '.join(shown)})"
+        return f"{action.help} (default: {' '.join(map(display_path, values))})"
 
 
 def whole_number(least: int) -> Callable[[str], int]:
     """An argparse type: a whole number of at least `least`."""
 
     def parse(text: str) -> int:
-        if not text.strip().lstrip("+-").isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
-        return int(text)
+        with contextlib.suppress(ValueError):
+            if "_" not in text and int(text) >= least:
+                return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
 
     return parse
 
 
 def positive(text: str) -> float:
     """An argparse type: a finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
-def run(main: Callable[[], None]) -> NoReturn:
-    """Run `main` and leave the process with the project's exit codes; never a traceback.
-
-    AGE_GENDER_TRACEBACK=1 in the environment shows the traceback all the same.
-    """
-    if os.environ.get("AGE_GENDER_TRACEBACK"):
-        main()
-        sys.exit(0)
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  (it was never open)
-    sys.stderr.write, sys.stderr.flush = map(_if_heard, (sys.stderr.write, sys.stderr.flush))
-    interrupted = threading.Event()  # libraries may make another exception of the interrupt
-
-    def interrupt(*_) -> NoReturn:
-        interrupted.set()
-        raise KeyboardInterrupt
-
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as tidily as Ctrl-C
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(ending, interrupt)
-    code = 0
-    try:
-        if sys.stdin is None or sys.stdout is None:
-            raise InputError("standard input or output is closed; redirect it to /dev/null")
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        pass  # the reader of standard output went away: nobody is left to tell
-    except (Exception, KeyboardInterrupt) as error:
-        code, message = 2 if is_users(error) else 1, f"error: {error_line(error)}"
-        if interrupted.is_set():
-            code, message = 130, "interrupted"
-        elif not isinstance(error, (InputError, OSError)):
-            message = f"error: unexpected {type(error).__name__}: {error_line(error)} "
-            message += "(AGE_GENDER_TRACEBACK=1 shows where)"
-        say(f"{Path(sys.argv[0]).name}: {message}")
-    # TensorFlow's and LiteRT's threads take up to a second to wind down; nothing is left to do.
-    os._exit(code)
-
-
-def _if_heard(method: Callable) -> Callable:
-    """A method of standard error, whose reader may leave: no work ends with it."""
-
-    def write_or_flush(*text: str) -> None:
-        with contextlib.suppress(OSError):
-            method(*text)
-
-    return write_or_flush
+def say(message: str) -> None:
+    """A message for a person: standard error, so that standard output stays data."""
+    print(message, file=sys.stderr, flush=True)
 
 
 def error_line(error: BaseException) -> str:
     """What happened, in one line of at most 500 characters."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        remedy = {
-            errno.ENOSPC: "; free some space or choose another disk",
-            errno.EFBIG: "; raise the file-size limit or choose another place",
-            errno.EDQUOT: "; free some space or choose another disk",
-            errno.EACCES: "; check the permissions",
-            errno.EROFS: "; choose another folder",
-            errno.ENOENT: "; check the path",
-        }.get(error.errno, "")
-        return printable(f"{where}{error.strerror.lower()}{remedy}")
+        return printable(where + error.strerror.lower() + _REMEDIES.get(error.errno, ""))
     return printable(str(error))
 
 
@@ -154,22 +159,10 @@ def printable(text: str) -> str:
     return line if len(line) <= 500 else line[:247] + "..." + line[-250:]
 
 
-def is_users(error: BaseException) -> bool:
-    """Whether the input, the arguments or a path are at fault, and not the machine."""
-    users = (InputError, FileNotFoundError, PermissionError, IsADirectoryError,
-             NotADirectoryError, FileExistsError)  # fmt: skip
-    numbers = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
-    return isinstance(error, users) or getattr(error, "errno", None) in numbers
-
-
-def say(message: str) -> None:
-    """A message for a person: standard error, so that standard output stays data."""
-    print(message, file=sys.stderr, flush=True)
-
-
-def display_path(path: Path) -> str:
-    """`path` relative to the current folder where it lies below it, else as it is."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+def display_path(path: object) -> str:
+    """A path relative to the current folder where it lies below it, else as it is."""
+    below = isinstance(path, Path) and path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd()) if below else path)
 
 
 class Progress(contextlib.ExitStack):
@@ -191,8 +184,7 @@ class Progress(contextlib.ExitStack):
     def update(self, amount: int, note: str = "") -> None:
         """`amount` more are done; `note` stands behind the rate, such as rows a second."""
         if self.bar is not None:
-            if note:
-                self.bar.set_postfix_str(note, refresh=False)
+            self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(amount)
 
     def say(self, message: str) -> None:
@@ -207,7 +199,7 @@ def quiet_stderr() -> Iterator[None]:
     TensorFlow's first lines (absl, oneDNN) and LiteRT's XNNPACK line heed no setting. Where the
     traceback is asked for, they are shown too.
     """
-    with _SILENCE, open(os.devnull, "wb") as silence:
+    with _silence, open(os.devnull, "wb") as silence:
         sys.stderr.flush()
         kept = os.dup(2)
         os.dup2(2 if os.environ.get("AGE_GENDER_TRACEBACK") else silence.fileno(), 2)

@@ -1,15 +1,13 @@
 """The figures of the report, each with its number of faces and a 95 % bootstrap interval.
 
 An interval is the percentile bootstrap over faces (Efron & Tibshirani, "An Introduction to the
-Bootstrap", 1993, chapter 13): 2,000 resamples with replacement, always the same ones. The
-libraries are imported as late as the first figure.
+Bootstrap", 1993, chapter 13), always with the same resamples. The libraries are imported as late
+as the first figure.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 
-from age_gender.tables.names import GENDERS
+from age_gender.tables.names import GENDERS, utkface_labels
 
 RESAMPLES = 2000
 SEED = 0
@@ -18,91 +16,78 @@ NOMINAL = 0.9  # what age_low to age_high promise to hold; network_conv.py calib
 PUBLISHED_MAE = 5.72  # years: the original's, on the embeddings of another FaceNet
 PUBLISHED_ACCURACY = 0.9645  # of its genders
 BANDS = {"under 10": 0, "10–19": 10, "20–29": 20, "30–44": 30, "45–59": 45, "60+": 60}
-RACES = ("White", "Black", "Asian", "Indian", "others", "none")  # the last is -1, no label
+RACES = {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "others", None: "none"}
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 BINS = 10  # of the probability
 MEASURES = ("age_mae", "age_bias", "gender_accuracy", "interval_coverage", "interval_width")
 
 
-class Faces(NamedTuple):
-    """Of each test face, all (n,): its labels, and what the exported model makes of it.
+def per_face(age: np.ndarray, gender: np.ndarray, names: list[str], scores: dict):
+    """A row a test face, a pandas DataFrame: labels, what run.py would print, and the MEASURES.
 
-    `age` in years, `gender` 0 male and 1 female, `race` 0-4 or -1 where the name has none;
-    `estimate` the expected age in years, `low` and `high` the interval in whole years,
-    `probability` that of female.
+    `age` (n,) in years, `gender` (n,) 0 male and 1 female; `scores` are the exported model's, by
+    their names. Measures are in years, or whether they hold.
     """
+    import pandas as pd
 
-    age: np.ndarray
-    gender: np.ndarray
-    race: np.ndarray
-    estimate: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    probability: np.ndarray
+    found = [utkface_labels(name) or (None, None, None) for name in names]
+    low, high = np.rint(scores["age_low"]), np.rint(scores["age_high"])
+    error, probability = scores["age"] - age, scores["female_probability"]
+    return pd.DataFrame({
+        "age": age, "gender": gender, "race": [RACES[race] for *_, race in found],
+        "estimate": scores["age"], "probability": probability, "distance": scores["distance"],
+        "age_mae": np.abs(error), "age_bias": error,
+        "gender_accuracy": (probability >= 0.5) == gender,
+        "interval_coverage": (low <= age) & (age <= high), "interval_width": high - low,
+    })  # fmt: skip
 
 
-def measure(faces: Faces, age_softmax: np.ndarray, loss: np.ndarray) -> dict:
-    """All figures, ready for JSON.
+def measure(faces, age_softmax: np.ndarray, loss: np.ndarray) -> dict:
+    """All figures of faces, as per_face has them, ready for JSON.
 
     `age_softmax` (n, 117) and `loss` (n,) are the Keras model's: the exported one has neither.
     """
     import pandas as pd
-    from sklearn.metrics import confusion_matrix
-
-    female = faces.probability >= 0.5
-    values = per_face(faces)
-
-    def row(group: str, part: pd.DataFrame) -> dict:
-        return {"group": group, "n": len(part)} | {key: with_interval(part[key]) for key in part}
 
     def rows(groups: pd.Categorical) -> list[dict]:  # of the groups that have a face at all
-        return [row(*part) for part in values.groupby(groups, observed=True)]
+        return [row(*part, MEASURES) for part in faces.groupby(groups, observed=True)]
 
+    female = faces.probability >= 0.5
+    confusion = np.bincount(2 * faces.gender + female, minlength=4).reshape(2, 2)
     return {
         "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "confidence": CONFIDENCE},
-        "all": row("all", values) | {"loss": with_interval(loss)},
+        "all": row("all", faces, MEASURES) | {"loss": with_interval(loss)},
         "by_true_age": rows(in_bands(faces.age)),
         "by_estimated_age": rows(in_bands(np.rint(faces.estimate))),  # the number run.py prints
         "by_gender": rows(pd.Categorical.from_codes(faces.gender, GENDERS)),
-        "by_race": rows(pd.Categorical.from_codes(faces.race % len(RACES), RACES)),
-        # a row a labelled gender, a column an estimated one
-        "gender_confusion": confusion_matrix(faces.gender, female, labels=[0, 1]).tolist(),
+        "by_race": rows(pd.Categorical(faces.race, RACES.values())),
+        "gender_confusion": confusion.tolist(),  # [labelled][estimated]
         "interval": {"nominal": NOMINAL, "softmax": softmax_coverage(faces.age, age_softmax)},
         "probability": probability(faces.probability, faces.gender),
     }
 
 
-def per_face(faces: Faces):
-    """The MEASURES of each face, a pandas DataFrame: in years, or whether they hold."""
-    import pandas as pd
-
-    error = faces.estimate - faces.age
-    right = (faces.probability >= 0.5) == faces.gender
-    inside = (faces.low <= faces.age) & (faces.age <= faces.high)
-    values = (np.abs(error), error, right, inside, faces.high - faces.low)
-    return pd.DataFrame(dict(zip(MEASURES, values, strict=True)))
-
-
-def of_crop(name: str, faces: Faces) -> dict:
+def of_crop(name: str, faces) -> dict:
     """The figures of faces seen through one crop; a gender of which there is no face has none."""
-    values = per_face(faces)
-    genders = {
-        f"{gender}_right": with_interval(values.gender_accuracy[faces.gender == code])
-        for code, gender in enumerate(GENDERS)
-        if (faces.gender == code).any()
-    }
-    both = {key: with_interval(values[key]) for key in ("age_mae", "interval_coverage")}
-    return {"group": name, "n": len(values)} | both | genders
+    figures = row(name, faces, ("age_mae", "interval_coverage"))
+    for gender, right in faces.gender_accuracy.groupby(faces.gender):
+        figures[f"{GENDERS[gender]}_right"] = with_interval(right)
+    return figures
 
 
-def in_bands(age: np.ndarray):
-    """The band of each age (n,) in whole years, a pandas Categorical; both ends belong to it."""
+def row(group: str, faces, measures: tuple[str, ...]) -> dict:
+    figures = {name: with_interval(faces[name]) for name in measures}
+    return {"group": group, "n": len(faces)} | figures
+
+
+def in_bands(age):
+    """The band of each age (n,) in whole years, of pandas's categories; both ends belong to it."""
     import pandas as pd
 
     return pd.cut(age, [*BANDS.values(), np.inf], right=False, labels=[*BANDS])
 
 
-def with_interval(*samples: np.ndarray, statistic=np.mean) -> dict:
+def with_interval(*samples, statistic=np.mean) -> dict:
     """A statistic of samples (n,), each of the same n faces, and the interval of it."""
     from scipy.stats import bootstrap
 
@@ -124,7 +109,7 @@ def rounded(value: float) -> float:
 # ------------------------------------------------------------------------- calibration
 
 
-def softmax_coverage(age: np.ndarray, softmax: np.ndarray) -> list[dict]:
+def softmax_coverage(age, softmax: np.ndarray) -> list[dict]:
     """What the age softmax (n, 117) promises at each of LEVELS, and how many ages it holds.
 
     The central interval of a level runs over whole years, so that it holds more than the level:
@@ -142,25 +127,22 @@ def softmax_coverage(age: np.ndarray, softmax: np.ndarray) -> list[dict]:
     return levels
 
 
-def probability(female: np.ndarray, gender: np.ndarray) -> dict:
+def probability(female, gender) -> dict:
     """The expected calibration error of the probability of female (n,), and its ten bins.
 
     The error is the mean over faces of |mean probability - share of females| of the face's bin
     (Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015; bins
     of equal width, of the probability of female). It is above 0 even where every probability is
     exact, for chance; `expected_if_exact` is how much, by drawing genders from the probabilities.
-    (scikit-learn's calibration_curve puts a probability on an edge into the bin below, so that
-    0.5, which is called female, would stand among the males, and does not count its bins.)
+    (scikit-learn's calibration_curve puts 0.5, which is called female, into the bin below.)
     """
-    female = np.asarray(female, np.float64)
-    number = np.minimum((female * BINS).astype(int), BINS - 1)
-    one_hot = number == np.arange(BINS)[:, None]
-    gaps = one_hot * (female - gender)
+    female, gender = np.asarray(female, np.float64), np.asarray(gender)
+    bins = np.minimum((female * BINS).astype(int), BINS - 1) == np.arange(BINS)[:, None]
     random = np.random.default_rng(SEED)
     drawn = (random.random(len(female)) < female for _ in range(200))
-    exact = [calibration_error(*one_hot * (female - genders)) for genders in drawn]
+    exact = [calibration_error(*bins * (female - genders)) for genders in drawn]
     return {
-        "calibration_error": with_interval(*gaps, statistic=calibration_error),
+        "calibration_error": with_interval(*bins * (female - gender), statistic=calibration_error),
         "expected_if_exact": rounded(np.mean(exact)),
         "bins": [
             {
@@ -168,7 +150,7 @@ def probability(female: np.ndarray, gender: np.ndarray) -> dict:
                 "probability": rounded(female[inside].mean()),
                 "female": with_interval(gender[inside]),
             }
-            for place, inside in enumerate(one_hot) if inside.any()
+            for place, inside in enumerate(bins) if inside.any()
         ],
     }  # fmt: skip
 

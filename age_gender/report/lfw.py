@@ -26,13 +26,13 @@ def read_labels(path: Path) -> LabelFile:
     if not path.is_file():
         raise InputError(f"{path}: no such label file; --lfw-labels names the folder of both")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text of names; get the label file again") from None
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
+    lines = [line.strip() for line in text.splitlines()]
+    if not any(lines):
         raise InputError(f"{path}: no names in this file; get the label file again")
-    return LabelFile(names, len(lines) - len(names), path.read_bytes().count(b"\r\n"))
+    return LabelFile([*filter(None, lines)], lines.count(""), text.count("\r\n"))
 
 
 def published(predicted: list[tuple[str, int]], labels: list[LabelFile]) -> Iterator[str]:
@@ -45,15 +45,14 @@ def published(predicted: list[tuple[str, int]], labels: list[LabelFile]) -> Iter
 
 def without_faults(predicted: list[tuple[str, int]], labels: list[LabelFile]) -> Iterator[str]:
     """The faults of the label files, and the figures over images with exactly one label."""
-    male, female = labels
-    bare = [name for name in male.names + female.names if not name.endswith(".jpg")]
-    lists = [{name.removesuffix(".jpg") + ".jpg" for name in part.names} for part in labels]
-    as_written = set(male.names) & set(female.names)
-    both = lists[0] & lists[1]
+    written = [set(part.names) for part in labels]
+    lists = [{name.removesuffix(".jpg") + ".jpg" for name in names} for names in written]
+    as_written, both = set.intersection(*written), set.intersection(*lists)
     guesses = {name: guess for name, guess in predicted if name not in both}
     yield "Faults of the label files:"
-    yield f"  lines that end in CR LF: {male.crlf + female.crlf}"
-    yield f"  blank lines: {male.blank + female.blank}"
+    yield f"  lines that end in CR LF: {sum(part.crlf for part in labels)}"
+    yield f"  blank lines: {sum(part.blank for part in labels)}"
+    bare = [name for part in labels for name in part.names if not name.endswith(".jpg")]
     yield f"  names without .jpg: {listing(bare)}"
     yield f"  names in both lists: {listing(as_written)}"
     if both > as_written:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from age_gender import outputs
 from age_gender.report import plots
-from age_gender.report.figures import PUBLISHED_ACCURACY, PUBLISHED_MAE, Faces
+from age_gender.report.figures import PUBLISHED_ACCURACY, PUBLISHED_MAE
 from age_gender.script import InputError
 
 CARD_START, CARD_END = "<!-- tables: make card -->", "<!-- end of tables -->"
@@ -25,7 +25,7 @@ def check(folder: Path) -> None:
     outputs.make_folder(folder)
 
 
-def write(folder: Path, figures: dict, faces: Faces) -> None:
+def write(folder: Path, figures: dict, faces) -> None:
     """Write the report's files, each whole, the page last; other files in the folder stay.
 
     `figures` are those of figures.measure, and "model", "records", "views" and "by_crop" (a list
@@ -37,7 +37,8 @@ def write(folder: Path, figures: dict, faces: Faces) -> None:
     contents = {f"{name}.png": image for name, image in images.items()} | {
         "tables.md": render("tables.md", figures).encode(),
         "figures.json": f"{json.dumps(figures, indent=2, ensure_ascii=False)}\n".encode(),
-        "report.html": page.replace(" %", "&nbsp;%").encode(),  # a number keeps its % on its line
+        # A number keeps its % or its "n =" on its line.
+        "report.html": page.replace(" %", "&nbsp;%").replace("n = ", "n&nbsp;=&nbsp;").encode(),
     }
     for name, content in contents.items():
         with outputs.whole_file(folder / name) as stream:

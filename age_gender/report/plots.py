@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender.report.figures import BANDS, PUBLISHED_MAE, Faces
+from age_gender.report.figures import BANDS, PUBLISHED_MAE
 from age_gender.tables.names import GENDERS
 
 BLUE, ORANGE, GREY = "#1f5a94", "#b3470f", "#5b6570"  # apart for the colour-blind too
+FIRST, SECOND = {"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "s"}
 
 
-def draw_all(figures: dict, faces: Faces) -> dict[str, bytes]:
+def draw_all(figures: dict, faces) -> dict[str, bytes]:
     """Each plot's name and its PNG of 1,000 x 800 pixels."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ def draw_all(figures: dict, faces: Faces) -> dict[str, bytes]:
     return images
 
 
-def age_estimated_against_true(axes, figures: dict, faces: Faces) -> None:
+def age_estimated_against_true(axes, figures: dict, faces) -> None:
     end = 5 * np.ceil(max(faces.age.max(), faces.estimate.max(), 80) / 5)
     axes.grid(False)
     cells = axes.hexbin(
@@ -42,25 +43,24 @@ def age_estimated_against_true(axes, figures: dict, faces: Faces) -> None:
     )  # fmt: skip
     axes.figure.colorbar(cells, ax=axes, label="faces in a cell", format="%d", pad=0.02)
     axes.plot([0, end], [0, end], color=ORANGE, linewidth=1.2, label="estimate = label")
-    axes.set(xlim=(0, end), ylim=(0, end), aspect="equal")
-    axes.set(xlabel="age as labelled, years", ylabel="estimated age, years")
+    axes.set(xlim=(0, end), ylim=(0, end), aspect="equal",
+             xlabel="age as labelled, years", ylabel="estimated age, years")  # fmt: skip
     axes.legend(loc="upper left")
 
 
-def age_error_by_band(axes, figures: dict, faces: Faces) -> None:
-    rows = figures["by_true_age"]
-    points(axes, range(len(rows)), [row["age_mae"] for row in rows], BLUE, "o", "in this band")
-    mean = figures["all"]["age_mae"]["value"]
+def age_error_by_band(axes, figures: dict, faces) -> None:
+    rows, mean = figures["by_true_age"], figures["all"]["age_mae"]["value"]
+    points(axes, range(len(rows)), rows, "age_mae", "in this band", scale=1, **FIRST)
     original = f"the original, all faces: {PUBLISHED_MAE}"
     axes.axhline(mean, color=BLUE, linewidth=1, label=f"all faces: {mean:.2f}")
     axes.axhline(PUBLISHED_MAE, color=ORANGE, linestyle="--", linewidth=1.2, label=original)
     band_axis(axes, [f"{row['group']}\nn = {row['n']:,}" for row in rows])
     axes.set(xlabel="age as labelled, years", ylabel="mean absolute error, years")
-    axes.set_ylim(0, 1.3 * max([PUBLISHED_MAE] + [row["age_mae"]["high"] for row in rows]))
+    axes.set_ylim(0, 1.3 * max(PUBLISHED_MAE, *(row["age_mae"]["high"] for row in rows)))
     axes.legend(loc="upper left")
 
 
-def gender_confusion(axes, figures: dict, faces: Faces) -> None:
+def gender_confusion(axes, figures: dict, faces) -> None:
     counts = np.array(figures["gender_confusion"])
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals[:, None], 1)
@@ -78,44 +78,41 @@ def gender_confusion(axes, figures: dict, faces: Faces) -> None:
     axes.set(xlabel="estimated", ylabel="as labelled")
 
 
-def interval_by_band(axes, figures: dict, faces: Faces) -> None:
+def interval_by_band(axes, figures: dict, faces) -> None:
     nominal = 100 * figures["interval"]["nominal"]
     axes.axhspan(nominal - 2, nominal + 2, color="#dfe8f1", zorder=0, label="88 to 92 %")
     axes.axhline(nominal, color=GREY, linewidth=1, label=f"promised: {nominal:.0f} %")
     by_estimate, by_label = figures["by_estimated_age"], figures["by_true_age"]
-    found = {row["group"] for row in by_estimate + by_label}
-    groups = [name for name in BANDS if name in found]
-    for rows, colour, marker, shift, side in (
-        (by_estimate, BLUE, "o", -0.12, "estimate"), (by_label, ORANGE, "s", 0.12, "label"),
+    both = by_estimate + by_label
+    groups = [name for name in BANDS if name in {row["group"] for row in both}]
+    for rows, side, shift, style in (
+        (by_estimate, "estimate", -0.12, FIRST), (by_label, "label", 0.12, SECOND),
     ):  # fmt: skip
         places = [groups.index(row["group"]) + shift for row in rows]
-        values = [row["interval_coverage"] for row in rows]
-        points(axes, places, values, colour, marker, f"band of the {side}", scale=100)
+        points(axes, places, rows, "interval_coverage", f"band of the {side}", **style)
     band_axis(axes, groups)
-    lowest = min(row["interval_coverage"]["low"] for row in by_estimate + by_label)
-    axes.set_ylim(min(70, 100 * lowest - 2), 101)
+    axes.set_ylim(min(70, *(100 * row["interval_coverage"]["low"] - 2 for row in both)), 101)
     axes.set(xlabel="age, years", ylabel="labels inside the interval, %")
     axes.legend(loc="lower left", ncols=2, fontsize=9)
 
 
-def interval_by_level(axes, figures: dict, faces: Faces) -> None:
-    levels, exported = figures["interval"]["softmax"], figures["all"]["interval_coverage"]
-    nominal = [100 * figures["interval"]["nominal"]]
+def interval_by_level(axes, figures: dict, faces) -> None:
+    levels, nominal = figures["interval"]["softmax"], figures["interval"]["nominal"]
     promised = [100 * level["promised"] for level in levels]
-    observed = [level["observed"] for level in levels]
     diagonal(axes)
-    points(axes, promised, observed, BLUE, "o", "age softmax, before calibration", scale=100)
-    points(axes, nominal, [exported], ORANGE, "D", "age_low to age_high", scale=100)
+    points(axes, promised, levels, "observed", "age softmax, before calibration", **FIRST)
+    points(axes, [100 * nominal], [figures["all"]], "interval_coverage", "age_low to age_high",
+           color=ORANGE, marker="D")  # fmt: skip
     axes.set(xlabel="promised, %", ylabel="labels inside, %")
     axes.legend(loc="lower right")
 
 
-def probability(axes, figures: dict, faces: Faces) -> None:
+def probability(axes, figures: dict, faces) -> None:
     bins = figures["probability"]["bins"]
+    places = [100 * part["probability"] for part in bins]
     diagonal(axes)
-    x = [100 * part["probability"] for part in bins]
-    points(axes, x, [part["female"] for part in bins], BLUE, "o", "faces of one bin", scale=100)
-    for place, part in zip(x, bins, strict=True):
+    points(axes, places, bins, "female", "faces of one bin", **FIRST)
+    for place, part in zip(places, bins, strict=True):
         below = part["female"]["value"] > 0.5
         axes.annotate(
             f"{part['n']:,}", (place, 100 * part["female"]["low" if below else "high"]),
@@ -126,35 +123,28 @@ def probability(axes, figures: dict, faces: Faces) -> None:
     axes.legend(loc="lower right")
 
 
-def crops(axes, figures: dict, faces: Faces) -> None:
+def crops(axes, figures: dict, faces) -> None:
     rows = figures["by_crop"][::-1]  # the first one at the top
-    for gender, colour, marker, shift in (
-        ("male", BLUE, "o", 0.12),
-        ("female", ORANGE, "s", -0.12),
-    ):
-        shown = [(y + shift, row[f"{gender}_right"]) for y, row in enumerate(rows)
-                 if f"{gender}_right" in row]  # fmt: skip
-        value, low, high = (
-            100 * np.array([figure[key] for _, figure in shown]) for key in ("value", "low", "high")
-        )
-        axes.errorbar(
-            value, [y for y, _ in shown], xerr=[value - low, high - value],
-            label=f"labelled {gender}", color=colour, marker=marker, markersize=5,
-            linestyle="none", capsize=3, linewidth=1.4,
-        )  # fmt: skip
+    for gender, shift, style in (("male", 0.12, FIRST), ("female", -0.12, SECOND)):
+        key = f"{gender}_right"  # every crop has it, or none
+        if key in rows[0]:
+            places = np.arange(len(rows)) + shift
+            points(axes, places, rows, key, f"labelled {gender}", across=True, **style)
     axes.set_yticks(range(len(rows)), [row["group"] for row in rows], fontsize=9)
     axes.grid(axis="y", visible=False)
     axes.set(xlabel="gender right, %")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=9)
 
 
-def points(axes, x, values: list[dict], colour: str, marker: str, label: str, scale=1.0) -> None:
-    """Figures with their bootstrap intervals at the places `x`."""
-    y, low, high = (scale * np.array([v[key] for v in values]) for key in ("value", "low", "high"))
-    axes.errorbar(
-        x, y, np.maximum(0, [y - low, high - y]), label=label, color=colour,
-        marker=marker, markersize=5, linestyle="none", capsize=3, linewidth=1.4,
-    )  # fmt: skip
+def points(axes, places, rows: list[dict], key: str, label: str, scale=100, across=False, **style):
+    """A figure of each row with its interval, over places on the x axis, or `across` the y axis."""
+    figures = [row[key] for row in rows]
+    value, low, high = (
+        scale * np.array([figure[end] for figure in figures]) for end in ("value", "low", "high")
+    )
+    bars = np.maximum(0, [value - low, high - value])
+    data = (value, places, None, bars) if across else (places, value, bars)
+    axes.errorbar(*data, label=label, linestyle="none", **style)
 
 
 def diagonal(axes) -> None:

@@ -1,10 +1,13 @@
 """The exported model, as LiteRT runs it: face embeddings in, ages and genders out."""
 
 import contextlib
+from collections import deque
+from dataclasses import replace
 
 import numpy as np
 
 from age_gender.script import InputError, quiet_stderr
+from age_gender.tables import pieces, reading
 
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance")
 BATCH_ROWS = 256  # what the network makes of them stays in the processor's cache
@@ -60,6 +63,38 @@ class Model:
     def outputs(self, features: np.ndarray) -> dict[str, np.ndarray]:
         """The scores by their names, each (n,)."""
         return dict(zip(OUTPUTS, self(features).T, strict=True))
+
+
+class Scorer:
+    """Parses a piece of input and scores its rows, in a thread, a process, on another machine.
+
+    It maps a piece to its block, the features replaced by their scores, float32 (n, 5). Any
+    number of threads may call it; each takes a loaded model for itself meanwhile.
+    """
+
+    def __init__(self, model: bytes, name: str) -> None:
+        self.model, self.name = model, name
+        self.idle: deque[Model] = deque()
+
+    def __reduce__(self):  # what is sent to another machine
+        return type(self), (self.model, self.name)
+
+    def load(self) -> int:
+        """Have a model ready; its width. Raises InputError for a file that is not one."""
+        self.idle.append(Model(self.model, self.name))
+        return self.idle[0].width
+
+    def __call__(self, piece: pieces.Piece) -> pieces.Block:
+        block = reading.parse(piece)
+        try:
+            model = self.idle.pop()
+        except IndexError:
+            model = Model(self.model, self.name)
+        scores = model(block.features)
+        self.idle.append(model)
+        if not np.isfinite(scores).all():
+            raise InputError(f"{self.name}: this model's estimates are no numbers; train again")
+        return replace(block, features=scores)
 
 
 def keep_memory() -> None:

@@ -17,6 +17,7 @@ from conftest import refused, script
 from age_gender import model_files, outputs, records
 from age_gender.report import figures
 from age_gender.report import page as report_page
+from age_gender.scoring import litert
 from age_gender.script import InputError
 
 PLOTS = {
@@ -245,7 +246,7 @@ def test_a_name_from_outside_is_text_in_the_page_and_as_it_is_in_markdown(measur
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome, which is not installed")
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 390, 360])
 def test_a_browser_shows_the_page_without_scrolling_sideways(page, tmp_path, width):
     # In a frame: a window of headless Chromium is never narrower than 500 pixels.
     frame = tmp_path / "frame.html"
@@ -278,11 +279,12 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(page, tmp_path, wid
 
 
 def test_a_single_face_without_labels_of_race_makes_a_report_too(tmp_path, measured):
-    one = [np.array([value]) for value in (7, 1, -1, 31.4, 20.0, 40.0, 0.9)]
+    scores = dict(zip(litert.OUTPUTS, np.array([[31.4], [20], [40], [0.9], [0]]), strict=True))
+    one = figures.per_face(np.array([7]), np.array([1]), ["me.jpg"], scores)
     softmax = np.full((1, 117), 1 / 117)
-    found = figures.measure(figures.Faces(*one), softmax, np.array([2.5]))
+    found = figures.measure(one, softmax, np.array([2.5]))
     rest = {key: measured[key] for key in ("model", "records", "views", "by_crop")}
-    report_page.write(tmp_path, rest | found, figures.Faces(*one))
+    report_page.write(tmp_path, rest | found, one)
     assert [row["group"] for row in found["by_race"]] == ["none"]
     assert [row["group"] for row in found["by_true_age"]] == ["under 10"]
     assert [row["group"] for row in found["by_estimated_age"]] == ["30–44"]
