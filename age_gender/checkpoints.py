@@ -1,4 +1,4 @@
-"""What an interrupted training leaves for --resume: its settings, and a state after each epoch.
+"""What interrupted work leaves: its settings in a folder, and a training's state of each epoch.
 
 A state is one file that is replaced as a whole. Keras's BackupAndRestore writes weights and epoch
 one after the other, in place: of 40 kills while it did, 2 left what it could not read, even with
@@ -11,34 +11,30 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender import outputs, script
+from age_gender import outputs
 from age_gender.script import InputError
 
+SETTINGS = "settings.json"
 
-def open_folder(folder: Path, settings: dict, resume: bool) -> None:
-    """Make the folder for a training with these settings; empty without `resume`.
 
-    Raises InputError where the training to resume had other settings.
+def open_folder(folder: Path, settings: dict, resume: bool, anew: str) -> list[str]:
+    """Make the folder for work with these settings; empty without `resume`.
+
+    Returns the names of settings that the work to resume was begun with otherwise. Raises
+    InputError, with `anew` as what to do, where nobody can tell.
     """
-    note = folder / "settings.json"
+    note = folder / SETTINGS
     if resume and note.exists():
         try:
             before = dict(json.loads(note.read_text()))
         except (ValueError, TypeError):
-            raise InputError(f"{note}: cannot be read; train anew without --resume") from None
-        changed = [key for key in settings if settings[key] != before.get(key)]
-        if changed:
-            raise InputError(
-                f"{folder}: the interrupted training had another {', '.join(changed)}; "
-                "give the same, or train anew without --resume"
-            )
-        return
-    if resume:
-        script.say("nothing to resume: training from the start")
+            raise InputError(f"{note}: cannot be read; {anew}") from None
+        return [key for key in settings if settings[key] != before.get(key)]
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    outputs.make_folder(folder)
     with outputs.whole_file(note, "w") as stream:
         json.dump(settings, stream)
+    return []
 
 
 def state(model) -> list[np.ndarray]:

@@ -24,10 +24,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import embed
 from age_gender import cluster, script
-from age_gender.photographs import facenet, faces
+from age_gender.photographs import faces, networks
 from age_gender.photographs.detector import Detector
 from age_gender.photographs.embedder import Embedder
-from age_gender.photographs.images import CHIP, find_images, read_image, resize
+from age_gender.photographs.images import find_images, read_image, resize
 
 BATCHES = (8, 16, 32, 64)
 LARGE = 1350  # pixels of the photographs that detectors are compared on
@@ -124,16 +124,16 @@ def main() -> None:
             work / "photographs",
             count,
         )
-        path, graph = facenet.read_graph(None)
-        settings = {"litert": False, "size": CHIP, "template": "utkface", "crop": None, "margin": 5,
-                    "faces": "all", "chips": False, "views": False, "batch_size": 32}  # fmt: skip
-        chips_in = Embedder(str(root), graph, path, aligned=True, **settings)
-        photos_in = Embedder(str(photo_root), graph, path, aligned=False, **settings)
+        network = networks.read_graph(None)
+        settings = {"template": "utkface", "crop": None, "margin": 5, "faces": "all",
+                    "chips": False, "views": False, "batch_size": 32}  # fmt: skip
+        chips_in = Embedder(str(root), network, aligned=True, **settings)
+        photos_in = Embedder(str(photo_root), network, aligned=False, **settings)
         chips_in.load()
         photos_in.embed = chips_in.embed
         chips = [chips_in.chips_of(str(root / name), name)[0] for name in names]
         photographs = [read_image(str(photo_root / name)) for name in photo_names]
-        detector, opencv = Detector(), cv2.dnn.readNetFromTensorflow(str(path))
+        detector, opencv = Detector(), cv2.dnn.readNetFromTensorflow(str(network.path))
         found = sum(len(faces.find_faces(image, detector, "all")) for image in photographs)
 
         def graph_alone(batch: int, number: int) -> Callable[[], int]:

@@ -28,8 +28,8 @@ def chip_file(folder: Path, name: str) -> Path:
 def write_chip(folder: Path, name: str, data: bytes) -> None:
     path = chip_file(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with outputs.whole_path(path) as temporary:
-        temporary.write_bytes(data)
+    with outputs.whole_file(path) as stream:
+        stream.write(data)
 
 
 def png(chip: np.ndarray) -> bytes:
@@ -50,8 +50,7 @@ def contact_sheet(output: Path, chips: Path, predicted: Path) -> int:
     shown = [row for row in rows if chip_file(chips, row[0]).is_file()]
     if not shown:
         raise InputError(f"{chips}: no chip of a face in {predicted}; make them with --chips")
-    left_out = len(shown) - SHEET_FACES
-    if left_out > 0:
+    if left_out := len(shown[SHEET_FACES:]):
         say(f"{output}: shows the first {SHEET_FACES:,} faces, not {left_out:,} more")
     shown = shown[:SHEET_FACES]
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -71,10 +70,10 @@ def contact_sheet(output: Path, chips: Path, predicted: Path) -> int:
         except Skipped as reason:
             raise InputError(f"{chip_file(chips, name)}: {reason}; make it again") from None
         sheet.paste(Image.fromarray(chip), (x, y))
-        certainty = female if gender == 1 else 1 - female
         draw.text((x, y + CHIP + 36), f"{age}", "#111111", bold, anchor="ls")
         end = x + draw.textlength(f"{age} ", bold)
         draw.text((end, y + CHIP + 36), f"{low}\u2013{high} years", "#555555", plain, anchor="ls")
+        certainty = female if gender == 1 else 1 - female
         percent = ">99%" if certainty >= 0.995 else f"{certainty:.0%}"
         label = f"{GENDERS[gender]}  {percent}"
         draw.text((x, y + CHIP + 60), label, "#555555", plain, anchor="ls")

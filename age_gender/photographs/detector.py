@@ -7,22 +7,26 @@ package's own code, which is not imported.
 """
 
 import importlib.util
-import itertools
+import threading
 from pathlib import Path
 
 import numpy as np
 
 WINDOW, STRIDE = 12, 2  # P-Net's
 SHRINK = 0.709  # from one look of P-Net to the next
-THRESHOLDS = 0.6, 0.7, 0.7  # of the three networks
 SMALLEST = 20  # pixels: the faces that are looked for
-LARGE, FINE = 640, 2  # pixels of a picture in which the first two looks are for places alone
+THRESHOLDS = 0.6, 0.7  # P-Net's, and that of the other two
+# A picture of LARGE pixels is searched for faces under FINE, which take three quarters of P-Net's
+# time, in tiles alone: where one of the next two looks took something for a face, as they do with
+# 99 of 100 small ones.
+LARGE, FINE = 640, 30
 LARGE_THRESHOLD = 0.7  # P-Net's there: from 0.6 to 0.7 lies much of a picture's texture
-TILE, REACH = 32, (-16, 16)  # pixels of what P-Net sees, and of the picture
+TILE = 32  # pixels of what P-Net sees
+REACH = 16 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])  # pixels of the picture
 
 
-class Detector:
-    """Pictures, uint8 RGB, to boxes and landmarks; not for two threads at once."""
+class Detector(threading.local):  # OpenCV's networks serve one thread: each loads its own
+    """Pictures, uint8 RGB, to boxes and landmarks."""
 
     def __init__(self) -> None:
         import cv2
@@ -34,23 +38,18 @@ class Detector:
         )
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (n, 4), left, top, width, height, and landmarks (n, 5, 2), in whole pixels.
-
-        The looks for the smallest faces, of 20 and 28 pixels, take three quarters of P-Net's
-        time. In large pictures they are for where one of the next two looks took something for a
-        face, as they do with 99 of 100 small ones.
-        """
+        """Boxes (n, 4), left, top, width, height, and landmarks (n, 5, 2), in whole pixels."""
         large = max(image.shape[:2]) >= LARGE
         pictures = halves(image) if large else [image]
-        looks = sizes(image)
-        fine = min(FINE, len(looks)) if large else 0
-        found = [np.empty((0, 9))] + [self.windows(pictures, size) for size in looks[fine:]]
-        for size in looks[:fine][::-1]:
-            found.insert(1, self.windows(pictures, size, near=np.concatenate(found[:3])))
-        return self.faces(pictures, np.concatenate(found))
+        most = np.floor(np.log(min(image.shape[:2]) / SMALLEST) / -np.log(SHRINK))
+        found = [np.empty((0, 9))]
+        for size in SMALLEST / SHRINK ** np.arange(most, -1, -1):
+            near = np.concatenate(found[-2:]) if large and size < FINE else None
+            found.append(self.windows(pictures, size, near))
+        return self.faces(pictures, np.concatenate(found[::-1]))
 
     def windows(
-        self, pictures: list[np.ndarray], size: float, near: np.ndarray | None = None
+        self, pictures: list[np.ndarray], size: float, near: np.ndarray | None
     ) -> np.ndarray:
         """What P-Net takes for faces of about `size` pixels: box, score and correction (n, 9).
 
@@ -65,16 +64,12 @@ class Detector:
         quick = large and scale > 0.5  # then linear sees nearly every pixel too
         method = cv2.INTER_LINEAR if quick else cv2.INTER_AREA
         small = cv2.transpose(cv2.resize(picture, (width, height), interpolation=method))
-        corner = np.zeros((1, 2), int)
-        tiles = small[None]
+        corner, tiles = np.zeros((1, 2), int), small[None]
         if near is not None:
-            middles = (near[:, :2] + near[:, 2:4]) / 2
-            corner = [
-                (middles + np.array(by)) * scale - WINDOW / 2
-                for by in itertools.product(REACH, REACH)
-            ]
-            corner = np.clip(np.concatenate(corner), 0, np.subtract(small.shape[:2], WINDOW))
-            corner = np.unique(corner.astype(int) // TILE, axis=0) * TILE
+            middles = (near[:, None, :2] + near[:, None, 2:4]) / 2
+            corner = ((middles + REACH) * scale - WINDOW / 2).reshape(-1, 2)
+            corner = np.clip(corner, 0, [width - WINDOW, height - WINDOW]).astype(int)
+            corner = np.unique(corner // TILE, axis=0) * TILE
             if not len(corner):
                 return np.empty((0, 9))
             side = TILE + WINDOW - STRIDE
@@ -95,26 +90,24 @@ class Detector:
         sides = np.tile(found[:, 2:4] - found[:, :2], 2)
         found = square(np.hstack([found[:, :4] + found[:, 5:] * sides, found[:, 4:5]]))
 
-        corrections, scores = self.look(self.rnet, pictures, found, 24, "dense_2", "softmax_1")
-        keep = scores[:, 1] > THRESHOLDS[1]
-        found = np.hstack([np.fix(found[keep, :4]), scores[keep, 1:]])
-        keep, corrections = apart(found, 0.7), corrections[keep]
+        found, corrections = self.look(self.rnet, pictures, found, 24, "dense_2", "softmax_1")
+        keep = apart(found, 0.7)
         found = square(corrected(found[keep], corrections[keep]))
 
-        corrections, points, scores = self.look(
-            self.onet, pictures, found, 48, "dense_5", "dense_6", "softmax_2"
-        )
-        keep = scores[:, 1] > THRESHOLDS[2]
-        found = np.hstack([np.fix(found[keep, :4]), scores[keep, 1:]])
+        outputs = "dense_5", "dense_6", "softmax_2"
+        found, corrections, points = self.look(self.onet, pictures, found, 48, *outputs)
         corner, sides = found[:, None, :2], found[:, None, 2:4] - found[:, None, :2] + 1
-        points = points[keep].reshape(-1, 2, 5).transpose(0, 2, 1) * sides + corner - 1
-        found = corrected(found, corrections[keep])
+        points = points.reshape(-1, 2, 5).transpose(0, 2, 1) * sides + corner - 1
+        found = corrected(found, corrections)
         keep = apart_from_within(found, 0.7)
         corner = np.fix(np.maximum(found[keep, :2], 0))
         return np.hstack([corner, np.fix(found[keep, 2:4] - corner)]), np.fix(points[keep])
 
     def look(self, network, pictures, found, size: int, *outputs: str) -> list[np.ndarray]:
-        """The network's outputs for each square; what lies outside of the picture is black."""
+        """The squares that are faces to the network, and its outputs for them but the score.
+
+        What lies outside of the picture is black.
+        """
         import cv2
 
         crops = np.zeros((max(1, len(found)), size, size, 3), np.float32)
@@ -124,16 +117,15 @@ class Detector:
             box[:4] = edges * half + [1, 1, 0, 0]
             left, top, right, bottom = edges.tolist()
             x, y = max(0, left), max(0, top)
-            inside = image[y : max(0, bottom), x : max(0, right)].astype(np.float32)
-            height, width = inside.shape[:2]
-            before = (y - top, x - left)
-            after = (bottom - y - height, right - x - width)
-            if any(before + after):
-                sides = zip(before, after, strict=True)
-                inside = np.pad(inside, (*sides, (0, 0)))
-            crop[:] = cv2.resize(inside, (size, size), interpolation=cv2.INTER_AREA)
+            inside = image[y : max(0, bottom), x : max(0, right)]
+            pixels = np.zeros((bottom - top, right - left, 3), np.float32)
+            pixels[y - top :, x - left :][: inside.shape[0], : inside.shape[1]] = inside
+            crop[:] = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
         network.setInput(normalised(crops.transpose(0, 2, 1, 3)))
-        return [output[: len(found)] for output in network.forward(outputs)]
+        *others, scores = (output[: len(found)] for output in network.forward(outputs))
+        keep = scores[:, 1] > THRESHOLDS[1]
+        found = np.hstack([np.fix(found[keep, :4]), scores[keep, 1:]])
+        return [found, *(output[keep] for output in others)]
 
 
 def halves(image: np.ndarray) -> list[np.ndarray]:
@@ -152,12 +144,6 @@ def nearest(pictures: list[np.ndarray], shrink: float) -> tuple[np.ndarray, int]
     """The smallest of the halves that is not shrunk more than that, and how often it is."""
     half = min(len(pictures) - 1, int(np.log2(max(1, shrink))))
     return pictures[half], 2**half
-
-
-def sizes(image: np.ndarray) -> np.ndarray:
-    """The sizes of faces, in pixels, that P-Net is asked for: up to the picture's own."""
-    looks = np.log(min(image.shape[:2]) / SMALLEST) / -np.log(SHRINK)
-    return SMALLEST / SHRINK ** np.arange(max(0, np.floor(looks) + 1))
 
 
 def normalised(pixels: np.ndarray) -> np.ndarray:

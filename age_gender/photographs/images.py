@@ -79,17 +79,16 @@ def read_image(path: str) -> np.ndarray:
         if not Path(path).is_file():
             raise FileNotFoundError("no such file")
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > LARGEST_IMAGE:
-                size = f"{image.width} x {image.height}"
-                raise Skipped(f"{size} pixels are more than {LARGEST_IMAGE:,}; shrink it")
+            width, height = image.size
+            if width * height > LARGEST_IMAGE:
+                most = f"{LARGEST_IMAGE:,}; shrink it"
+                raise ValueError(f"{width} x {height} pixels are more than {most}")
             image.load()
             with contextlib.suppress(Exception):  # what is wrong with EXIF is not the picture's
                 image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             return np.asarray(image.convert("RGB"))
-    except Skipped:
-        raise
     except Exception as error:  # libraries that decode raise nearly everything
         reason = error_line(error) or type(error).__name__
         if "cannot identify" in reason:

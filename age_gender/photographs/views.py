@@ -41,18 +41,18 @@ def views(image: np.ndarray, name: str, template: str, size: int, detector) -> I
     digest = hashlib.sha256(SEED + name.encode()).digest()
     random = np.random.default_rng(np.frombuffer(digest, np.uint32))
     chip = faces.from_utkface(image, template, size)
-    image = resize(image, TEMPLATE_SIZE, TEMPLATE_SIZE)
     yield chip
-    yield np.ascontiguousarray(chip[:, ::-1])
+    yield chip[:, ::-1]
     # Half of the pictures that FaceNet's users cut from go on beyond the face, as mirrored ones do.
     border = random.choice(["edge", "symmetric"]) if template == "utkface" else "edge"
+    image = resize(image, TEMPLATE_SIZE, TEMPLATE_SIZE)
     padded = np.pad(image, ((PAD, PAD), (PAD, PAD), (0, 0)), border)
     if template != "utkface":
-        for far in (1, 2):
-            yield shifted(padded, template, size, random, far)
-        for far in (1, 2):
-            poor = dim_or_coarse(shifted(padded, template, size, random, far), random)
-            yield poor if far == 1 else np.ascontiguousarray(poor[:, ::-1])
+        for poor, far in ((False, 1), (False, 2), (True, 1), (True, 2)):
+            turn, scale = random.normal(0, 4 * far), np.exp(random.uniform(-0.08, 0.08) * far)
+            chip = turned(padded, template, size, turn, scale, random.normal(0, 0.015 * far, 2))
+            chip = dim_or_coarse(chip, random) if poor else chip
+            yield chip[:, ::-1] if poor and far == 2 else chip
         return
     box = face_box(padded, detector)
     yield boxed(padded, box, 0, size)
@@ -94,22 +94,13 @@ def turned(
     return faces.warp(padded, a * change, moved, size)
 
 
-def shifted(padded, template: str, size: int, random, far: int) -> np.ndarray:
-    return turned(
-        padded, template, size, random.normal(0, 4 * far),
-        np.exp(random.uniform(-0.08, 0.08) * far), random.normal(0, 0.015 * far, 2),
-    )  # fmt: skip
-
-
 def jittered(padded: np.ndarray, size: int, random) -> np.ndarray:
     """About the chip, turned, larger or smaller, stretched, moved, mirrored, or a poor picture."""
     if random.random() < 0.5:
         stretched = round(padded.shape[1] * np.exp(random.uniform(0, 0.3)))
         padded = resize(padded, stretched, padded.shape[0])
-    chip = turned(
-        padded, "utkface", size, random.normal(0, 7), np.exp(-random.uniform(-0.18, 0.25)),
-        random.normal(0, 0.05, 2),
-    )  # fmt: skip
+    turn, scale = random.normal(0, 7), np.exp(-random.uniform(-0.18, 0.25))
+    chip = turned(padded, "utkface", size, turn, scale, random.normal(0, 0.05, 2))
     if random.random() < 0.5:
         chip = np.ascontiguousarray(chip[:, ::-1])
     return dim_or_coarse(chip, random, 0.3) if random.random() < 0.5 else chip

@@ -17,7 +17,7 @@ from test_faces import sandberg_embedding, sandberg_graph
 
 import embed
 from age_gender import model_files
-from age_gender.photographs import facenet
+from age_gender.photographs import networks
 from age_gender.photographs.images import find_images
 from age_gender.script import InputError
 from age_gender.tables import reading
@@ -47,11 +47,11 @@ def names_in(folder: Path) -> list[str]:
 @pytest.fixture(scope="module", autouse=True)
 def one_network():
     """Load the packaged network once for all tests that call main() here."""
-    path, graph = facenet.read_graph(None)
-    network, load = facenet.load_facenet(graph, path), facenet.load_facenet
-    facenet.load_facenet = lambda g, p: network if g == graph else load(g, p)
+    path, graph, *_ = networks.read_graph(None)
+    network, load = networks.load_facenet(graph, path), networks.load_facenet
+    networks.load_facenet = lambda g, p: network if g == graph else load(g, p)
     yield network
-    facenet.load_facenet = load
+    networks.load_facenet = load
 
 
 def embedded(*arguments) -> dict[str, np.ndarray]:
@@ -73,7 +73,7 @@ def test_an_aligned_chip_goes_whole_into_the_graph_as_frozen(tmp_path):
 
     found = embedded("--images", tmp_path, "--aligned", "--output", tmp_path / "out.npz")
 
-    graph = tf.compat.v1.GraphDef.FromString(facenet.read_graph(None)[1])
+    graph = tf.compat.v1.GraphDef.FromString(networks.read_graph(None).content)
     as_frozen = tf.compat.v1.wrap_function(
         lambda: tf.graph_util.import_graph_def(graph, name=""), []
     ).prune("input:0", "embeddings:0")

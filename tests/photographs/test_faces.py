@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from age_gender.photographs import facenet, faces
+from age_gender.photographs import faces, networks
 from age_gender.photographs.chips import chip_file, contact_sheet, png, write_chip
 from age_gender.photographs.images import Skipped, read_image
 from age_gender.script import InputError
@@ -168,7 +168,7 @@ def test_what_is_no_facenet_is_refused_with_its_name(tmp_path, content):
     path = tmp_path / "other.pb"
     path.write_bytes(sandberg_graph(128) if content == "128" else content)
     with pytest.raises(InputError, match=r"other\.pb: not a frozen FaceNet graph"):
-        facenet.load_facenet(path.read_bytes(), path)
+        networks.load_facenet(path.read_bytes(), path)
 
 
 def test_a_packaged_graph_with_another_hash_is_refused(tmp_path, monkeypatch):
@@ -178,7 +178,7 @@ def test_a_packaged_graph_with_another_hash_is_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     with pytest.raises(InputError, match=r"graph_final.pb: SHA-256 .*--facenet"):
-        facenet.read_graph(None)
+        networks.read_graph(None)
 
 
 # ----------------------------------------------------------------------------- the sheet

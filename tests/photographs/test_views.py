@@ -8,7 +8,7 @@ from test_embed import chips_in, embedded, names_in, run
 from test_faces import sandberg_graph
 
 import embed
-from age_gender.photographs import faces, litert, views
+from age_gender.photographs import faces, networks, views
 from age_gender.photographs.detector import Detector
 from age_gender.script import InputError
 from benchmarks.embedding import drawn_chip, drawn_photograph
@@ -53,12 +53,11 @@ def by_hand(chip: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_a_network_gets_as_many_faces_as_it_was_frozen_for(tflite, batch, count):
     chips = np.random.default_rng(0).integers(0, 256, (count, 112, 112, 3), np.uint8)
-    path = tflite(batch)
-    model, size = litert.read_embedder(path)
+    network = networks.read_litert(tflite(batch))
 
-    found = litert.load_embedder(model, path)(chips)
+    found = network.load(network.content, network.path)(chips)
 
-    assert size == 112 and found.dtype == np.float32
+    assert network.size == 112 and found.dtype == np.float32
     np.testing.assert_allclose(found, [by_hand(chip) for chip in chips], atol=1e-5)
 
 

