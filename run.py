@@ -152,7 +152,7 @@ def other_model(model: Path, paths: list[str], wanted: Wanted) -> str:
 def is_taken(model: Path, paths: list[str], wanted: Wanted) -> bool:
     """Whether rows at the start of the input are of the width and the kind of a model."""
     with contextlib.suppress(InputError):
-        score = Scorer(model.read_bytes(), str(model))
+        score = litert.Scorer(model.read_bytes(), str(model))
         found = reading.cut(paths, replace(wanted, width=score.load()))
         blocks = [score(piece) for piece in itertools.islice(found, 2)]
         strange = np.concatenate([block.features[:, -1] > 1 for block in blocks])

@@ -48,12 +48,12 @@ def measure(faces, age_softmax: np.ndarray, loss: np.ndarray) -> dict:
     `age_softmax` (n, 117) and `loss` (n,) are the Keras model's: the exported one has neither.
     """
     import pandas as pd
+    from sklearn.metrics import confusion_matrix
 
     def rows(groups: pd.Categorical) -> list[dict]:  # of the groups that have a face at all
         return [row(*part, MEASURES) for part in faces.groupby(groups, observed=True)]
 
     female = faces.probability >= 0.5
-    confusion = np.bincount(2 * faces.gender + female, minlength=4).reshape(2, 2)
     return {
         "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "confidence": CONFIDENCE},
         "all": row("all", faces, MEASURES) | {"loss": with_interval(loss)},
@@ -61,7 +61,8 @@ def measure(faces, age_softmax: np.ndarray, loss: np.ndarray) -> dict:
         "by_estimated_age": rows(in_bands(np.rint(faces.estimate))),  # the number run.py prints
         "by_gender": rows(pd.Categorical.from_codes(faces.gender, GENDERS)),
         "by_race": rows(pd.Categorical(faces.race, RACES.values())),
-        "gender_confusion": confusion.tolist(),  # [labelled][estimated]
+        # a row a labelled gender, a column an estimated one
+        "gender_confusion": confusion_matrix(faces.gender, female, labels=[0, 1]).tolist(),
         "interval": {"nominal": NOMINAL, "softmax": softmax_coverage(faces.age, age_softmax)},
         "probability": probability(faces.probability, faces.gender),
     }

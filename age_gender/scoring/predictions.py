@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,26 +52,33 @@ def as_csv(names: Sequence[str], scores: np.ndarray) -> bytes:
 
 
 def read(path: Path, *columns: str) -> list[tuple]:
-    """The `columns` of each row, as COLUMNS has them; InputError names the first fault."""
-    rows = []
+    """The `columns` of each row, as COLUMNS has them; other columns may be there or not.
+
+    Raises InputError that names the row and the line of the first fault.
+    """
+    import pandas as pd
+
+    converters = {column: COLUMNS[column] for column in columns}
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
-            lines = csv.DictReader(stream, restval="", strict=True)
-            if not {*columns} <= {*(lines.fieldnames or ())}:
-                wanted = " and ".join(columns)
-                raise InputError(f"{path}: needs the columns {wanted}, as run.py writes")
-            for cells in lines:
-                row = tuple(COLUMNS[column](cells[column]) for column in columns)
-                if None in row:
-                    column = columns[row.index(None)]
-                    raise InputError(
-                        f"{path}: row {len(rows) + 1} (line {lines.line_num}): {column} is "
-                        f"{printable(repr(cells[column]))}, which run.py does not write; score "
-                        "the embeddings again with it"
-                    )
-                rows.append(row)
-    except (UnicodeDecodeError, csv.Error) as error:
+            table = pd.read_csv(
+                stream, usecols=columns, converters=converters,
+                index_col=False, keep_default_na=False,  # "NA" is a name like another
+            )[[*columns]]  # fmt: skip
+    except (UnicodeDecodeError, pd.errors.ParserError) as error:
         raise InputError(f"{path}: not a CSV of predictions: {error}; use run.py's") from None
-    if not rows:
+    except ValueError:
+        wanted = " and ".join(columns)
+        raise InputError(f"{path}: needs the columns {wanted}, as run.py writes") from None
+    if table.empty:
         raise InputError(f"{path}: no predictions in this file; score embeddings with run.py first")
-    return rows
+    for row, column in np.argwhere(table.isna().to_numpy()):
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            lines = csv.DictReader(stream)  # pandas keeps neither the text nor the line
+            text = next(itertools.islice(lines, row, None))[columns[column]]
+            raise InputError(
+                f"{path}: row {row + 1} (line {lines.line_num}): {columns[column]} is "
+                f"{printable(repr(text))}, which run.py does not write; score the embeddings "
+                "again with it"
+            )
+    return list(table.itertuples(index=False, name=None))
