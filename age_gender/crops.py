@@ -28,6 +28,7 @@ class Views(NamedTuple):
     crops: list[str]
     embeddings: np.ndarray
 
+
 class Maps(NamedTuple):
     """Of C crops: matrices (C, W, W), offsets (C, W) and roots of the noise (C, W, W).
 
