@@ -63,16 +63,14 @@ def main(argv: list[str] | None = None) -> None:
     work = args.models / ".training"
     checkpoints.open_folder(work, settings, args.resume)
     unit, kind, held, maps = learn_crops(faces, grown, args, inputs["views"])
-
     front = network_conv.build_front(kind)
-    principal = front.predict(unit, batch_size=4096, verbose=0)
     maps = maps and maps.moved(front.get_layer("principal_axes").get_weights()[0], kind.mean)
+    principal = front.predict(unit, batch_size=4096, verbose=0)
     everything = Faces(principal, faces.age, faces.gender, grown)
     held_out, rest = everything.at(held), everything.at(~held)
 
-    # Both trainings make the same steps, of fewer or more faces.
     fit_started = time.monotonic()
-    steps = min(-(-len(unit) // args.batch_size), len(rest.age))
+    steps = min(-(-len(unit) // args.batch_size), len(rest.age))  # of an epoch, in both trainings
     heads = fit(rest, maps, steps, args, work / "validation.npz", held_out)
     softmax = heads.predict(held_out.principal, batch_size=1024, verbose=0)
     validation = judge(softmax, held_out)
@@ -81,6 +79,9 @@ def main(argv: list[str] | None = None) -> None:
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
     scorer = network_conv.build_scorer(front, heads, calibration, kind)
+    exported = {model_files.LITERT_MODEL: network_conv.to_litert(scorer)}
+    if args.float16:
+        exported[model_files.FLOAT16_MODEL] = network_conv.to_litert(scorer, float16=True)
     description = {
         "settings": settings,
         "faces": int(grown.sum()),
@@ -95,12 +96,10 @@ def main(argv: list[str] | None = None) -> None:
         "versions": {"python": platform.python_version()}
         | {module.__name__: module.__version__ for module in (tf, keras, np)},
     }  # fmt: skip
-    exported = {model_files.LITERT_MODEL: network_conv.to_litert(scorer)}
     if args.float16:
-        exported[model_files.FLOAT16_MODEL] = network_conv.to_litert(scorer, float16=True)
         description["float16"] = cost_of_float16(*exported.values(), faces)
     description["seconds"] = round(time.monotonic() - started, 1)
-    network = network_conv.build_network(front, heads)
+    network = keras.Model(front.input, heads(front.output), name="age_gender")
     model_files.write_model(args.models, network, exported, description)
     shutil.rmtree(work)
     script.say(f"model: {script.display_path(args.models)} ({time.monotonic() - started:.0f} s)")
@@ -319,20 +318,17 @@ def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
 def cost_of_float16(full: bytes, half: bytes, faces) -> dict:
     """What the model with float16 weights costs against the full one, on the training faces."""
     exact, found = [litert.Model(m, "model").outputs(faces.features) for m in (full, half)]
+    apart = round(float(np.abs(found["age"] - exact["age"]).max()), 4)
     mae, exact_mae = [np.abs(scores["age"] - faces.age).mean() for scores in (found, exact)]
-    flips = (found["female_probability"] >= 0.5) != (exact["female_probability"] >= 0.5)
-    costs = {
-        "bytes": len(half),
-        "largest_age_difference": round(float(np.abs(found["age"] - exact["age"]).max()), 4),
-        "age_mae_difference_on_training_faces": round(float(mae - exact_mae), 5),
-        "genders_changed": int(flips.sum()),
-        "faces": len(flips),
-    }
+    women, exact_women = [scores["female_probability"] >= 0.5 for scores in (found, exact)]
+    flips = int((women != exact_women).sum())
     script.say(
         f"float16: {len(half):,} bytes against {len(full):,}; ages differ by at most "
-        f"{costs['largest_age_difference']} years, {flips.sum()} of {len(flips)} genders change"
+        f"{apart} years, {flips} of {len(women)} genders change"
     )
-    return costs
+    return {"bytes": len(half), "largest_age_difference": apart,
+            "age_mae_difference_on_training_faces": round(float(mae - exact_mae), 5),
+            "genders_changed": flips, "faces": len(women)}  # fmt: skip
 
 
 if __name__ == "__main__":
