@@ -55,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     import network_conv
 
     tf.config.experimental.enable_op_determinism()  # the same seed gives the same figures
+    keras.utils.clear_session()  # so that layers have the same names in every training
     faces, grown = read_faces(args, inputs)
     settings = {name: path and outputs.sha256(path) for name, path in inputs.items()}
     settings |= {key: getattr(args, key) for key in SETTINGS}
