@@ -1,12 +1,10 @@
 """The network: a face embedding in, two softmaxes out, and its losses.
 
-Nothing here knows about files of the project. `build_heads` is what train.py fits, on what
-`build_front` makes of the embeddings once; `build_scorer` adds, for the export, what turns the
-softmaxes into an age, its interval and a probability.
+train.py fits `build_heads` on what `build_front` makes of the embeddings once; `build_scorer` adds,
+for the export, what turns the softmaxes into an age, its interval and a probability.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,25 +22,18 @@ CHILD = 3.5  # estimated years round which genders become a guess; fitted on hel
 
 
 class Calibration(NamedTuple):
-    """What makes the softmaxes mean what they say; fitted by `calibrate` on held-out faces.
+    """What makes the softmaxes mean what they say; fitted by `calibrate` on held-out faces."""
 
-    The interval goes from the `tail` to the 1 - `tail` quantile of the age softmax, where `tail`
-    is multiplied by `tail_factor` of the estimated age; `gender_temperature` divides the gender's
-    logits (Guo et al., "On Calibration of Modern Neural Networks", 2017), which are multiplied by
-    `child_certainty` for the youngest, whose gender no face tells, and by 1 from about ten years.
-    """
-
-    tail: float
-    gender_temperature: float
-    child_certainty: float
+    tail: float  # the interval's ends are this and the 1 - tail quantile of the age softmax
+    gender_temperature: float  # which divides the gender's logits
+    child_certainty: float  # which multiplies those of a newborn, whose gender no face tells
 
 
 def build_front(kind: Kind) -> keras.Model:
     """Embeddings float32 (n, W) of any length to their principal components (n, W).
 
-    It has nothing to train, so train.py applies it once. The components are of the embeddings
-    at unit length, whitened half-way: divided by the root of their standard deviation.
-    The small components carry age too; without this the large ones would drown them.
+    They are of the embeddings at unit length, whitened half-way: divided by the root of their
+    standard deviation. The small ones carry age too; otherwise the large ones would drown them.
     """
     embedding = keras.Input(kind.mean.shape, name="features")
     # By the largest number first: the squares of very long or short ones would overflow.
@@ -56,7 +47,7 @@ def build_front(kind: Kind) -> keras.Model:
     return front
 
 
-def build_heads(width: int, dropout: float = 0.4, input_dropout: float = 0.1) -> keras.Model:
+def build_heads(width: int) -> keras.Model:
     """Principal components (n, width) to the softmaxes {"age": (n, 117), "gender": (n, 2)}.
 
     The dense layers do the work. Measured on held-out training records (the model card has the
@@ -64,30 +55,25 @@ def build_heads(width: int, dropout: float = 0.4, input_dropout: float = 0.1) ->
     5.14 and 96.4 %; a convolution in place of a dense layer 5.25 and 96.2 % at best.
     """
     principal = keras.Input((width,), name="principal")
-    hidden = layers.Dropout(input_dropout)(principal)
-    hidden = block(layers.Dense(384, kernel_initializer="he_normal")(hidden), dropout)
+    hidden = block(layers.Dropout(0.1)(principal))
 
     # The 384 as a sequence of 24 steps of 16 channels, convolved, and added to themselves.
     sequence = layers.Reshape((24, 16))(hidden)
     sequence = layers.Conv1D(16, 3, padding="same", kernel_initializer="zeros")(sequence)
     hidden = layers.Add()([hidden, layers.Flatten()(sequence)])
 
-    hidden = block(layers.Dense(384, kernel_initializer="he_normal")(hidden), dropout)
+    hidden = block(hidden)
     age = layers.Dense(AGES, activation="softmax", name="age")(hidden)
     gender = layers.Dense(len(GENDERS), activation="softmax", name="gender")(hidden)
     return keras.Model(principal, {"age": age, "gender": gender}, name="heads")
 
 
-def build_network(front: keras.Model, heads: keras.Model) -> keras.Model:
-    """The two as one: embeddings float32 (n, W) to {"age": (n, 117), "gender": (n, 2)}."""
-    return keras.Model(front.input, heads(front.output), name="age_gender")
-
-
-def block(hidden, dropout: float):
-    """What follows each dense layer."""
+def block(hidden):
+    """A dense layer of 384, and what follows it."""
+    hidden = layers.Dense(384, kernel_initializer="he_normal")(hidden)
     hidden = layers.LayerNormalization()(hidden)
     hidden = layers.Activation("silu")(hidden)  # 0.02 years better than relu, and as fast
-    return layers.Dropout(dropout)(hidden)
+    return layers.Dropout(0.4)(hidden)
 
 
 def build_scorer(
@@ -96,10 +82,9 @@ def build_scorer(
     """The model to export: features (n, W) to these outputs, each (n,).
 
     `age` the expected age in years; `age_low` and `age_high` a 90 % interval in whole years;
-    `female_probability`; `distance` from the training embeddings, over 1 for an embedding of
-    another kind (what `Kind.distance` computes). The front's matrix is multiplied into the
-    first dense layer's, which saves a third of the time.
+    `female_probability`; `distance`, over 1 for an embedding of another kind (`Kind.distance`).
     """
+    # The front's matrix is multiplied into the first dense layer's: a third of the time less.
     rotation = front.get_layer("principal_axes")
     unit, (kernel, bias) = rotation.input, rotation.get_weights()
     first, first_bias, *others = heads.get_weights()
@@ -134,16 +119,15 @@ def build_scorer(
 def tail_factor(age):
     """What the interval's tail is multiplied by, for estimated ages in years (n,): (n,).
 
-    With one tail for all ages, intervals held less of those estimated 45 and over (held-out parts
-    of the training records).
+    With one tail for all, intervals held too few of the faces that are estimated 45 and over.
     """
     return 1 - 0.2 * ops.cast(age >= 44.5, "float32")
 
 
-def child_factor(age, certainty: float):
+def child_factor(age, certainty):
     """What the gender's logits are multiplied by, for estimated ages in years (n,): (n,).
 
-    From `certainty` for a newborn to 1, smoothly: half of the way at CHILD years.
+    From `certainty` for a newborn to 1 from about ten years; half of the way at CHILD years.
     """
     return 1 - (1 - certainty) * ops.sigmoid(CHILD - age)
 
@@ -153,22 +137,21 @@ def calibrate(
 ) -> Calibration:
     """The Calibration by the softmaxes "age" (n, 117) and "gender" (n, 2) of held-out faces.
 
-    The interval is split conformal: of the levels at which the tails of the age softmax can
-    be cut off, the largest that leaves NOMINAL of the ages of `grown` faces (n,) inside (Romano
+    The tail is the largest that leaves NOMINAL of the ages of `grown` faces (n,) inside (Romano
     et al., "Conformalized Quantile Regression", 2019, with the softmax's quantiles). The
-    temperature has the least gender loss of the grown, the certainty of children that of all
-    who are estimated under 25.
+    temperature (Guo et al., "On Calibration of Modern Neural Networks", 2017) has the least gender
+    loss of the grown, the certainty of children that of all who are estimated under 25.
     """
     estimate = np.asarray(expected_age(softmax["age"]))
     logit = np.diff(np.log(softmax["gender"] + 1e-9), axis=1)[:, 0]
     right = np.where(gender == 1, logit, -logit)
     factors = 1 / np.linspace(0.5, 3, 251)
-    temperature = 1 / least_loss(factors, lambda factor: right[grown] * factor)
-    young = estimate < 25
+    temperature = 1 / factors[least_loss(right[grown] * factors[:, None])]
     certainty = 1.0
-    if (~grown).any():
-        factor = {c: np.asarray(child_factor(estimate[young], c)) for c in np.linspace(0, 1, 101)}
-        certainty = least_loss(factor, lambda c: right[young] * factor[c] / temperature)
+    if not grown.all():
+        young, certainties = estimate < 25, np.linspace(0, 1, 101)
+        factors = np.asarray(child_factor(estimate[young], certainties[:, None]))
+        certainty = certainties[least_loss(right[young] * factors / temperature)]
     softmax, age, estimate = softmax["age"][grown], age[grown], estimate[grown]
     cumulative = np.cumsum(softmax, axis=1)
     rows = np.arange(len(age))
@@ -177,20 +160,19 @@ def calibrate(
     level = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax)[rows, age])
     level = level / np.asarray(tail_factor(estimate))
     outside = int((1 - NOMINAL) * (len(age) + 1))
-    tail = float(np.sort(level)[max(outside - 1, 0)])
-    return Calibration(tail, float(temperature), float(certainty))
+    tail = np.sort(level)[max(outside - 1, 0)]
+    return Calibration(float(tail), float(temperature), float(certainty))
 
 
-def least_loss(candidates: Iterable[float], margin: Callable[[float], np.ndarray]) -> float:
-    """The candidate with the least cross-entropy of what it makes of logits of the right gender."""
-    return min(candidates, key=lambda candidate: np.logaddexp(0, -margin(candidate)).mean())
+def least_loss(logits: np.ndarray) -> int:
+    """Which row of logits of the right gender (k, n) has the least mean cross-entropy."""
+    return int(np.logaddexp(0, -logits).mean(axis=1).argmin())
 
 
 def to_litert(scorer: keras.Model, float16: bool = False) -> bytes:
     """The scorer as a LiteRT flatbuffer, for any batch size, with outputs by name.
 
-    Keras's own export: others convert without a warning and lose the weights. `float16` stores
-    the weights in half the bytes.
+    Keras's own export: others convert without a warning and lose the weights. `float16` halves it.
     """
     half = {"optimizations": [tf.lite.Optimize.DEFAULT],
             "target_spec": {"supported_types": [tf.float16]}}  # fmt: skip
@@ -208,11 +190,10 @@ def expected_age(probabilities):
 def age_loss(age, probabilities, weight: float = 0.1):
     """Cross-entropy with a Gaussian round the label + 0.1 * |expected age - label|, (n,).
 
-    Neighbouring years are nearly right: Gao et al., "Deep Label Distribution Learning with Label
-    Ambiguity", 2017; a child's are not, so that the Gaussian is narrow there (held-out children
-    are 1.60 instead of 1.72 years off). The second term is the error that is judged, in years:
-    Gao et al., "Age Estimation Using Expectation of Label Distribution Learning", 2018. `age` is
-    (n,) or (n, 1), in years; `probabilities` (n, 117).
+    `age` is (n,) or (n, 1), in years; `probabilities` (n, 117). Neighbouring years are nearly right
+    (Gao et al., "Deep Label Distribution Learning with Label Ambiguity", 2017), but not a child's:
+    the Gaussian is narrow there. The second term is the error that is judged (Gao et al., "Age
+    Estimation Using Expectation of Label Distribution Learning", 2018).
     """
     age = ops.reshape(ops.cast(age, "float32"), (-1, 1))
     years = np.arange(AGES, dtype=np.float32)

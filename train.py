@@ -47,17 +47,7 @@ SETTINGS = ("epochs", "batch_size", "learning_rate", "seed")  # what --resume mu
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     started = time.monotonic()
-    if not args.train.is_file():
-        raise InputError(f"{args.train}: no such file of records; make it with: python prepare.py")
-    beside = args.train.with_name(model_files.CHILDREN_RECORDS.name)  # of the same table
-    if args.children == model_files.CHILDREN_RECORDS:
-        args.children = beside
-    inputs = {"train": args.train, "children": given(args.children, beside),
-              "views": given(args.views, model_files.VIEWS)}  # fmt: skip
-    for folder in (args.models, args.logs):
-        outputs.make_folder(folder)
-    settings = {name: path and outputs.sha256(path) for name, path in inputs.items()}
-    settings |= {key: getattr(args, key) for key in SETTINGS}
+    inputs = find_inputs(args)
     script.import_tensorflow()
     import keras
     import tensorflow as tf
@@ -66,44 +56,33 @@ def main(argv: list[str] | None = None) -> None:
 
     tf.config.experimental.enable_op_determinism()  # the same seed gives the same figures
     keras.utils.clear_session()  # so that layers have the same names in every training
-    faces, grown = read_faces(args.train, inputs["children"])
-    for path, what in ((args.children, "children"), (args.views, "views")):
-        if inputs[what] is None and path != NONE:
-            script.say(f"{script.display_path(path)}: not there: {ABSENT[what]}")
-    work, anew = args.models / ".training", "train anew without --resume"
-    if args.resume and not (work / checkpoints.SETTINGS).exists():
-        script.say("nothing to resume: training from the start")
-    if changed := checkpoints.open_folder(work, settings, args.resume, anew):
-        had = f"the interrupted training had another {', '.join(changed)}"
-        raise InputError(f"{work}: {had}; give the same, or {anew}")
-    unit = kinds.unit(faces.features)
-    # However many threads the environment grants: another number of them rounds otherwise.
-    with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        kind = measure_kind(faces, unit, args.train)
-        held = hold_out(faces.file_name, grown, args)
-        maps = crops.learn(inputs["views"], kind, faces.file_name, held)
-        if maps:  # the kind is that of all crops
-            mapped = crops.draw(unit, maps, np.random.default_rng(args.seed), share=1)
-            kind = kinds.measure(np.concatenate([unit, mapped]))
+    faces, grown = read_faces(args, inputs)
+    settings = {name: path and outputs.sha256(path) for name, path in inputs.items()}
+    settings |= {key: getattr(args, key) for key in SETTINGS}
+    for folder in (args.models, args.logs):
+        outputs.make_folder(folder)
+    work = args.models / ".training"
+    open_work(work, settings, args.resume)
+    unit, kind, held, maps = learn_crops(faces, grown, args, inputs["views"])
     front = network_conv.build_front(kind)
-    principal = front.predict(unit, batch_size=4096, verbose=0)
     maps = maps and maps.moved(front.get_layer("principal_axes").get_weights()[0], kind.mean)
+    principal = front.predict(unit, batch_size=4096, verbose=0)
     everything = Faces(principal, faces.age, faces.gender, grown)
     held_out, rest = everything.at(held), everything.at(~held)
 
-    # Both trainings make the same steps, of fewer or more faces: one compiled step serves both.
     fit_started = time.monotonic()
-    steps = min(-(-len(unit) // args.batch_size), len(rest.age))
-    heads = compiled_heads(unit.shape[1], steps, args)
-    untrained = checkpoints.state(heads)
-    fit(heads, untrained, rest, maps, steps, args, work / "validation.npz", held_out)
-    validation, calibration = judge(heads, held_out)
-    fit(heads, untrained, everything, maps, steps, args, work / "final.npz")
+    steps = min(-(-len(unit) // args.batch_size), len(rest.age))  # of an epoch, in both trainings
+    heads = fit(rest, maps, steps, args, work / "validation.npz", held_out)
+    softmax = heads.predict(held_out.principal, batch_size=1024, verbose=0)
+    validation = judge(softmax, held_out)
+    calibration = network_conv.calibrate(softmax, *held_out[1:])
+    heads = fit(everything, maps, steps, args, work / "final.npz")
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
-    trained, heads = heads, network_conv.build_heads(unit.shape[1])
-    heads.set_weights(trained.get_weights())  # without the losses, which Keras would want to load
     scorer = network_conv.build_scorer(front, heads, calibration, kind)
+    exported = {model_files.LITERT_MODEL: network_conv.to_litert(scorer)}
+    if args.float16:
+        exported[model_files.FLOAT16_MODEL] = network_conv.to_litert(scorer, float16=True)
     description = {
         "settings": settings,
         "faces": int(grown.sum()),
@@ -118,12 +97,10 @@ def main(argv: list[str] | None = None) -> None:
         "versions": {"python": platform.python_version()}
         | {module.__name__: module.__version__ for module in (tf, keras, np)},
     }  # fmt: skip
-    exported = {model_files.LITERT_MODEL: network_conv.to_litert(scorer)}
     if args.float16:
-        exported[model_files.FLOAT16_MODEL] = network_conv.to_litert(scorer, float16=True)
         description["float16"] = cost_of_float16(*exported.values(), faces)
     description["seconds"] = round(time.monotonic() - started, 1)
-    network = network_conv.build_network(front, heads)
+    network = keras.Model(front.input, heads(front.output), name="age_gender")
     model_files.write_model(args.models, network, exported, description)
     shutil.rmtree(work)
     script.say(f"model: {script.display_path(args.models)} ({time.monotonic() - started:.0f} s)")
@@ -156,6 +133,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def open_work(work: Path, settings: dict, resume: bool) -> None:
+    """The folder of an interrupted training, empty without `resume`; InputError for another's."""
+    anew = "train anew without --resume"
+    if resume and not (work / checkpoints.SETTINGS).exists():
+        script.say("nothing to resume: training from the start")
+    if changed := checkpoints.open_folder(work, settings, resume, anew):
+        had = f"the interrupted training had another {', '.join(changed)}"
+        raise InputError(f"{work}: {had}; give the same, or {anew}")
+
+
 class Faces(NamedTuple):
     """Principal components float32 (n, W), ages and genders (n,), who is no child (n,)."""
 
@@ -173,46 +160,55 @@ class Faces(NamedTuple):
         return self.principal, {"age": self.age, "gender": self.gender}, weights
 
 
-def given(path: Path, default: Path) -> Path | None:
-    """The path of an input that may be left out: none where it is `none`, or the default and not
-    there. Raises InputError for another path that is not there.
+def find_inputs(args: argparse.Namespace) -> dict[str, Path | None]:
+    """The paths of the inputs; None for one that is `none`, or by default and not there.
+
+    Raises InputError for another path that is not there.
     """
-    if path == NONE:
-        return None
-    if path.is_file():
-        return path
-    if path != default:
-        raise InputError(f"{path}: no such file; give another, or none to train without")
-    return None
+    defaults = {"children": args.train.with_name(model_files.CHILDREN_RECORDS.name),
+                "views": model_files.VIEWS}  # fmt: skip
+    if args.children == model_files.CHILDREN_RECORDS:
+        args.children = defaults["children"]  # of the same table
+    inputs: dict[str, Path | None] = {"train": args.train}
+    for name, default in defaults.items():
+        path = getattr(args, name)
+        inputs[name] = path if path != NONE and path.is_file() else None
+        if inputs[name] is None and path not in (NONE, default):
+            raise InputError(f"{path}: no such file; give another, or none to train without")
+    return inputs
 
 
-def read_faces(train: Path, children: Path | None):
-    """The records of both files, and which of them are no children (n,)."""
+def read_faces(args: argparse.Namespace, inputs: dict[str, Path | None]):
+    """The records of faces and of children, and which of them are no children (n,)."""
     from age_gender import records
 
-    faces = records.read(train)
-    count = len(faces.age)
-    if children:
-        young = records.read(children)
-        if young.features.shape[1] != faces.features.shape[1]:
-            widths = (
-                f"{young.features.shape[1]} numbers, and of {faces.features.shape[1]} in {train}"
-            )
-            remedy = "prepare both from one table, or give --children none"
-            raise InputError(f"{children}: embeddings of {widths}; {remedy}")
-        faces = records.Records(
-            *(np.concatenate(pair) for pair in zip(faces[:3], young[:3], strict=True)),
-            faces.file_name + young.file_name,
+    parts = [records.read(path) for path in (args.train, inputs["children"]) if path]
+    widths = [part.features.shape[1] for part in parts]
+    if widths[-1] != widths[0]:
+        raise InputError(
+            f"{args.children}: embeddings of {widths[1]} numbers, and of {widths[0]} in "
+            f"{args.train}; prepare both from one table, or give --children none"
         )
-    return faces, np.arange(len(faces.age)) < count
+    for name, meaning in ABSENT.items():
+        path = getattr(args, name)
+        if inputs[name] is None and path != NONE:
+            script.say(f"{script.display_path(path)}: not there: {meaning}")
+    faces = records.Records(*map(np.concatenate, zip(*parts, strict=True)))
+    return faces, np.arange(len(faces.age)) < len(parts[0].age)
 
 
-def measure_kind(faces, unit: np.ndarray, path: Path) -> kinds.Kind:
-    """The kind of the faces of `path`, and of the children; refuses a mixture."""
-    kind = kinds.measure(unit)
-    script.say(f"{len(unit)} faces; embeddings of {kinds.describe(faces.features, kind)}")
-    kinds.refuse_mixture(unit, kind, str(path), lambda place: faces.file_name[place])
-    return kind
+def learn_crops(faces, grown: np.ndarray, args: argparse.Namespace, views: Path | None):
+    """Unit-length embeddings (n, W), their kind, who is held out (n,), the maps to other crops."""
+    # However many threads the environment grants: another number of them rounds otherwise.
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        heading = f"{len(faces.age)} faces; embeddings of "
+        unit, kind = kinds.examine(faces.features, faces.file_name, str(args.train), heading)
+        held = hold_out(faces.file_name, grown, args)
+        maps = crops.learn(views, kind, faces.file_name, held)
+        if maps:  # the kind is that of all crops
+            mapped = crops.draw(unit, maps, np.random.default_rng(args.seed), share=1)
+            kind = kinds.measure(np.concatenate([unit, mapped]))
+    return unit, kind, held, maps
 
 
 def hold_out(names: list[str], grown: np.ndarray, args: argparse.Namespace) -> np.ndarray:
@@ -228,14 +224,13 @@ def hold_out(names: list[str], grown: np.ndarray, args: argparse.Namespace) -> n
     return held
 
 
-def compiled_heads(width: int, steps: int, args: argparse.Namespace):
-    """The network to train, with its losses and its optimizer; `steps` are those of an epoch."""
+def compiled(heads, steps: int, args: argparse.Namespace):
+    """The heads with their losses and optimizer; `steps` are those of an epoch."""
     import keras
 
     import network_conv
 
-    keras.utils.set_random_seed(args.seed)
-    heads = network_conv.build_heads(width)
+    trainer = keras.Model(heads.input, heads.output)  # so that the heads are saved without losses
     warm_up = max(1, steps * args.epochs // 20)
     schedule = keras.optimizers.schedules.CosineDecay(
         args.learning_rate / 100,
@@ -243,7 +238,7 @@ def compiled_heads(width: int, steps: int, args: argparse.Namespace):
         warmup_target=args.learning_rate,
         warmup_steps=warm_up,
     )
-    heads.compile(
+    trainer.compile(
         keras.optimizers.AdamW(schedule, weight_decay=1e-4),
         loss={"age": network_conv.age_loss, "gender": "sparse_categorical_crossentropy"},
         weighted_metrics={"age": [network_conv.age_error], "gender": ["accuracy"]},
@@ -251,34 +246,40 @@ def compiled_heads(width: int, steps: int, args: argparse.Namespace):
         steps_per_execution=max(n for n in range(1, 14) if steps % n == 0),
         jit_compile=False,  # XLA's compilation costs more than it saves here
     )
-    heads.optimizer.build(heads.trainable_variables)
-    return heads
+    trainer.optimizer.build(trainer.trainable_variables)
+    return trainer
 
 
 def fit(
-    heads, untrained: list, faces: Faces, maps: crops.Maps | None, steps: int,
-    args: argparse.Namespace, state: Path, held_out: Faces | None = None,
-) -> None:  # fmt: skip
-    """Train the compiled heads on faces, from `untrained` or the `state` it saves every epoch.
+    faces: Faces, maps: crops.Maps | None, steps: int, args: argparse.Namespace, state: Path,
+    held_out: Faces | None = None,
+):  # fmt: skip
+    """The heads, trained on faces anew or from the `state` that is saved every epoch.
 
     It does not stop early: of 8 epochs without crops the last was the best, or within 0.003 years
     of it (eight trainings); with crops the age error of held-out faces falls to the end.
     """
     import keras
 
-    checkpoints.restore(state, heads, untrained)
-    done = int(heads.optimizer.iterations) // steps
+    import network_conv
+
+    keras.utils.set_random_seed(args.seed)
+    heads = network_conv.build_heads(faces.principal.shape[1])
+    trainer = compiled(heads, steps, args)
+    if state.exists():
+        checkpoints.restore(state, trainer)
+    done = int(trainer.optimizer.iterations) // steps
     if done == args.epochs:
-        return
+        return heads
     callbacks = [
         keras.callbacks.CSVLogger(args.logs / f"{state.stem}.csv", append=done > 0),
-        keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: checkpoints.save(state, heads)),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: checkpoints.save(state, trainer)),
     ]
     if importlib.util.find_spec("tensorboard"):
         callbacks.insert(0, keras.callbacks.TensorBoard(args.logs / state.stem, write_graph=False))
     script.say(f"{state.stem}: {len(faces.age)} faces")
     with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
-        heads.fit(
+        trainer.fit(
             batches(faces, maps, range(done, args.epochs), steps, args.seed),
             shuffle=False,  # batches() does
             steps_per_epoch=steps,
@@ -289,6 +290,7 @@ def fit(
             callbacks=callbacks,
             verbose=1 if sys.stderr.isatty() else 2,
         )
+    return heads
 
 
 def batches(
@@ -308,11 +310,8 @@ def batches(
             yield drawn.at(slice(start, end)).for_keras()
 
 
-def judge(heads, faces: Faces):
-    """Figures of held-out faces, and the Calibration that they give."""
-    import network_conv
-
-    softmax = heads.predict(faces.principal, batch_size=1024, verbose=0)
+def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
+    """Figures of held-out faces by their softmaxes, which it also says."""
     error = np.abs(softmax["age"] @ np.arange(softmax["age"].shape[1]) - faces.age)
     right = softmax["gender"].argmax(axis=1) == faces.gender
     grown, young = faces.grown, ~faces.grown
@@ -321,29 +320,26 @@ def judge(heads, faces: Faces):
     figures = {"faces": int(grown.sum()), "age_mae": round(float(mae), 3),
                "gender_accuracy": round(float(accuracy), 4)}  # fmt: skip
     if young.any():
-        script.say(f"held-out children: age MAE {error[young].mean():.2f} years")
-        figures |= {"children": int(young.sum()),
-                    "children_age_mae": round(float(error[young].mean()), 3)}  # fmt: skip
-    return figures, network_conv.calibrate(softmax, faces.age, faces.gender, grown)
+        mae = error[young].mean()
+        script.say(f"held-out children: age MAE {mae:.2f} years")
+        figures |= {"children": int(young.sum()), "children_age_mae": round(float(mae), 3)}
+    return figures
 
 
 def cost_of_float16(full: bytes, half: bytes, faces) -> dict:
     """What the model with float16 weights costs against the full one, on the training faces."""
     exact, found = [litert.Model(m, "model").outputs(faces.features) for m in (full, half)]
+    apart = round(float(np.abs(found["age"] - exact["age"]).max()), 4)
     mae, exact_mae = [np.abs(scores["age"] - faces.age).mean() for scores in (found, exact)]
-    flips = (found["female_probability"] >= 0.5) != (exact["female_probability"] >= 0.5)
-    costs = {
-        "bytes": len(half),
-        "largest_age_difference": round(float(np.abs(found["age"] - exact["age"]).max()), 4),
-        "age_mae_difference_on_training_faces": round(float(mae - exact_mae), 5),
-        "genders_changed": int(flips.sum()),
-        "faces": len(flips),
-    }
+    women, exact_women = [scores["female_probability"] >= 0.5 for scores in (found, exact)]
+    flips = int((women != exact_women).sum())
     script.say(
         f"float16: {len(half):,} bytes against {len(full):,}; ages differ by at most "
-        f"{costs['largest_age_difference']} years, {flips.sum()} of {len(flips)} genders change"
+        f"{apart} years, {flips} of {len(women)} genders change"
     )
-    return costs
+    return {"bytes": len(half), "largest_age_difference": apart,
+            "age_mae_difference_on_training_faces": round(float(mae - exact_mae), 5),
+            "genders_changed": flips, "faces": len(women)}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -37,24 +37,23 @@ def open_folder(folder: Path, settings: dict, resume: bool, anew: str) -> list[s
     return []
 
 
-def state(model) -> list[np.ndarray]:
-    """All that training changes: weights, states of random numbers, the optimizer's variables."""
-    return [variable.numpy() for variable in model.variables + model.optimizer.variables]
-
-
 def save(path: Path, model) -> None:
+    """Write all that training changes: weights, states of random numbers, the optimizer's."""
     with outputs.whole_file(path) as stream:
-        np.savez(stream, *state(model))
+        np.savez(stream, *[variable.numpy() for variable in _variables(model)])
 
 
-def restore(path: Path, model, untrained: list[np.ndarray]) -> None:
-    """Set a compiled model to the state saved in `path`, or `untrained` where there is none."""
+def restore(path: Path, model) -> None:
+    """Set a compiled model to the state that `save` wrote. Raises InputError for any other."""
     try:
-        values = [*np.load(path).values()] if path.exists() else untrained
-        variables = model.variables + model.optimizer.variables
-        for variable, value in zip(variables, values, strict=True):
+        values = np.load(path).values()
+        for variable, value in zip(_variables(model), values, strict=True):
             variable.assign(value)
     except Exception:  # NumPy, zipfile and Keras raise many kinds on broken or foreign files
         raise InputError(
             f"{path}: not a state of this training; train anew without --resume"
         ) from None
+
+
+def _variables(model) -> list:
+    return model.variables + model.optimizer.variables

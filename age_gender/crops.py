@@ -28,17 +28,11 @@ class Views(NamedTuple):
     crops: list[str]
     embeddings: np.ndarray
 
-    def at(self, places) -> "Views":
-        """The views of some of the faces."""
-        names = np.array(self.names, object)[places].tolist()
-        return Views(names, self.crops, self.embeddings[places])
-
 
 class Maps(NamedTuple):
     """Of C crops: matrices (C, W, W), offsets (C, W) and roots of the noise (C, W, W).
 
-    A plain embedding x through crop c is x @ matrices[c] + offsets[c] + z @ roots[c], with
-    z normal.
+    A plain embedding x through crop c is x @ matrices[c] + offsets[c] + z @ roots[c], z normal.
     """
 
     matrices: np.ndarray
@@ -50,11 +44,7 @@ class Maps(NamedTuple):
         kernel = kernel.astype(np.float64)
         matrices = np.linalg.inv(kernel) @ self.matrices @ kernel
         offsets = (mean @ self.matrices + self.offsets - mean) @ kernel
-        return as_float32(matrices, offsets, self.roots @ kernel)
-
-
-def as_float32(*arrays: np.ndarray) -> Maps:
-    return Maps(*(array.astype(np.float32) for array in arrays))
+        return Maps(*map(np.float32, (matrices, offsets, self.roots @ kernel)))
 
 
 def read(path: Path) -> Views:
@@ -119,7 +109,7 @@ def fit(views: np.ndarray) -> Maps:
     floor = 1e-9 * np.trace(covariance, axis1=1, axis2=2)[:, None, None] * np.eye(width)
     roots = np.linalg.cholesky(covariance + floor).transpose(0, 2, 1)
     matrices = whitening @ slopes
-    return as_float32(matrices, means - mean @ matrices, roots)
+    return Maps(*map(np.float32, (matrices, means - mean @ matrices, roots)))
 
 
 def draw(

@@ -4,12 +4,12 @@ FaceNet's embeddings lie in about 100 of their 512 dimensions; those of another 
 their dimensions permuted, lie in others. The exported model tells from it who is a stranger.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from age_gender.script import InputError
+from age_gender.script import InputError, say
 
 ENERGY = 0.999  # of the variance that the kept directions carry, at least
 DIRECTIONS = 110  # kept at least, where there are faces enough (measured on UTKFace)
@@ -28,28 +28,49 @@ LIMIT = 40
 class Kind:
     """What tells one kind of embedding from another, all for unit-length embeddings.
 
-    `mean` (W,); `axes` (W, W) the principal axes as columns, by falling standard
-    deviation, `deviations` (W,); the first `count` axes span the kinds. `probes` (W, k)
-    are directions outside it, drawn at random: this kind has next to nothing there, a stranger
-    a part of its length, so that a few tell as well as all. `off` is the square of what a row
-    has along them beyond which it is a stranger; `normal` (W,) a direction outside the
-    subspace on which this kind projects positively (scaled so that -1 is the limit), which
-    tells an embedding from its negative; zeros where the data has no such direction.
+    A row is a stranger by what it has along the probes, where this kind has next to nothing and
+    another a part of its length; and by its side of the normal, which tells it from its negative.
     """
 
-    mean: np.ndarray
-    axes: np.ndarray
-    deviations: np.ndarray
-    count: int
-    probes: np.ndarray
-    off: float
-    normal: np.ndarray
+    mean: np.ndarray  # (W,)
+    axes: np.ndarray  # (W, W), the principal axes as columns
+    deviations: np.ndarray  # (W,), along the axes, falling
+    count: int  # of the axes, from the first, that span the subspace
+    probes: np.ndarray  # (W, k), directions outside it, drawn at random
+    off: float  # the square of what a row has along the probes beyond which it is a stranger
+    normal: np.ndarray  # (W,), where this kind projects positively; -1 is the limit; or zeros
     effective_rank: float
 
     def distance(self, features: np.ndarray) -> np.ndarray:
         """How strange each row of unit-length features (n, W) is: (n,), over 1 a stranger."""
         outside = (((features - self.mean) @ self.probes) ** 2).sum(axis=1)
         return np.maximum(outside / self.off, -(features @ self.normal))
+
+
+def examine(
+    features: np.ndarray, names: Sequence[str], source: str, heading: str
+) -> tuple[np.ndarray, Kind]:
+    """Features (n, W) at unit length, and their kind, which it says in one line after a heading.
+
+    Raises InputError where the table `source` holds two kinds; it names a row of the smaller.
+    """
+    rows = unit(features)
+    kind = measure(rows)
+    lengths = np.sqrt(np.einsum("ij,ij->i", features, features))
+    length = f"lengths {lengths.min():.3g} to {lengths.max():.3g}"
+    if np.allclose(lengths, 1, atol=0.01):
+        length = "unit length"
+    text = f"{features.shape[1]} dimensions, {length}, effective rank {kind.effective_rank:.0f}"
+    blind = "; too few, too varied or too narrow to tell other embeddings by"
+    say(heading + text + (blind if np.isinf(kind.off) else ""))
+    parts = mixture(rows, kind)
+    if parts:
+        raise InputError(
+            f"{source}: two kinds of embeddings, {len(parts[0])} rows, and at least "
+            f"{len(parts[1])} in another subspace (the first is {names[parts[1][0]]}); "
+            "embed all with one model"
+        )
+    return rows, kind
 
 
 def unit(features: np.ndarray) -> np.ndarray:
@@ -93,22 +114,6 @@ def measure(features: np.ndarray, fewest: int = FEWEST, limit: float = LIMIT) ->
     return replace(kind, off=off, normal=normal.astype(np.float32))
 
 
-def describe(features: np.ndarray, kind: Kind) -> str:
-    """One line: dimension, length and effective rank of features (n, W) as they were read."""
-    blocks = range(0, len(features), BLOCK)
-    lengths = np.concatenate([np.linalg.norm(features[i : i + BLOCK], axis=1) for i in blocks])
-    length = f"lengths {lengths.min():.3g} to {lengths.max():.3g}"
-    if np.allclose(lengths, 1, atol=0.01):
-        length = "unit length"
-    text = f"{features.shape[1]} dimensions, {length}, effective rank {kind.effective_rank:.0f}"
-    blind = (
-        "; too few, too varied or too narrow to tell other embeddings by"
-        if np.isinf(kind.off)
-        else ""
-    )
-    return text + blind
-
-
 def mixture(features: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray] | None:
     """Places of two kinds of unit-length embeddings in one table, larger first, or None.
 
@@ -138,20 +143,6 @@ def mixture(features: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray] |
             parts = np.flatnonzero(~strange), np.flatnonzero(strange)
             return parts if len(parts[0]) >= len(parts[1]) else parts[::-1]
     return None
-
-
-def refuse_mixture(features: np.ndarray, kind: Kind, source: str, name: Callable) -> None:
-    """Raise InputError where the table `source` holds unit-length embeddings of two kinds.
-
-    `name(place)` is how a row is called.
-    """
-    parts = mixture(features, kind)
-    if parts:
-        raise InputError(
-            f"{source}: two kinds of embeddings, {len(parts[0])} rows, and at least "
-            f"{len(parts[1])} in another subspace (the first is {name(parts[1][0])}); "
-            "embed all with one model"
-        )
 
 
 def _same_subspace(rows: np.ndarray, start: int) -> np.ndarray:

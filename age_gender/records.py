@@ -13,19 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from age_gender.script import InputError
 from age_gender.tables.names import AGES
-
-
-def schema(width: int) -> dict[str, tf.io.FixedLenFeature]:
-    """How a record parses whose embedding has `width` numbers."""
-    return {
-        "features": tf.io.FixedLenFeature([width], tf.float32),
-        "age": tf.io.FixedLenFeature([], tf.int64),
-        "gender": tf.io.FixedLenFeature([], tf.int64),
-        "file_name": tf.io.FixedLenFeature([], tf.string),
-    }
 
 
 class Records(NamedTuple):
@@ -67,44 +58,38 @@ def read(path: str | Path) -> Records:
     if not path.is_file():
         raise InputError(f"{path}: no such file of records; make it with: python prepare.py")
     open(path, "rb").close()  # whether it may be read
-    parts, count, keys = [], 0, {}
+    rows: list[tuple[np.ndarray, int, int, str]] = []
+    width = 0
     try:
         for batch in tf.data.TFRecordDataset(os.fsencode(path)).batch(1024):
-            keys = keys or schema(_width(batch[0]))
-            parts.append(_parse(batch, keys, path, count))
-            count += len(batch)
+            for record in batch.numpy():
+                feature = tf.train.Example.FromString(record).features.feature
+                embedding = np.array(feature["features"].float_list.value, np.float32)
+                width = width or len(embedding)
+                (age,), (gender,) = (feature[key].int64_list.value for key in ("age", "gender"))
+                (name,) = feature["file_name"].bytes_list.value
+                if len(embedding) != width:
+                    raise ValueError("of another width")
+                rows.append((embedding, age, gender, name.decode("utf-8", "replace")))
+    except (DecodeError, ValueError):
+        raise InputError(
+            f"{path}: record {len(rows) + 1}: not of this schema (features float[{width}], age, "
+            "gender, file_name); make the file again with prepare.py"
+        ) from None
     except tf.errors.DataLossError:
         raise InputError(
-            f"{path}: corrupt after record {count} or less than 1,024 later (its checksum does "
+            f"{path}: corrupt after record {len(rows)} or less than 1,024 later (its checksum does "
             "not match, or the file is cut off); make it again with prepare.py"
         ) from None
-    if not parts:
+    if not rows:
         raise InputError(f"{path}: no records in this file; make it again with prepare.py")
-    features, age, gender, names = (np.concatenate([part[key] for part in parts]) for key in keys)
-    good = np.isfinite(features).all(axis=1) & np.isin(age, range(AGES)) & np.isin(gender, (0, 1))
+    features, age, gender, names = zip(*rows, strict=True)
+    faces = Records(np.array(features), np.array(age), np.array(gender), list(names))
+    good = np.isfinite(faces.features).all(axis=1)
+    good &= np.isin(age, range(AGES)) & np.isin(gender, (0, 1))
     if not good.all():
         raise InputError(
             f"{path}: record {good.argmin() + 1}: needs finite features, an age of 0-{AGES - 1} "
             "and a gender of 0 or 1; make the file again with prepare.py"
         )
-    return Records(features, age, gender, [name.decode("utf-8", "replace") for name in names])
-
-
-def _width(record: tf.Tensor) -> int:
-    """The numbers of the first record's embedding, which all of its file have."""
-    parsed = tf.io.parse_single_example(record, {"features": tf.io.VarLenFeature(tf.float32)})
-    return parsed["features"].shape[0]
-
-
-def _parse(batch: tf.Tensor, keys: dict, path: Path, before: int) -> dict[str, tf.Tensor]:
-    """Records by the schema; raises InputError that names the first that has another one."""
-    try:
-        return tf.io.parse_example(batch, keys)
-    except tf.errors.InvalidArgumentError:
-        for place in range(len(batch) if len(batch) > 1 else 0):
-            _parse(batch[place : place + 1], keys, path, before + place)
-        width = keys["features"].shape[0]
-        raise InputError(
-            f"{path}: record {before + 1}: not of this schema (features float[{width}], "
-            "age, gender, file_name); make the file again with prepare.py"
-        ) from None
+    return faces

@@ -17,7 +17,7 @@ from age_gender.tables import writing
 def views() -> crops.Views:
     """800 faces of the shipped table, through its eleven crops."""
     whole = crops.read(model_files.VIEWS)
-    return whole.at(np.arange(len(whole.names))[::4])
+    return whole._replace(names=whole.names[::4], embeddings=whole.embeddings[::4])
 
 
 @pytest.fixture(scope="module")

@@ -217,5 +217,5 @@ def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypat
     monkeypatch.setattr(prepare, "QUERIES", 70)
     monkeypatch.setattr(prepare, "FACES", 50)
     every = np.arange(len(unit))
-    found = prepare.find_copies(unit, every, every, kinds.measure(unit))
+    found = prepare.find_copies(unit, every, every)
     assert [np.flatnonzero(found == number)[0] for number in found] == group.tolist()
