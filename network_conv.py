@@ -29,10 +29,10 @@ class Calibration(NamedTuple):
     child_certainty: float  # which multiplies those of a newborn, whose gender no face tells
 
 
-def build_front(kind: Kind) -> keras.Model:
+def build_front(kind: Kind, whitening: float) -> keras.Model:
     """Embeddings float32 (n, W) of any length to their principal components (n, W).
 
-    They are of the embeddings at unit length, whitened half-way: divided by the root of their
+    They are of the embeddings at unit length, divided by a power, the `whitening`, of their
     standard deviation. The small ones carry age too; otherwise the large ones would drown them.
     """
     embedding = keras.Input(kind.mean.shape, name="features")
@@ -42,7 +42,8 @@ def build_front(kind: Kind) -> keras.Model:
     rotation = layers.Dense(len(kind.mean), trainable=False, name="principal_axes")
     front = keras.Model(embedding, rotation(unit), name="front")
     deviations = np.maximum(kind.deviations, 1e-4 * kind.deviations[0])
-    kernel = kind.axes / np.sqrt(deviations * deviations.mean())  # their mean square becomes 1
+    left = deviations ** (2 - 2 * whitening)  # their squares, but for their mean, which is made 1
+    kernel = kind.axes / np.sqrt(deviations ** (2 * whitening) * left.mean())
     rotation.set_weights([kernel, -kind.mean @ kernel])
     return front
 

@@ -41,7 +41,8 @@ ABSENT = {  # what it means that a default input is not there
     "views": "training without other crops (embed.py --aligned --views makes them)",
 }
 NONE = Path("none")
-SETTINGS = ("epochs", "batch_size", "learning_rate", "seed")  # what --resume must find again
+# What --resume must find again.
+SETTINGS = ("epochs", "batch_size", "learning_rate", "whitening", "crop_share", "seed")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     work = args.models / ".training"
     open_work(work, settings, args.resume)
     unit, kind, held, maps = learn_crops(faces, grown, args, inputs["views"])
-    front = network_conv.build_front(kind)
+    front = network_conv.build_front(kind, args.whitening)
     maps = maps and maps.moved(front.get_layer("principal_axes").get_weights()[0], kind.mean)
     principal = front.predict(unit, batch_size=4096, verbose=0)
     everything = Faces(principal, faces.age, faces.gender, grown)
@@ -122,6 +123,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="faces a step, at most")  # fmt: skip
     add("--learning-rate", type=script.positive, default=2e-2, metavar="X",
         help="AdamW's highest learning rate; it rises to it and falls as a cosine")  # fmt: skip
+    add("--whitening", type=script.share, default=0.5, metavar="X",
+        help="how far principal components are made alike: 0 not at all, 1 wholly")  # fmt: skip
+    add("--crop-share", type=script.share, default=0.5, metavar="X",
+        help="share of the faces that another crop shows in an epoch")  # fmt: skip
     add("--seed", type=whole_number(0), default=0, metavar="N",
         help="seed of the weights, the shuffles, the crops and what is held out")  # fmt: skip
     add("--resume", action="store_true", help="go on with an interrupted training")
@@ -280,7 +285,7 @@ def fit(
     script.say(f"{state.stem}: {len(faces.age)} faces")
     with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
         trainer.fit(
-            batches(faces, maps, range(done, args.epochs), steps, args.seed),
+            batches(faces, maps, range(done, args.epochs), steps, args),
             shuffle=False,  # batches() does
             steps_per_epoch=steps,
             initial_epoch=done,
@@ -294,17 +299,18 @@ def fit(
 
 
 def batches(
-    faces: Faces, maps: crops.Maps | None, epochs: range, steps: int, seed: int
+    faces: Faces, maps: crops.Maps | None, epochs: range, steps: int, args: argparse.Namespace
 ) -> Iterator[tuple]:
     """What Keras takes: `steps` parts of each epoch's faces, as equal in size as can be.
 
     What is random in an epoch, the order and the crops, follows from the seed and its number.
     """
     for epoch in epochs:
-        random = np.random.default_rng([seed, epoch])
+        random = np.random.default_rng([args.seed, epoch])
         drawn = faces.at(random.permutation(len(faces.age)))
         if maps:
-            drawn = drawn._replace(principal=crops.draw(drawn.principal, maps, random))
+            seen = crops.draw(drawn.principal, maps, random, args.crop_share)
+            drawn = drawn._replace(principal=seen)
         ends = np.arange(steps + 1) * len(drawn.age) // steps
         for start, end in itertools.pairwise(ends):
             yield drawn.at(slice(start, end)).for_keras()

@@ -16,9 +16,8 @@ from age_gender.script import InputError, display_path, say
 from age_gender.tables.names import base_name
 
 RIDGE = 0.03  # of the mean square of the components on which the maps are fitted
-SHARE = 0.5  # of the faces that `draw` sends through a crop
 FEWEST = 200  # faces that maps are fitted on; of fewer, they say too little of others
-TWICE = 0.5  # of these that go through a second one
+TWICE = 0.5  # of the faces that `draw` sends through a crop, the share that go through two
 
 
 class Views(NamedTuple):
@@ -112,9 +111,7 @@ def fit(views: np.ndarray) -> Maps:
     return Maps(*map(np.float32, (matrices, means - mean @ matrices, roots)))
 
 
-def draw(
-    faces: np.ndarray, maps: Maps, random: np.random.Generator, share: float = SHARE
-) -> np.ndarray:
+def draw(faces: np.ndarray, maps: Maps, random: np.random.Generator, share: float) -> np.ndarray:
     """Faces (n, W), of which a `share` goes through a crop drawn at random, with its noise.
 
     Of these, TWICE go through a second one, which makes crops that are in no table of views.

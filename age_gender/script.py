@@ -140,6 +140,14 @@ def positive(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+
+
 def say(message: str) -> None:
     """A message for a person: standard error, so that standard output stays data."""
     print(message, file=sys.stderr, flush=True)
