@@ -1,6 +1,6 @@
 # make       set up .venv and run the whole road: prepare, train, test, and a few estimates
 # make test  the same environment with the test tools, and the tests
-# make card  the tables in the pretrained model's card, measured anew (needs prepare.py's records)
+# make card  the tables in the cards of both models, measured anew (needs the records of both)
 # Another Python: make PYTHON=python3.13 (the first time; 3.11 to 3.13).
 
 SHELL := /bin/bash
@@ -20,6 +20,9 @@ test: .venv/dev
 card: .venv/dev
 	$(BIN)/python test.py --model models/pretrained --views data/utkface_views.npz --report report
 	$(BIN)/python -c 'from age_gender.report import page; page.refresh_card("report", "models/pretrained/README.md")'
+	$(BIN)/python test.py --model models/mobilefacenet --views data/utkface_mobilefacenet_views.npz --report report \
+		--test data/mobilefacenet/test.tfrecords
+	$(BIN)/python -c 'from age_gender.report import page; page.refresh_card("report", "models/mobilefacenet/README.md")'
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \

@@ -52,3 +52,25 @@ def test_rows_of_another_network_are_refused_both_ways(faces, mobile, mobile_mod
     refused(done, "mobile.npz", "192 numbers, not 512")
     writing.write(theirs, mobile[0], [mobile[1][:, ::-1]])
     refused(script("run.py", "--features", theirs, "--model", mobile_model), "not the kind")
+
+
+def test_the_model_that_would_take_a_table_is_named(faces, mobile, tmp_path):
+    ours, theirs = tmp_path / "facenet.npz", tmp_path / "mobile.csv"
+    writing.write(ours, faces[0], [faces[1]])
+    writing.write(theirs, mobile[0], [mobile[1]])
+    second = model_files.MODELS / "mobilefacenet"
+
+    done = script("run.py", "--features", theirs, "--model", model_files.PRETRAINED)
+    refused(done, "192 numbers, not 512", "takes embeddings like these: --model models/mobilef")
+    done = script("run.py", "--features", ours, "--model", second)
+    refused(done, "512 numbers, not 192", "takes embeddings like these: --model models")
+
+    # Of the width, but not of the kind; and of the kind, but with a bad row.
+    writing.write(theirs, mobile[0], [mobile[1][:, ::-1]])
+    done = script("run.py", "--features", theirs, "--model", model_files.PRETRAINED)
+    refused(done, "192 numbers, not 512")
+    assert "takes embeddings" not in done.err
+    theirs.write_text("a," + ",".join(["1"] * 511) + ",x\n")
+    done = script("run.py", "--features", theirs, "--model", model_files.PRETRAINED)
+    refused(done, "row 1")
+    assert "takes embeddings" not in done.err
