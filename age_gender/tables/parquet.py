@@ -7,24 +7,15 @@ import numpy as np
 from age_gender.script import InputError
 from age_gender.tables import pieces
 from age_gender.tables.columns import Columns, Wanted, choose, wrong_width
+from age_gender.tables.pieces import Piece
 
 PARQUET_BUFFER = 64 << 10  # bytes a column
 MOST_VALUES = 1 << 22  # numbers of a batch; lists may claim any length
 LOOKED_AT = 20  # rows that tell the length of lists
 
 
-def cut(path: str, wanted: Wanted, only: bool) -> Iterator[pieces.Piece]:
+def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
     """Pieces of a Parquet file, in order."""
-    empty = pieces.Piece(path, "arrays", np.empty((0, 0)))
-    return pieces.one_behind(empty, _pieces(path, wanted))
-
-
-def input_bytes(path: str) -> int | None:
-    """None: what the pieces have in all is not known before."""
-    return None
-
-
-def _pieces(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
     try:
         import pyarrow as pa
         import pyarrow.parquet
@@ -39,27 +30,25 @@ def _pieces(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
         if len(set(schema.names)) < len(schema.names):
             raise InputError(f"{path}: two columns of one name; give each its own")
         fixed = any(map(pa.types.is_fixed_size_list, schema.types))
-        columns = choose(path, schema.names, _sizes(table), wanted, schema.names, strict=fixed)
+        columns = choose(path, schema.names, _sizes(table), wanted, by_name=True, strict=fixed)
         if isinstance(columns, str):
             raise InputError(f"{path}: {columns}")
-        used = {*columns.embedding, *(column for _, column in columns.told())}
+        used = {*columns.embedding, *columns.told.values()}
         # Threads of Arrow's own would take the processors from scoring, and twice the time.
         options = {"columns": [n for n in schema.names if n in used], "use_threads": False}
         for batch in table.iter_batches(_batch_rows(path, table, used, columns), **options):
-            told = {word: _values(pa, batch.column(column)) for word, column in columns.told()}
+            told = {word: _values(pa, batch.column(n)) for word, n in columns.told.items()}
+            faults: dict[int, str] = {}
             if columns.is_list:
                 rows, faults = _lists(pa, batch.column(columns.embedding[0]), columns)
             else:
                 rows = np.stack([_numpy(batch.column(name)) for name in columns.embedding]).T
-                faults = {}
-            for start in range(0, len(rows), pieces.BLOCK_ROWS):
+            for start in range(0, len(rows), pieces.BLOCK_ROWS):  # lists are no more than that
                 part = slice(start, start + pieces.BLOCK_ROWS)
-                block = rows[part]
-                yield pieces.Piece(
-                    path, "arrays", block, columns, input_bytes=block.nbytes,
-                    faults={i - start: why for i, why in faults.items() if i // pieces.BLOCK_ROWS
-                            == start // pieces.BLOCK_ROWS},
-                    **{word: values[part] for word, values in told.items()},
+                yield Piece(
+                    path, "arrays", rows[part], columns, faults=faults,
+                    told={word: values[part] for word, values in told.items()},
+                    input_bytes=rows[part].nbytes,
                 )  # fmt: skip
 
 

@@ -198,7 +198,8 @@ def read_text(
         names, blocks, faults, numbering = [], [], [], pieces.Numbering()
         stream = io.BufferedReader(io.BytesIO(data))
         cut = objects.cut_stream if kind == "objects" else text.cut_stream
-        for piece in cut("fuzz.csv", stream, Wanted(width=width)):
+        empty = pieces.Piece("fuzz.csv", kind, wanted=Wanted(width=width))
+        for piece in reading.ends_marked(empty, cut(empty.path, stream, empty.wanted)):
             block = reading.parse(piece)
             found, bad = numbering.place(block)
             assert len(found) == len(block.features) == len(block.good)
@@ -210,7 +211,7 @@ def read_text(
             first = numbering.rows - block.rows + 1
             if places:
                 places[0].extend((first + block.good).tolist())
-            if places and piece.kind != "fault" and piece.columns is None:
+            if places and not piece.fault and piece.columns is None:
                 places[1].extend(range(first, first + block.rows))
         return names, np.concatenate([np.empty((0, width)), *filter(len, blocks)]), faults
     except InputError:
@@ -306,10 +307,10 @@ def compare_npz(path: str) -> None:
     from age_gender.tables import arrays, pieces, reading
     from age_gender.tables.columns import Wanted
 
-    empty = pieces.Piece(path, "arrays", np.empty((0, 0)))
+    empty = pieces.Piece(path, "arrays")
     try:
         names, blocks, bad, numbering = [], [], [], pieces.Numbering()
-        for piece in pieces.one_behind(empty, arrays.npz_pieces(path, Wanted(width=WIDTH))):
+        for piece in reading.ends_marked(empty, arrays.cut(path, Wanted(width=WIDTH))):
             block = reading.parse(piece)
             found, faults = numbering.place(block)
             names += found
