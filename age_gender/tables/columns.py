@@ -56,6 +56,8 @@ class Columns:
             first = self.embedding[0] + 1 if isinstance(self.embedding[0], int) else 1
             return numbers.float32([*map(get, self.embedding)], "cell", first)
         cells = numbers.cells(get(self.embedding[0]), self.width)
+        if any(isinstance(cell, str) and "..." in cell for cell in cells):
+            raise ValueError(numbers.SHORTENED)
         if len(cells) != self.width:
             raise ValueError(wrong_width(len(cells), self.width, self.whose))
         return numbers.float32(cells, "number", 1)
@@ -67,13 +69,9 @@ def first_told(found: Iterable[Columns | str]) -> Columns | None:
 
 
 def choose(
-    path: str,
-    header: Sequence[str],
-    sizes: Sequence[int],
-    wanted: Wanted,
-    by_name: bool = False,
-    strict: bool = False,
-) -> Columns | str:
+    path: str, header: Sequence[str], sizes: Sequence[int], wanted: Wanted,
+    by_name: bool = False, strict: bool = False,
+) -> Columns | str:  # fmt: skip
     """Which column is what, from their names and the `numbers.size` of a row's values.
 
     They are told by their places, or `by_name`. A reason where this row does not tell, or,
@@ -83,8 +81,7 @@ def choose(
     titles = [title.strip() for title in header]
     folded = [title.casefold() for title in titles]
     told = {word: folded.index(word) for word in LABELS if folded.count(word) == 1}
-    name = _name(path, titles, sizes, wanted)
-    if name is not None:
+    if (name := _name(path, titles, sizes, wanted)) is not None:
         told["name"] = name
     # An answer is the place of a column of lists, or the places of columns of a number each.
     lists = [(place,) for place, size in enumerate(sizes) if size > 0]
@@ -160,7 +157,7 @@ def _runs(titles: Sequence[str], sizes: Sequence[int], width: int | None) -> lis
             run = tuple(family[number] for _, number in running)
             # Bad cells in the row that is looked at do not end a run.
             are_numbers = 2 * sum(sizes[place] == 0 for place in run) >= len(run)
-            if (len(run) > 1 or len(titles) <= 2) and (are_numbers or len(run) == width):
+            if len(run) > 1 and (are_numbers or len(run) == width):
                 runs.append(run)
     return runs
 

@@ -81,12 +81,8 @@ def size(value: object, width: int | None) -> int:
     A BLOB of 4 or 8 bytes for each of `width` numbers is a list; another, or where no width is
     known, where its numbers are plausible.
     """
-    if isinstance(value, bytes):
-        kind = blob_type(value, width)
-        return len(value) // kind.itemsize if kind else -1
-    found = in_list(value) if isinstance(value, str) else value
-    if isinstance(found, list):
-        return len(found)
+    with contextlib.suppress(ValueError):
+        return len(cells(value, width))
     return 0 if type(value) in (int, float) or (type(value) is str and is_number(value)) else -1
 
 
@@ -117,8 +113,6 @@ def cells(value: object, width: int | None) -> list:
     found = in_list(value) if isinstance(value, str) else value
     if not isinstance(found, list):
         raise ValueError(f"{shown(value)} is not a list of numbers")
-    if isinstance(value, str) and "..." in value:
-        raise ValueError(SHORTENED)
     return found
 
 

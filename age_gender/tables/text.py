@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from age_gender.tables import cutting, numbers, pieces
-from age_gender.tables.columns import LABELS, Columns, Wanted, choose, first_told
+from age_gender.tables.columns import LABELS, Columns, Wanted, choose, first_told, fits, wrong_width
 from age_gender.tables.numbers import is_number
 from age_gender.tables.pieces import Piece
 
@@ -77,20 +77,21 @@ def _columns(
     if header and len(header) != len(cells):
         return f"{len(cells)} cells, not {len(header)} as in the header"
     sizes = [numbers.size(cell, wanted.width) for cell in cells]
-    titles = _titles(cells, sizes, wanted.width)
-    found = choose(path, header or titles, sizes, wanted)
-    if header and isinstance(found, str) and wanted.width and not wanted.embedding:
-        found = first_told([choose(path, titles, sizes, wanted)]) or found  # of any names
-    if not header:  # then the row must be a good one, to be sure
+    unnamed = _titles(cells, sizes, wanted.width)
+    titles = header or unnamed
+    if not header and max(sizes) <= 0:  # then the row must be a good one, to be sure
+        named = unnamed.count("filename")
         try:
-            if isinstance(found, str):
-                raise ValueError(found)
-            found.vector(cells.__getitem__)
+            if not fits(len(cells) - named, wanted.width):
+                raise ValueError(wrong_width(len(cells) - named, wanted.width, wanted.whose))
+            numbers.float32(cells[named:], "cell", 1 + named)
         except ValueError as error:
-            return (max(sizes) <= 0 and _wrong_separator(cells)) or str(error)
-        return found
+            return _wrong_separator(cells) or str(error)
+    found = choose(path, titles, sizes, wanted)
+    if header and isinstance(found, str) and wanted.width and not wanted.embedding:
+        found = first_told([choose(path, unnamed, sizes, wanted)]) or found  # of any names
     is_rest = isinstance(found, Columns) and found.embedding == tuple(range(1, len(cells)))
-    if is_rest and found.name is None and header[0].strip().casefold() not in LABELS:
+    if is_rest and found.name is None and titles[0].strip().casefold() not in LABELS:
         found = replace(found, told=found.told | {"name": 0}, left_out=())
     return found
 
@@ -99,7 +100,8 @@ def _titles(cells: list[str], sizes: list[int], width: int | None) -> list[str]:
     """The names of columns that have none: a list, or numbers, maybe behind a name."""
     count = len(cells)
     if max(sizes) > 0:
-        return ["filename", *(f"column {place}" for place in range(2, count + 1))]
+        named = ["filename"] if sizes[0] <= 0 else []
+        return named + [f"column {place + 1}" for place in range(len(named), count)]
     if width and 0 <= count - width <= 1:
         named = count > width
     else:
