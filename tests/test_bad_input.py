@@ -555,9 +555,9 @@ def test_quoted_names_of_a_large_file_come_through_pandas_parser(tmp_path, faces
         "".join(f'"{n}",{line(row)}\n' for n, row in zip(names, faces[1].tolist(), strict=True))
     )
     monkeypatch.setattr(pieces, "CHUNK_BYTES", 300_007)
-    parse, careful = text._parse_carefully, []
+    one_by_one, careful = text.one_by_one, []
     monkeypatch.setattr(
-        text, "_parse_carefully", lambda piece: careful.append(piece) or parse(piece)
+        text, "one_by_one", lambda piece: careful.append(piece) or one_by_one(piece)
     )
     run.main(["--features", str(path), "--output", str(output), "--model", MODEL])
     with open(output, newline="") as stream:

@@ -1,13 +1,17 @@
 """Which column of a table is what: the embedding, the name, the labels; what is left out."""
 
+import itertools
 import re
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from age_gender.script import InputError
 from age_gender.tables import numbers
 
 NAMES = ("filename", "file", "path", "image", "name", "identity", "id")  # the first one is taken
+LABELS = ("age", "gender")
 UNNAMED = re.compile(r"|__index_level_\d+__|Unnamed: \d+")  # a pandas index, written
 
 
@@ -35,100 +39,112 @@ class Columns:
     whose: str
     embedding: Sequence[Hashable] = ()  # the column of lists, or those of a number each
     is_list: bool = False
-    name: Hashable | None = None
-    age: Hashable | None = None
-    gender: Hashable | None = None
+    told: dict[str, Hashable] = field(default_factory=dict)  # "name", "age", "gender": if there
     count: int = 0  # of all columns
     left_out: tuple[str, ...] = ()
 
-    def told(self) -> list[tuple[str, Hashable]]:
-        """("names", column), and so "age" and "gender", for those that are there."""
-        told = {"names": self.name, "age": self.age, "gender": self.gender}
-        return [(word, column) for word, column in told.items() if column is not None]
+    @property
+    def name(self) -> Hashable | None:
+        return self.told.get("name")
+
+    def vector(self, get: Callable) -> np.ndarray:
+        """A row's float32 (width,), read carefully; `get(column)` is what it holds in a column.
+
+        Raises ValueError that says what is wrong with it.
+        """
+        if not self.is_list:
+            first = self.embedding[0] + 1 if isinstance(self.embedding[0], int) else 1
+            return numbers.float32([*map(get, self.embedding)], "cell", first)
+        cells = numbers.cells(get(self.embedding[0]), self.width)
+        if any(isinstance(cell, str) and "..." in cell for cell in cells):
+            raise ValueError(numbers.SHORTENED)
+        if len(cells) != self.width:
+            raise ValueError(wrong_width(len(cells), self.width, self.whose))
+        return numbers.float32(cells, "number", 1)
+
+
+def first_told(found: Iterable[Columns | str]) -> Columns | None:
+    """The columns by the first row that tells."""
+    return next((columns for columns in found if isinstance(columns, Columns)), None)
 
 
 def choose(
-    path: str,
-    header: Sequence[str],
-    sizes: Sequence[int],
-    wanted: Wanted,
-    keys: Sequence[Hashable] | None = None,
-    strict: bool = False,
-) -> Columns | str:
+    path: str, header: Sequence[str], sizes: Sequence[int], wanted: Wanted,
+    by_name: bool = False, strict: bool = False,
+) -> Columns | str:  # fmt: skip
     """Which column is what, from their names and the `numbers.size` of a row's values.
 
-    `keys` are what the columns are told by, else their places. A reason where this row does not
-    tell, or, `strict`, where no column has the width. Raises InputError, naming `path`, where
-    two answers fit, or where a column that the user named is not there.
+    They are told by their places, or `by_name`. A reason where this row does not tell, or,
+    `strict`, where no column has the width. Raises InputError, naming `path`, where two answers
+    fit.
     """
     titles = [title.strip() for title in header]
     folded = [title.casefold() for title in titles]
-    label = {word: folded.index(word) for word in ("age", "gender") if folded.count(word) == 1}
-    if wanted.name is not None and wanted.name not in titles:
-        return f"no column {wanted.name}; the columns are {_listed(titles)}"
-    lists = [(size, (place,)) for place, size in enumerate(sizes) if size > 0]
-    runs = [(len(run), run) for run in _runs(titles, sizes)]
-    answers = lists + runs
+    told = {word: folded.index(word) for word in LABELS if folded.count(word) == 1}
+    if (name := _name(path, titles, sizes, wanted)) is not None:
+        told["name"] = name
+    # An answer is the place of a column of lists, or the places of columns of a number each.
+    lists = [(place,) for place, size in enumerate(sizes) if size > 0]
+    answers = lists + _runs(titles, sizes, wanted.width)
     if wanted.embedding is not None:
         answers = [a for a in answers if wanted.embedding in _called(titles, a)]
-        if not answers and wanted.embedding not in titles:
-            return f"no column {wanted.embedding}; the columns are {_listed(titles)}"
-        if not answers:
-            return f"the column {wanted.embedding} holds neither a list nor numbers"
-    fitting = [answer for answer in answers if _fits(answer[0], wanted)]
-    if not fitting and wanted.embedding is None:
-        taken = {*label.values(), _name(path, titles, sizes, (), wanted)}
-        rest = tuple(i for i, size in enumerate(sizes) if size == 0 and i not in taken)
-        others = len(titles) - len(rest) - len(taken - {None})
-        fits = _fits(len(rest), wanted) and not lists and (wanted.width or not others)
-        fitting = [(len(rest), rest)] if fits else []
-    if len(fitting) > 1 and not any(answer in lists for answer in fitting) and not wanted.width:
-        most = max(count for count, _ in fitting)  # the longest run
-        fitting = [answer for answer in fitting if answer[0] == most]
+    for named in (wanted.name, wanted.embedding):
+        if named not in (None, *titles) and not (named == wanted.embedding and answers):
+            return f"no column {named}; the columns are {_listed(titles)}"
+    if wanted.embedding is not None and not answers:
+        return f"the column {wanted.embedding} holds neither a list nor numbers"
+
+    fitting = [answer for answer in answers if fits(_count(answer, sizes), wanted.width)]
+    if not fitting and not lists and wanted.embedding is None:  # all numbers of whatever name
+        rest = tuple(i for i, size in enumerate(sizes) if not size and i not in told.values())
+        others = len(titles) - len(rest) - len({*told.values()})
+        if fits(len(rest), wanted.width) and (wanted.width or not others):
+            fitting = [rest]
+    if not wanted.width and len(fitting) > 1 and not {*fitting} & {*lists}:
+        longest = max(map(len, fitting))
+        fitting = [answer for answer in fitting if len(answer) == longest]
     if len(fitting) > 1:
-        both = " and ".join(_called(titles, answer)[0] for answer in fitting[:2])
-        raise InputError(
-            f"{path}: the columns {both} both hold embeddings; say which is meant: "
-            f"--embedding-column {_called(titles, fitting[0])[0]}"
-        )
+        both = [_called(titles, answer)[0] for answer in fitting]
+        raise two_answers(path, "columns", both, "hold embeddings", "--embedding-column")
     if not fitting and len(lists) == 1 and lists == answers and wanted.width and not strict:
         fitting = lists  # so that its rows are faulty, and say how
+    if not fitting and answers:
+        most = max(_count(answer, sizes) for answer in answers)
+        return wrong_width(most, wanted.width, wanted.whose)
     if not fitting:
-        if answers:
-            return wrong_width(max(answers)[0], wanted.width, wanted.whose)
         return (
             "no column of lists and no run of number columns such as e0 ... e511; the columns are "
             f"{_listed(titles)}; say which is meant: --embedding-column NAME"
         )
-    count, places = fitting[0]
-    named = _name(path, titles, sizes, places, wanted)
-    told = {"name": named, "age": label.get("age"), "gender": label.get("gender")}
+    places = fitting[0]
     used = {*places, *told.values()}
     left_out = tuple(t or "(unnamed)" for place, t in enumerate(titles) if place not in used)
-    keys = range(len(titles)) if keys is None else keys
-    told = {
-        word: None if place is None or place in places else keys[place]
-        for word, place in told.items()
-        if word == "name" or wanted.labels
-    }
+    told = {word: place for word, place in told.items() if place not in places}
+    keys = header if by_name else range(len(titles))
     return Columns(
-        wanted.width or count, wanted.whose if wanted.width else path,
-        tuple(keys[place] for place in places), fitting[0] in lists, **told,
-        count=len(titles), left_out=left_out,
+        wanted.width or _count(places, sizes), wanted.whose if wanted.width else path,
+        tuple(keys[place] for place in places), places in lists,
+        {w: keys[place] for w, place in told.items() if w == "name" or wanted.labels},
+        len(titles), left_out,
     )  # fmt: skip
 
 
-def _fits(count: int, wanted: Wanted) -> bool:
-    return count == wanted.width if wanted.width else numbers.FEWEST <= count <= numbers.MOST
+def _count(answer: tuple[int, ...], sizes: Sequence[int]) -> int:
+    return max(len(answer), sizes[answer[0]])
 
 
-def _called(titles: Sequence[str], answer: tuple[int, tuple[int, ...]]) -> list[str]:
+def fits(count: int, width: int | None) -> bool:
+    """Whether `count` numbers are an embedding, where `width` or none is wanted."""
+    return count == width if width else numbers.FEWEST <= count <= numbers.MOST
+
+
+def _called(titles: Sequence[str], answer: tuple[int, ...]) -> list[str]:
     """What an answer may be called: its first column, or what its columns' names share."""
-    first = titles[answer[1][0]]
-    return [first, first.rstrip("0123456789")] if len(answer[1]) > 1 else [first]
+    first = titles[answer[0]]
+    return [first, first.rstrip("0123456789")] if len(answer) > 1 else [first]
 
 
-def _runs(titles: Sequence[str], sizes: Sequence[int]) -> list[tuple[int, ...]]:
+def _runs(titles: Sequence[str], sizes: Sequence[int], width: int | None) -> list[tuple[int, ...]]:
     """Places of columns whose names differ in a running number alone, in its order."""
     families: dict[tuple[str, str], dict[int, int]] = {}
     for place, title in enumerate(titles):
@@ -136,34 +152,39 @@ def _runs(titles: Sequence[str], sizes: Sequence[int]) -> list[tuple[int, ...]]:
             families.setdefault((match[1], match[3]), {}).setdefault(int(match[2]), place)
     runs = []
     for family in families.values():
-        run: list[int] = []
-        for number in [*sorted(family), None]:
-            if run and (number is None or number - 1 not in family):
-                # A few bad cells in the row that is looked at do not end a run.
-                if len(run) > 1 and 2 * sum(sizes[place] == 0 for place in run) >= len(run):
-                    runs.append(tuple(run))
-                run = []
-            run += [family[number]] if number is not None else []
+        in_order = enumerate(sorted(family))
+        for _, running in itertools.groupby(in_order, lambda pair: pair[1] - pair[0]):
+            run = tuple(family[number] for _, number in running)
+            # Bad cells in the row that is looked at do not end a run.
+            are_numbers = 2 * sum(sizes[place] == 0 for place in run) >= len(run)
+            if len(run) > 1 and (are_numbers or len(run) == width):
+                runs.append(run)
     return runs
 
 
-def _name(path, titles, sizes, embedding: Sequence[int], wanted: Wanted) -> int | None:
+def _name(path: str, titles: Sequence[str], sizes: Sequence[int], wanted: Wanted) -> int | None:
     """The place of the column that holds names, or None."""
     if wanted.name is not None:
-        return titles.index(wanted.name)
+        return titles.index(wanted.name) if wanted.name in titles else None
     folded = [title.casefold() for title in titles]
     for word in NAMES:
         found = [place for place, title in enumerate(folded) if title == word]
         if len(found) > 1:
-            both = " and ".join(titles[place] for place in found[:2])
-            raise InputError(
-                f"{path}: the columns {both} both hold names; say which is meant: "
-                f"--name-column {titles[found[0]]}"
-            )
+            both = [titles[place] for place in found]
+            raise two_answers(path, "columns", both, "hold names", "--name-column")
         if found:
             return found[0]
     indices = [i for i, title in enumerate(titles) if UNNAMED.fullmatch(title) and sizes[i] < 0]
-    return indices[0] if len(indices) == 1 and indices[0] not in embedding else None
+    return indices[0] if len(indices) == 1 else None
+
+
+def two_answers(path: str, what: str, found: Sequence[str], fit: str, option: str) -> InputError:
+    """Of two columns, arrays or tables that both `fit`, the user must say which one is meant."""
+    value = '"select path, embedding from faces"' if option == "--query" else found[0]
+    return InputError(
+        f"{path}: the {what} {found[0]} and {found[1]} both {fit}; say which is meant: "
+        f"{option} {value}"
+    )
 
 
 def _listed(titles: Sequence[str]) -> str:

@@ -3,8 +3,7 @@
 import contextlib
 import itertools
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,7 +11,8 @@ import numpy as np
 
 from age_gender.script import InputError
 from age_gender.tables import numbers, pieces
-from age_gender.tables.columns import Columns, Wanted, choose
+from age_gender.tables.columns import Columns, Wanted, choose, first_told, two_answers
+from age_gender.tables.pieces import Piece
 
 PIECE_BYTES = 8 << 20  # of the values of a piece's rows
 LOOKED_AT = 20  # rows that tell which column is what
@@ -22,18 +22,8 @@ _ALLOWED = (
 )  # fmt: skip
 
 
-def cut(path: str, wanted: Wanted, only: bool) -> Iterator[pieces.Piece]:
+def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
     """Pieces of what the query gives, or of the one table that holds embeddings."""
-    empty = pieces.Piece(path, "database", [])
-    return pieces.one_behind(empty, _pieces(path, wanted))
-
-
-def input_bytes(path: str) -> int | None:
-    """None: what the pieces have in all is not known before."""
-    return None
-
-
-def _pieces(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
     Path(path).open("rb").close()  # whether it may be read
     with contextlib.closing(_open(path)) as database:
         try:
@@ -43,20 +33,19 @@ def _pieces(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
             rows = _run(path, database, query)
             titles = next(rows)
             if columns is None:
-                head = list(itertools.islice(rows, LOOKED_AT))
-                if not head:
-                    return
-                columns = _columns(path, titles, head, wanted)
-                if isinstance(columns, str):
-                    raise InputError(f"{path}: row 1: {columns}")
+                head = [*itertools.islice(rows, LOOKED_AT)]
+                told = [_columns(path, titles, row, wanted) for row in head]
+                columns = first_told(told)
+                if told and not columns:
+                    raise InputError(f"{path}: row 1: {told[0]}")
                 rows = itertools.chain(head, rows)
             yield from _cut_rows(path, rows, columns)
         except sqlite3.OperationalError as error:
-            if "locked" in str(error) or "busy" in str(error):
-                raise InputError(
-                    f"{path}: this database is locked; close what writes to it, or copy the file"
-                ) from None
-            raise
+            if "locked" not in str(error) and "busy" not in str(error):
+                raise
+            raise InputError(
+                f"{path}: this database is locked; close what writes to it, or copy the file"
+            ) from None
 
 
 def _open(path: str) -> sqlite3.Connection:
@@ -95,30 +84,23 @@ def _run(path: str, database: sqlite3.Connection, query: str) -> Iterator[tuple]
 
 
 def _find(path: str, database: sqlite3.Connection, wanted: Wanted) -> tuple[str, Columns]:
-    """The query that reads the one table with a column of embeddings."""
+    """The query that reads the one table with a column of embeddings, NULL for other columns."""
     master = "select name from sqlite_master where type in ('table', 'view') order by name"
     tables = [name for (name,) in database.execute(master) if not name.startswith("sqlite_")]
+    looks = {table: _look(database, table) for table in tables}
     for strict in (True, False):  # then also those of another width, whose rows say so
         found = {}
-        for table in tables:
-            titles, rows = _look(database, table)
-            columns = _columns(path, titles, rows, wanted, strict)
-            if isinstance(columns, Columns):
-                found[table] = titles, columns
+        for table, (titles, rows) in looks.items():
+            columns = first_told(_columns(path, titles, row, wanted, strict) for row in rows)
+            if columns:
+                found[table] = columns
         if len(found) > 1:
-            both = " and ".join([*found][:2])
-            raise InputError(
-                f"{path}: the tables {both} both hold embeddings; say which is meant: --query "
-                '"select path, embedding from faces"'
-            )
-        if found:
-            table, (titles, columns) = found.popitem()
-            used = [*columns.embedding, *(column for _, column in columns.told())]
-            told = {"name" if w == "names" else w: used.index(c) for w, c in columns.told()}
-            names = ", ".join(_quoted(titles[column]) for column in used)
-            embedding = tuple(range(len(columns.embedding)))
-            columns = replace(columns, embedding=embedding, **told)
-            return f"select {names} from {_quoted(table)}", columns
+            raise two_answers(path, "tables", [*found], "hold embeddings", "--query")
+        for table, columns in found.items():
+            used = {*columns.embedding, *columns.told.values()}
+            titles = enumerate(looks[table][0])
+            shown = (_quoted(title) if place in used else "null" for place, title in titles)
+            return f"select {', '.join(shown)} from {_quoted(table)}", columns
     shown = ", ".join(tables[:8]) or "none"
     raise InputError(
         f"{path}: no table with a column of embeddings (tables: {shown}); name the columns: "
@@ -129,69 +111,54 @@ def _find(path: str, database: sqlite3.Connection, wanted: Wanted) -> tuple[str,
 def _look(database: sqlite3.Connection, table: str) -> tuple[list[str], list[tuple]]:
     """The columns of a table, and some rows; what is too large for an embedding is None."""
     try:
-        limit = f"from {_quoted(table)} limit {LOOKED_AT}"
         description = database.execute(f"select * from {_quoted(table)} limit 0").description
+        titles = [title for title, *_ in description]
+        small = f"iif(length({{0}}) < {pieces.RECORD_BYTES // 4}, {{0}}, null)"  # UTF-8: 4 bytes
+        columns = ", ".join(small.format(_quoted(title)) for title in titles)
+        query = f"select {columns} from {_quoted(table)} limit {LOOKED_AT}"
+        return titles, database.execute(query).fetchall()
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise
         return [], []  # a table of an extension that is not there
-    columns = []
-    for title, *_ in description:
-        try:
-            columns.append([v for (v,) in database.execute(f"select {_quoted(title)} {limit}")])
-        except sqlite3.DataError:
-            columns.append([None] * LOOKED_AT)
-    return [title for title, *_ in description], list(zip(*columns, strict=False))
 
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _columns(path, titles, rows, wanted: Wanted, strict: bool = False) -> Columns | str:
-    """Which column is what, by the first row that tells; else why the first does not."""
-    reasons = []
-    for row in rows:
-        sizes = [numbers.size(value, wanted.width) for value in row]
-        found = choose(path, titles, sizes, wanted, strict=strict)
-        if isinstance(found, Columns):
-            return found
-        reasons.append(found)
-    return reasons[0] if reasons else "no rows"
+def _columns(path, titles, row: tuple, wanted: Wanted, strict: bool = False) -> Columns | str:
+    """Which column is what, or why this row does not tell."""
+    sizes = [numbers.size(value, wanted.width) for value in row]
+    return choose(path, titles, sizes, wanted, strict=strict)
 
 
-def _cut_rows(path: str, rows: Iterator[tuple], columns: Columns) -> Iterator[pieces.Piece]:
+def _cut_rows(path: str, rows: Iterator[tuple], columns: Columns | None) -> Iterator[Piece]:
     part, size = [], 0
     for row in rows:
         part.append(row)
         size += sum(len(value) if isinstance(value, bytes | str) else 8 for value in row)
         if len(part) == pieces.BLOCK_ROWS or size >= PIECE_BYTES:
-            yield pieces.Piece(path, "database", part, columns, input_bytes=size)
+            yield Piece(path, "database", part, columns, input_bytes=size)
             part, size = [], 0
-    yield pieces.Piece(path, "database", part, columns, input_bytes=size)
+    yield Piece(path, "database", part, columns, input_bytes=size)
 
 
-def parse(piece: pieces.Piece) -> pieces.Block:
-    """The block of a piece of rows."""
-    columns, rows = piece.columns, piece.data
-    values = _values([row[columns.embedding[0]] for row in rows], columns)
-    if values is not None:
-        told = {word: [row[column] for row in rows] for word, column in columns.told()}
-        block = pieces.check_rows(piece, values, 0, **told)
-        if not block.faults:
-            return block
-    found = (pieces.row_of(i, columns, row.__getitem__) for i, row in enumerate(rows, 1))
-    return pieces.collect(piece, found, 0)
-
-
-def _values(cells: list, columns: Columns) -> np.ndarray | None:
-    """(n, width) of BLOBs of one length, or of lists as text; None for anything else."""
-    kinds = set(map(type, cells)) if columns.is_list else set()
-    if kinds == {bytes} and len({len(cell) for cell in cells}) == 1:
-        kind = numbers.blob_type(cells[0], columns.width)
-        if kind is not None and len(cells[0]) == columns.width * kind.itemsize:
-            return np.frombuffer(b"".join(cells), kind).reshape(len(cells), columns.width)
+def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:
+    """BLOBs of one length, or lists as text, and what is told of them; None for anything else."""
+    columns, values = piece.columns, None
+    cells = [row[columns.embedding[0]] for row in piece.data]
+    kinds = {*map(type, cells)} if columns.is_list else set()
+    kind = numbers.blob_type(cells[0], columns.width) if kinds == {bytes} else None
+    if kind and {*map(len, cells)} == {columns.width * kind.itemsize}:
+        values = np.frombuffer(b"".join(cells), kind).reshape(len(cells), columns.width)
     if kinds == {str} and all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
         with contextlib.suppress(UnicodeEncodeError):
-            return numbers.parse([cell[1:-1].encode() for cell in cells], columns.width)
-    return None
+            values = numbers.parse([cell[1:-1].encode() for cell in cells], columns.width)
+    told = {word: [row[column] for row in piece.data] for word, column in columns.told.items()}
+    return None if values is None else (values, told)
+
+
+def one_by_one(piece: Piece) -> Iterator[tuple[int, Callable]]:
+    """Of each row no line, and what gives the value of a column."""
+    return ((0, row.__getitem__) for row in piece.data)

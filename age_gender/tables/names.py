@@ -1,22 +1,43 @@
 """Names of faces: as text, as cells of CSV, and the labels that UTKFace's hold."""
 
+import contextlib
 import math
 import os
 import re
 from collections.abc import Sequence
 
+from age_gender.tables.numbers import shown
+
 AGES = 117  # 0-116 years, the range of UTKFace's labels
 GENDERS = ("male", "female")  # 0 and 1, as the data sets label them
-_GENDER_WORDS = (
-    ("0", "0.0", "male", "man", "m"),
-    ("1", "1.0", "female", "woman", "f"),
-)  # fmt: skip
+_GENDER_WORDS = (("0", "0.0", "male", "man", "m"), ("1", "1.0", "female", "woman", "f"))
 _TO_QUOTE = ',"\r\n\ufeff'
 
 
 def text_name(name: str) -> str:
     """A file's name or path as text that any table can hold, also where it is not UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace").replace(os.sep, "/")
+
+
+def as_text(values: list) -> tuple[list[str | None], dict[int, str]]:
+    """Names as they come through CSV, and what is wrong with which of them."""
+    with contextlib.suppress(TypeError, UnicodeEncodeError):  # one look at all of them
+        if b"\0" not in "".join(values).encode():
+            return values, {}
+    found = [str(v) if type(v) is int else v for v in values]
+    return found, {i: reason for i, name in enumerate(found) if (reason := _name_fault(name))}
+
+
+def _name_fault(name: object) -> str:
+    if name is None:
+        return "the name is missing"
+    if not isinstance(name, str):
+        return f"the name is {shown(name)}, not text"
+    if "\0" in name:
+        return "the name holds a NUL byte"
+    if re.search("[\ud800-\udfff]", name):
+        return "the name is not UTF-8; save the file as UTF-8"
+    return ""
 
 
 def base_name(name: str) -> str:
@@ -72,5 +93,4 @@ def _age(value: object) -> int:
 
 def _gender(value: object) -> int:
     word = str(value).strip().casefold()
-    found = [gender for gender, words in enumerate(_GENDER_WORDS) if word in words]
-    return found[0] if found else -1
+    return next((gender for gender, words in enumerate(_GENDER_WORDS) if word in words), -1)

@@ -1,18 +1,18 @@
 """Numbers of embeddings from whatever a cell holds: text, a list, a BLOB.
 
-`parse` reads the text of many rows at once; `vector` and `numbers` read one row carefully and say
+`parse` reads the text of many rows at once; `cells` and `float32` read one row carefully and say
 what is wrong with it. Both give what Python's `float` gives, to the last bit of float32.
 """
 
+import contextlib
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 FEWEST, MOST = 16, 4096  # numbers of an embedding, where no model says how many
 TINY = 1e-37  # float32 has no accuracy left below
-ZEROS = "a row of zeros is no embedding (all numbers are under 1e-37)"
 SHORTENED = (
     "numpy shortened this list (...); write whole lists: table.embedding.map(lambda e: e.tolist())"
 )
@@ -23,16 +23,7 @@ _MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
 _MARK = b"3e38"  # stands between rows: a number that is in no embedding
 
 
-class _Parsers(threading.local):
-    """One parser a thread, used again: a new one a piece takes a quarter more time."""
-
-    parser = None
-
-    def __reduce__(self):  # to a Dask worker goes none
-        return type(self), ()
-
-
-_parsers = _Parsers()
+_of_thread = threading.local()  # its parser, used again: a new one a piece takes a quarter more
 
 
 def parse(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
@@ -44,13 +35,12 @@ def parse(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
         import simdjson
     except ImportError:  # no wheel for this Python: the careful way reads the same
         return None
-    if _parsers.parser is None:
-        _parsers.parser = simdjson.Parser()
+    parser = _of_thread.parser = getattr(_of_thread, "parser", None) or simdjson.Parser()
     text = (b",%s," % _MARK).join([b"[1", *rows, b"1]"])
     if text.find(b"[", 1) >= 0:  # a list in a list would be taken apart
         return None
     try:
-        document = _parsers.parser.parse(text)
+        document = parser.parse(text)
         values = np.frombuffer(document.as_buffer(of_type="d"))
     except (ValueError, TypeError, RuntimeError):
         return None
@@ -58,22 +48,14 @@ def parse(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
         document = None  # or the parser would refuse the next text
     if values.size != len(rows) * (width + 1) + 3:
         return None
-    table = values[2:-1].reshape(len(rows), width + 1)
+    table = values[2:-1].reshape(len(rows), width + 1)[:, :width]
     marks = np.flatnonzero(values == float(_MARK))
     if not np.array_equal(marks, np.arange(1, values.size, width + 1)):
         return None
-    table = table[:, :width]
-    if (values == 0).any():
-        for row in np.flatnonzero(~table.all(axis=1)):
-            if _MINUS_ZERO.search(rows[row]):  # which JSON takes for the whole number 0
-                table = table if table.flags.writeable else table.copy()
-                table[row] = [*map(float, bytes(rows[row]).split(b","))]
+    for row in np.flatnonzero(~table.all(axis=1)) if (values == 0).any() else ():
+        if _MINUS_ZERO.search(rows[row]):  # which JSON takes for the whole number 0
+            return None
     return table
-
-
-def float32(values: float | np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return np.asarray(values, np.float32)
 
 
 def is_number(text: str) -> bool:
@@ -99,15 +81,9 @@ def size(value: object, width: int | None) -> int:
     A BLOB of 4 or 8 bytes for each of `width` numbers is a list; another, or where no width is
     known, where its numbers are plausible.
     """
-    if isinstance(value, bytes):
-        kind = blob_type(value, width)
-        return len(value) // kind.itemsize if kind else -1
-    if isinstance(value, list):
-        return len(value)
-    if isinstance(value, str):
-        cells = in_list(value)
-        return len(cells) if cells is not None else 0 if is_number(value) else -1
-    return 0 if isinstance(value, int | float) and not isinstance(value, bool) else -1
+    with contextlib.suppress(ValueError):
+        return len(cells(value, width))
+    return 0 if type(value) in (int, float) or (type(value) is str and is_number(value)) else -1
 
 
 def blob_type(value: bytes, width: int | None) -> np.dtype | None:
@@ -125,72 +101,50 @@ def blob_type(value: bytes, width: int | None) -> np.dtype | None:
     return None
 
 
-def vector(value: object, width: int) -> tuple[np.ndarray, str, int]:
-    """The `width` numbers of a list or BLOB, what is wrong ("" if nothing is), how many it has.
-
-    Only where the number of numbers is what is wrong, the reason is left to the caller.
-    """
-    none = np.empty(0, np.float32)
+def cells(value: object, width: int | None) -> list:
+    """The numbers, or their texts, of a list or BLOB; ValueError says what is wrong with it."""
     if value is None or value == "":
-        return none, "the embedding is missing", width
+        raise ValueError("the embedding is missing")
     if isinstance(value, bytes):
         kind = blob_type(value, width)
         if kind is None:
-            return none, f"a BLOB of {len(value):,} bytes is not {width} numbers", width
-        cells: Sequence = np.frombuffer(value, kind)
-    elif isinstance(value, str):
-        cells = in_list(value)
-        if cells is None:
-            return none, f"{shown(value)} is not a list of numbers", width
-        if "..." in value:
-            return none, SHORTENED, width
-    elif isinstance(value, list):
-        cells = value
-    else:
-        return none, f"{shown(value)} is not a list of numbers", width
-    if len(cells) != width:
-        return none, "", len(cells)
-    return *numbers(cells, "number", 1), width
+            raise ValueError(f"a BLOB of {len(value):,} bytes is not {width} numbers")
+        return np.frombuffer(value, kind).tolist()
+    found = in_list(value) if isinstance(value, str) else value
+    if not isinstance(found, list):
+        raise ValueError(f"{shown(value)} is not a list of numbers")
+    return found
 
 
-def numbers(cells: Sequence, what: str, first: int) -> tuple[np.ndarray, str]:
-    """A row's numbers, and what is wrong with it ("" if nothing is).
+@np.errstate(over="ignore")
+def float32(cells: Sequence, what: str, first: int) -> np.ndarray:
+    """A row's numbers, of text or numbers; ValueError says which of them is none.
 
-    `cells` are text or numbers; `what` they are called ("cell", "number"), counted from `first`.
+    They are called `what` ("cell", "number"), and counted from `first`.
     """
-    text = not isinstance(cells, np.ndarray) and any(isinstance(cell, str) for cell in cells)
-    if not text or _NUMBERS.fullmatch(" ".join(map(str, cells))):
-        try:
-            if not text and not all(map(_is_plain, cells)):
-                raise TypeError
-            values = float32(list(map(float, cells)))
-        except (ValueError, TypeError, OverflowError):
-            pass
-        else:
-            if np.isfinite(values).all():
-                return values, "" if abs(values).max(initial=0) >= TINY else ZEROS
-    return np.empty(0, np.float32), _fault(cells, what, first)
-
-
-def _fault(cells: Iterable, what: str, first: int) -> str:
+    with contextlib.suppress(ValueError):
+        values = np.array(_floats(cells)).astype(np.float32)
+        if np.isfinite(values).all():
+            return values
     for place, cell in enumerate(cells, first):
         if cell is None or (isinstance(cell, str) and not cell.strip()):
-            return f"{what} {place} is empty"
-        plain = _is_plain(cell) if not isinstance(cell, str) else (
-            _NUMBERS.fullmatch(cell) and is_number(cell))  # fmt: skip
+            raise ValueError(f"{what} {place} is empty")
         try:
-            value = float(cell) if plain else None
-        except OverflowError:  # of a whole number
-            value = np.inf
-        if value is None or value != value:
-            return f"{what} {place} is {shown(cell)}, not a finite number"
-        if not np.isfinite(float32(value)):
-            return f"{what} {place} is {shown(cell)}, too large a number"
-    return "not a row of numbers"
+            (value,) = _floats([cell])
+        except ValueError:
+            value = np.nan
+        if not np.isfinite(np.float32(value)):
+            fault = "not a finite number" if value != value else "too large a number"
+            raise ValueError(f"{what} {place} is {shown(cell)}, {fault}")
+    raise ValueError("not a row of numbers")
 
 
-def _is_plain(value: object) -> bool:
-    return isinstance(value, int | float | np.floating) and not isinstance(value, bool)
+def _floats(cells: Sequence) -> list[float]:
+    """What `float` gives; ValueError also for what Python takes for a number: 1_0, nan, True."""
+    text = " ".join(cell for cell in cells if isinstance(cell, str))
+    if not {*map(type, cells)} <= {str, int, float} or not _NUMBERS.fullmatch(text):
+        raise ValueError("not numbers alone")
+    return [*map(float, cells)]
 
 
 def shown(value: object) -> str:

@@ -3,126 +3,148 @@
 import io
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
+import numpy as np
+
+from age_gender.script import InputError
 from age_gender.tables import cutting, numbers, pieces
-from age_gender.tables.columns import Columns, Wanted, choose
+from age_gender.tables.columns import Columns, Wanted, choose, first_told
+from age_gender.tables.pieces import Piece
 
 _LIST = re.compile(rb"\s*:\s*\[")
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)  # one that is still open, too
+_BETWEEN = b", \t\r\n"  # objects of an array
+_ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")  # a space in JSON, but where it is none in a string
+_CUT_OFF = "the array does not end here, but the file does: it is cut off"
 
 
-def cut(path: str, wanted: Wanted, only: bool) -> Iterator[pieces.Piece]:
+def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
     """Pieces of a file of JSON, in order."""
     with open(path, "rb") as stream:
-        yield from cut_stream(path, stream, wanted, only)
+        yield from cut_stream(path, stream, wanted)
 
 
-def input_bytes(path: str) -> int:
-    """How many bytes the pieces of the file have in all."""
-    return Path(path).stat().st_size
-
-
-def cut_stream(
-    path: str, stream: BinaryIO, wanted: Wanted, only: bool = False
-) -> Iterator[pieces.Piece]:
+def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
     """Pieces of whole lines, an object each."""
-    is_array = cutting.first_mark(stream) == b"["
-    if is_array:
-        parts = cutting.objects(path, stream)
+    start, columns = Piece(path, "objects", wanted=wanted), None
+    if cutting.first_mark(stream) == b"[":
+        found = _as_lines(cutting.parts(start, stream, _end_of_objects, b"}"))
     else:
-        parts = cutting.parts(path, stream, lambda data: data.rfind(b"\n") + 1)
-    start = pieces.Piece(
-        path, "objects", b"", wanted=wanted, has_lines=not is_array, first=True
-    )  # fmt: skip
-
-    def layout(part: bytes | cutting.Bad) -> tuple[int, Columns | None, None]:
-        for _, found, _ in _objects(part) if isinstance(part, bytes) else ():
-            columns = _columns(path, found, wanted)
-            if isinstance(columns, Columns):
-                return 0, columns, None
-        return 0, None, None
-
-    return cutting.cut_parts(start, parts, layout, only)
+        found = cutting.parts(start, stream, lambda data: data.rfind(b"\n") + 1)
+    for piece in found:
+        if columns is None:
+            dicts = (row for _, row in _objects(piece.data) if isinstance(row, dict))
+            columns = first_told(_columns(path, row, wanted) for row in dicts)
+        yield replace(piece, columns=columns)
 
 
-def _columns(path: str, found: object, wanted: Wanted) -> Columns | str:
+def _as_lines(found: Iterable[Piece]) -> Iterator[Piece]:
+    """What a JSON array holds, a line each, whatever the line breaks in the file."""
+    count, begin, is_open, path = 0, b"[", True, ""
+    for piece in found:
+        text, path = piece.data[piece.data.find(begin) + len(begin) :], piece.path
+        if piece.fault:
+            raise InputError(f"{path}: row {count + 1}: {piece.fault}; write the file again")
+        lines, end, begin = [], 0, b""
+        for start, behind in _places(text):
+            lines += [text[end:start].strip(_BETWEEN), text[start:behind]]  # no object, an object
+            end = behind
+        rest = text[end:].strip(_BETWEEN)
+        last = rest.removesuffix(b"]").strip(_BETWEEN)
+        lines = [*filter(None, [*lines, last])]
+        if any(line.startswith(b"]") for line in lines) or (lines and not is_open):
+            raise InputError(f"{path}: there is more behind the end of the array; write one array")
+        if rest.endswith(b"]") and b"{" not in last:
+            is_open = False
+        elif last:
+            lines.pop()  # which is cut off
+        count += len(lines)
+        if lines:
+            data = b"".join(line.translate(_ONE_LINE) + b"\n" for line in lines)
+            yield replace(piece, data=data, has_lines=False)
+    if is_open:
+        raise InputError(f"{path}: row {count + 1}: {_CUT_OFF}; write the file again")
+
+
+def _end_of_objects(data: bytes) -> int:
+    return max((end for _, end in _places(data)), default=0)
+
+
+def _places(data: bytes) -> list[tuple[int, int]]:
+    """Where the objects of an array that end in `data` begin and end."""
+    masked = _STRING.sub(lambda string: b" " * len(string[0]), data)
+    marks = np.frombuffer(masked, np.uint8)
+    braces = np.flatnonzero((marks == ord("{")) | (marks == ord("}")))
+    steps = np.where(marks[braces] == ord("{"), 1, -1)
+    depth = np.cumsum(steps)
+    starts, ends = braces[(steps > 0) & (depth == 1)], braces[(steps < 0) & (depth == 0)] + 1
+    return [*zip(starts.tolist(), ends.tolist(), strict=False)]  # the last may still be open
+
+
+def _columns(path: str, found: dict, wanted: Wanted) -> Columns | str:
     """Which key of an object is what, or why it does not tell."""
-    if not isinstance(found, dict):
-        return "not a JSON object, {...}"
     sizes = [numbers.size(value, wanted.width) for value in found.values()]
-    return choose(path, [*found], sizes, wanted, keys=[*found])
+    return choose(path, [*found], sizes, wanted, by_name=True)
 
 
-def parse(piece: pieces.Piece) -> pieces.Block:
-    """The block of a piece of JSON lines."""
-    if pieces.is_worth_a_parser(piece) and piece.columns.is_list:
-        found = _rows(piece.data, piece.columns)
-        values = found and numbers.parse(found[1], piece.columns.width)
-        if values is not None:
-            block = pieces.check_rows(piece, values, len(values), **found[0])
-            if not block.faults:
-                return block
-    lines = piece.data.count(b"\n") + (not piece.data.endswith(b"\n"))
-    return pieces.collect(piece, _careful_rows(piece), lines)
-
-
-def _rows(data: bytes, columns: Columns) -> tuple[dict[str, list], list[memoryview]] | None:
-    """Names, ages and genders, and the text of each row's numbers; None for what is not plain.
+def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:
+    """All numbers of the piece and what is told of them; None for what is not plain.
 
     Without its numbers, an object is short, and is read as any JSON.
     """
+    columns = piece.columns
+    if len(piece.data) < pieces.SMALL_BYTES or not columns.is_list:
+        return None
     key = columns.embedding[0]
     word, decoder = json.dumps(key, ensure_ascii=False).encode(), _decoder()
-    rows, found, start, view = [], [], 0, memoryview(data)
-    while start < len(data):
-        end = data.find(b"\n", start)
-        end = len(data) if end < 0 else end
-        first = _LIST.match(data, data.find(word, start, end) + len(word), end)
-        last = data.find(b"]", first.end(), end) if first else -1
-        if last < 0 or data.find(word, last, end) >= 0:
+    rows, found = [], []
+    for line in piece.data.removesuffix(b"\n").split(b"\n"):
+        first = _LIST.match(line, line.find(word) + len(word))
+        last = line.find(b"]", first.end()) if first else -1
+        if last < 0 or line.find(word, last) >= 0:
             return None
         try:
-            short = decoder.decode((data[start : first.end()] + data[last:end]).decode())
+            short = decoder.decode((line[: first.end()] + line[last:]).decode())
         except (ValueError, RecursionError):
             return None
         if not isinstance(short, dict) or short.get(key) != []:  # taken from within it
             return None
-        rows.append(view[first.end() : last])
+        rows.append(line[first.end() : last])
         found.append(short)
-        start = end + 1
-    return {k: [short.get(column) for short in found] for k, column in columns.told()}, rows
+    values = numbers.parse(rows, columns.width)
+    told = {w: [short.get(column) for short in found] for w, column in columns.told.items()}
+    return None if values is None else (values, told)
 
 
-def _careful_rows(piece: pieces.Piece) -> Iterator[pieces.Row]:
-    for line, found, reason in _objects(piece.data):
-        columns = piece.columns
-        if not reason and (columns is None or not isinstance(found, dict)):
-            reason = _columns(piece.path, found, piece.wanted)
-        if reason:
-            yield pieces.Row(line, reason)
-        else:
-            yield pieces.row_of(line, columns, found.get)
+def one_by_one(piece: Piece) -> Iterator[tuple[int, Callable | ValueError]]:
+    """Of each row its line, and what gives the value of a key, or what is wrong with it."""
+    for line, row in _objects(piece.data):
+        if isinstance(row, dict) and piece.columns is None:
+            row = ValueError(_columns(piece.path, row, piece.wanted))
+        yield line, row.get if isinstance(row, dict) else row
 
 
-def _objects(data: bytes) -> Iterator[tuple[int, object, str]]:
-    """(line, object, what is wrong) of each line that is not blank."""
+def _objects(data: bytes) -> Iterator[tuple[int, dict | ValueError]]:
+    """Of each line that is not blank its number, and the object or what is wrong with it."""
     decoder = _decoder()
     for number, line in enumerate(io.BytesIO(data), 1):
-        if not line.strip():
-            continue
-        found, reason = None, ""
-        if len(line) > pieces.RECORD_BYTES:
-            reason = cutting.TOO_LONG % pieces.RECORD_BYTES
-        else:
-            try:
-                found = decoder.decode(line.decode())
-            except UnicodeDecodeError:
-                reason = "not UTF-8; save the file as UTF-8"
-            except (ValueError, RecursionError) as error:
-                reason = f"not JSON: {error}"
-        yield number, found, reason
+        if line.strip():
+            yield number, _object(line, decoder)
+
+
+def _object(line: bytes, decoder: json.JSONDecoder) -> dict | ValueError:
+    if len(line) > pieces.RECORD_BYTES:
+        return ValueError(cutting.TOO_LONG % pieces.RECORD_BYTES)
+    try:
+        found = decoder.decode(line.decode())
+    except UnicodeDecodeError:
+        return ValueError("not UTF-8; save the file as UTF-8")
+    except (ValueError, RecursionError) as error:
+        return ValueError(f"not JSON: {error}")
+    return found if isinstance(found, dict) else ValueError("not a JSON object, {...}")
 
 
 def _decoder() -> json.JSONDecoder:

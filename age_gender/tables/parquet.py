@@ -1,5 +1,6 @@
 """Parquet, by Arrow's batches."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,24 +8,15 @@ import numpy as np
 from age_gender.script import InputError
 from age_gender.tables import pieces
 from age_gender.tables.columns import Columns, Wanted, choose, wrong_width
+from age_gender.tables.pieces import Piece
 
 PARQUET_BUFFER = 64 << 10  # bytes a column
 MOST_VALUES = 1 << 22  # numbers of a batch; lists may claim any length
 LOOKED_AT = 20  # rows that tell the length of lists
 
 
-def cut(path: str, wanted: Wanted, only: bool) -> Iterator[pieces.Piece]:
+def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
     """Pieces of a Parquet file, in order."""
-    empty = pieces.Piece(path, "arrays", np.empty((0, 0)))
-    return pieces.one_behind(empty, _pieces(path, wanted))
-
-
-def input_bytes(path: str) -> int | None:
-    """None: what the pieces have in all is not known before."""
-    return None
-
-
-def _pieces(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
     try:
         import pyarrow as pa
         import pyarrow.parquet
@@ -39,52 +31,45 @@ def _pieces(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
         if len(set(schema.names)) < len(schema.names):
             raise InputError(f"{path}: two columns of one name; give each its own")
         fixed = any(map(pa.types.is_fixed_size_list, schema.types))
-        columns = choose(path, schema.names, _sizes(table), wanted, schema.names, strict=fixed)
+        columns = choose(path, schema.names, _sizes(pa, table), wanted, by_name=True, strict=fixed)
         if isinstance(columns, str):
             raise InputError(f"{path}: {columns}")
-        used = {*columns.embedding, *(column for _, column in columns.told())}
+        used = {*columns.embedding, *columns.told.values()}
         # Threads of Arrow's own would take the processors from scoring, and twice the time.
-        options = {"columns": [n for n in schema.names if n in used], "use_threads": False}
+        options = {"columns": [*used], "use_threads": False}
         for batch in table.iter_batches(_batch_rows(path, table, used, columns), **options):
-            told = {word: _values(pa, batch.column(column)) for word, column in columns.told()}
+            told = {word: _values(pa, batch.column(n)) for word, n in columns.told.items()}
+            faults: dict[int, str] = {}
             if columns.is_list:
                 rows, faults = _lists(pa, batch.column(columns.embedding[0]), columns)
             else:
                 rows = np.stack([_numpy(batch.column(name)) for name in columns.embedding]).T
-                faults = {}
-            for start in range(0, len(rows), pieces.BLOCK_ROWS):
+            for start in range(0, len(rows), pieces.BLOCK_ROWS):  # lists are no more than that
                 part = slice(start, start + pieces.BLOCK_ROWS)
-                block = rows[part]
-                yield pieces.Piece(
-                    path, "arrays", block, columns, input_bytes=block.nbytes,
-                    faults={i - start: why for i, why in faults.items() if i // pieces.BLOCK_ROWS
-                            == start // pieces.BLOCK_ROWS},
-                    **{word: values[part] for word, values in told.items()},
+                yield Piece(
+                    path, "arrays", rows[part], columns, faults=faults,
+                    told={word: values[part] for word, values in told.items()},
+                    input_bytes=rows[part].nbytes,
                 )  # fmt: skip
 
 
-def _sizes(table) -> list[int]:
+def _sizes(pa, table) -> list[int]:
     """Of each column, how many numbers a row holds: 0 for a number, -1 for anything else."""
-    import pyarrow as pa
-
-    def is_number(kind) -> bool:
-        return pa.types.is_floating(kind) or pa.types.is_integer(kind)
-
-    sizes, lists = [], []
-    for field in table.schema_arrow:
-        kind, size = field.type, 0 if is_number(field.type) else -1
-        if pa.types.is_fixed_size_list(kind) and is_number(kind.value_type):
-            size = kind.list_size
-        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        if is_list and is_number(kind.value_type):
-            lists.append((len(sizes), field.name))
+    lists, sizes = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list), []
+    for column in table.schema_arrow:
+        size = 0 if _is_number(pa, column.type) else -1
+        if any(test(column.type) for test in lists) and _is_number(pa, column.type.value_type):
+            batches = table.iter_batches(LOOKED_AT, columns=[column.name], use_threads=False)
+            lengths = [batch.column(0).value_lengths() for batch in itertools.islice(batches, 1)]
+            lengths = [n for found in lengths for n in found.drop_null().to_pylist()]
+            claimed = getattr(column.type, "list_size", -1)
+            size = max({*lengths}, key=lengths.count, default=claimed)
         sizes.append(size)
-    for place, name in lists:
-        for batch in table.iter_batches(LOOKED_AT, columns=[name], use_threads=False):
-            lengths = batch.column(0).value_lengths().drop_null().to_pylist()
-            sizes[place] = max(set(lengths), key=lengths.count, default=-1)
-            break
     return sizes
+
+
+def _is_number(pa, kind) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
 
 
 def _batch_rows(path: str, table, used: set[str], columns: Columns) -> int:
@@ -107,9 +92,6 @@ def _batch_rows(path: str, table, used: set[str], columns: Columns) -> int:
 def _lists(pa, lists, columns: Columns) -> tuple[np.ndarray, dict[int, str]]:
     """A column of lists as (n, width), and what is wrong with those of another length."""
     width = columns.width
-    if pa.types.is_fixed_size_list(lists.type):
-        lists = lists.fill_null([None] * width) if lists.null_count else lists
-        return _numpy(lists.flatten()).reshape(-1, width), {}
     values = _numpy(lists.flatten())  # without those of missing lists
     lengths = _numpy(lists.value_lengths().fill_null(0))
     if (lengths == width).all():
@@ -123,9 +105,7 @@ def _lists(pa, lists, columns: Columns) -> tuple[np.ndarray, dict[int, str]]:
 
 def _values(pa, column) -> list:
     """Names, ages or genders."""
-    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
-        return column.to_pylist()
-    return column.cast(pa.string()).to_pylist()
+    return (column if _is_number(pa, column.type) else column.cast(pa.string())).to_pylist()
 
 
 def _numpy(numbers) -> np.ndarray:

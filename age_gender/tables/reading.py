@@ -1,9 +1,11 @@
 """Which reader a path gets, and reading whole tables."""
 
 import argparse
+import contextlib
 import glob
 import importlib
 import os
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender.script import InputError
+from age_gender.script import InputError, error_line
 from age_gender.tables import names
-from age_gender.tables.columns import ANY, Wanted
-from age_gender.tables.pieces import Block, Fault, Numbering, Piece, make_block
+from age_gender.tables.columns import ANY, LABELS, Wanted
+from age_gender.tables.pieces import STDIN, Block, Numbering, Piece, make_block, read_carefully
 
-# The module that reads a suffix's tables (text those of any other): its cut(path, wanted, only)
-# gives pieces, its input_bytes(path) their size; parse(piece) is that of the module piece.kind.
+# The module that reads a suffix's tables (text those of any other). Its cut(path, wanted) gives
+# pieces; its at_once(piece) all their numbers, or None where one_by_one(piece) must look.
 READERS = {
     ".csv": "text", ".npz": "arrays", ".npy": "arrays", ".parquet": "parquet",
     ".jsonl": "objects", ".ndjson": "objects", ".json": "objects",
@@ -104,31 +106,66 @@ def cut(paths: Sequence[str], wanted: Wanted = ANY) -> Iterator[Piece]:
     if wanted.names and (len(paths) > 1 or _reader(paths[0], wanted) != "arrays"):
         raise InputError("--names goes with one NPY file; other tables hold their names")
     for path in paths:
-        module = _reader(path, wanted)
-        if module != "text" and not Path(path).is_file():
+        reader = _reader(path, wanted)
+        if reader != "text" and not Path(path).is_file():
             raise InputError(f"{path}: not a regular file; only CSV and JSON come from a pipe")
         _refuse_pickle(path)
         found = wanted
-        for piece in _module(module).cut(path, wanted, only=len(paths) == 1):
+        empty = Piece(STDIN if path == "-" else path, reader, wanted=wanted)
+        for piece in ends_marked(empty, _module(reader).cut(path, wanted)):
             if piece.columns and not found.width:
                 found = replace(wanted, width=piece.columns.width, whose=path)
             yield piece
         wanted = found
 
 
+def ends_marked(empty: Piece, found: Iterable[Piece]) -> Iterator[Piece]:
+    """The pieces of a file, the first and the last marked: at least one, which may be `empty`.
+
+    What a library raises on a broken file becomes InputError.
+    """
+    waiting = None
+    try:
+        for piece in found:
+            if waiting:
+                yield waiting
+            waiting = replace(piece, first=waiting is None)
+    except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many kinds
+        known = isinstance(error, InputError | FileNotFoundError | PermissionError)
+        if known or empty.kind in ("text", "objects"):
+            raise
+        reason = error_line(error).rstrip(".") or type(error).__name__
+        raise InputError(
+            f"{empty.path}: not a readable {Path(empty.path).suffix} file ({reason}); copy or "
+            "write it again"
+        ) from None
+    yield replace(waiting or replace(empty, first=True), last=True)
+
+
 def parse(piece: Piece) -> Block:
     """Read one piece: a pure function, for any thread, process or machine."""
-    if piece.kind == "fault":
-        return make_block(piece, [], [Fault(1, 1, piece.data)], rows=1, lines=1)
-    if piece.columns is None and not len(piece.data):  # of a file without rows
-        return make_block(piece, [], [], rows=0, lines=0)
-    return _module(piece.kind).parse(piece)
+    if not len(piece.data):
+        return read_carefully(piece, [(1, ValueError(piece.fault))] if piece.fault else [])
+    module = _module(piece.kind)
+    if piece.columns and (found := module.at_once(piece)):
+        block = make_block(piece, *found)
+        if not block.bad or piece.kind == "arrays":
+            return block
+    return read_carefully(piece, module.one_by_one(piece))
 
 
 def input_bytes(paths: Iterable[str], wanted: Wanted = ANY) -> int | None:
     """About how many `input_bytes` the pieces of these files have in all; None if unknown."""
-    sizes = [_module(_reader(path, wanted)).input_bytes(path) for path in paths]
-    return None if None in sizes else sum(sizes)
+    total = 0
+    for path in paths:
+        if path == "-" or _reader(path, wanted) in ("parquet", "database"):
+            return None
+        size = os.path.getsize(path)
+        if path.lower().endswith(".npz"):  # whoever reads it says what is wrong
+            with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:
+                size = max(info.file_size for info in archive.infolist())  # the embeddings
+        total += size
+    return total
 
 
 def is_long_text(paths: Iterable[str], wanted: Wanted = ANY) -> bool:
@@ -178,10 +215,11 @@ def read_labelled(features: Sequence[str | Path], wanted: Wanted = ANY) -> Table
             raise InputError(f"{bad[0]}; correct or remove this row")
         all_names += block_names
         blocks += [block.features] if len(block.features) else []
-        age, gender = names.labels(block_names, block.age, block.gender)
+        columns = [block.told.get(word) for word in LABELS]
+        age, gender = names.labels(block_names, *columns)
         ages += age
         genders += gender
-        has_columns |= (block.age or block.gender) is not None
+        has_columns |= columns != [None, None]
     numbering.say_left_out()
     features = np.concatenate(blocks)
     return Table(all_names, features, np.array(ages), np.array(genders), has_columns)

@@ -40,9 +40,7 @@ def check_output(path: str | Path) -> None:
     outputs.check_writable(path)
 
 
-def _write_npz(
-    stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray], width: int
-) -> None:
+def _write_npz(stream: BinaryIO, names: Sequence[str], blocks: Iterable, width: int) -> None:
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(names), width)}
     with zipfile.ZipFile(stream, "w") as archive:
         with archive.open(zipfile.ZipInfo("filenames.npy"), "w", force_zip64=True) as member:
@@ -53,9 +51,7 @@ def _write_npz(
                 member.write(np.ascontiguousarray(block, "<f4").data)
 
 
-def _write_csv(
-    stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray], width: int
-) -> None:
+def _write_csv(stream: BinaryIO, names: Sequence[str], blocks: Iterable, width: int) -> None:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
     remaining = iter(names)
     for block in blocks:
@@ -64,9 +60,7 @@ def _write_csv(
     text.detach()
 
 
-def _write_parquet(
-    stream: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray], width: int
-) -> None:
+def _write_parquet(stream: BinaryIO, names: Sequence[str], blocks: Iterable, width: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 

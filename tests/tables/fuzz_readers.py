@@ -153,7 +153,8 @@ def check_text(data: bytes, kind: str) -> None:
     assert same(whole, fast), (whole, fast)
     cut = read_text(text, size, kind=kind, places=(of_cut, untold))
     read_text(text, size, record=64, kind=kind)
-    if not any("quote" in row.reason or "CSV" in row.reason for row in (whole or [[]] * 3)[2]):
+    bad = [row.reason for found in (whole, cut) if found for row in found[2]]
+    if not any("quote" in reason or "CSV" in reason for reason in bad):
         # Rows in pieces before the first that tells which column is what are bad where it is cut.
         whole, cut = without(whole, good, untold), without(cut, of_cut, untold)
         assert same(whole, cut), (whole, cut)
@@ -198,7 +199,8 @@ def read_text(
         names, blocks, faults, numbering = [], [], [], pieces.Numbering()
         stream = io.BufferedReader(io.BytesIO(data))
         cut = objects.cut_stream if kind == "objects" else text.cut_stream
-        for piece in cut("fuzz.csv", stream, Wanted(width=width)):
+        empty = pieces.Piece("fuzz.csv", kind, wanted=Wanted(width=width))
+        for piece in reading.ends_marked(empty, cut(empty.path, stream, empty.wanted)):
             block = reading.parse(piece)
             found, bad = numbering.place(block)
             assert len(found) == len(block.features) == len(block.good)
@@ -210,7 +212,7 @@ def read_text(
             first = numbering.rows - block.rows + 1
             if places:
                 places[0].extend((first + block.good).tolist())
-            if places and piece.kind != "fault" and piece.columns is None:
+            if places and not piece.fault and piece.columns is None:
                 places[1].extend(range(first, first + block.rows))
         return names, np.concatenate([np.empty((0, width)), *filter(len, blocks)]), faults
     except InputError:
@@ -306,10 +308,10 @@ def compare_npz(path: str) -> None:
     from age_gender.tables import arrays, pieces, reading
     from age_gender.tables.columns import Wanted
 
-    empty = pieces.Piece(path, "arrays", np.empty((0, 0)))
+    empty = pieces.Piece(path, "arrays")
     try:
         names, blocks, bad, numbering = [], [], [], pieces.Numbering()
-        for piece in pieces.one_behind(empty, arrays.npz_pieces(path, Wanted(width=WIDTH))):
+        for piece in reading.ends_marked(empty, arrays.cut(path, Wanted(width=WIDTH))):
             block = reading.parse(piece)
             found, faults = numbering.place(block)
             names += found
