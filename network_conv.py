@@ -77,6 +77,28 @@ def block(hidden):
     return layers.Dropout(0.4)(hidden)
 
 
+def compiled(heads: keras.Model, steps: int, epochs: int, learning_rate: float) -> keras.Model:
+    """The heads with their losses and optimizer; `steps` are those of an epoch."""
+    trainer = keras.Model(heads.input, heads.output)  # so that the heads are saved without losses
+    warm_up = max(1, steps * epochs // 20)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        learning_rate / 100,
+        max(1, steps * epochs - warm_up),
+        warmup_target=learning_rate,
+        warmup_steps=warm_up,
+    )
+    trainer.compile(
+        keras.optimizers.AdamW(schedule, weight_decay=1e-4),
+        loss={"age": age_loss, "gender": "sparse_categorical_crossentropy"},
+        weighted_metrics={"age": [age_error], "gender": ["accuracy"]},
+        # Steps between two looks of Python; they must divide an epoch.
+        steps_per_execution=max(n for n in range(1, 14) if steps % n == 0),
+        jit_compile=False,  # XLA's compilation costs more than it saves here
+    )
+    trainer.optimizer.build(trainer.trainable_variables)
+    return trainer
+
+
 def build_scorer(
     front: keras.Model, heads: keras.Model, calibration: Calibration, kind: Kind
 ) -> keras.Model:

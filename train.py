@@ -229,32 +229,6 @@ def hold_out(names: list[str], grown: np.ndarray, args: argparse.Namespace) -> n
     return held
 
 
-def compiled(heads, steps: int, args: argparse.Namespace):
-    """The heads with their losses and optimizer; `steps` are those of an epoch."""
-    import keras
-
-    import network_conv
-
-    trainer = keras.Model(heads.input, heads.output)  # so that the heads are saved without losses
-    warm_up = max(1, steps * args.epochs // 20)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        args.learning_rate / 100,
-        max(1, steps * args.epochs - warm_up),
-        warmup_target=args.learning_rate,
-        warmup_steps=warm_up,
-    )
-    trainer.compile(
-        keras.optimizers.AdamW(schedule, weight_decay=1e-4),
-        loss={"age": network_conv.age_loss, "gender": "sparse_categorical_crossentropy"},
-        weighted_metrics={"age": [network_conv.age_error], "gender": ["accuracy"]},
-        # Steps between two looks of Python; they must divide an epoch.
-        steps_per_execution=max(n for n in range(1, 14) if steps % n == 0),
-        jit_compile=False,  # XLA's compilation costs more than it saves here
-    )
-    trainer.optimizer.build(trainer.trainable_variables)
-    return trainer
-
-
 def fit(
     faces: Faces, maps: crops.Maps | None, steps: int, args: argparse.Namespace, state: Path,
     held_out: Faces | None = None,
@@ -270,7 +244,7 @@ def fit(
 
     keras.utils.set_random_seed(args.seed)
     heads = network_conv.build_heads(faces.principal.shape[1])
-    trainer = compiled(heads, steps, args)
+    trainer = network_conv.compiled(heads, steps, args.epochs, args.learning_rate)
     if state.exists():
         checkpoints.restore(state, trainer)
     done = int(trainer.optimizer.iterations) // steps
