@@ -13,7 +13,6 @@ import io
 import itertools
 import logging
 import mmap
-import multiprocessing
 import os
 import pickle
 import signal
@@ -92,6 +91,8 @@ def _in_processes(function: Callable, count: int) -> Callable:
     They are forked here, where no thread is under way, and end with this process: of the pipe to
     each the other end is closed then. What goes through it lies in memory that both share.
     """
+    import multiprocessing
+
     fork, idle, calls = multiprocessing.get_context("fork"), deque(), itertools.count()
     for _ in range(count):
         here, there = fork.Pipe()
