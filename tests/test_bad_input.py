@@ -657,7 +657,8 @@ def test_a_state_that_cannot_be_resumed_is_refused(tmp_path, record_folder):
     settings = {
         "train": outputs.sha256(record_folder / "train.tfrecords"),
         "children": outputs.sha256(record_folder / "children.tfrecords"), "views": None,
-        "epochs": 2, "batch_size": 64, "learning_rate": 2e-2, "seed": 0,
+        "epochs": 2, "batch_size": 64, "learning_rate": 2e-2, "whitening": 0.5,
+        "crop_share": 0.5, "seed": 0,
     }  # fmt: skip
     (work / "settings.json").write_text(json.dumps(settings))
     (work / "validation.npz").write_bytes(b"PK\x03\x04 cut off")
