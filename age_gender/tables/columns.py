@@ -68,6 +68,11 @@ def first_told(found: Iterable[Columns | str]) -> Columns | None:
     return next((columns for columns in found if isinstance(columns, Columns)), None)
 
 
+def of_row(path: str, header: Sequence[str], row: Iterable, wanted: Wanted, **how) -> Columns | str:
+    """What `choose` says by the values of a row."""
+    return choose(path, header, [numbers.size(v, wanted.width) for v in row], wanted, **how)
+
+
 def choose(
     path: str, header: Sequence[str], sizes: Sequence[int], wanted: Wanted,
     by_name: bool = False, strict: bool = False,

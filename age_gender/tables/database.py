@@ -11,7 +11,7 @@ import numpy as np
 
 from age_gender.script import InputError
 from age_gender.tables import numbers, pieces
-from age_gender.tables.columns import Columns, Wanted, choose, first_told, two_answers
+from age_gender.tables.columns import Columns, Wanted, first_told, of_row, two_answers
 from age_gender.tables.pieces import Piece
 
 PIECE_BYTES = 8 << 20  # of the values of a piece's rows
@@ -34,7 +34,7 @@ def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
             titles = next(rows)
             if columns is None:
                 head = [*itertools.islice(rows, LOOKED_AT)]
-                told = [_columns(path, titles, row, wanted) for row in head]
+                told = [of_row(path, titles, row, wanted) for row in head]
                 columns = first_told(told)
                 if told and not columns:
                     raise InputError(f"{path}: row 1: {told[0]}")
@@ -91,7 +91,7 @@ def _find(path: str, database: sqlite3.Connection, wanted: Wanted) -> tuple[str,
     for strict in (True, False):  # then also those of another width, whose rows say so
         found = {}
         for table, (titles, rows) in looks.items():
-            columns = first_told(_columns(path, titles, row, wanted, strict) for row in rows)
+            columns = first_told(of_row(path, titles, row, wanted, strict=strict) for row in rows)
             if columns:
                 found[table] = columns
         if len(found) > 1:
@@ -125,12 +125,6 @@ def _look(database: sqlite3.Connection, table: str) -> tuple[list[str], list[tup
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _columns(path, titles, row: tuple, wanted: Wanted, strict: bool = False) -> Columns | str:
-    """Which column is what, or why this row does not tell."""
-    sizes = [numbers.size(value, wanted.width) for value in row]
-    return choose(path, titles, sizes, wanted, strict=strict)
 
 
 def _cut_rows(path: str, rows: Iterator[tuple], columns: Columns | None) -> Iterator[Piece]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from age_gender.script import InputError
 from age_gender.tables import cutting, numbers, pieces
-from age_gender.tables.columns import Columns, Wanted, choose, first_told
+from age_gender.tables.columns import Columns, Wanted, first_told, of_row
 from age_gender.tables.pieces import Piece
 
 _LIST = re.compile(rb"\s*:\s*\[")
@@ -86,8 +86,7 @@ def _places(data: bytes) -> list[tuple[int, int]]:
 
 def _columns(path: str, found: dict, wanted: Wanted) -> Columns | str:
     """Which key of an object is what, or why it does not tell."""
-    sizes = [numbers.size(value, wanted.width) for value in found.values()]
-    return choose(path, [*found], sizes, wanted, by_name=True)
+    return of_row(path, [*found], found.values(), wanted, by_name=True)
 
 
 def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:

@@ -181,10 +181,8 @@ class Numbering:
             if found and piece.last and self.rows + block.rows == 1 and piece.path != STDIN:
                 found = [names.text_name(Path(piece.path).name.removesuffix(".csv"))]
         bad = [
-            row._replace(
-                row=self.rows + row.row, line=self.lines + row.line if piece.has_lines else 0
-            )
-            for row in block.bad
+            BadRow(path, self.rows + row, self.lines + line if piece.has_lines else 0, reason)
+            for path, row, line, reason in block.bad
         ]
         self.total += block.rows
         self.rows += block.rows
