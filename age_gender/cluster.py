@@ -8,7 +8,6 @@ need the requirements installed and nothing else.
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import io
 import itertools
 import logging
@@ -25,7 +24,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from age_gender.script import InputError, error_line
+from age_gender.script import InputError, error_line, require
 
 PACKAGE = Path(__file__).resolve().parent
 CONNECT_SECONDS = 10  # for a scheduler to answer, and for it to have a worker
@@ -144,8 +143,7 @@ def _serve(function: Callable, other_end: Any, pipe: Any, memory: mmap.mmap) -> 
 
 @contextlib.contextmanager
 def _dask(function: Callable, given: str) -> Iterator[tuple[Callable, Callable]]:
-    if importlib.util.find_spec("distributed") is None:
-        raise InputError("--dask needs dask[distributed]: pip install -r requirements-extra.txt")
+    require("--dask needs", distributed="dask[distributed]")
     import cloudpickle
     import distributed
 
