@@ -775,3 +775,12 @@ def test_a_zip_bomb_is_read_in_blocks(tmp_path, rows):
         done, peak = peak_memory(tmp_path, [], "--features", str(path))
         refused(done, "bomb.npz: row 1: a row of zeros")
         assert peak < 400, peak
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_not_read_again_for_another_model(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = subprocess.Popen(["sh", "-c", 'echo "1,2,3" > "$0"', str(pipe)])
+    refused(script("run.py", "--features", pipe), "pipe", "row 1")
+    assert writer.wait() == 0
