@@ -121,8 +121,7 @@ def any_batch(definition):
 def read_litert(path: Path) -> Network:
     """The network exported to LiteRT (.tflite) at `path`. Raises InputError as LiteRT does."""
     content = path.read_bytes()
-    with quiet_stderr():
-        network = LiteRT(content, path)
+    network = load_litert(content, path)
     digest = hashlib.sha256(content).hexdigest()
     script.say(f"{path}: {network.size} pixels to {network.width} numbers, SHA-256 {digest}")
     return Network(path, content, network.size, load_litert)

@@ -69,7 +69,7 @@ def expand(features: Sequence[str | Path]) -> list[str]:
     for given in map(str, features):
         path = Path(given)
         if path.is_dir():
-            inside = sorted(_files_below(given))
+            inside = sorted(files_below(given, tuple(READERS), (".partial",)))  # embed.py's work
             if not inside:
                 raise InputError(
                     f"{given}: no {', '.join(READERS)} file in this folder; name another"
@@ -84,16 +84,18 @@ def expand(features: Sequence[str | Path]) -> list[str]:
     return found
 
 
-def _files_below(folder: str) -> Iterator[str]:
-    """Tables in a folder, without what is hidden or what embed.py keeps until it is done."""
+def files_below(
+    folder: str, suffixes: tuple[str, ...], left_out: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """Files so called in a folder and below, but in none `left_out`; nothing that is hidden."""
 
     def fail(error: OSError) -> None:
         raise error  # a folder that cannot be read would be a silent gap
 
     for where, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [f for f in folders if not f.startswith(".") and not f.endswith(".partial")]
+        folders[:] = [f for f in folders if not f.startswith(".") and not f.endswith(left_out)]
         for name in files:
-            if name.lower().endswith(tuple(READERS)) and not name.startswith("."):
+            if name.lower().endswith(suffixes) and not name.startswith("."):
                 yield os.path.join(where, name)
 
 
@@ -201,8 +203,7 @@ def _refuse_pickle(path: str) -> None:
 
 
 def read_labelled(features: Sequence[str | Path], wanted: Wanted = ANY) -> Table:
-    """All rows of tables that fit into memory, with the ages and genders that columns or names
-    of UTKFace tell.
+    """All rows of tables that fit into memory, with the ages and genders that they tell.
 
     Raises InputError that names the file and the row of the first fault.
     """
