@@ -44,18 +44,15 @@ def map_in_order(
     function: Callable, items: Iterable, dask: str | None = None, threads: int | None = None,
     bursts: bool = False, processes: bool = False,
 ) -> Iterator:  # fmt: skip
-    """Yield `function(item)` for each item, in order, several at a time.
+    """Yield `function(item)` for each item, in order; it may be called from several threads.
 
     `dask` is None for threads here (one a processor, or `threads`), "local" for a Dask cluster
     of worker processes on this machine, or the address of a scheduler. At most two items a
     thread are read ahead of the result that is waited for; with `bursts` four, and half of them
     are waited for at once, so that the calling thread seldom takes a processor, and its cache,
-    from the others. `function` must be safe to call from several threads at once. With
-    `processes` each thread has one that does its items, all but the first few: for a function
-    that keeps Python's lock.
-
-    A Dask worker that dies costs the blocks it was working on: they are done again elsewhere.
-    What `function` raises is raised here. Raises InputError for a cluster that does not answer.
+    from the others. With `processes` each thread has one that does its items, all but the first
+    few: for a function that keeps Python's lock. Raises what `function` raises, and InputError
+    for a cluster that does not answer.
     """
     if processes and dask is None and processors() > 1 and hasattr(os, "fork"):
         function = _in_processes(function, processors())
@@ -215,7 +212,7 @@ def _client(stack: contextlib.ExitStack, address: str) -> Any:
 
 
 def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]:
-    """Put this package, in this version, and `function` on all workers, also later ones.
+    """Put this package and `function` on all workers, also later ones.
 
     Returns the name of the plugin that holds them there, and what a worker calls with it and
     a pickled item. Raises InputError while a run of another version is under way. What is
