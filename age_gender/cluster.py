@@ -41,22 +41,22 @@ def processors() -> int:
 
 
 def map_in_order(
-    function: Callable, items: Iterable, dask: str | None = None, threads: int | None = None,
+    function: Callable, items: Iterable, dask: str | None = None,
     bursts: bool = False, processes: bool = False,
 ) -> Iterator:  # fmt: skip
     """Yield `function(item)` for each item, in order; it may be called from several threads.
 
-    `dask` is None for threads here (one a processor, or `threads`), "local" for a Dask cluster
-    of worker processes on this machine, or the address of a scheduler. At most two items a
-    thread are read ahead of the result that is waited for; with `bursts` four, and half of them
-    are waited for at once, so that the calling thread seldom takes a processor, and its cache,
-    from the others. With `processes` each thread has one that does its items, all but the first
-    few: for a function that keeps Python's lock. Raises what `function` raises, and InputError
-    for a cluster that does not answer.
+    `dask` is None for threads here, one a processor, "local" for a Dask cluster of worker
+    processes on this machine, or the address of a scheduler. At most two items a thread are
+    read ahead of the result that is waited for; with `bursts` four, and half of them are waited
+    for at once, so that the calling thread seldom takes a processor, and its cache, from the
+    others. With `processes` each thread has one that does its items, all but the first few: for
+    a function that keeps Python's lock. Raises what `function` raises, and InputError for a
+    cluster that does not answer.
     """
     if processes and dask is None and processors() > 1 and hasattr(os, "fork"):
         function = _in_processes(function, processors())
-    connection = _threads(function, threads) if dask is None else _dask(function, dask)
+    connection = _threads(function) if dask is None else _dask(function, dask)
     with connection as (submit, width):  # width: how many threads work, which may change
         waiting: deque = deque()
         for item in items:
@@ -73,10 +73,10 @@ def map_in_order(
 
 
 @contextlib.contextmanager
-def _threads(function: Callable, threads: int | None) -> Iterator[tuple[Callable, Callable]]:
-    pool = ThreadPoolExecutor(threads or processors())
+def _threads(function: Callable) -> Iterator[tuple[Callable, Callable]]:
+    pool = ThreadPoolExecutor(processors())
     try:
-        yield functools.partial(pool.submit, function), lambda: threads or processors()
+        yield functools.partial(pool.submit, function), processors
     finally:  # without waiting: after Ctrl-C or an error nobody wants the blocks under way
         pool.shutdown(wait=False, cancel_futures=True)
 
