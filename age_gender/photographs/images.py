@@ -102,3 +102,8 @@ def fixed_crop(image: np.ndarray, crop: tuple[int, int, int, int], size: int) ->
     if bottom > height or right > width:
         raise Skipped(f"{width} x {height} pixels, smaller than the crop")
     return resize(image[top:bottom, left:right], size, size)
+
+
+def normalised(pixels: np.ndarray) -> np.ndarray:
+    """Pixels, 0 to 255, as all networks here take them: float32 from -1 to 1."""
+    return np.subtract(pixels, 127.5, dtype=np.float32) / 128

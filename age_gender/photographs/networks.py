@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender import script
-from age_gender.photographs.images import CHIP
+from age_gender.photographs.images import CHIP, normalised
 from age_gender.script import InputError, error_line, quiet_stderr
 from age_gender.tables.numbers import FEWEST, MOST
 from age_gender.tables.pieces import DIMENSIONS
@@ -81,10 +81,6 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
             f"face ({reason}); give another --facenet"
         ) from None
     return lambda chips: network(tf.constant(normalised(chips))).numpy()
-
-
-def normalised(chips: np.ndarray) -> np.ndarray:
-    return (chips.astype(np.float32) - 127.5) / 128
 
 
 def any_batch(definition):
