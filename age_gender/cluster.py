@@ -103,10 +103,10 @@ def _in_processes(function: Callable, count: int) -> Callable:
         pipe, memory = idle.pop()
         memory.seek(0)
         pickle.dump(item, memory)
-        pipe.send_bytes(b"item")
         try:
+            pipe.send_bytes(b"item")
             pipe.recv_bytes()
-        except EOFError:
+        except (EOFError, OSError):
             raise ChildProcessError(
                 "a process that worked on the input was killed, perhaps for want of memory; start "
                 "the same command again"

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import multiprocessing
 import os
 import pty
 import re
@@ -124,6 +125,22 @@ def test_a_process_that_is_killed_ends_the_work_with_one_line():
 
     with pytest.raises(ChildProcessError, match="was killed, perhaps for want of memory"):
         list(cluster.map_in_order(fall, range(60), processes=True))
+
+
+@several_processors
+def test_processes_that_are_killed_at_rest_end_the_work_too():
+    before = multiprocessing.active_children()
+
+    def items():
+        yield from range(40)
+        time.sleep(0.3)  # they have done all that they were given
+        for process in {*multiprocessing.active_children()} - {*before}:
+            process.kill()
+            process.join()
+        yield from range(20)
+
+    with pytest.raises(ChildProcessError, match="was killed, perhaps for want of memory"):
+        list(cluster.map_in_order(str, items(), processes=True))
 
 
 @pytest.mark.parametrize("how", ["file", "pipe"])
