@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.report_duplicates:
         outputs.check_writable(args.report_duplicates)
         records = [output / name for name in FILES]
-        read_too = [*reading.expand(args.features), *records]
+        read_too = [*reading.expand(args.features), *filter(None, [args.names]), *records]
         outputs.check_overwrites_none(args.report_duplicates, read_too)
     table = reading.read_labelled(args.features, reading.wanted(args, labels=True))
     unit, _ = kinds.examine(table.features, table.names, "the features", "embeddings: ")

@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     model = model_files.find_model(args.model, model_files.LITERT_MODEL)
     paths = reading.expand(args.features)
-    check_output(args, [*paths, *model.parent.glob("age_gender*"), model])
+    read = [*paths, *filter(None, [args.names]), *model.parent.glob("age_gender*"), model]
+    check_output(args, read)
     script.say(f"model: {script.display_path(model)}")
     litert.keep_memory()
     sys.setswitchinterval(0.0005)  # a thread back from LiteRT waits less for the one that writes

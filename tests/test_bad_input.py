@@ -402,6 +402,10 @@ def test_no_script_overwrites_what_it_reads(tmp_path, rows, table, capfd):
     card = model / model_files.DESCRIPTION
     with pytest.raises(InputError, match="would overwrite this input"):
         run.main(["--features", str(path), "--model", str(model), "--output", str(card)])
+    names = tmp_path / "names.txt"
+    names.write_text("a\nb\n")
+    with pytest.raises(InputError, match=r"names\.txt: the output would overwrite this input"):
+        run.main(["--features", str(path), "--names", str(names), "--output", str(names)])
     copy = tmp_path / "faces.npz"
     shutil.copy(table, copy)
     arguments = ["--features", str(copy), "--output", str(tmp_path), "--report-duplicates"]
