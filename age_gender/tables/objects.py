@@ -21,12 +21,6 @@ _ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")  # a space in JSON, but where it i
 _CUT_OFF = "the array does not end here, but the file does: it is cut off"
 
 
-def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
-    """Pieces of a file of JSON, in order."""
-    with open(path, "rb") as stream:
-        yield from cut_stream(path, stream, wanted)
-
-
 def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
     """Pieces of whole lines, an object each."""
     start, columns = Piece(path, "objects", wanted=wanted), None

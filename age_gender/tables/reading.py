@@ -5,6 +5,7 @@ import contextlib
 import glob
 import importlib
 import os
+import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -15,12 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender.script import InputError, error_line
-from age_gender.tables import names
+from age_gender.tables import cutting, names
 from age_gender.tables.columns import ANY, LABELS, Wanted
 from age_gender.tables.pieces import STDIN, Block, Numbering, Piece, make_block, read_carefully
 
-# The module that reads a suffix's tables (text those of any other). Its cut(path, wanted) gives
-# pieces; its at_once(piece) all their numbers, or None where one_by_one(piece) must look.
+# The module that reads a suffix's tables (text those of any other). Its cut(path, wanted), or for
+# text cut_stream(path, stream, wanted), gives pieces; its at_once(piece) all their numbers, or None
+# where one_by_one(piece) must look.
 READERS = {
     ".csv": "text", ".npz": "arrays", ".npy": "arrays", ".parquet": "parquet",
     ".jsonl": "objects", ".ndjson": "objects", ".json": "objects",
@@ -114,11 +116,23 @@ def cut(paths: Sequence[str], wanted: Wanted = ANY) -> Iterator[Piece]:
         _refuse_pickle(path)
         found = wanted
         empty = Piece(STDIN if path == "-" else path, reader, wanted=wanted)
-        for piece in ends_marked(empty, _module(reader).cut(path, wanted)):
+        for piece in ends_marked(empty, _cut(path, reader, wanted)):
             if piece.columns and not found.width:
                 found = replace(wanted, width=piece.columns.width, whose=path)
             yield piece
         wanted = found
+
+
+def _cut(path: str, reader: str, wanted: Wanted) -> Iterator[Piece]:
+    """Pieces of one file. Text is JSON where it begins like it, but for files called .csv."""
+    if reader not in ("text", "objects"):
+        yield from _module(reader).cut(path, wanted)
+        return
+    with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as stream:
+        looks_like_json = cutting.first_mark(stream) in b"{["
+        if looks_like_json and not path.lower().endswith(".csv"):
+            reader = "objects"
+        yield from _module(reader).cut_stream(STDIN if path == "-" else path, stream, wanted)
 
 
 def ends_marked(empty: Piece, found: Iterable[Piece]) -> Iterator[Piece]:

@@ -1,11 +1,8 @@
 """CSV: cut at the ends of rows; the numbers of a piece are parsed at once where that is safe."""
 
-import contextlib
 import csv
-import importlib
 import io
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import BinaryIO
@@ -18,18 +15,6 @@ from age_gender.tables.numbers import is_number
 from age_gender.tables.pieces import Piece
 
 _CELL = rb'(?:([^",\n]*)|"((?:[^"\n]|"")*+)")'
-
-
-def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
-    """Pieces of a CSV file, or of standard input ("-"), in order.
-
-    What begins with a brace or bracket is JSON, but not in a file that ends in .csv.
-    """
-    with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as stream:
-        reader = cut_stream
-        if cutting.first_mark(stream) in b"{[" and not path.lower().endswith(".csv"):
-            reader = importlib.import_module("age_gender.tables.objects").cut_stream
-        yield from reader(pieces.STDIN if path == "-" else path, stream, wanted)
 
 
 def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
