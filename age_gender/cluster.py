@@ -1,4 +1,4 @@
-"""A function over blocks of input, in order: on the threads of this process or a Dask cluster.
+"""A function over blocks of input, in order: on threads or processes here, or a Dask cluster.
 
 At most a few blocks are under way at a time, so that memory stays bounded whatever the input's
 length. To a cluster the function travels with its data and with this package as a zip: workers

@@ -24,9 +24,9 @@ def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
         if columns is None:
             lines, before = io.BytesIO(piece.data).readlines(), 0
             for _, last, cells in _csv_rows(lines):
-                if is_first and _is_header(cells, wanted.width):
+                if is_first and isinstance(cells, list) and _is_header(cells, wanted.width):
                     header, before = cells, last
-                else:
+                elif isinstance(cells, list):
                     columns = first_told([_columns(path, header, cells, wanted)])
                 is_first = False
                 if columns:
@@ -38,10 +38,8 @@ def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
         yield replace(piece, columns=columns, header=None if columns else header)
 
 
-def _is_header(cells: list[str] | ValueError, width: int | None) -> bool:
+def _is_header(cells: list[str], width: int | None) -> bool:
     """Whether no cell after the first is a number, or pandas counted the columns."""
-    if isinstance(cells, ValueError):
-        return False
     if len(cells) == 1:  # a line of text is a row, whatever separates its cells
         return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
     found = [cell for cell in cells[1:] if is_number(cell)]
@@ -54,11 +52,9 @@ def _is_header(cells: list[str] | ValueError, width: int | None) -> bool:
 
 
 def _columns(
-    path: str, header: list[str] | None, cells: list[str] | ValueError, wanted: Wanted
+    path: str, header: list[str] | None, cells: list[str], wanted: Wanted
 ) -> Columns | str:
     """Which cell of a row is what, or why it does not tell."""
-    if isinstance(cells, ValueError):
-        return str(cells)
     if header and len(header) != len(cells):
         return f"{len(cells)} cells, not {len(header)} as in the header"
     sizes = [numbers.size(cell, wanted.width) for cell in cells]
@@ -149,11 +145,14 @@ def one_by_one(piece: Piece) -> Iterator[tuple[int, Callable | ValueError]]:
     """Of each row its line, and what gives the cell of a column, or what is wrong with it."""
     columns = piece.columns
     for line, _, cells in _csv_rows(io.BytesIO(piece.data).readlines()):
-        if columns is None:
-            cells = ValueError(_columns(piece.path, piece.header, cells, piece.wanted))
-        elif isinstance(cells, list) and len(cells) != columns.count:
-            cells = ValueError(_wrong_count(cells, columns))
-        yield line, cells.__getitem__ if isinstance(cells, list) else cells
+        if isinstance(cells, ValueError):
+            yield line, cells
+        elif columns is None:
+            yield line, ValueError(_columns(piece.path, piece.header, cells, piece.wanted))
+        elif len(cells) != columns.count:
+            yield line, ValueError(_wrong_count(cells, columns))
+        else:
+            yield line, cells.__getitem__
 
 
 def _wrong_count(cells: list[str], columns: Columns) -> str:
