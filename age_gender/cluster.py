@@ -84,7 +84,7 @@ def _threads(function: Callable) -> Iterator[tuple[Callable, Callable]]:
 def _in_processes(function: Callable, count: int) -> Callable:
     """`function`, done by one of `count` processes, which as many threads may call at once.
 
-    They are forked here, where no thread is under way, and end with this process: of the pipe to
+    They are forked here, before any thread that works, and end with this process: of the pipe to
     each the other end is closed then. What goes through it lies in memory that both share.
     """
     import multiprocessing
