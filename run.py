@@ -14,13 +14,12 @@ examples:
 import argparse
 import contextlib
 import csv
-import io
 import itertools
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -40,13 +39,15 @@ from age_gender.tables.columns import Wanted
 WINDOW = 1024  # rows of which at least half must be of the model's kind
 PART_ROWS = 1_000_000  # of a folder of parts, to the next block
 FEW = 8  # rows of a file that are judged by themselves at its end
+HEADER = predictions.HEADER.encode() + b"\n"
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     model = model_files.find_model(args.model, model_files.LITERT_MODEL)
     paths = reading.expand(args.features)
-    check_output(args, [*paths, *model.parent.glob("age_gender*"), model])
+    read = [*paths, *filter(None, [args.names]), *model.parent.glob("age_gender*"), model]
+    check_output(args, read)
     script.say(f"model: {script.display_path(model)}")
     litert.keep_memory()
     sys.setswitchinterval(0.0005)  # a thread back from LiteRT waits less for the one that writes
@@ -110,37 +111,27 @@ def errors_path(args) -> Path | None:
     return output.with_suffix(".errors.csv") if output.is_file() or not output.exists() else None
 
 
-@contextlib.contextmanager
-def open_output(output: str) -> Iterator[BinaryIO]:
+def open_output(output: str) -> contextlib.AbstractContextManager:
     """Standard output, a file that appears whole or not at all, or a folder of such parts."""
     if output == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-    elif output.endswith("/"):
-        folder, header = outputs.make_folder(output), predictions.HEADER.encode() + b"\n"
-        with outputs.Parts(folder, header, PART_ROWS) as parts:
-            yield parts
-    else:
-        with outputs.whole_file(output) as stream:
-            yield stream
+        return contextlib.nullcontext(sys.stdout.buffer)
+    if output.endswith("/"):
+        return outputs.Parts(outputs.make_folder(output), HEADER, PART_ROWS)
+    return outputs.whole_file(output)
 
 
-@contextlib.contextmanager
-def open_errors(args) -> Iterator[io.TextIOBase | None]:
+def open_errors(args) -> contextlib.AbstractContextManager:
     """Where bad rows are listed: None without --skip-bad-rows, where the first one ends all."""
-    if not args.skip_bad_rows:
-        yield None
-    elif (path := errors_path(args)) is None:
-        yield sys.stderr
-    else:
+    if path := errors_path(args):
         text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-        with outputs.whole_file(path, "w", **text) as stream:
-            yield stream
+        return outputs.whole_file(path, "w", **text)
+    return contextlib.nullcontext(sys.stderr if args.skip_bad_rows else None)
 
 
 def other_model(model: Path, paths: list[str], wanted: Wanted) -> str:
     """A hint at the model that would take a table which this one does not; else nothing."""
-    if "-" in paths or is_taken(model, paths, wanted):  # what came through a pipe is gone
+    is_pipe = not all(Path(path).is_file() for path in paths)  # what came through it is gone
+    if is_pipe or is_taken(model, paths, wanted):
         return ""
     for other in sorted(model_files.MODELS.rglob(model_files.LITERT_MODEL)):
         if other != model and is_taken(other, paths, wanted):
@@ -172,13 +163,12 @@ class Writer:
         self.errors = errors and csv.writer(errors, lineterminator="\n")
         self.numbering = pieces.Numbering()
         self.strange: deque[bool] = deque(maxlen=WINDOW)
-        self.waiting: list[bytes] = []
+        self.waiting = [HEADER]
         self.rows = self.bad = self.strangers = 0
         self.first_stranger = ""
 
     def write(self, scored: Iterable[pieces.Block]) -> None:
         """Write all blocks. Raises InputError for what ends the run."""
-        self.waiting.append(predictions.HEADER.encode() + b"\n")
         if self.errors:
             self.errors.writerow(["file", "row", "line", "reason"])
         started = time.monotonic()

@@ -86,7 +86,11 @@ def judge_records(args) -> None:
     scorer = litert.Model(exported.read_bytes(), str(exported))
     through = judge_crops(args.views, views, faces, scorer) if views else {}
     for crop, seen in through.items():
-        print(crop_line(crop, seen))
+        men, women = (seen.gender_accuracy[seen.gender == gender].mean() for gender in (0, 1))
+        print(
+            f"{crop}: n {len(seen)}, Age_MAE:{seen.age_mae.mean():.2f}, Men:{men:.2%}, "
+            f"Women:{women:.2%}, In_Interval:{seen.interval_coverage.mean():.2%}"
+        )
     if args.report:
         seen = figures.per_face(*faces[1:], scorer.outputs(faces.features))
         about = describe(args, model, exported, seen, age)
@@ -135,14 +139,6 @@ def judge_crops(path: Path, views: crops.Views, faces, scorer: litert.Model) -> 
     }
 
 
-def crop_line(crop: str, faces) -> str:
-    men, women = (faces.gender_accuracy[faces.gender == gender].mean() for gender in (0, 1))
-    return (
-        f"{crop}: n {len(faces)}, Age_MAE:{faces.age_mae.mean():.2f}, Men:{men:.2%}, "
-        f"Women:{women:.2%}, In_Interval:{faces.interval_coverage.mean():.2%}"
-    )
-
-
 def describe(args, model: Path, exported: Path, faces, age: np.ndarray) -> dict:
     """What is judged: both models, records and views; `age` (n,) is as the Keras model has it.
 
@@ -154,17 +150,18 @@ def describe(args, model: Path, exported: Path, faces, age: np.ndarray) -> dict:
             f"{exported}: its ages differ from {model.name}'s by up to {difference:.2f} years; "
             "they are not of one training: train again with train.py"
         )
-    litert, keras, records, views = (
-        {"file": file.name, "sha256": outputs.sha256(file)} if file else None
-        for file in (exported, model, args.test, args.views)
-    )
-    largest = {"largest_difference": round(difference, 6)}
-    counts = {
-        "faces": len(faces), "under_10": int((faces.age < 10).sum()),
-        "strangers": int((faces.distance > 1).sum()),
-    }  # fmt: skip
-    return {"model": {"litert": litert, "keras": keras} | largest, "records": records | counts,
-            "views": views}  # fmt: skip
+
+    def file(path: Path | None) -> dict | None:
+        return path and {"file": path.name, "sha256": outputs.sha256(path)}
+
+    young, strangers = int((faces.age < 10).sum()), int((faces.distance > 1).sum())
+    models = {"litert": file(exported), "keras": file(model)}
+    return {
+        "model": models | {"largest_difference": round(difference, 6)},
+        "records": file(args.test)
+        | {"faces": len(faces), "under_10": young, "strangers": strangers},
+        "views": file(args.views),
+    }
 
 
 def judge_lfw(path: Path, folder: Path) -> None:

@@ -170,12 +170,11 @@ def find_inputs(args: argparse.Namespace) -> dict[str, Path | None]:
 
     Raises InputError for another path that is not there.
     """
-    defaults = {"children": args.train.with_name(model_files.CHILDREN_RECORDS.name),
-                "views": model_files.VIEWS}  # fmt: skip
+    children = args.train.with_name(model_files.CHILDREN_RECORDS.name)
     if args.children == model_files.CHILDREN_RECORDS:
-        args.children = defaults["children"]  # of the same table
+        args.children = children  # of the same table
     inputs: dict[str, Path | None] = {"train": args.train}
-    for name, default in defaults.items():
+    for name, default in (("children", children), ("views", model_files.VIEWS)):
         path = getattr(args, name)
         inputs[name] = path if path != NONE and path.is_file() else None
         if inputs[name] is None and path not in (NONE, default):

@@ -1,4 +1,4 @@
-"""A function over blocks of input, in order: on the threads of this process or a Dask cluster.
+"""A function over blocks of input, in order: on threads or processes here, or a Dask cluster.
 
 At most a few blocks are under way at a time, so that memory stays bounded whatever the input's
 length. To a cluster the function travels with its data and with this package as a zip: workers
@@ -8,7 +8,6 @@ need the requirements installed and nothing else.
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import io
 import itertools
 import logging
@@ -25,7 +24,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from age_gender.script import InputError, error_line
+from age_gender.script import InputError, error_line, require
 
 PACKAGE = Path(__file__).resolve().parent
 CONNECT_SECONDS = 10  # for a scheduler to answer, and for it to have a worker
@@ -42,25 +41,22 @@ def processors() -> int:
 
 
 def map_in_order(
-    function: Callable, items: Iterable, dask: str | None = None, threads: int | None = None,
+    function: Callable, items: Iterable, dask: str | None = None,
     bursts: bool = False, processes: bool = False,
 ) -> Iterator:  # fmt: skip
-    """Yield `function(item)` for each item, in order, several at a time.
+    """Yield `function(item)` for each item, in order; it may be called from several threads.
 
-    `dask` is None for threads here (one a processor, or `threads`), "local" for a Dask cluster
-    of worker processes on this machine, or the address of a scheduler. At most two items a
-    thread are read ahead of the result that is waited for; with `bursts` four, and half of them
-    are waited for at once, so that the calling thread seldom takes a processor, and its cache,
-    from the others. `function` must be safe to call from several threads at once. With
-    `processes` each thread has one that does its items, all but the first few: for a function
-    that keeps Python's lock.
-
-    A Dask worker that dies costs the blocks it was working on: they are done again elsewhere.
-    What `function` raises is raised here. Raises InputError for a cluster that does not answer.
+    `dask` is None for threads here, one a processor, "local" for a Dask cluster of worker
+    processes on this machine, or the address of a scheduler. At most two items a thread are
+    read ahead of the result that is waited for; with `bursts` four, and half of them are waited
+    for at once, so that the calling thread seldom takes a processor, and its cache, from the
+    others. With `processes` each thread has one that does its items, all but the first few: for
+    a function that keeps Python's lock. Raises what `function` raises, and InputError for a
+    cluster that does not answer.
     """
     if processes and dask is None and processors() > 1 and hasattr(os, "fork"):
         function = _in_processes(function, processors())
-    connection = _threads(function, threads) if dask is None else _dask(function, dask)
+    connection = _threads(function) if dask is None else _dask(function, dask)
     with connection as (submit, width):  # width: how many threads work, which may change
         waiting: deque = deque()
         for item in items:
@@ -77,10 +73,10 @@ def map_in_order(
 
 
 @contextlib.contextmanager
-def _threads(function: Callable, threads: int | None) -> Iterator[tuple[Callable, Callable]]:
-    pool = ThreadPoolExecutor(threads or processors())
+def _threads(function: Callable) -> Iterator[tuple[Callable, Callable]]:
+    pool = ThreadPoolExecutor(processors())
     try:
-        yield functools.partial(pool.submit, function), lambda: threads or processors()
+        yield functools.partial(pool.submit, function), processors
     finally:  # without waiting: after Ctrl-C or an error nobody wants the blocks under way
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -88,7 +84,7 @@ def _threads(function: Callable, threads: int | None) -> Iterator[tuple[Callable
 def _in_processes(function: Callable, count: int) -> Callable:
     """`function`, done by one of `count` processes, which as many threads may call at once.
 
-    They are forked here, where no thread is under way, and end with this process: of the pipe to
+    They are forked here, before any thread that works, and end with this process: of the pipe to
     each the other end is closed then. What goes through it lies in memory that both share.
     """
     import multiprocessing
@@ -107,10 +103,10 @@ def _in_processes(function: Callable, count: int) -> Callable:
         pipe, memory = idle.pop()
         memory.seek(0)
         pickle.dump(item, memory)
-        pipe.send_bytes(b"item")
         try:
+            pipe.send_bytes(b"item")
             pipe.recv_bytes()
-        except EOFError:
+        except (EOFError, OSError):
             raise ChildProcessError(
                 "a process that worked on the input was killed, perhaps for want of memory; start "
                 "the same command again"
@@ -144,8 +140,7 @@ def _serve(function: Callable, other_end: Any, pipe: Any, memory: mmap.mmap) -> 
 
 @contextlib.contextmanager
 def _dask(function: Callable, given: str) -> Iterator[tuple[Callable, Callable]]:
-    if importlib.util.find_spec("distributed") is None:
-        raise InputError("--dask needs dask[distributed]: pip install -r requirements-extra.txt")
+    require("--dask needs", distributed="dask[distributed]")
     import cloudpickle
     import distributed
 
@@ -217,7 +212,7 @@ def _client(stack: contextlib.ExitStack, address: str) -> Any:
 
 
 def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]:
-    """Put this package, in this version, and `function` on all workers, also later ones.
+    """Put this package and `function` on all workers, also later ones.
 
     Returns the name of the plugin that holds them there, and what a worker calls with it and
     a pickled item. Raises InputError while a run of another version is under way. What is

@@ -9,8 +9,8 @@ from age_gender.outputs import sha256, whole_path
 from age_gender.script import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
-EMBEDDINGS = ROOT / "data" / "utkface.npz"
 DATA = ROOT / "data"
+EMBEDDINGS = DATA / "utkface.npz"
 TRAIN_RECORDS = DATA / "train.tfrecords"
 TEST_RECORDS = DATA / "test.tfrecords"
 CHILDREN_RECORDS = DATA / "children.tfrecords"

@@ -111,8 +111,7 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
         if not is_users(error):
             raise
         raise InputError(f"{folder}: cannot make this folder: {error.strerror}") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{folder}: this folder cannot be written to; choose another")
+    check_writable(folder / "file")
     return folder
 
 

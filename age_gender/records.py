@@ -49,11 +49,7 @@ def write(path: str | Path, faces: Iterable[tuple[np.ndarray, int, int, str]]) -
 
 
 def read(path: str | Path) -> Records:
-    """Read and check a whole file of records.
-
-    Raises InputError for a missing or empty file, a record whose checksum is wrong, and one
-    of another schema or with labels out of range; it names the file and the record.
-    """
+    """Read and check a whole file of records. Raises InputError that names file and record."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file of records; make it with: python prepare.py")

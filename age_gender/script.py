@@ -7,6 +7,7 @@ or a path are at fault, 130 when interrupted, 1 for anything else.
 import argparse
 import contextlib
 import errno
+import importlib.util
 import math
 import os
 import signal
@@ -122,32 +123,32 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.help} (default: {' '.join(map(display_path, values))})"
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least `least`."""
-
-    def parse(text: str) -> int:
+def _argument(kind: type, what: str, is_good: Callable) -> Callable[[str], float]:
+    def parse(text: str) -> float:
         with contextlib.suppress(ValueError):
-            if "_" not in text and int(text) >= least:
-                return int(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
+            if "_" not in text and is_good(kind(text)):
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {what}")
 
     return parse
 
 
-def positive(text: str) -> float:
-    """An argparse type: a finite number above 0."""
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+def whole_number(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number of at least `least`."""
+    return _argument(int, f"whole number from {least} up", lambda value: value >= least)
 
 
-def share(text: str) -> float:
-    """An argparse type: a number from 0 to 1."""
-    with contextlib.suppress(ValueError):
-        if 0 <= float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+# The same of other numbers.
+positive = _argument(float, "number above 0", lambda value: 0 < value < math.inf)
+share = _argument(float, "number from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def require(what: str, **packages: str) -> None:
+    """Raise InputError that says `what` needs which of the `packages` (by module) are not there."""
+    missing = [packages[name] for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        install = "pip install -r requirements-extra.txt"
+        raise InputError(f"{what} {', '.join(missing)}: {install}")
 
 
 def say(message: str) -> None:

@@ -402,6 +402,10 @@ def test_no_script_overwrites_what_it_reads(tmp_path, rows, table, capfd):
     card = model / model_files.DESCRIPTION
     with pytest.raises(InputError, match="would overwrite this input"):
         run.main(["--features", str(path), "--model", str(model), "--output", str(card)])
+    names = tmp_path / "names.txt"
+    names.write_text("a\nb\n")
+    with pytest.raises(InputError, match=r"names\.txt: the output would overwrite this input"):
+        run.main(["--features", str(path), "--names", str(names), "--output", str(names)])
     copy = tmp_path / "faces.npz"
     shutil.copy(table, copy)
     arguments = ["--features", str(copy), "--output", str(tmp_path), "--report-duplicates"]
@@ -783,3 +787,12 @@ def test_a_zip_bomb_is_read_in_blocks(tmp_path, rows):
         done, peak = peak_memory(tmp_path, [], "--features", str(path))
         refused(done, "bomb.npz: row 1: a row of zeros")
         assert peak < 400, peak
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_not_read_again_for_another_model(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = subprocess.Popen(["sh", "-c", 'echo "1,2,3" > "$0"', str(pipe)])
+    refused(script("run.py", "--features", pipe), "pipe", "row 1")
+    assert writer.wait() == 0

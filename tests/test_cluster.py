@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import multiprocessing
 import os
 import pty
 import re
@@ -70,12 +71,14 @@ def scheduler(tmp_path):
 
 
 @pytest.mark.parametrize("bursts", [False, True])
-def test_threads_keep_the_order_whatever_each_item_takes(bursts):
+def test_threads_keep_the_order_whatever_each_item_takes(monkeypatch, bursts):
+    monkeypatch.setattr(cluster, "processors", lambda: 4)
+
     def slow_first(item: int) -> int:
         time.sleep(0.02 if item % 4 == 0 else 0)
         return item * item
 
-    results = list(cluster.map_in_order(slow_first, range(40), threads=4, bursts=bursts))
+    results = list(cluster.map_in_order(slow_first, range(40), bursts=bursts))
 
     assert results == [i * i for i in range(40)]
 
@@ -124,6 +127,22 @@ def test_a_process_that_is_killed_ends_the_work_with_one_line():
         list(cluster.map_in_order(fall, range(60), processes=True))
 
 
+@several_processors
+def test_processes_that_are_killed_at_rest_end_the_work_too():
+    before = multiprocessing.active_children()
+
+    def items():
+        yield from range(40)
+        time.sleep(0.3)  # they have done all that they were given
+        for process in {*multiprocessing.active_children()} - {*before}:
+            process.kill()
+            process.join()
+        yield from range(20)
+
+    with pytest.raises(ChildProcessError, match="was killed, perhaps for want of memory"):
+        list(cluster.map_in_order(str, items(), processes=True))
+
+
 @pytest.mark.parametrize("how", ["file", "pipe"])
 def test_long_text_is_scored_by_processes_as_by_threads(tmp_path, how):
     features = reading.read(["data/utkface.npz"])[1]
@@ -165,14 +184,16 @@ def wait_until(happened: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
-def test_threads_work_at_the_same_time():
+def test_threads_work_at_the_same_time(monkeypatch):
+    monkeypatch.setattr(cluster, "processors", lambda: 3)
     together = threading.Barrier(3, timeout=10)  # breaks unless three arrive
 
-    list(cluster.map_in_order(lambda _: together.wait(), range(6), threads=3))
+    list(cluster.map_in_order(lambda _: together.wait(), range(6)))
 
 
 @pytest.mark.parametrize("bursts, most", [(False, 2), (True, 4)])
-def test_input_is_not_read_far_ahead_of_the_results(bursts, most):
+def test_input_is_not_read_far_ahead_of_the_results(monkeypatch, bursts, most):
+    monkeypatch.setattr(cluster, "processors", lambda: 2)
     read = []
 
     def items():
@@ -184,20 +205,22 @@ def test_input_is_not_read_far_ahead_of_the_results(bursts, most):
         time.sleep(0.2 if item == 0 else 0)
         return item
 
-    results = cluster.map_in_order(first_late, items(), threads=2, bursts=bursts)
+    results = cluster.map_in_order(first_late, items(), bursts=bursts)
     ahead = [len(read) - result for result in results]
 
     assert max(ahead) <= most * 2 + 2
 
 
 @pytest.mark.parametrize("bursts", [False, True])
-def test_an_error_in_the_function_is_raised_here(bursts):
+def test_an_error_in_the_function_is_raised_here(monkeypatch, bursts):
+    monkeypatch.setattr(cluster, "processors", lambda: 2)
+
     def fail(item: int) -> int:
         if item == 3:
             raise InputError("item 3 is bad; leave it out")
         return item
 
-    results = cluster.map_in_order(fail, range(10), threads=2, bursts=bursts)
+    results = cluster.map_in_order(fail, range(10), bursts=bursts)
 
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(InputError, match="item 3 is bad"):

@@ -315,7 +315,7 @@ def test_embeddings_of_any_length_score_the_same(faces, model_folder, scale):
         np.testing.assert_allclose(found[key], values, rtol=1e-4, atol=allowed)
 
 
-def test_run_does_not_import_tensorflow_and_pandas_only_to_parse(faces, model_folder, tmp_path):
+def test_run_imports_neither_tensorflow_nor_pandas(faces, model_folder, tmp_path):
     path = write_table(tmp_path / "t.csv", faces[0][:3], faces[1][:3])
     code = (
         "import sys, run; run.main(sys.argv[1:]);"

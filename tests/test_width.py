@@ -1,11 +1,12 @@
 """The road on embeddings of another network and width: MobileFaceNet's 192 numbers."""
 
+import numpy as np
 import pytest
 from conftest import refused, script, training
 
 import prepare
 import train
-from age_gender import model_files
+from age_gender import kinds, model_files
 from age_gender.tables import reading, writing
 
 
@@ -83,3 +84,27 @@ def test_the_model_that_would_take_a_table_is_named(faces, mobile, tmp_path):
     done = script("run.py", "--features", theirs, "--model", model_files.PRETRAINED)
     refused(done, "row 1")
     assert "takes embeddings" not in done.err
+
+
+def test_whitening_makes_the_principal_components_alike(mobile):
+    import network_conv
+
+    unit = kinds.unit(mobile[1])
+    kind = kinds.measure(unit)
+    spread = {}
+    for whitening in (0, 0.5, 1):
+        components = network_conv.build_front(kind, whitening).predict(unit, verbose=0)
+        assert np.square(components).mean() == pytest.approx(1, rel=0.02)
+        spread[whitening] = components.std(axis=0)
+    assert np.allclose(spread[1], 1, rtol=0.02)
+    assert np.allclose(spread[0] / spread[0][0], (spread[0.5] / spread[0.5][0]) ** 2, rtol=0.02)
+    assert spread[0][0] > 3 * spread[0][100]
+
+
+@pytest.mark.parametrize("option", ["--whitening", "--crop-share"])
+def test_a_share_is_a_number_from_0_to_1(option):
+    for bad in ("1.5", "-0.1", "nan", "much"):
+        with pytest.raises(SystemExit):
+            train.parse_arguments([option, bad])
+    name = option[2:].replace("-", "_")
+    assert getattr(train.parse_arguments([option, "0.9"]), name) == 0.9

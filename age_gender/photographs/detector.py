@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from age_gender.photographs.images import normalised
+
 WINDOW, STRIDE = 12, 2  # P-Net's
 SHRINK = 0.709  # from one look of P-Net to the next
 SMALLEST = 20  # pixels: the faces that are looked for
@@ -144,10 +146,6 @@ def nearest(pictures: list[np.ndarray], shrink: float) -> tuple[np.ndarray, int]
     """The smallest of the halves that is not shrunk more than that, and how often it is."""
     half = min(len(pictures) - 1, int(np.log2(max(1, shrink))))
     return pictures[half], 2**half
-
-
-def normalised(pixels: np.ndarray) -> np.ndarray:
-    return (pixels - np.float32(127.5)) * np.float32(0.0078125)
 
 
 def square(boxes: np.ndarray) -> np.ndarray:

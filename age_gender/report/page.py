@@ -5,23 +5,20 @@ groups.jinja, which says what the tables of both are called.
 """
 
 import base64
-import importlib.util
 import json
 from pathlib import Path
 
 from age_gender import outputs
 from age_gender.report import plots
 from age_gender.report.figures import PUBLISHED_ACCURACY, PUBLISHED_MAE
-from age_gender.script import InputError
+from age_gender.script import InputError, require
 
 CARD_START, CARD_END = "<!-- tables: make card -->", "<!-- end of tables -->"
 
 
 def check(folder: Path) -> None:
     """Raise InputError where the report can't be made: before the work, not after it."""
-    for package in ("matplotlib", "jinja2"):
-        if importlib.util.find_spec(package) is None:
-            raise InputError(f"the report needs {package}: pip install -r requirements-extra.txt")
+    require("the report needs", matplotlib="matplotlib", jinja2="jinja2")
     outputs.make_folder(folder)
 
 

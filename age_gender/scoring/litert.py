@@ -17,9 +17,7 @@ _has_spoken = False  # XNNPACK's line comes once a process
 class Model:
     """An exported model, loaded: maps features, float32 (n, width), to scores, float32 (n, 5).
 
-    `width` is that of its training. The columns are the OUTPUTS: years, the ends of the interval
-    in years, a probability, and a distance that is above 1 for embeddings of another kind. One
-    thread at a time may call it.
+    The columns are the OUTPUTS. One thread at a time may call it.
 
     Raises InputError, naming it `name`, for bytes that are not such a model. The first of a
     process must be loaded before other threads write messages: it silences standard error.

@@ -21,12 +21,6 @@ _ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")  # a space in JSON, but where it i
 _CUT_OFF = "the array does not end here, but the file does: it is cut off"
 
 
-def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
-    """Pieces of a file of JSON, in order."""
-    with open(path, "rb") as stream:
-        yield from cut_stream(path, stream, wanted)
-
-
 def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
     """Pieces of whole lines, an object each."""
     start, columns = Piece(path, "objects", wanted=wanted), None
@@ -98,15 +92,14 @@ def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:
     if len(piece.data) < pieces.SMALL_BYTES or not columns.is_list:
         return None
     key = columns.embedding[0]
-    word, decoder = json.dumps(key, ensure_ascii=False).encode(), _decoder()
-    rows, found = [], []
+    word, rows, found = json.dumps(key, ensure_ascii=False).encode(), [], []
     for line in piece.data.removesuffix(b"\n").split(b"\n"):
         first = _LIST.match(line, line.find(word) + len(word))
         last = line.find(b"]", first.end()) if first else -1
         if last < 0 or line.find(word, last) >= 0:
             return None
         try:
-            short = decoder.decode((line[: first.end()] + line[last:]).decode())
+            short = _DECODER.decode((line[: first.end()] + line[last:]).decode())
         except (ValueError, RecursionError):
             return None
         if not isinstance(short, dict) or short.get(key) != []:  # taken from within it
@@ -128,26 +121,20 @@ def one_by_one(piece: Piece) -> Iterator[tuple[int, Callable | ValueError]]:
 
 def _objects(data: bytes) -> Iterator[tuple[int, dict | ValueError]]:
     """Of each line that is not blank its number, and the object or what is wrong with it."""
-    decoder = _decoder()
-    for number, line in enumerate(io.BytesIO(data), 1):
-        if line.strip():
-            yield number, _object(line, decoder)
+    lines = enumerate(io.BytesIO(data), 1)
+    return ((number, _object(line)) for number, line in lines if line.strip())
 
 
-def _object(line: bytes, decoder: json.JSONDecoder) -> dict | ValueError:
+def _object(line: bytes) -> dict | ValueError:
     if len(line) > pieces.RECORD_BYTES:
         return ValueError(cutting.TOO_LONG % pieces.RECORD_BYTES)
     try:
-        found = decoder.decode(line.decode())
+        found = _DECODER.decode(line.decode())
     except UnicodeDecodeError:
         return ValueError("not UTF-8; save the file as UTF-8")
     except (ValueError, RecursionError) as error:
         return ValueError(f"not JSON: {error}")
     return found if isinstance(found, dict) else ValueError("not a JSON object, {...}")
-
-
-def _decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(object_pairs_hook=_once, parse_int=_whole)
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -162,3 +149,6 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _whole(text: str) -> int | float:
     """A whole number; one that is no count or name of anything as `float` gives it."""
     return float(text) if text == "-0" or len(text) > 20 else int(text)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=_whole)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from age_gender.script import InputError
+from age_gender.script import InputError, require
 from age_gender.tables import pieces
 from age_gender.tables.columns import Columns, Wanted, choose, wrong_width
 from age_gender.tables.pieces import Piece
@@ -17,13 +17,10 @@ LOOKED_AT = 20  # rows that tell the length of lists
 
 def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
     """Pieces of a Parquet file, in order."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet
-    except ImportError:
-        raise InputError(
-            f"{path}: Parquet needs pyarrow: pip install -r requirements-extra.txt"
-        ) from None
+    require(f"{path}: Parquet needs", pyarrow="pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet
+
     # A small buffer a column: otherwise Arrow holds a whole row group. Of 512 columns it still
     # holds a page and a dictionary each, some 2 MB.
     with pa.parquet.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as table:

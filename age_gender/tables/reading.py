@@ -5,6 +5,7 @@ import contextlib
 import glob
 import importlib
 import os
+import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -15,12 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender.script import InputError, error_line
-from age_gender.tables import names
+from age_gender.tables import cutting, names
 from age_gender.tables.columns import ANY, LABELS, Wanted
 from age_gender.tables.pieces import STDIN, Block, Numbering, Piece, make_block, read_carefully
 
-# The module that reads a suffix's tables (text those of any other). Its cut(path, wanted) gives
-# pieces; its at_once(piece) all their numbers, or None where one_by_one(piece) must look.
+# The module that reads a suffix's tables (text those of any other). Its cut(path, wanted), or for
+# text cut_stream(path, stream, wanted), gives pieces; its at_once(piece) all their numbers, or None
+# where one_by_one(piece) must look.
 READERS = {
     ".csv": "text", ".npz": "arrays", ".npy": "arrays", ".parquet": "parquet",
     ".jsonl": "objects", ".ndjson": "objects", ".json": "objects",
@@ -69,7 +71,7 @@ def expand(features: Sequence[str | Path]) -> list[str]:
     for given in map(str, features):
         path = Path(given)
         if path.is_dir():
-            inside = sorted(_files_below(given))
+            inside = sorted(files_below(given, tuple(READERS), (".partial",)))  # embed.py's work
             if not inside:
                 raise InputError(
                     f"{given}: no {', '.join(READERS)} file in this folder; name another"
@@ -84,16 +86,18 @@ def expand(features: Sequence[str | Path]) -> list[str]:
     return found
 
 
-def _files_below(folder: str) -> Iterator[str]:
-    """Tables in a folder, without what is hidden or what embed.py keeps until it is done."""
+def files_below(
+    folder: str, suffixes: tuple[str, ...], left_out: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """Files so called in a folder and below, but in none `left_out`; nothing that is hidden."""
 
     def fail(error: OSError) -> None:
         raise error  # a folder that cannot be read would be a silent gap
 
     for where, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [f for f in folders if not f.startswith(".") and not f.endswith(".partial")]
+        folders[:] = [f for f in folders if not f.startswith(".") and not f.endswith(left_out)]
         for name in files:
-            if name.lower().endswith(tuple(READERS)) and not name.startswith("."):
+            if name.lower().endswith(suffixes) and not name.startswith("."):
                 yield os.path.join(where, name)
 
 
@@ -112,11 +116,23 @@ def cut(paths: Sequence[str], wanted: Wanted = ANY) -> Iterator[Piece]:
         _refuse_pickle(path)
         found = wanted
         empty = Piece(STDIN if path == "-" else path, reader, wanted=wanted)
-        for piece in ends_marked(empty, _module(reader).cut(path, wanted)):
+        for piece in ends_marked(empty, _cut(path, reader, wanted)):
             if piece.columns and not found.width:
                 found = replace(wanted, width=piece.columns.width, whose=path)
             yield piece
         wanted = found
+
+
+def _cut(path: str, reader: str, wanted: Wanted) -> Iterator[Piece]:
+    """Pieces of one file. Text is JSON where it begins like it, but for files called .csv."""
+    if reader not in ("text", "objects"):
+        yield from _module(reader).cut(path, wanted)
+        return
+    with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as stream:
+        looks_like_json = cutting.first_mark(stream) in b"{["
+        if looks_like_json and not path.lower().endswith(".csv"):
+            reader = "objects"
+        yield from _module(reader).cut_stream(STDIN if path == "-" else path, stream, wanted)
 
 
 def ends_marked(empty: Piece, found: Iterable[Piece]) -> Iterator[Piece]:
@@ -201,8 +217,7 @@ def _refuse_pickle(path: str) -> None:
 
 
 def read_labelled(features: Sequence[str | Path], wanted: Wanted = ANY) -> Table:
-    """All rows of tables that fit into memory, with the ages and genders that columns or names
-    of UTKFace tell.
+    """All rows of tables that fit into memory, with the ages and genders that they tell.
 
     Raises InputError that names the file and the row of the first fault.
     """

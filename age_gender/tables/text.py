@@ -1,11 +1,8 @@
 """CSV: cut at the ends of rows; the numbers of a piece are parsed at once where that is safe."""
 
-import contextlib
 import csv
-import importlib
 import io
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import BinaryIO
@@ -20,18 +17,6 @@ from age_gender.tables.pieces import Piece
 _CELL = rb'(?:([^",\n]*)|"((?:[^"\n]|"")*+)")'
 
 
-def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
-    """Pieces of a CSV file, or of standard input ("-"), in order.
-
-    What begins with a brace or bracket is JSON, but not in a file that ends in .csv.
-    """
-    with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as stream:
-        reader = cut_stream
-        if cutting.first_mark(stream) in b"{[" and not path.lower().endswith(".csv"):
-            reader = importlib.import_module("age_gender.tables.objects").cut_stream
-        yield from reader(pieces.STDIN if path == "-" else path, stream, wanted)
-
-
 def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
     """Pieces of whole rows of CSV; a header is a piece without data."""
     start, columns, header, is_first = Piece(path, "text", wanted=wanted), None, None, True
@@ -39,9 +24,9 @@ def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
         if columns is None:
             lines, before = io.BytesIO(piece.data).readlines(), 0
             for _, last, cells in _csv_rows(lines):
-                if is_first and _is_header(cells, wanted.width):
+                if is_first and isinstance(cells, list) and _is_header(cells, wanted.width):
                     header, before = cells, last
-                else:
+                elif isinstance(cells, list):
                     columns = first_told([_columns(path, header, cells, wanted)])
                 is_first = False
                 if columns:
@@ -53,10 +38,8 @@ def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
         yield replace(piece, columns=columns, header=None if columns else header)
 
 
-def _is_header(cells: list[str] | ValueError, width: int | None) -> bool:
+def _is_header(cells: list[str], width: int | None) -> bool:
     """Whether no cell after the first is a number, or pandas counted the columns."""
-    if isinstance(cells, ValueError):
-        return False
     if len(cells) == 1:  # a line of text is a row, whatever separates its cells
         return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
     found = [cell for cell in cells[1:] if is_number(cell)]
@@ -69,11 +52,9 @@ def _is_header(cells: list[str] | ValueError, width: int | None) -> bool:
 
 
 def _columns(
-    path: str, header: list[str] | None, cells: list[str] | ValueError, wanted: Wanted
+    path: str, header: list[str] | None, cells: list[str], wanted: Wanted
 ) -> Columns | str:
     """Which cell of a row is what, or why it does not tell."""
-    if isinstance(cells, ValueError):
-        return str(cells)
     if header and len(header) != len(cells):
         return f"{len(cells)} cells, not {len(header)} as in the header"
     sizes = [numbers.size(cell, wanted.width) for cell in cells]
@@ -164,11 +145,14 @@ def one_by_one(piece: Piece) -> Iterator[tuple[int, Callable | ValueError]]:
     """Of each row its line, and what gives the cell of a column, or what is wrong with it."""
     columns = piece.columns
     for line, _, cells in _csv_rows(io.BytesIO(piece.data).readlines()):
-        if columns is None:
-            cells = ValueError(_columns(piece.path, piece.header, cells, piece.wanted))
-        elif isinstance(cells, list) and len(cells) != columns.count:
-            cells = ValueError(_wrong_count(cells, columns))
-        yield line, cells.__getitem__ if isinstance(cells, list) else cells
+        if isinstance(cells, ValueError):
+            yield line, cells
+        elif columns is None:
+            yield line, ValueError(_columns(piece.path, piece.header, cells, piece.wanted))
+        elif len(cells) != columns.count:
+            yield line, ValueError(_wrong_count(cells, columns))
+        else:
+            yield line, cells.__getitem__
 
 
 def _wrong_count(cells: list[str], columns: Columns) -> str:

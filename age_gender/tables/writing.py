@@ -1,6 +1,5 @@
 """Tables of embeddings written: NPZ, CSV and Parquet."""
 
-import importlib.util
 import io
 import itertools
 import zipfile
@@ -11,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from age_gender import outputs
-from age_gender.script import InputError
+from age_gender.script import InputError, require
 from age_gender.tables import pieces
 from age_gender.tables.names import quoted
 
@@ -35,8 +34,8 @@ def check_output(path: str | Path) -> None:
     """Raise InputError unless a table can be written at `path`: before the work, not after it."""
     if Path(path).suffix.lower() not in (".npz", ".csv", ".parquet"):
         raise InputError(f"{path}: give an output that ends in .npz, .csv or .parquet")
-    if Path(path).suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise InputError("Parquet needs pyarrow: pip install -r requirements-extra.txt")
+    if Path(path).suffix.lower() == ".parquet":
+        require("Parquet needs", pyarrow="pyarrow")
     outputs.check_writable(path)
 
 
