@@ -26,7 +26,7 @@ card: .venv/dev
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-		{ echo "$(PYTHON) is not Python 3.11 to 3.13; name one: make PYTHON=python3.12"; exit 2; }
+		{ echo "$(PYTHON) is no Python 3.11 to 3.13 here; name one that is: make PYTHON=python3.12"; exit 2; }
 	@$(PYTHON) -m venv .venv || \
 		{ rm -rf .venv; echo "no venv in $(PYTHON); install it: apt install python3-venv"; exit 2; }
 

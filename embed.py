@@ -25,11 +25,11 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from age_gender import script
 
 # isort: split
+import numpy as np
+
 from age_gender import checkpoints, cluster, outputs
 from age_gender.photographs import views
 from age_gender.photographs.chips import contact_sheet, write_chip

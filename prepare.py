@@ -110,7 +110,7 @@ def split_faces(faces: np.ndarray, unit: np.ndarray, args: argparse.Namespace):
         )
     size = args.test_size
     if size >= len(faces):
-        raise InputError(f"--test-size {size} leaves nothing of {len(faces)} faces to train on")
+        raise InputError(f"--test-size {size} leaves none of {len(faces)} faces; name fewer")
     shuffled = np.random.default_rng(args.seed).permutation(faces)
     by_group = args.split == "identity"
     all_of_them = by_group or args.report_duplicates

@@ -224,9 +224,9 @@ class Writer:
         if count * 2 > len(self.strange) and not self.force:
             raise InputError(
                 f"{path}: {count} of {len(self.strange)} rows are not the kind of embedding that "
-                "this model was trained on (expected: under 1 in 1,000); embed with that FaceNet, "
-                "or train on your own: python prepare.py --features YOURS && python train.py; "
-                "--force scores all the same"
+                "this model was trained on (expected: under 1 in 1,000); embed with its network "
+                "and do not round, or train on your own: python prepare.py --features YOURS && "
+                "python train.py; --force scores all the same"
             )
 
     def release(self) -> None:

@@ -111,9 +111,11 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
     except Exception as error:  # Keras raises many kinds on a broken or foreign file
         reason = f"{type(error).__name__}: {script.error_line(error)[:200]}"
         raise InputError(
-            f"{model}: not a model that these scripts can read ({reason}); "
-            "train again with train.py"
+            f"{model}: not a model that these scripts can read ({reason}); train again"
         ) from None
+    width, found = network.input_shape[-1], features.shape[1]
+    if found != width:
+        raise InputError(f"{model}: takes {width} numbers a face, not {found}; give its own --test")
     return network.predict(features, batch_size=1024, verbose=0)
 
 
@@ -127,8 +129,8 @@ def judge_crops(path: Path, views: crops.Views, faces, scorer: litert.Model) -> 
     """The faces of the records that are in the views, by crop, as the exported model sees them."""
     place = {base_name(name): row for row, name in enumerate(faces.file_name)}
     found = [row for row, name in enumerate(views.names) if base_name(name) in place]
-    if not found:
-        raise InputError(f"{path}: holds no face of these records; give the views of these faces")
+    if not found or views.embeddings.shape[-1] != faces.features.shape[1]:
+        raise InputError(f"{path}: holds no such face as these records; give their own --views")
     rows = [place[base_name(views.names[row])] for row in found]
     labels = faces.age[rows], faces.gender[rows], [faces.file_name[row] for row in rows]
     return {

@@ -47,7 +47,8 @@ class Maps(NamedTuple):
 
 
 def read(path: Path) -> Views:
-    """The views in an NPZ that `embed.py --views` wrote. Raises InputError for any other file."""
+    """The views in an NPZ of `embed.py --views`. InputError for another file, OSError for none."""
+    open(path, "rb").close()  # whether it is there and may be read
     with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as arrays:
         names, crops = arrays["filenames"], arrays["crops"]
         embeddings = arrays["embeddings"].astype(np.float32)

@@ -65,6 +65,8 @@ def _end(kind: type[BaseException], error: BaseException, traceback) -> None:
         os._exit(0)  # the reader of standard output went away: nobody is left to tell
     if _interrupted.is_set() or KeyboardInterrupt in (kind, type(error.__cause__)):
         code, message = 130, "interrupted"
+    elif isinstance(error, ModuleNotFoundError):
+        code, message = 2, f"error: {error}; source .venv/bin/activate, which make sets up"
     elif not _one_line:
         return sys.__excepthook__(kind, error, traceback)
     elif not isinstance(error, (InputError, OSError)):

@@ -428,6 +428,14 @@ def test_a_reader_of_messages_that_leaves_ends_no_work(tmp_path, rows):
     assert len(output.read_text().splitlines()) == len(rows) + 1
 
 
+def test_without_the_packages_one_line_names_the_environment():
+    for name in ("run.py", "prepare.py", "train.py", "test.py", "embed.py"):
+        command = [sys.executable, "-S", str(model_files.ROOT / name)]  # -S: only Python's own
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert "No module named" in done.stderr and ".venv/bin/activate" in done.stderr
+
+
 def test_an_argument_that_is_empty_is_a_mistake(tmp_path):
     refused(script("run.py", "--features", ""), "empty", "variable")
 

@@ -55,6 +55,15 @@ def test_rows_of_another_network_are_refused_both_ways(faces, mobile, mobile_mod
     refused(script("run.py", "--features", theirs, "--model", mobile_model), "not the kind")
 
 
+def test_a_model_is_not_judged_on_records_or_views_of_another_network(mobile_model):
+    records, ours = mobile_model / "test.tfrecords", model_files.PRETRAINED
+    refused(script("test.py", "--test", records, "--model", ours), "takes 512", "not 192")
+    done = script(
+        "test.py", "--test", records, "--model", mobile_model, "--views", model_files.VIEWS
+    )
+    refused(done, "utkface_views.npz", "--views")
+
+
 def test_the_model_that_would_take_a_table_is_named(faces, mobile, tmp_path):
     ours, theirs = tmp_path / "facenet.npz", tmp_path / "mobile.csv"
     writing.write(ours, faces[0], [faces[1]])
