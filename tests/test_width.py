@@ -94,11 +94,12 @@ def test_whitening_makes_the_principal_components_alike(mobile):
     spread = {}
     for whitening in (0, 0.5, 1):
         components = network_conv.build_front(kind, whitening).predict(unit, verbose=0)
-        assert np.square(components).mean() == pytest.approx(1, rel=0.02)
-        spread[whitening] = components.std(axis=0)
-    assert np.allclose(spread[1], 1, rtol=0.02)
+        spread[whitening] = components.std(axis=0)[:60]  # the others hold rounding
+        if whitening < 1:
+            assert np.square(components).mean() == pytest.approx(1, rel=0.02)
+    assert spread[0][0] > 50 * spread[0][-1]
+    assert np.allclose(spread[1], spread[1][0], rtol=0.02)
     assert np.allclose(spread[0] / spread[0][0], (spread[0.5] / spread[0.5][0]) ** 2, rtol=0.02)
-    assert spread[0][0] > 3 * spread[0][100]
 
 
 @pytest.mark.parametrize("option", ["--whitening", "--crop-share"])
