@@ -183,7 +183,7 @@ def start_up(folder: Path) -> None:
 
 
 def peak_memory(command: list[str], stdin: Path = Path("/dev/null")) -> float:
-    """MB of the largest resident set; run.py is one process."""
+    """MB of the largest process; of long text run.py has one a processor, as large as itself."""
     measured = subprocess.run(code(MEMORY, stdin, *command), check=True, capture_output=True)
     return float(measured.stdout)
 
