@@ -54,7 +54,8 @@ def parse(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
         return None
     for row in np.flatnonzero(~table.all(axis=1)) if (values == 0).any() else ():
         if _MINUS_ZERO.search(rows[row]):  # which JSON takes for the whole number 0
-            return None
+            table = table if table.flags.writeable else table.copy()
+            table[row] = [*map(float, bytes(rows[row]).split(b","))]
     return table
 
 

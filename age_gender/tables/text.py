@@ -104,26 +104,34 @@ def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:
             return None
     before = re.compile((_CELL + b",") * start)
     behind = re.compile((b"," + _CELL) * (columns.count - end))
-    rows, cells = [], []
-    for line in data.removesuffix(b"\n").split(b"\n"):
-        found = before.match(line)
-        if found is None or len(line) >= pieces.RECORD_BYTES:
+    rows, cells, at, view = [], [], 0, memoryview(data)  # a row is no copy
+    while at < len(data):
+        stop = data.find(b"\n", at)
+        stop = len(data) if stop < 0 else stop
+        found = before.match(data, at, stop)
+        if found is None or stop - at >= pieces.RECORD_BYTES:
             return None
-        first, last = found.end(), len(line)
+        first, last = found.end(), stop
         if columns.is_list:
-            last = line.find(b']"', first)
-            if line[first : first + 2] != b'"[' or last < 0:
+            last = data.find(b']"', first, stop)
+            if data[first : first + 2] != b'"[' or last < 0:
                 return None
-            rows.append(line[first + 2 : last])
+            rows.append(view[first + 2 : last])
             last += 2
         else:
             for _ in range(columns.count - end):
-                last = line.rfind(b",", 0, max(last, 0))
-            rows.append(line[first:last])
-        others = behind.fullmatch(line, last) if last >= first else None
-        if others is None:
+                last = data.rfind(b",", first, max(last, first))
+            rows.append(view[first:last] if last >= 0 else b"")
+        groups = found.groups()
+        if last < stop:
+            others = behind.fullmatch(data, last, stop) if last >= first else None
+            if others is None:
+                return None
+            groups += others.groups()
+        elif columns.count > end:
             return None
-        cells.append(found.groups() + others.groups())
+        cells.append(groups)
+        at = stop + 1
     values = numbers.parse(rows, columns.width)
     if values is None:
         return None
