@@ -17,12 +17,14 @@ road: .venv/road
 test: .venv/dev
 	$(BIN)/python -m pytest
 
+tables_into = sed -i -e '/<!-- tables/r report/tables.md' -e '/<!-- tables/,/<!-- end/{/<!--/!d}' $(1)
+
 card: .venv/dev
 	$(BIN)/python test.py --model models/pretrained --views data/utkface_views.npz --report report
-	$(BIN)/python -c 'from age_gender.report import page; page.refresh_card("report", "models/pretrained/README.md")'
+	$(call tables_into,models/pretrained/README.md)
 	$(BIN)/python test.py --model models/mobilefacenet --views data/utkface_mobilefacenet_views.npz --report report \
 		--test data/mobilefacenet/test.tfrecords
-	$(BIN)/python -c 'from age_gender.report import page; page.refresh_card("report", "models/mobilefacenet/README.md")'
+	$(call tables_into,models/mobilefacenet/README.md)
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers, ops
 
 from age_gender.kinds import Kind
@@ -192,16 +191,14 @@ def least_loss(logits: np.ndarray) -> int:
     return int(np.logaddexp(0, -logits).mean(axis=1).argmin())
 
 
-def to_litert(scorer: keras.Model, float16: bool = False) -> bytes:
+def to_litert(scorer: keras.Model) -> bytes:
     """The scorer as a LiteRT flatbuffer, for any batch size, with outputs by name.
 
-    Keras's own export: others convert without a warning and lose the weights. `float16` halves it.
+    Keras's own export: others convert without a warning and lose the weights.
     """
-    half = {"optimizations": [tf.lite.Optimize.DEFAULT],
-            "target_spec": {"supported_types": [tf.float16]}}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, quiet_stderr():
         path = Path(folder) / "scorer.tflite"
-        scorer.export(path, format="litert", verbose=False, **half if float16 else {})
+        scorer.export(path, format="litert", verbose=False)
         return path.read_bytes()
 
 

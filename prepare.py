@@ -10,7 +10,7 @@ examples:
   python prepare.py
   python prepare.py --features data/mine.npz
   python prepare.py --features "csv_folder/*.csv" --output my_records --test-size 500
-  python prepare.py --split identity --report-duplicates duplicates.csv
+  python prepare.py --split identity
 """
 
 import argparse
@@ -39,11 +39,6 @@ FILES = [path.name for path in (
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     output = outputs.make_folder(args.output)
-    if args.report_duplicates:
-        outputs.check_writable(args.report_duplicates)
-        records = [output / name for name in FILES]
-        read_too = [*reading.expand(args.features), *filter(None, [args.names]), *records]
-        outputs.check_overwrites_none(args.report_duplicates, read_too)
     table = reading.read_labelled(args.features, reading.wanted(args, labels=True))
     unit, _ = kinds.examine(table.features, table.names, "the features", "embeddings: ")
     labelled = (table.age >= 0) & (table.gender >= 0)
@@ -63,8 +58,6 @@ def main(argv: list[str] | None = None) -> None:
     parts = [test, np.append(train, views), children_test, np.append(children, young_views)]
     write_records(output, parts, table)
 
-    if args.report_duplicates:
-        report_duplicates(args.report_duplicates, faces, group, table)
     where = "row" if table.has_columns else "name"
     for row in np.flatnonzero(~labelled):
         script.say(f"no age and gender in this {where}: {script.printable(table.names[row])}")
@@ -92,9 +85,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--split", choices=("random", "identity"), default="random",
         help="random, as the original experiment; identity keeps copies of a face on one "
         "side")  # fmt: skip
-    add("--report-duplicates", type=Path, metavar="CSV",
-        help="list the groups of copies with their labels, and the conflicts among "
-        "them")  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -113,8 +103,7 @@ def split_faces(faces: np.ndarray, unit: np.ndarray, args: argparse.Namespace):
         raise InputError(f"--test-size {size} leaves none of {len(faces)} faces; name fewer")
     shuffled = np.random.default_rng(args.seed).permutation(faces)
     by_group = args.split == "identity"
-    all_of_them = by_group or args.report_duplicates
-    group = find_copies(unit, faces, faces if all_of_them else shuffled[:size])
+    group = find_copies(unit, faces, faces if by_group else shuffled[:size])
     test = whole_groups(shuffled, group, size) if by_group else shuffled[:size]
     return test, shuffled[~np.isin(shuffled, test)], group
 
@@ -155,26 +144,6 @@ def whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarr
     if len(test) < size:
         raise InputError(f"--test-size {size}: the groups of copies cannot be split that way")
     return np.array(test)
-
-
-def report_duplicates(path: Path, faces: np.ndarray, group: np.ndarray, table: reading.Table):
-    """A row a face that has copies: its group, labels, and whether the group's labels differ."""
-    import pandas as pd
-
-    labels = {"filename": table.names, "age": table.age, "gender": table.gender}
-    rows = pd.DataFrame({"group": group} | labels).iloc[faces]
-    grouped = rows.groupby("group")
-    rows["age_conflict"] = (grouped["age"].transform("nunique") > 1).astype(int)
-    rows["gender_conflict"] = (grouped["gender"].transform("nunique") > 1).astype(int)
-    rows = rows[grouped["age"].transform("size") > 1].sort_values("group", kind="stable")
-    rows["group"] = pd.factorize(rows["group"])[0] + 1
-    with outputs.whole_file(path, "w", encoding="utf-8", newline="") as stream:
-        rows.to_csv(stream, index=False, lineterminator="\n")
-    groups = rows.groupby("group").first()
-    print(
-        f"groups of copies: {len(groups)}, with {len(rows)} faces; {groups['age_conflict'].sum()} "
-        f"carry different ages, {groups['gender_conflict'].sum()} different genders"
-    )
 
 
 def write_records(output: Path, parts: list[np.ndarray], table: reading.Table) -> None:

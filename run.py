@@ -37,7 +37,6 @@ from age_gender.tables import pieces, reading
 from age_gender.tables.columns import Wanted
 
 WINDOW = 1024  # rows of which at least half must be of the model's kind
-PART_ROWS = 1_000_000  # of a folder of parts, to the next block
 FEW = 8  # rows of a file that are judged by themselves at its end
 HEADER = predictions.HEADER.encode() + b"\n"
 
@@ -76,8 +75,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "or - for CSV or JSON lines on standard input")  # fmt: skip
     reading.add_options(parser)
     add("--output", default="-", metavar="FILE",
-        help="CSV file to write, or a folder (with a / at its end) for parts of a million rows; "
-        "- is standard output")  # fmt: skip
+        help="CSV file to write; - is standard output")  # fmt: skip
     add("--model", metavar="PATH",
         help="a folder that train.py wrote, or its .tflite (default: models/ once train.py has "
         "written there, else models/pretrained/)")  # fmt: skip
@@ -93,10 +91,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def check_output(args: argparse.Namespace, inputs: list[str | Path]) -> None:
     """Raise InputError where an output can't be written or would replace an input."""
-    if args.output.endswith("/"):
-        outputs.make_folder(args.output)
-    is_file = args.output != "-" and not args.output.endswith("/")
-    for output in filter(None, [errors_path(args), args.output if is_file else None]):
+    for output in filter(None, [errors_path(args), args.output if args.output != "-" else None]):
         outputs.check_writable(output)
         outputs.check_overwrites_none(output, inputs)
 
@@ -106,18 +101,13 @@ def errors_path(args) -> Path | None:
     output = Path(args.output)
     if not args.skip_bad_rows or args.output == "-":
         return None
-    if args.output.endswith("/"):
-        return output / "errors.csv"
     return output.with_suffix(".errors.csv") if output.is_file() or not output.exists() else None
 
 
 def open_output(output: str) -> contextlib.AbstractContextManager:
-    """Standard output, a file that appears whole or not at all, or a folder of such parts."""
-    if output == "-":
-        return contextlib.nullcontext(sys.stdout.buffer)
-    if output.endswith("/"):
-        return outputs.Parts(outputs.make_folder(output), HEADER, PART_ROWS)
-    return outputs.whole_file(output)
+    """Standard output, or a file that appears whole or not at all."""
+    is_file = output != "-"
+    return outputs.whole_file(output) if is_file else contextlib.nullcontext(sys.stdout.buffer)
 
 
 def open_errors(args) -> contextlib.AbstractContextManager:

@@ -95,7 +95,7 @@ def judge_records(args) -> None:
         seen = figures.per_face(*faces[1:], scorer.outputs(faces.features))
         about = describe(args, model, exported, seen, age)
         about["by_crop"] = [figures.of_crop(*part) for part in through.items()]
-        page.write(args.report, about | figures.measure(seen, softmax["age"], loss), seen)
+        page.write(args.report, about | figures.measure(seen, loss), seen)
         script.say(f"report: {script.display_path(args.report / 'report.html')}")
 
 

@@ -32,7 +32,6 @@ import numpy as np
 import threadpoolctl
 
 from age_gender import checkpoints, crops, kinds, model_files, outputs
-from age_gender.scoring import litert
 from age_gender.script import InputError
 
 VALIDATION = 0.2  # share of the faces that is held out first
@@ -81,9 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
     scorer = network_conv.build_scorer(front, heads, calibration, kind)
-    exported = {model_files.LITERT_MODEL: network_conv.to_litert(scorer)}
-    if args.float16:
-        exported[model_files.FLOAT16_MODEL] = network_conv.to_litert(scorer, float16=True)
+    exported = network_conv.to_litert(scorer)
     description = {
         "settings": settings,
         "faces": int(grown.sum()),
@@ -97,10 +94,8 @@ def main(argv: list[str] | None = None) -> None:
         "fit": {"seconds": fit_seconds, "steps": 2 * steps * args.epochs},
         "versions": {"python": platform.python_version()}
         | {module.__name__: module.__version__ for module in (tf, keras, np)},
+        "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
-    if args.float16:
-        description["float16"] = cost_of_float16(*exported.values(), faces)
-    description["seconds"] = round(time.monotonic() - started, 1)
     network = keras.Model(front.input, heads(front.output), name="age_gender")
     model_files.write_model(args.models, network, exported, description)
     shutil.rmtree(work)
@@ -130,9 +125,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--seed", type=whole_number(0), default=0, metavar="N",
         help="seed of the weights, the shuffles, the crops and what is held out")  # fmt: skip
     add("--resume", action="store_true", help="go on with an interrupted training")
-    add("--float16", action="store_true",
-        help="write age_gender_float16.tflite too, half the size, and measure what it "
-        "costs")  # fmt: skip
     add("--logs", type=Path, default=model_files.LOGS, metavar="DIR",
         help="folder for the curves, as CSV and for TensorBoard")  # fmt: skip
     return parser.parse_args(argv)
@@ -303,22 +295,6 @@ def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
         script.say(f"held-out children: age MAE {mae:.2f} years")
         figures |= {"children": int(young.sum()), "children_age_mae": round(float(mae), 3)}
     return figures
-
-
-def cost_of_float16(full: bytes, half: bytes, faces) -> dict:
-    """What the model with float16 weights costs against the full one, on the training faces."""
-    exact, found = [litert.Model(m, "model").outputs(faces.features) for m in (full, half)]
-    apart = round(float(np.abs(found["age"] - exact["age"]).max()), 4)
-    mae, exact_mae = [np.abs(scores["age"] - faces.age).mean() for scores in (found, exact)]
-    women, exact_women = [scores["female_probability"] >= 0.5 for scores in (found, exact)]
-    flips = int((women != exact_women).sum())
-    script.say(
-        f"float16: {len(half):,} bytes against {len(full):,}; ages differ by at most "
-        f"{apart} years, {flips} of {len(women)} genders change"
-    )
-    return {"bytes": len(half), "largest_age_difference": apart,
-            "age_mae_difference_on_training_faces": round(float(mae - exact_mae), 5),
-            "genders_changed": flips, "faces": len(women)}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -152,7 +152,6 @@ def _dask(function: Callable, given: str) -> Iterator[tuple[Callable, Callable]]
         client = _client(stack, address)
         name, apply = _send(client, function, address)
         stack.callback(_try, client.unregister_worker_plugin, name)
-        executor = client.get_executor(pure=False)
 
         @functools.lru_cache(1)
         def width(moment: float) -> int:  # workers join later, too
@@ -160,7 +159,7 @@ def _dask(function: Callable, given: str) -> Iterator[tuple[Callable, Callable]]
 
         try:
             yield (
-                lambda item: executor.submit(apply, name, cloudpickle.dumps(item)),
+                lambda item: client.submit(apply, name, cloudpickle.dumps(item), pure=False),
                 lambda: width(time.monotonic() // WIDTH_SECONDS),
             )
         except CancelledError:

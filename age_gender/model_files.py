@@ -22,27 +22,23 @@ LOGS = ROOT / "logs"
 
 KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
-FLOAT16_MODEL = "age_gender_float16.tflite"
 DESCRIPTION = "age_gender.json"
 MODEL_FORMAT = 1  # raised when the outputs of the exported model change
 
 
-def write_model(folder: Path, network, exported: dict[str, bytes], description: dict) -> None:
-    """Write the Keras `network`, what is `exported` (by file name) and the description.
+def write_model(folder: Path, network, exported: bytes, description: dict) -> None:
+    """Write the Keras `network`, the exported model and the description.
 
     Each appears whole; the description, which has the others' hashes, last.
     """
     with contextlib.ExitStack() as stack:  # ends in the reverse order
-        names = [DESCRIPTION, *reversed(exported), KERAS_MODEL]
-        paths = {name: stack.enter_context(whole_path(folder / name)) for name in names}
-        network.save(paths[KERAS_MODEL])
-        for name, model in exported.items():
-            paths[name].write_bytes(model)
-        hashes = {name: sha256(paths[name]) for name in reversed(names[1:])}
-        text = json.dumps({"format": MODEL_FORMAT, "files": hashes} | description, indent=2)
-        paths[DESCRIPTION].write_text(text + "\n", encoding="utf-8")
-    if FLOAT16_MODEL not in exported:  # one of another training
-        (folder / FLOAT16_MODEL).unlink(missing_ok=True)
+        names = DESCRIPTION, LITERT_MODEL, KERAS_MODEL
+        text, litert, keras = (stack.enter_context(whole_path(folder / name)) for name in names)
+        network.save(keras)
+        litert.write_bytes(exported)
+        hashes = {KERAS_MODEL: sha256(keras), LITERT_MODEL: sha256(litert)}
+        found = {"format": MODEL_FORMAT, "files": hashes} | description
+        text.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def find_model(model: str | os.PathLike[str] | None, wanted: str) -> Path:
@@ -73,7 +69,7 @@ def _check_hashes(card_path: Path, path: Path) -> None:
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
         version, hashes = card["format"], dict(card["files"])
-        if not hashes.keys() <= {KERAS_MODEL, LITERT_MODEL, FLOAT16_MODEL}:
+        if not hashes.keys() <= {KERAS_MODEL, LITERT_MODEL}:
             raise ValueError("other files")
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{card_path}: not a model description; run train.py again") from None

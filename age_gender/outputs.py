@@ -46,33 +46,6 @@ def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-class Parts(contextlib.ExitStack):
-    """A folder of part-00000.csv, part-00001.csv, …, each whole, with the header, in order.
-
-    A part ends with the block that brings it to `most` rows. An earlier run's parts are replaced,
-    once there is something to write.
-    """
-
-    def __init__(self, folder: Path, header: bytes, most: int) -> None:
-        super().__init__()
-        self.folder, self.header, self.most = folder, header, most
-        self.number, self.rows = 0, most
-
-    def writelines(self, blocks: Iterable[bytes]) -> None:
-        """Write blocks of whole rows, of which the first holds the header."""
-        for block in blocks:
-            if self.rows >= self.most:
-                self.close()  # the part takes its name
-                for part in self.folder.glob("part-*.csv") if self.number == 0 else ():
-                    part.unlink()
-                path = self.folder / f"part-{self.number:05d}.csv"
-                self.stream = self.enter_context(whole_file(path))
-                self.stream.write(self.header if self.number else b"")
-                self.number, self.rows = self.number + 1, 0
-            self.stream.write(block)
-            self.rows += block.count(b"\n")
-
-
 def is_device(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is there, but neither a file nor a folder: /dev/stdout, a named pipe."""
     return Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir()
@@ -80,11 +53,11 @@ def is_device(path: str | os.PathLike[str]) -> bool:
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise InputError unless a file can be made at `path`: before the work, not after it."""
-    path = Path(path)
+    given, path = os.fspath(path), Path(path)
     folder = path.parent
     if is_device(path):
         return  # whoever opens it says what is wrong
-    if path.is_dir():
+    if path.is_dir() or given.endswith("/"):
         raise InputError(f"{path} is a folder: name a file in it")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder for {path.name}; create it first")

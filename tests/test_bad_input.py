@@ -17,7 +17,6 @@ import pytest
 import tensorflow as tf
 from conftest import Run, refused, script, start, training
 
-import prepare
 import run
 import test
 import train
@@ -406,11 +405,6 @@ def test_no_script_overwrites_what_it_reads(tmp_path, rows, table, capfd):
     names.write_text("a\nb\n")
     with pytest.raises(InputError, match=r"names\.txt: the output would overwrite this input"):
         run.main(["--features", str(path), "--names", str(names), "--output", str(names)])
-    copy = tmp_path / "faces.npz"
-    shutil.copy(table, copy)
-    arguments = ["--features", str(copy), "--output", str(tmp_path), "--report-duplicates"]
-    with pytest.raises(InputError, match="would overwrite this input"):
-        prepare.main([*arguments, str(copy)])
     assert path.read_text() == "\n".join(rows)
 
 

@@ -1,7 +1,5 @@
 """Embeddings of another kind are refused; copies of a face are found and kept together."""
 
-import csv
-
 import numpy as np
 import pytest
 from conftest import refused, script
@@ -190,19 +188,6 @@ def test_the_identity_split_keeps_copies_on_one_side(with_copies, tmp_path, capf
     for name, copy in zip(names, copies, strict=False):
         assert (name in test) == (copy in test)
     assert "copy in training: 0" in text
-
-
-def test_the_report_lists_groups_and_marks_conflicts(with_copies, tmp_path, capfd):
-    path, names, copies = with_copies
-    report = tmp_path / "duplicates.csv"
-    run_prepare(path, tmp_path, capfd, "--report-duplicates", str(report))
-    with open(report, newline="") as stream:
-        rows = {row["filename"]: row for row in csv.DictReader(stream)}
-    for number, (name, copy) in enumerate(zip(names, copies, strict=False)):
-        assert rows[name]["group"] == rows[copy]["group"]
-        differs = name.split("_")[0] != copy.split("_")[0]
-        assert differs <= bool(int(rows[copy]["age_conflict"]))
-        assert number >= 10 or rows[copy]["age"] == "20"
 
 
 def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypatch):

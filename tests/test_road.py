@@ -14,11 +14,10 @@ import tensorflow as tf
 from conftest import refused, script, training
 
 import network_conv
-import run
 import train
 from age_gender import model_files, outputs, records
-from age_gender.scoring import litert, predictions
-from age_gender.tables import pieces, reading, writing
+from age_gender.scoring import litert
+from age_gender.tables import reading, writing
 
 LINE = re.compile(r"Age_MAE:\d+\.\d\d, Gender_Acc:\d+\.\d\d%, Loss:\d+\.\d\d")
 
@@ -346,53 +345,6 @@ def test_the_tflite_alone_is_enough(faces, model_folder, tmp_path):
     assert by_file.code == 0 and by_file.out == by_folder.out
 
 
-def test_a_float16_copy_is_half_the_size_and_says_what_it_costs(
-    record_folder, faces, tmp_path, capfd
-):
-    train.main(training(record_folder, tmp_path, "--float16", "--epochs", "1"))
-    assert "float16: " in capfd.readouterr().err
-    full, half = tmp_path / model_files.LITERT_MODEL, tmp_path / model_files.FLOAT16_MODEL
-    assert half.stat().st_size < 0.55 * full.stat().st_size
-    costs = json.loads((tmp_path / model_files.DESCRIPTION).read_text())["float16"]
-    parts = [records.read(record_folder / f"{name}.tfrecords") for name in ("train", "children")]
-    trained = np.concatenate([part.features for part in parts])
-    scores = [litert.Model(path.read_bytes(), "model").outputs(trained) for path in (full, half)]
-    apart = np.abs(scores[0]["age"] - scores[1]["age"]).max()
-    assert 0 < apart < 1.5 and costs["largest_age_difference"] == pytest.approx(apart, abs=1e-3)
-    flips = np.sum(
-        (scores[0]["female_probability"] < 0.5) != (scores[1]["female_probability"] < 0.5)
-    )
-    assert costs["genders_changed"] == flips and costs["faces"] == len(trained)
-    path = write_table(tmp_path / "t.csv", faces[0][:3], faces[1][:3])
-    done = script("run.py", "--features", path, "--model", half)
-    assert done.code == 0 and done.out.count("\n") == 4
-
-
-def test_a_folder_of_parts_holds_what_one_file_would(faces, model_folder, tmp_path, monkeypatch):
-    path = write_table(tmp_path / "t.npz", *faces)
-    arguments = ["--features", str(path), str(path), "--model", str(model_folder), "--output"]
-    run.main([*arguments, str(tmp_path / "one.csv")])
-    monkeypatch.setattr(pieces, "BLOCK_ROWS", 200)
-    monkeypatch.setattr(run, "PART_ROWS", 500)
-    run.main([*arguments, f"{tmp_path}/parts/"])
-    parts = sorted((tmp_path / "parts").iterdir())
-    assert [part.name for part in parts] == [f"part-{i:05d}.csv" for i in range(len(parts))]
-    texts = [part.read_text().splitlines() for part in parts]
-    assert len(texts) > 2 and all(text[0] == predictions.HEADER for text in texts)
-    assert all(500 <= len(text) <= 700 for text in texts[:-1])  # blocks are not cut
-    rows = [row for text in texts for row in text[1:]]
-    assert [predictions.HEADER, *rows] == (tmp_path / "one.csv").read_text().splitlines()
-
-    done = script("run.py", *arguments, f"{tmp_path}/parts/")
-    assert done.code == 0  # with parts of a million rows: one in the place of them all
-    assert [part.name for part in (tmp_path / "parts").iterdir()] == ["part-00000.csv"]
-    (tmp_path / "bad.csv").write_text("a,1,2\n")
-    done = script("run.py", *arguments[:2], path, tmp_path / "bad.csv", *arguments[3:],
-                  f"{tmp_path}/broken/")  # fmt: skip
-    refused(done, "bad.csv")
-    assert list((tmp_path / "broken").iterdir()) == []
-
-
 @pytest.mark.parametrize("name", ["prepare.py", "train.py", "test.py", "run.py"])
 def test_help_shows_every_option_with_an_example(name):
     done = script(name, "--help")
@@ -400,7 +352,7 @@ def test_help_shows_every_option_with_an_example(name):
     wanted = {
         "prepare.py": "--features --output --min-age --test-size --seed",
         "train.py": "--train --children --views --models --epochs --batch-size --learning-rate "
-        "--seed --resume --logs --float16",
+        "--seed --resume --logs",
         "test.py": "--test --model --batch-size --views --report --lfw --lfw-labels",
         "run.py": "--features --output --model --skip-bad-rows --force --dask",
     }[name]

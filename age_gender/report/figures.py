@@ -17,7 +17,6 @@ PUBLISHED_MAE = 5.72  # years: the original's, on the embeddings of another Face
 PUBLISHED_ACCURACY = 0.9645  # of its genders
 BANDS = {"under 10": 0, "10–19": 10, "20–29": 20, "30–44": 30, "45–59": 45, "60+": 60}
 RACES = {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "others", None: "none"}
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 BINS = 10  # of the probability
 MEASURES = ("age_mae", "age_bias", "gender_accuracy", "interval_coverage", "interval_width")
 
@@ -42,10 +41,10 @@ def per_face(age: np.ndarray, gender: np.ndarray, names: list[str], scores: dict
     })  # fmt: skip
 
 
-def measure(faces, age_softmax: np.ndarray, loss: np.ndarray) -> dict:
+def measure(faces, loss: np.ndarray) -> dict:
     """All figures of faces, as per_face has them, ready for JSON.
 
-    `age_softmax` (n, 117) and `loss` (n,) are the Keras model's: the exported one has neither.
+    `loss` (n,) is the Keras model's: the exported one has none.
     """
     import pandas as pd
     from sklearn.metrics import confusion_matrix
@@ -63,7 +62,7 @@ def measure(faces, age_softmax: np.ndarray, loss: np.ndarray) -> dict:
         "by_race": rows(pd.Categorical(faces.race, RACES.values())),
         # a row a labelled gender, a column an estimated one
         "gender_confusion": confusion_matrix(faces.gender, female, labels=[0, 1]).tolist(),
-        "interval": {"nominal": NOMINAL, "softmax": softmax_coverage(faces.age, age_softmax)},
+        "nominal": NOMINAL,
         "probability": probability(faces.probability, faces.gender),
     }
 
@@ -108,24 +107,6 @@ def rounded(value: float) -> float:
 
 
 # ------------------------------------------------------------------------- calibration
-
-
-def softmax_coverage(age, softmax: np.ndarray) -> list[dict]:
-    """What the age softmax (n, 117) promises at each of LEVELS, and how many ages it holds.
-
-    The central interval of a level runs over whole years, so that it holds more than the level:
-    `promised` is the mean probability inside it, `observed` the share of ages (n,) inside.
-    """
-    cumulative = np.cumsum(softmax, axis=1, dtype=np.float64)
-    faces, levels = np.arange(len(age)), []
-    for level in LEVELS:
-        tail = (1 - level) / 2
-        low = (cumulative < tail).sum(axis=1)
-        high = np.minimum((cumulative < 1 - tail).sum(axis=1), softmax.shape[1] - 1)
-        mass = cumulative[faces, high] - cumulative[faces, low] + softmax[faces, low]
-        observed = with_interval((low <= age) & (age <= high))
-        levels.append({"level": level, "promised": rounded(mass.mean()), "observed": observed})
-    return levels
 
 
 def probability(female, gender) -> dict:

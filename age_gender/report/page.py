@@ -11,9 +11,7 @@ from pathlib import Path
 from age_gender import outputs
 from age_gender.report import plots
 from age_gender.report.figures import PUBLISHED_ACCURACY, PUBLISHED_MAE
-from age_gender.script import InputError, require
-
-CARD_START, CARD_END = "<!-- tables: make card -->", "<!-- end of tables -->"
+from age_gender.script import require
 
 
 def check(folder: Path) -> None:
@@ -64,15 +62,3 @@ def in_text(number: float | dict, form: str, template: str = "{value} ({low} to 
     if isinstance(number, dict):
         return template.format(**{key: in_text(part, form) for key, part in number.items()})
     return form.format(number).replace("-", "−").replace("%", " %")
-
-
-def refresh_card(folder: str | Path, card: str | Path) -> None:
-    """Put the tables of the report in `folder` between the two marker lines of a model card."""
-    text = Path(card).read_text(encoding="utf-8")
-    before, _, rest = text.partition(CARD_START)
-    if CARD_START in rest or CARD_END not in rest:
-        raise InputError(f"{card}: needs the two lines {CARD_START} and {CARD_END}, once each")
-    tables = (Path(folder) / "tables.md").read_text(encoding="utf-8")
-    after = rest.partition(CARD_END)[2]
-    with outputs.whole_file(card, "w", encoding="utf-8") as stream:
-        stream.write(f"{before}{CARD_START}\n\n{tables}\n{CARD_END}{after}")

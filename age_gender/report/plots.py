@@ -23,7 +23,7 @@ def draw_all(figures: dict, faces) -> dict[str, bytes]:
 
     images = {}
     drawn = [age_estimated_against_true, age_error_by_band, gender_confusion, interval_by_band,
-             interval_by_level, probability]  # fmt: skip
+             probability]  # fmt: skip
     for draw in [*drawn, crops] if figures["by_crop"] else drawn:
         with matplotlib.rc_context(fname=Path(__file__).with_suffix(".mplstyle")):
             figure = Figure(figsize=(5, 4), dpi=200, layout="constrained")
@@ -79,7 +79,7 @@ def gender_confusion(axes, figures: dict, faces) -> None:
 
 
 def interval_by_band(axes, figures: dict, faces) -> None:
-    nominal = 100 * figures["interval"]["nominal"]
+    nominal = 100 * figures["nominal"]
     axes.axhspan(nominal - 2, nominal + 2, color="#dfe8f1", zorder=0, label="88 to 92 %")
     axes.axhline(nominal, color=GREY, linewidth=1, label=f"promised: {nominal:.0f} %")
     by_estimate, by_label = figures["by_estimated_age"], figures["by_true_age"]
@@ -94,17 +94,6 @@ def interval_by_band(axes, figures: dict, faces) -> None:
     axes.set_ylim(min(70, *(100 * row["interval_coverage"]["low"] - 2 for row in both)), 101)
     axes.set(xlabel="age, years", ylabel="labels inside the interval, %")
     axes.legend(loc="lower left", ncols=2, fontsize=9)
-
-
-def interval_by_level(axes, figures: dict, faces) -> None:
-    levels, nominal = figures["interval"]["softmax"], figures["interval"]["nominal"]
-    promised = [100 * level["promised"] for level in levels]
-    diagonal(axes)
-    points(axes, promised, levels, "observed", "age softmax, before calibration", **FIRST)
-    points(axes, [100 * nominal], [figures["all"]], "interval_coverage", "age_low to age_high",
-           color=ORANGE, marker="D")  # fmt: skip
-    axes.set(xlabel="promised, %", ylabel="labels inside, %")
-    axes.legend(loc="lower right")
 
 
 def probability(axes, figures: dict, faces) -> None:

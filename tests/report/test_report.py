@@ -22,7 +22,7 @@ from age_gender.script import InputError
 
 PLOTS = {
     "age_estimated_against_true.png", "age_error_by_band.png", "gender_confusion.png",
-    "interval_by_band.png", "interval_by_level.png", "probability.png",
+    "interval_by_band.png", "probability.png",
 }  # fmt: skip
 BROWSER = next(
     filter(None, map(shutil.which, ("google-chrome", "chromium", "chromium-browser"))), None
@@ -112,15 +112,6 @@ def test_an_exact_probability_errs_by_as_much_as_chance_explains():
     chance = np.mean([0.798 * np.sqrt(p * (1 - p) / 400) for p in np.arange(0.05, 1, 0.1)])
     assert found["expected_if_exact"] == pytest.approx(chance, rel=0.1)
     assert found["calibration_error"]["value"] < 2 * chance
-
-
-def test_the_middle_half_of_a_softmax_and_what_it_holds():
-    softmax = np.zeros((4, 117))
-    softmax[:, 20:30] = 0.1  # the middle half: 22 to 27, which carry 0.6
-    levels = figures.softmax_coverage(np.array([21, 22, 27, 28]), softmax)
-    half = next(level for level in levels if level["level"] == 0.5)
-    assert half["promised"] == pytest.approx(0.6)
-    assert half["observed"]["value"] == 0.5
 
 
 # ---------------------------------------------------------------- figures of a real report
@@ -281,8 +272,7 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(page, tmp_path, wid
 def test_a_single_face_without_labels_of_race_makes_a_report_too(tmp_path, measured):
     scores = dict(zip(litert.OUTPUTS, np.array([[31.4], [20], [40], [0.9], [0]]), strict=True))
     one = figures.per_face(np.array([7]), np.array([1]), ["me.jpg"], scores)
-    softmax = np.full((1, 117), 1 / 117)
-    found = figures.measure(one, softmax, np.array([2.5]))
+    found = figures.measure(one, np.array([2.5]))
     rest = {key: measured[key] for key in ("model", "records", "views", "by_crop")}
     report_page.write(tmp_path, rest | found, one)
     assert [row["group"] for row in found["by_race"]] == ["none"]
@@ -295,30 +285,9 @@ def test_a_single_face_without_labels_of_race_makes_a_report_too(tmp_path, measu
 # ----------------------------------------------------------------------------- model card
 
 
-def test_the_tables_take_their_place_in_a_model_card(made, measured, tmp_path):
-    card = tmp_path / "README.md"
-    start, end = report_page.CARD_START, report_page.CARD_END
-    card.write_text(f"# The model\n\n{start}\nold\n{end}\n\nTerms.\n")
-    report_page.refresh_card(made[0], card)
-    once = card.read_text(encoding="utf-8")
-    report_page.refresh_card(made[0], card)
-    assert card.read_text(encoding="utf-8") == once
-    assert once.startswith(f"# The model\n\n{start}\n") and once.endswith(f"\n{end}\n\nTerms.\n")
-    assert "old" not in once
-    assert measured["model"]["litert"]["sha256"][:12] in once
-    row = measured["by_true_age"][1]
-    value, low, high = [f"{row['age_mae'][key]:.2f}" for key in ("value", "low", "high")]
-    assert f"\n| 20–29 | {row['n']} | {value} ({low} to {high}) | " in once
-    card.write_text("# No place for tables\n")
-    with pytest.raises(InputError, match=r"README\.md: needs the two lines"):
-        report_page.refresh_card(made[0], card)
-
-
 def test_the_pretrained_model_and_the_tables_in_its_card_belong_together():
     card = model_files.PRETRAINED / "README.md"
-    if not card.exists() or report_page.CARD_START not in card.read_text(encoding="utf-8"):
-        pytest.skip("models/pretrained/README.md has no tables of the report")
-    tables = card.read_text(encoding="utf-8").partition(report_page.CARD_START)[2]
+    tables = card.read_text(encoding="utf-8").partition("<!-- tables: make card -->")[2]
     assert outputs.sha256(model_files.PRETRAINED / model_files.LITERT_MODEL)[:12] in tables
 
 
