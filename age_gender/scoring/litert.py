@@ -34,7 +34,7 @@ class Model:
                 features = signature.get_input_details()["features"]
                 self._input, self.width = features["index"], int(features["shape"][-1])
                 found = signature.get_output_details()
-                self._outputs, self._rows = [found[name]["index"] for name in OUTPUTS], 0
+                self._outputs, self._size = [found[name]["index"] for name in OUTPUTS], 0
                 del signature  # no size can be set while it is there
                 self(np.ones((1, self.width), np.float32))
                 _has_spoken = True
@@ -47,15 +47,17 @@ class Model:
         scores = np.empty((len(features), len(OUTPUTS)), np.float32)
         for start in range(0, len(features), BATCH_ROWS):
             rows = features[start : start + BATCH_ROWS]
-            if len(rows) != self._rows:
-                self._interpreter.resize_tensor_input(self._input, rows.shape)
+            if not 0.9 * self._size <= len(rows) <= self._size:  # to set a size takes time
+                self._size = min(BATCH_ROWS, -(-len(rows) // 16) * 16)
+                self._interpreter.resize_tensor_input(self._input, (self._size, self.width))
                 self._interpreter.allocate_tensors()
-                self._rows = len(rows)
+                self._interpreter.tensor(self._input)().fill(1)
             # Written where the network reads; set_tensor would copy what is read-only twice.
-            self._interpreter.tensor(self._input)()[:] = rows
+            self._interpreter.tensor(self._input)()[: len(rows)] = rows
             self._interpreter.invoke()
             for column, output in enumerate(self._outputs):
-                scores[start : start + BATCH_ROWS, column] = self._interpreter.get_tensor(output)
+                found = self._interpreter.get_tensor(output)[: len(rows)]
+                scores[start : start + BATCH_ROWS, column] = found
         return scores
 
     def outputs(self, features: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from age_gender.script import InputError
 from age_gender.tables import pieces
-from age_gender.tables.pieces import Piece, count_byte
+from age_gender.tables.pieces import Piece
 
 DENSE_BYTES = 64 << 10  # a chunk where rows are far too short: each costs memory of its own
 DENSE_ROW = 512  # bytes; 512 numbers need a thousand
@@ -67,8 +67,10 @@ def _chunks(path: str, stream: BinaryIO, row_mark: bytes) -> Iterator[bytes]:
     chunk = chunk.removeprefix(BOM) or stream.read(pieces.CHUNK_BYTES)
     while chunk:
         chunk += stream.readline(pieces.RECORD_BYTES)
-        dense = count_byte(chunk, row_mark) * DENSE_ROW > len(chunk)
-        size = DENSE_BYTES if dense else len(chunk)
+        ends, at = 0, chunk.find(row_mark)
+        while at >= 0 and ends * DENSE_ROW <= len(chunk):
+            ends, at = ends + 1, chunk.find(row_mark, at + 1)
+        size = len(chunk) if at < 0 else DENSE_BYTES
         yield from (chunk[i : i + size] for i in range(0, len(chunk), size))
         chunk = stream.read(pieces.CHUNK_BYTES)
 
