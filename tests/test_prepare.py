@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from conftest import script
 
 import prepare
 from age_gender import records
@@ -44,12 +43,3 @@ def test_the_views_of_a_face_are_never_on_two_sides_and_tested_once(faces, tmp_p
     first = dict(zip(names, features, strict=True))
     for name, row in zip(found["test"].file_name, found["test"].features, strict=True):
         np.testing.assert_array_equal(row, first[name])
-
-
-def test_the_same_seed_puts_the_same_children_aside(table, tmp_path):
-    for folder in ("a", "b"):
-        done = script("prepare.py", "--features", table, "--output", tmp_path / folder,
-                      "--test-size", "150")  # fmt: skip
-        assert done.code == 0
-    files = [sorted((tmp_path / folder).iterdir()) for folder in ("a", "b")]
-    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
