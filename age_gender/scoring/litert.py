@@ -45,9 +45,11 @@ class Model:
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         scores = np.empty((len(features), len(OUTPUTS)), np.float32)
-        for start in range(0, len(features), BATCH_ROWS):
-            rows = features[start : start + BATCH_ROWS]
-            if not 0.9 * self._size <= len(rows) <= self._size:  # to set a size takes time
+        batches = max(1, -(-len(features) // BATCH_ROWS))
+        step = max(1, -(-len(features) // batches))  # of one size: to set another takes time
+        for start in range(0, len(features), step):
+            rows = features[start : start + step]
+            if not 0.9 * self._size <= len(rows) <= self._size:
                 self._size = min(BATCH_ROWS, -(-len(rows) // 16) * 16)
                 self._interpreter.resize_tensor_input(self._input, (self._size, self.width))
                 self._interpreter.allocate_tensors()
@@ -57,7 +59,7 @@ class Model:
             self._interpreter.invoke()
             for column, output in enumerate(self._outputs):
                 found = self._interpreter.get_tensor(output)[: len(rows)]
-                scores[start : start + BATCH_ROWS, column] = found
+                scores[start : start + step, column] = found
         return scores
 
     def outputs(self, features: np.ndarray) -> dict[str, np.ndarray]:

@@ -54,7 +54,7 @@ def cut_arrays(path: str, found: dict[str, "_Array"], wanted: Wanted) -> Iterato
     if not fits(array.columns, wanted.width):
         raise InputError(f"{path}: {wrong_width(array.columns, wanted.width, wanted.whose)}")
     row_bytes = max([array.row_bytes // 4, *(other.row_bytes for other in others.values())])
-    size = max(1, min(pieces.BLOCK_ROWS, pieces.CHUNK_BYTES * 8 // row_bytes))
+    size = max(1, min(pieces.BLOCK_ROWS, pieces.CHUNK_BYTES * 4 // row_bytes))
     blocks = {word: map(_as_list, other.blocks(size)) for word, other in others.items()}
     left_out = tuple(name for name in found if name not in (embedding, *told.values()))
     if wanted.names and "name" not in told:
