@@ -38,7 +38,6 @@ from age_gender.tables.columns import Wanted
 
 WINDOW = 1024  # rows of which at least half must be of the model's kind
 FEW = 8  # rows of a file that are judged by themselves at its end
-HEADER = predictions.HEADER.encode() + b"\n"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -56,10 +55,8 @@ def main(argv: list[str] | None = None) -> None:
     scored = cluster.map_in_order(score, found, args.dask, bursts=True, processes=is_long)
     try:
         with contextlib.closing(scored), open_output(args.output) as output:
-            with (
-                open_errors(args) as errors,
-                script.Progress(reading.input_bytes(paths, wanted), "B") as progress,
-            ):
+            total = reading.input_bytes(paths, wanted)
+            with open_errors(args) as errors, script.Progress(total, "B") as progress:
                 writer = Writer(output, errors, progress, args.force)
                 writer.write(scored)
             writer.finish()  # the list of bad rows stays, even if no row was good
@@ -113,8 +110,9 @@ def open_output(output: str) -> contextlib.AbstractContextManager:
 def open_errors(args) -> contextlib.AbstractContextManager:
     """Where bad rows are listed: None without --skip-bad-rows, where the first one ends all."""
     if path := errors_path(args):
-        text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-        return outputs.whole_file(path, "w", **text)
+        return outputs.whole_file(
+            path, "w", errors="backslashreplace", encoding="utf-8", newline=""
+        )
     return contextlib.nullcontext(sys.stderr if args.skip_bad_rows else None)
 
 
@@ -153,7 +151,7 @@ class Writer:
         self.errors = errors and csv.writer(errors, lineterminator="\n")
         self.numbering = pieces.Numbering()
         self.strange: deque[bool] = deque(maxlen=WINDOW)
-        self.waiting = [HEADER]
+        self.waiting = [predictions.HEADER]
         self.rows = self.bad = self.strangers = 0
         self.first_stranger = ""
 
@@ -166,8 +164,8 @@ class Writer:
             self.add(block)
             rate = self.rows / max(time.monotonic() - started, 1e-3)
             self.progress.update(block.piece.input_bytes, f"{rate:,.0f} rows/s")
-        if len(self.strange) >= FEW or self.rows == len(self.strange):  # nothing else was judged
-            self.judge(self.numbering.path)
+        if self.rows == len(self.strange):  # so few that nothing was judged
+            self.judge(block.piece.path)
 
     def finish(self) -> None:
         """Write the rest; say what was skipped or strange. InputError if no row was good."""
@@ -200,13 +198,12 @@ class Writer:
             if len(self.strange) == WINDOW:
                 self.judge(block.piece.path)
         self.waiting.append(predictions.as_csv(names, block.features))
-        file_ends = block.piece.last and len(self.strange) >= FEW
-        if file_ends:
+        if block.piece.last and len(self.strange) >= FEW:
             self.judge(block.piece.path)
-        if file_ends or len(self.strange) == WINDOW:
             self.release()
-        if file_ends:
             self.strange.clear()
+        elif len(self.strange) == WINDOW:
+            self.release()
 
     def judge(self, path: str) -> None:
         """Raise InputError where the rows last seen are not the model's kind of embedding."""

@@ -20,13 +20,31 @@ FORTRAN_BYTES = 64 << 20  # of an array in column order that are held at a time
 
 
 def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
-    """Pieces of an NPZ or NPY, in order."""
+    """Pieces of the embeddings of an NPZ or NPY, with the names, ages and genders of their rows."""
     with contextlib.ExitStack() as stack:
-        if path.lower().endswith(".npy"):
-            found = {"embeddings": _Array(path, stack.enter_context(open(path, "rb")))}
-        else:
-            found = _members(path, stack)
-        yield from cut_arrays(path, found, wanted)
+        found = _open(path, stack)
+        embedding, told = _choose(path, found, wanted)
+        array, others = found[embedding], {word: found[name] for word, name in told.items()}
+        if not fits(array.columns, wanted.width):
+            raise InputError(f"{path}: {wrong_width(array.columns, wanted.width, wanted.whose)}")
+        row_bytes = max([array.row_bytes // 4, *(other.row_bytes for other in others.values())])
+        size = max(1, min(pieces.BLOCK_ROWS, pieces.CHUNK_BYTES * 4 // row_bytes))
+        blocks = {word: map(_as_list, other.blocks(size)) for word, other in others.items()}
+        left_out = tuple(name for name in found if name not in (embedding, *told.values()))
+        if wanted.names and "name" not in told:
+            told["name"], lines = wanted.names, _lines(wanted.names)
+            if (count := sum(1 for _ in _lines(wanted.names))) != array.rows:
+                raise InputError(
+                    f"{wanted.names}: {count} names for {array.rows} rows; give one name a line"
+                )
+            blocks["name"] = iter(lambda: [*itertools.islice(lines, size)], [])
+        whose = wanted.whose if wanted.width else path
+        columns = Columns(array.columns, whose, (embedding,), told=told, left_out=left_out)
+        for block in array.blocks(size):
+            of_rows = {word: next(found) for word, found in blocks.items()}
+            yield Piece(path, "arrays", block, columns, of_rows, input_bytes=block.nbytes)
+        for rest in blocks.values():
+            next(rest, None)  # the end, where checksums are compared
 
 
 def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]]:
@@ -34,7 +52,9 @@ def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]]:
     return piece.data, piece.told
 
 
-def _members(path: str, stack: contextlib.ExitStack) -> dict[str, "_Array"]:
+def _open(path: str, stack: contextlib.ExitStack) -> dict[str, "_Array"]:
+    if path.lower().endswith(".npy"):
+        return {"embeddings": _Array(path, stack.enter_context(open(path, "rb")))}
     found = {}
     archive = stack.enter_context(zipfile.ZipFile(path))
     for info in archive.infolist():
@@ -45,32 +65,6 @@ def _members(path: str, stack: contextlib.ExitStack) -> dict[str, "_Array"]:
         if info.filename.endswith(".npy"):
             found[info.filename.removesuffix(".npy")] = _Array(path, stream)
     return found
-
-
-def cut_arrays(path: str, found: dict[str, "_Array"], wanted: Wanted) -> Iterator[Piece]:
-    """Pieces of the embeddings, each with the names, ages and genders of its rows."""
-    embedding, told = _choose(path, found, wanted)
-    array, others = found[embedding], {word: found[name] for word, name in told.items()}
-    if not fits(array.columns, wanted.width):
-        raise InputError(f"{path}: {wrong_width(array.columns, wanted.width, wanted.whose)}")
-    row_bytes = max([array.row_bytes // 4, *(other.row_bytes for other in others.values())])
-    size = max(1, min(pieces.BLOCK_ROWS, pieces.CHUNK_BYTES * 4 // row_bytes))
-    blocks = {word: map(_as_list, other.blocks(size)) for word, other in others.items()}
-    left_out = tuple(name for name in found if name not in (embedding, *told.values()))
-    if wanted.names and "name" not in told:
-        told["name"], lines = wanted.names, _lines(wanted.names)
-        if (count := sum(1 for _ in _lines(wanted.names))) != array.rows:
-            raise InputError(
-                f"{wanted.names}: {count} names for {array.rows} rows; give one name a line"
-            )
-        blocks["name"] = iter(lambda: [*itertools.islice(lines, size)], [])
-    whose = wanted.whose if wanted.width else path
-    columns = Columns(array.columns, whose, (embedding,), told=told, left_out=left_out)
-    for block in array.blocks(size):
-        of_rows = {word: next(found) for word, found in blocks.items()}
-        yield Piece(path, "arrays", block, columns, told=of_rows, input_bytes=block.nbytes)
-    for rest in blocks.values():
-        next(rest, None)  # the end, where checksums are compared
 
 
 def _choose(path: str, found: dict[str, "_Array"], wanted: Wanted) -> tuple[str, dict[str, str]]:

@@ -35,17 +35,13 @@ ANY = Wanted()  # a table of whatever width, all its columns told by their names
 class Columns:
     """Which column of a table is what, each by its place or, in JSON, by its key."""
 
-    width: int
-    whose: str
+    width: int = 0
+    whose: str = ""
     embedding: Sequence[Hashable] = ()  # the column of lists, or those of a number each
     is_list: bool = False
     told: dict[str, Hashable] = field(default_factory=dict)  # "name", "age", "gender": if there
     count: int = 0  # of all columns
     left_out: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> Hashable | None:
-        return self.told.get("name")
 
     def vector(self, get: Callable) -> np.ndarray:
         """A row's float32 (width,), read carefully; `get(column)` is what it holds in a column.
@@ -63,9 +59,12 @@ class Columns:
         return numbers.float32(cells, "number", 1)
 
 
-def first_told(found: Iterable[Columns | str]) -> Columns | None:
+UNKNOWN = Columns()
+
+
+def first_told(found: Iterable[Columns | str]) -> Columns:
     """The columns by the first row that tells."""
-    return next((columns for columns in found if isinstance(columns, Columns)), None)
+    return next((columns for columns in found if isinstance(columns, Columns)), UNKNOWN)
 
 
 def of_row(path: str, header: Sequence[str], row: Iterable, wanted: Wanted, **how) -> Columns | str:
@@ -124,13 +123,12 @@ def choose(
     places = fitting[0]
     used = {*places, *told.values()}
     left_out = tuple(t or "(unnamed)" for place, t in enumerate(titles) if place not in used)
-    told = {word: place for word, place in told.items() if place not in places}
+    told = {w: i for w, i in told.items() if i not in places and (w == "name" or wanted.labels)}
     keys = header if by_name else range(len(titles))
     return Columns(
         wanted.width or _count(places, sizes), wanted.whose if wanted.width else path,
         tuple(keys[place] for place in places), places in lists,
-        {w: keys[place] for w, place in told.items() if w == "name" or wanted.labels},
-        len(titles), left_out,
+        {word: keys[place] for word, place in told.items()}, len(titles), left_out,
     )  # fmt: skip
 
 
@@ -171,9 +169,8 @@ def _name(path: str, titles: Sequence[str], sizes: Sequence[int], wanted: Wanted
     """The place of the column that holds names, or None."""
     if wanted.name is not None:
         return titles.index(wanted.name) if wanted.name in titles else None
-    folded = [title.casefold() for title in titles]
     for word in NAMES:
-        found = [place for place, title in enumerate(folded) if title == word]
+        found = [place for place, title in enumerate(titles) if title.casefold() == word]
         if len(found) > 1:
             both = [titles[place] for place in found]
             raise two_answers(path, "columns", both, "hold names", "--name-column")

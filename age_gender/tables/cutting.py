@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from age_gender.script import InputError
 from age_gender.tables import pieces
-from age_gender.tables.pieces import Piece
+from age_gender.tables.pieces import BadRow, Piece
 
 DENSE_BYTES = 64 << 10  # a chunk where rows are far too short: each costs memory of its own
 DENSE_ROW = 512  # bytes; 512 numbers need a thousand
@@ -42,7 +42,8 @@ def parts(
                 break
             end = (rest.rfind if attempt else rest.find)(b"\n") + 1
             lines = rest.count(b"\n", 0, end) or 1
-            yield replace(start, fault=TOO_LONG % pieces.RECORD_BYTES, lines=lines)
+            bad = [BadRow(start.path, 1, 1, TOO_LONG % pieces.RECORD_BYTES)]
+            yield replace(start, bad=bad, lines=lines)
             while not end:  # bounded memory whatever the length of a line
                 rest = next(found, None)
                 if rest is None:

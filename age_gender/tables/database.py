@@ -11,7 +11,7 @@ import numpy as np
 
 from age_gender.script import InputError
 from age_gender.tables import numbers, pieces
-from age_gender.tables.columns import Columns, Wanted, first_told, of_row, two_answers
+from age_gender.tables.columns import UNKNOWN, Columns, Wanted, first_told, of_row, two_answers
 from age_gender.tables.pieces import Piece
 
 PIECE_BYTES = 8 << 20  # of the values of a piece's rows
@@ -27,16 +27,16 @@ def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
     Path(path).open("rb").close()  # whether it may be read
     with contextlib.closing(_open(path)) as database:
         try:
-            query, columns = wanted.query, None
+            query, columns = wanted.query, UNKNOWN
             if query is None:
                 query, columns = _find(path, database, wanted)
             rows = _run(path, database, query)
             titles = next(rows)
-            if columns is None:
+            if columns is UNKNOWN:
                 head = [*itertools.islice(rows, LOOKED_AT)]
                 told = [of_row(path, titles, row, wanted) for row in head]
                 columns = first_told(told)
-                if told and not columns:
+                if told and columns is UNKNOWN:
                     raise InputError(f"{path}: row 1: {told[0]}")
                 rows = itertools.chain(head, rows)
             yield from _cut_rows(path, rows, columns)
@@ -92,7 +92,7 @@ def _find(path: str, database: sqlite3.Connection, wanted: Wanted) -> tuple[str,
         found = {}
         for table, (titles, rows) in looks.items():
             columns = first_told(of_row(path, titles, row, wanted, strict=strict) for row in rows)
-            if columns:
+            if columns is not UNKNOWN:
                 found[table] = columns
         if len(found) > 1:
             raise two_answers(path, "tables", [*found], "hold embeddings", "--query")
@@ -127,7 +127,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _cut_rows(path: str, rows: Iterator[tuple], columns: Columns | None) -> Iterator[Piece]:
+def _cut_rows(path: str, rows: Iterator[tuple], columns: Columns) -> Iterator[Piece]:
     part, size = [], 0
     for row in rows:
         part.append(row)

@@ -70,17 +70,15 @@ def utkface_labels(name: str) -> tuple[int, int, int | None] | None:
 
 def labels(
     names: Sequence[str], ages: Sequence | None, genders: Sequence | None
-) -> tuple[list[int], list[int]]:
-    """Whole years and genders of faces, from columns where there are some, else from the names.
+) -> list[tuple[int, int]]:
+    """Whole years and gender of each face, from columns where there are some, else from its name.
 
     -1 for what is missing, or is no age of 0-116 years or no gender.
     """
-    told = [(-1, -1)] * len(names)
-    if ages is None or genders is None:
-        told = [utkface_labels(name) or (-1, -1) for name in names]
-    ages = [label[0] for label in told] if ages is None else [*map(_age, ages)]
-    genders = [label[1] for label in told] if genders is None else [*map(_gender, genders)]
-    return ages, genders
+    told = [(utkface_labels(name) or (-1, -1))[:2] for name in names]
+    of_ages = map(_age, ages) if ages is not None else [age for age, _ in told]
+    of_genders = map(_gender, genders) if genders is not None else [gender for _, gender in told]
+    return [*zip(of_ages, of_genders, strict=True)]
 
 
 def _age(value: object) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from age_gender.script import InputError
 from age_gender.tables import cutting, numbers, pieces
-from age_gender.tables.columns import Columns, Wanted, first_told, of_row
+from age_gender.tables.columns import UNKNOWN, Columns, Wanted, of_row
 from age_gender.tables.pieces import Piece
 
 _LIST = re.compile(rb"\s*:\s*\[")
@@ -23,15 +23,16 @@ _CUT_OFF = "the array does not end here, but the file does: it is cut off"
 
 def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
     """Pieces of whole lines, an object each."""
-    start, columns = Piece(path, "objects", wanted=wanted), None
+    start, columns = Piece(path, "objects"), UNKNOWN
     if cutting.first_mark(stream) == b"[":
         found = _as_lines(cutting.parts(start, stream, _end_of_objects, b"}"))
     else:
         found = cutting.parts(start, stream, lambda data: data.rfind(b"\n") + 1)
     for piece in found:
-        if columns is None:
-            dicts = (row for _, row in _objects(piece.data) if isinstance(row, dict))
-            columns = first_told(_columns(path, row, wanted) for row in dicts)
+        if columns is UNKNOWN:
+            rows = _objects(piece)
+            piece = piece.with_columns((line, _columns(path, row, wanted)) for line, row in rows)
+            columns = piece.columns
         yield replace(piece, columns=columns)
 
 
@@ -40,8 +41,8 @@ def _as_lines(found: Iterable[Piece]) -> Iterator[Piece]:
     count, begin, is_open, path = 0, b"[", True, ""
     for piece in found:
         text, path = piece.data[piece.data.find(begin) + len(begin) :], piece.path
-        if piece.fault:
-            raise InputError(f"{path}: row {count + 1}: {piece.fault}; write the file again")
+        for row in piece.bad:
+            raise InputError(f"{path}: row {count + 1}: {row.reason}; write the file again")
         lines, end, begin = [], 0, b""
         for start, behind in _places(text):
             lines += [text[end:start].strip(_BETWEEN), text[start:behind]]  # no object, an object
@@ -78,8 +79,10 @@ def _places(data: bytes) -> list[tuple[int, int]]:
     return [*zip(starts.tolist(), ends.tolist(), strict=False)]  # the last may still be open
 
 
-def _columns(path: str, found: dict, wanted: Wanted) -> Columns | str:
+def _columns(path: str, found: dict | ValueError, wanted: Wanted) -> Columns | str:
     """Which key of an object is what, or why it does not tell."""
+    if isinstance(found, ValueError):
+        return str(found)
     return of_row(path, [*found], found.values(), wanted, by_name=True)
 
 
@@ -113,16 +116,13 @@ def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:
 
 def one_by_one(piece: Piece) -> Iterator[tuple[int, Callable | ValueError]]:
     """Of each row its line, and what gives the value of a key, or what is wrong with it."""
-    for line, row in _objects(piece.data):
-        if isinstance(row, dict) and piece.columns is None:
-            row = ValueError(_columns(piece.path, row, piece.wanted))
-        yield line, row.get if isinstance(row, dict) else row
+    return ((line, row.get if isinstance(row, dict) else row) for line, row in _objects(piece))
 
 
-def _objects(data: bytes) -> Iterator[tuple[int, dict | ValueError]]:
+def _objects(piece: Piece) -> Iterator[tuple[int, dict | ValueError]]:
     """Of each line that is not blank its number, and the object or what is wrong with it."""
-    lines = enumerate(io.BytesIO(data), 1)
-    return ((number, _object(line)) for number, line in lines if line.strip())
+    lines = enumerate(io.BytesIO(piece.data), 1)
+    return ((n * piece.has_lines, _object(line)) for n, line in lines if line.strip())
 
 
 def _object(line: bytes) -> dict | ValueError:

@@ -1,14 +1,14 @@
 """Parquet, by Arrow's batches."""
 
-import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from age_gender.script import InputError, require
 from age_gender.tables import pieces
 from age_gender.tables.columns import Columns, Wanted, choose, wrong_width
-from age_gender.tables.pieces import Piece
+from age_gender.tables.pieces import BadRow, Piece
 
 PARQUET_BUFFER = 64 << 10  # bytes a column
 MOST_VALUES = 1 << 22  # numbers of a batch; lists may claim any length
@@ -35,19 +35,18 @@ def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
         # Threads of Arrow's own would take the processors from scoring, and twice the time.
         options = {"columns": [*used], "use_threads": False}
         for batch in table.iter_batches(_batch_rows(path, table, used, columns), **options):
-            told = {word: _values(pa, batch.column(n)) for word, n in columns.told.items()}
-            faults: dict[int, str] = {}
+            bad: list[BadRow] = []
             if columns.is_list:
-                rows, faults = _lists(pa, batch.column(columns.embedding[0]), columns)
+                batch, bad = _without_wrong(pa, path, batch, columns)
+                rows = _lists(batch.column(columns.embedding[0]), columns.width)
             else:
                 rows = np.stack([_numpy(batch.column(name)) for name in columns.embedding]).T
-            for start in range(0, len(rows), pieces.BLOCK_ROWS):  # lists are no more than that
+            told = {word: _values(pa, batch.column(n)) for word, n in columns.told.items()}
+            for start in range(0, len(rows) or 1, pieces.BLOCK_ROWS):  # of lists there is one part
                 part = slice(start, start + pieces.BLOCK_ROWS)
-                yield Piece(
-                    path, "arrays", rows[part], columns, faults=faults,
-                    told={word: values[part] for word, values in told.items()},
-                    input_bytes=rows[part].nbytes,
-                )  # fmt: skip
+                of_rows = {word: values[part] for word, values in told.items()}
+                size = rows[part].nbytes
+                yield Piece(path, "arrays", rows[part], columns, of_rows, bad, input_bytes=size)
 
 
 def _sizes(pa, table) -> list[int]:
@@ -57,8 +56,8 @@ def _sizes(pa, table) -> list[int]:
         size = 0 if _is_number(pa, column.type) else -1
         if any(test(column.type) for test in lists) and _is_number(pa, column.type.value_type):
             batches = table.iter_batches(LOOKED_AT, columns=[column.name], use_threads=False)
-            lengths = [batch.column(0).value_lengths() for batch in itertools.islice(batches, 1)]
-            lengths = [n for found in lengths for n in found.drop_null().to_pylist()]
+            head = next(batches, None)
+            lengths = head.column(0).value_lengths().drop_null().to_pylist() if head else []
             claimed = getattr(column.type, "list_size", -1)
             size = max({*lengths}, key=lengths.count, default=claimed)
         sizes.append(size)
@@ -86,18 +85,26 @@ def _batch_rows(path: str, table, used: set[str], columns: Columns) -> int:
     return size
 
 
-def _lists(pa, lists, columns: Columns) -> tuple[np.ndarray, dict[int, str]]:
-    """A column of lists as (n, width), and what is wrong with those of another length."""
-    width = columns.width
-    values = _numpy(lists.flatten())  # without those of missing lists
-    lengths = _numpy(lists.value_lengths().fill_null(0))
-    if (lengths == width).all():
-        return values.reshape(-1, width), {}
-    rows = np.full((len(lists), width), np.nan, np.float64)  # a missing list is one of NaN
-    right = lengths == width
-    rows[right] = values[np.repeat(right, lengths)].reshape(-1, width)
-    wrong = np.flatnonzero(~right & _numpy(lists.is_valid().cast(pa.int8())).astype(bool))
-    return rows, {i: wrong_width(int(lengths[i]), width, columns.whose) for i in wrong.tolist()}
+def _without_wrong(pa, path: str, batch, columns: Columns) -> tuple[Any, list[BadRow]]:
+    """A batch without its rows whose lists are of another length, and these."""
+    lengths = batch.column(columns.embedding[0]).value_lengths()
+    wrong = _numpy(lengths.fill_null(columns.width)) != columns.width
+    if not wrong.any():
+        return batch, []
+    return batch.filter(pa.array(~wrong)), [
+        BadRow(path, i + 1, 0, wrong_width(lengths[i].as_py(), columns.width, columns.whose))
+        for i in np.flatnonzero(wrong).tolist()
+    ]
+
+
+def _lists(lists, width: int) -> np.ndarray:
+    """A column of lists as (n, width); a missing one is of NaN."""
+    values = _numpy(lists.flatten()).reshape(-1, width)  # without those of missing lists
+    if not lists.null_count:
+        return values
+    rows = np.full((len(lists), width), np.nan)
+    rows[lists.is_valid().to_numpy(zero_copy_only=False)] = values
+    return rows
 
 
 def _values(pa, column) -> list:

@@ -14,7 +14,7 @@ import numpy as np
 
 from age_gender.script import InputError, printable, say
 from age_gender.tables import names, numbers
-from age_gender.tables.columns import ANY, Columns, Wanted
+from age_gender.tables.columns import UNKNOWN, Columns
 
 DIMENSIONS = 512  # numbers of FaceNet's embeddings, which the shipped data and model hold
 BLOCK_ROWS = 2048  # of arrays
@@ -22,26 +22,6 @@ CHUNK_BYTES = 2 << 20  # of text: about 300 rows; of fewer, each costs more
 SMALL_BYTES = 64 << 10  # of text: read one by one before a parser has been set up
 RECORD_BYTES = 1 << 20  # the longest row of a text: 4,096 numbers and a name need far less
 STDIN = "standard input"
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of one file that `parse` can read by itself, in another process too."""
-
-    path: str
-    kind: str  # the module that parses it
-    data: bytes | np.ndarray | list = b""
-    columns: Columns | None = None  # None: no row so far told which column is what
-    wanted: Wanted = ANY  # by which a row may still tell
-    header: list[str] | None = None  # CSV: the names of columns, where they are still needed
-    told: dict[str, list] = field(default_factory=dict)  # names, ages, genders of an array's rows
-    faults: dict[int, str] = field(default_factory=dict)  # found in rows of an array
-    fault: str = ""  # in place of text: why a row cannot even be cut out
-    lines: int = 0  # of text, besides those of the data
-    has_lines: bool = True  # whether rows are told by lines of the file too, if it is text
-    first: bool = False  # of its file
-    last: bool = False
-    input_bytes: int = 0
 
 
 class BadRow(NamedTuple):
@@ -55,6 +35,34 @@ class BadRow(NamedTuple):
     def __str__(self) -> str:
         line = f" (line {self.line})" if self.line else ""
         return f"{self.path}: row {self.row}{line}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of one file that `parse` can read by itself, in another process too."""
+
+    path: str
+    kind: str  # the module that parses it
+    data: bytes | np.ndarray | list = b""
+    columns: Columns = UNKNOWN  # until a row tells which column is what: rows before it are bad
+    told: dict[str, list] = field(default_factory=dict)  # names, ages, genders of an array's rows
+    bad: Sequence[BadRow] = ()  # rows that are not in the data
+    lines: int = 0  # of text, besides those of the data
+    has_lines: bool = True  # whether rows are told by lines of the file too, if it is text
+    last: bool = False  # of its file
+    input_bytes: int = 0
+
+    def with_columns(self, found: Iterable[tuple[int, Columns | str]]) -> "Piece":
+        """The piece with the columns by the first row that tells; else with bad rows alone.
+
+        `found` has, of each row, its line and the columns, or why it does not tell.
+        """
+        bad = [*self.bad]
+        for line, columns in found:
+            if isinstance(columns, Columns):
+                return replace(self, columns=columns)
+            bad.append(BadRow(self.path, len(bad) + 1, line, columns))
+        return replace(self, data=b"", bad=bad, lines=self.lines + self.data.count(b"\n"))
 
 
 @dataclass
@@ -78,7 +86,7 @@ def read_carefully(piece: Piece, rows: Iterable[tuple[int, Callable | ValueError
     """A block of rows read one by one: of each its line, and what gives the value of a column,
     or what is wrong with it.
     """
-    told: dict[str, list] = {word: [] for word in piece.columns.told} if piece.columns else {}
+    told: dict[str, list] = {word: [] for word in piece.columns.told}
     values, lines, bad = [], [], []
     for number, (line, get) in enumerate(rows, 1):
         try:
@@ -91,40 +99,32 @@ def read_carefully(piece: Piece, rows: Iterable[tuple[int, Callable | ValueError
         lines.append(line)
         for word, found in told.items():
             found.append(get(piece.columns.told[word]))
-    in_data = piece.data.count(b"\n") if isinstance(piece.data, bytes) else 0
-    return make_block(piece, values, told, bad, lines, in_data)
+    return make_block(piece, values, told, piece.data.count(b"\n"), bad, lines)
 
 
 def make_block(
     piece: Piece, table: Sequence, told: dict[str, list],
-    bad: Sequence[BadRow] = (), lines: Sequence[int] = (), in_data: int | None = None,
+    data_lines: int = 0, bad: Sequence[BadRow] = (), lines: Sequence[int] = (),
 ) -> Block:  # fmt: skip
     """A block of a table (n, width), without the rows that turn out to be bad; `bad` are rows
-    that are not in it. `told` and `lines` are of the rows of the table; `in_data` lines are in
-    the data of the piece, as many as rows where it is not said.
+    that are not in it. `told` and `lines`, if the format has any, are of the rows of the table.
     """
+    bad = [*piece.bad, *bad]
     count = len(table) + len(bad)
     places = np.delete(np.arange(count), [row.row - 1 for row in bad])
-    width = piece.columns.width if piece.columns else piece.wanted.width or 0
-    features, reasons = _checked(np.asarray(table).reshape(len(table), width))
+    features, reasons = _checked(np.asarray(table).reshape(len(table), piece.columns.width))
     if "name" in told:
         found, of_names = names.as_text(told["name"])
         told, reasons = told | {"name": found}, of_names | reasons
-    reasons |= piece.faults
-    good = np.delete(np.arange(len(table)), list(reasons))
-    found_bad = [
-        BadRow(piece.path, int(places[i]) + 1, lines[i] if lines else 0, reason)
-        for i, reason in reasons.items()
-    ]
     if reasons:
-        features = features[good]
+        for i, reason in reasons.items():
+            line = lines[i] if lines else 0
+            bad.append(BadRow(piece.path, int(places[i]) + 1, line, reason))
+        good = np.delete(np.arange(len(table)), [*reasons])
+        features, places = features[good], places[good]
         told = {word: [values[i] for i in good] for word, values in told.items()}
-    if in_data is None:
-        in_data = count if isinstance(piece.data, bytes) else 0
-    origin = replace(
-        piece, data=b"", told={}, faults={}, header=None, lines=piece.lines + in_data
-    )  # fmt: skip
-    return Block(origin, features, places[good], count, sorted([*bad, *found_bad]), told)
+    origin = replace(piece, data=b"", told={}, bad=(), lines=piece.lines + data_lines)
+    return Block(origin, features, places, count, sorted(bad), told)
 
 
 def _checked(rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
@@ -158,7 +158,7 @@ class Numbering:
 
     def __init__(self) -> None:
         self.total = self.rows = self.lines = 0
-        self.path = ""
+        self.at_end = False  # of a file
         self.left_out: dict[str, None] = {}  # columns, in the order in which they were met
 
     def place(self, block: Block) -> tuple[list[str], list[BadRow]]:
@@ -168,18 +168,17 @@ class Numbering:
         file's only row, by the file's name. Raises InputError for a file without any row.
         """
         piece = block.piece
-        self.path = piece.path
-        if piece.first:
+        if self.at_end:
             self.rows = self.lines = 0
-        if piece.columns:
-            self.left_out |= dict.fromkeys(piece.columns.left_out)
+        self.at_end = piece.last
+        self.left_out |= dict.fromkeys(piece.columns.left_out)
         found = block.told.get("name")
         if found is None:
             found = [str(self.total + 1 + i) for i in block.good.tolist()]
             if found and piece.last and self.rows + block.rows == 1 and piece.path != STDIN:
                 found = [names.text_name(Path(piece.path).name.removesuffix(".csv"))]
         bad = [
-            BadRow(path, self.rows + row, self.lines + line if piece.has_lines else 0, reason)
+            BadRow(path, self.rows + row, self.lines + line if line else 0, reason)
             for path, row, line, reason in block.bad
         ]
         self.total += block.rows

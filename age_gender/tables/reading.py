@@ -115,9 +115,9 @@ def cut(paths: Sequence[str], wanted: Wanted = ANY) -> Iterator[Piece]:
             raise InputError(f"{path}: not a regular file; only CSV and JSON come from a pipe")
         _refuse_pickle(path)
         found = wanted
-        empty = Piece(STDIN if path == "-" else path, reader, wanted=wanted)
-        for piece in ends_marked(empty, _cut(path, reader, wanted)):
-            if piece.columns and not found.width:
+        empty = Piece(STDIN if path == "-" else path, reader)
+        for piece in end_marked(empty, _cut(path, reader, wanted)):
+            if piece.columns.width and not found.width:
                 found = replace(wanted, width=piece.columns.width, whose=path)
             yield piece
         wanted = found
@@ -135,8 +135,8 @@ def _cut(path: str, reader: str, wanted: Wanted) -> Iterator[Piece]:
         yield from _module(reader).cut_stream(STDIN if path == "-" else path, stream, wanted)
 
 
-def ends_marked(empty: Piece, found: Iterable[Piece]) -> Iterator[Piece]:
-    """The pieces of a file, the first and the last marked: at least one, which may be `empty`.
+def end_marked(empty: Piece, found: Iterable[Piece]) -> Iterator[Piece]:
+    """The pieces of a file, the last one marked: at least one, which may be `empty`.
 
     What a library raises on a broken file becomes InputError.
     """
@@ -145,7 +145,7 @@ def ends_marked(empty: Piece, found: Iterable[Piece]) -> Iterator[Piece]:
         for piece in found:
             if waiting:
                 yield waiting
-            waiting = replace(piece, first=waiting is None)
+            waiting = piece
     except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many kinds
         known = isinstance(error, InputError | FileNotFoundError | PermissionError)
         if known or empty.kind in ("text", "objects"):
@@ -155,16 +155,16 @@ def ends_marked(empty: Piece, found: Iterable[Piece]) -> Iterator[Piece]:
             f"{empty.path}: not a readable {Path(empty.path).suffix} file ({reason}); copy or "
             "write it again"
         ) from None
-    yield replace(waiting or replace(empty, first=True), last=True)
+    yield replace(waiting or empty, last=True)
 
 
 def parse(piece: Piece) -> Block:
     """Read one piece: a pure function, for any thread, process or machine."""
     if not len(piece.data):
-        return read_carefully(piece, [(1, ValueError(piece.fault))] if piece.fault else [])
+        return make_block(piece, [], {})
     module = _module(piece.kind)
-    if piece.columns and (found := module.at_once(piece)):
-        block = make_block(piece, *found)
+    if found := module.at_once(piece):
+        block = make_block(piece, *found, data_lines=len(found[0]))
         if not block.bad or piece.kind == "arrays":
             return block
     return read_carefully(piece, module.one_by_one(piece))
@@ -221,23 +221,18 @@ def read_labelled(features: Sequence[str | Path], wanted: Wanted = ANY) -> Table
 
     Raises InputError that names the file and the row of the first fault.
     """
-    all_names, blocks, ages, genders, numbering = [], [], [], [], Numbering()
-    has_columns = False
-    for piece in cut(expand(features), wanted):
-        block = parse(piece)
+    all_names, blocks, labels, numbering, has_columns = [], [], [], Numbering(), False
+    for block in map(parse, cut(expand(features), wanted)):
         block_names, bad = numbering.place(block)
         if bad:
             raise InputError(f"{bad[0]}; correct or remove this row")
         all_names += block_names
         blocks += [block.features] if len(block.features) else []
         columns = [block.told.get(word) for word in LABELS]
-        age, gender = names.labels(block_names, *columns)
-        ages += age
-        genders += gender
+        labels += names.labels(block_names, *columns)
         has_columns |= columns != [None, None]
     numbering.say_left_out()
-    features = np.concatenate(blocks)
-    return Table(all_names, features, np.array(ages), np.array(genders), has_columns)
+    return Table(all_names, np.concatenate(blocks), *np.array(labels).T, has_columns)
 
 
 def read(features: Sequence[str | Path], wanted: Wanted = ANY) -> tuple[list[str], np.ndarray]:

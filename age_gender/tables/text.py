@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,32 +11,31 @@ from typing import BinaryIO
 import numpy as np
 
 from age_gender.tables import cutting, numbers, pieces
-from age_gender.tables.columns import LABELS, Columns, Wanted, choose, first_told, fits, wrong_width
+from age_gender.tables.columns import LABELS, UNKNOWN, Columns, Wanted, choose, fits, wrong_width
 from age_gender.tables.numbers import is_number
 from age_gender.tables.pieces import Piece
 
-_CELL = rb'(?:([^",\n]*)|"((?:[^"\n]|"")*+)")'
+_CELL = rb'(?:[^",\n]*|"(?:[^"\n]|"")*+")'
 
 
 def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
     """Pieces of whole rows of CSV; a header is a piece without data."""
-    start, columns, header, is_first = Piece(path, "text", wanted=wanted), None, None, True
+    start, columns, header, is_first = Piece(path, "text"), UNKNOWN, None, True
     for piece in cutting.parts(start, stream, cutting.last_row_end):
-        if columns is None:
-            lines, before = io.BytesIO(piece.data).readlines(), 0
-            for _, last, cells in _csv_rows(lines):
-                if is_first and isinstance(cells, list) and _is_header(cells, wanted.width):
-                    header, before = cells, last
-                elif isinstance(cells, list):
-                    columns = first_told([_columns(path, header, cells, wanted)])
+        if columns is UNKNOWN:
+            lines, header_lines = io.BytesIO(piece.data).readlines(), 0
+            for _, last, cells in itertools.islice(_csv_rows(lines), is_first):
                 is_first = False
-                if columns:
-                    break
-            is_first = is_first and not piece.fault
-            if before:
-                yield replace(start, lines=before, columns=columns)
-                piece = replace(piece, data=b"".join(lines[before:]))
-        yield replace(piece, columns=columns, header=None if columns else header)
+                if isinstance(cells, list) and _is_header(cells, wanted.width):
+                    header, header_lines = cells, last
+            is_first = is_first and not piece.bad
+            rows = _csv_rows(lines[header_lines:])
+            found = ((line, _columns(path, header, cells, wanted)) for line, _, cells in rows)
+            piece = replace(piece, data=b"".join(lines[header_lines:])).with_columns(found)
+            columns = piece.columns
+            if header_lines:
+                yield replace(start, lines=header_lines, columns=columns)
+        yield replace(piece, columns=columns)
 
 
 def _is_header(cells: list[str], width: int | None) -> bool:
@@ -52,9 +52,11 @@ def _is_header(cells: list[str], width: int | None) -> bool:
 
 
 def _columns(
-    path: str, header: list[str] | None, cells: list[str], wanted: Wanted
+    path: str, header: list[str] | None, cells: list[str] | ValueError, wanted: Wanted
 ) -> Columns | str:
     """Which cell of a row is what, or why it does not tell."""
+    if isinstance(cells, ValueError):
+        return str(cells)
     if header and len(header) != len(cells):
         return f"{len(cells)} cells, not {len(header)} as in the header"
     sizes = [numbers.size(cell, wanted.width) for cell in cells]
@@ -70,9 +72,10 @@ def _columns(
             return _wrong_separator(cells) or str(error)
     found = choose(path, titles, sizes, wanted)
     if header and isinstance(found, str) and wanted.width and not wanted.embedding:
-        found = first_told([choose(path, unnamed, sizes, wanted)]) or found  # of any names
+        of_any_names = choose(path, unnamed, sizes, wanted)
+        found = of_any_names if isinstance(of_any_names, Columns) else found
     is_rest = isinstance(found, Columns) and found.embedding == tuple(range(1, len(cells)))
-    if is_rest and found.name is None and titles[0].strip().casefold() not in LABELS:
+    if is_rest and "name" not in found.told and titles[0].strip().casefold() not in LABELS:
         found = replace(found, told=found.told | {"name": 0}, left_out=())
     return found
 
@@ -93,7 +96,10 @@ def _titles(cells: list[str], sizes: list[int], width: int | None) -> list[str]:
 
 
 def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:
-    """All numbers of the piece and what is told of them; None where rows may read otherwise."""
+    """All numbers of the piece and what is told of them; None where rows may read otherwise.
+
+    Without its numbers, a row is short, and is read as any CSV.
+    """
     columns, data = piece.columns, piece.data
     start, end = columns.embedding[0], columns.embedding[-1] + 1
     if len(data) < pieces.SMALL_BYTES or columns.embedding != tuple(range(start, end)):
@@ -102,51 +108,38 @@ def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:
         data = data.replace(b"\r\n", b"\n")
         if b"\r" in data:
             return None
-    before = re.compile((_CELL + b",") * start)
-    behind = re.compile((b"," + _CELL) * (columns.count - end))
-    rows, cells, at, view = [], [], 0, memoryview(data)  # a row is no copy
+    before = re.compile((_CELL + b",") * start + rb'"\[' * columns.is_list)
+    rows, short, at, view = [], [], 0, memoryview(data)  # a row is no copy
     while at < len(data):
         stop = data.find(b"\n", at)
-        stop = len(data) if stop < 0 else stop
+        stop = last = len(data) if stop < 0 else stop
         found = before.match(data, at, stop)
         if found is None or stop - at >= pieces.RECORD_BYTES:
             return None
-        first, last = found.end(), stop
+        first = found.end()
         if columns.is_list:
             last = data.find(b']"', first, stop)
-            if data[first : first + 2] != b'"[' or last < 0:
-                return None
-            rows.append(view[first + 2 : last])
-            last += 2
-        else:
-            for _ in range(columns.count - end):
-                last = data.rfind(b",", first, max(last, first))
-            rows.append(view[first:last] if last >= 0 else b"")
-        groups = found.groups()
-        if last < stop:
-            others = behind.fullmatch(data, last, stop) if last >= first else None
-            if others is None:
-                return None
-            groups += others.groups()
-        elif columns.count > end:
+        for _ in range(0 if columns.is_list else columns.count - end):
+            last = data.rfind(b",", first, max(last, first))
+        if last < first:
             return None
-        cells.append(groups)
+        rows.append(view[first:last])
+        short.append(b"%s0%s" % (view[at:first], view[last:stop]))
         at = stop + 1
     values = numbers.parse(rows, columns.width)
     if values is None:
         return None
-    told = {}
-    for word, column in columns.told.items():
-        place = 2 * (column if column < start else column - end + start)
-        try:
-            told[word] = [_text(*row[place : place + 2]) for row in cells]
-        except UnicodeDecodeError:
-            return None
-    return values, told
-
-
-def _text(cell: bytes, quoted: bytes | None) -> str:
-    return cell.decode() if quoted is None else quoted.decode().replace('""', '"')
+    mark, count = "[0]" if columns.is_list else "0", columns.count - (end - start) + 1
+    try:
+        cells = [
+            *csv.reader((line.decode("utf-8", "surrogateescape") for line in short), strict=True)
+        ]
+    except csv.Error:
+        return None
+    if len(cells) != len(rows) or any(len(row) != count or row[start] != mark for row in cells):
+        return None
+    places = {w: c if c < start else c - (end - start) + 1 for w, c in columns.told.items()}
+    return values, {word: [row[place] for row in cells] for word, place in places.items()}
 
 
 def one_by_one(piece: Piece) -> Iterator[tuple[int, Callable | ValueError]]:
@@ -155,8 +148,6 @@ def one_by_one(piece: Piece) -> Iterator[tuple[int, Callable | ValueError]]:
     for line, _, cells in _csv_rows(io.BytesIO(piece.data).readlines()):
         if isinstance(cells, ValueError):
             yield line, cells
-        elif columns is None:
-            yield line, ValueError(_columns(piece.path, piece.header, cells, piece.wanted))
         elif len(cells) != columns.count:
             yield line, ValueError(_wrong_count(cells, columns))
         else:
@@ -165,7 +156,7 @@ def one_by_one(piece: Piece) -> Iterator[tuple[int, Callable | ValueError]]:
 
 def _wrong_count(cells: list[str], columns: Columns) -> str:
     named = columns.count - columns.width
-    if columns.is_list or named not in (0, 1) or columns.name not in (None, 0):
+    if columns.is_list or named not in (0, 1) or columns.told.get("name"):
         return f"{len(cells)} cells, not {columns.count}"
     found = f"{len(cells) - named} numbers{' after the name' * named}, not {columns.width}"
     return _wrong_separator(cells) or found
@@ -178,28 +169,22 @@ def _csv_rows(lines: list[bytes]) -> Iterator[tuple[int, int, list[str] | ValueE
     line only, in case a quote there was never closed; but not without end.
     """
     csv.field_size_limit(pieces.RECORD_BYTES)  # here, so that it holds on a Dask worker too
-    first, attempts = 0, 100
-    while first < len(lines):
-        text = (line.decode("utf-8", "surrogateescape") for line in lines[first:])
-        reader = csv.reader(text, strict=True)
-        while True:
-            line = first + reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield line, line, ValueError(_csv_fault(error))
-                attempts -= 1
-                if attempts > 0 and first + reader.line_num > line:
-                    first = line
-                    break
-                continue
-            last = first + reader.line_num
-            if sum(map(len, lines[line - 1 : last])) > pieces.RECORD_BYTES:
-                yield line, last, ValueError(f"longer than {pieces.RECORD_BYTES:,} bytes")
-            elif cells and (len(cells) > 1 or cells[0].strip()):
-                yield line, last, cells
+    at, attempts = 0, 100
+    while at < len(lines):
+        first = at + 1
+        rest = map(lines.__getitem__, range(at, len(lines)))
+        reader = csv.reader((line.decode("utf-8", "surrogateescape") for line in rest), strict=True)
+        try:
+            cells = next(reader)
+            at += reader.line_num
+            if sum(map(len, lines[first - 1 : at])) > pieces.RECORD_BYTES:
+                cells = ValueError(f"longer than {pieces.RECORD_BYTES:,} bytes")
+        except csv.Error as error:
+            cells = ValueError(_csv_fault(error))
+            attempts -= 1
+            at = first if attempts > 0 else at + reader.line_num
+        if isinstance(cells, ValueError) or len(cells) > 1 or "".join(cells).strip():
+            yield first, at, cells
 
 
 def _csv_fault(error: csv.Error) -> str:

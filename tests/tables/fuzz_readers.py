@@ -199,8 +199,8 @@ def read_text(
         names, blocks, faults, numbering = [], [], [], pieces.Numbering()
         stream = io.BufferedReader(io.BytesIO(data))
         cut = objects.cut_stream if kind == "objects" else text.cut_stream
-        empty = pieces.Piece("fuzz.csv", kind, wanted=Wanted(width=width))
-        for piece in reading.ends_marked(empty, cut(empty.path, stream, empty.wanted)):
+        empty = pieces.Piece("fuzz.csv", kind)
+        for piece in reading.end_marked(empty, cut(empty.path, stream, Wanted(width=width))):
             block = reading.parse(piece)
             found, bad = numbering.place(block)
             assert len(found) == len(block.features) == len(block.good)
@@ -212,7 +212,7 @@ def read_text(
             first = numbering.rows - block.rows + 1
             if places:
                 places[0].extend((first + block.good).tolist())
-            if places and not piece.fault and piece.columns is None:
+            if places and not piece.columns.width:
                 places[1].extend(range(first, first + block.rows))
         return names, np.concatenate([np.empty((0, width)), *filter(len, blocks)]), faults
     except InputError:
@@ -311,7 +311,7 @@ def compare_npz(path: str) -> None:
     empty = pieces.Piece(path, "arrays")
     try:
         names, blocks, bad, numbering = [], [], [], pieces.Numbering()
-        for piece in reading.ends_marked(empty, arrays.cut(path, Wanted(width=WIDTH))):
+        for piece in reading.end_marked(empty, arrays.cut(path, Wanted(width=WIDTH))):
             block = reading.parse(piece)
             found, faults = numbering.place(block)
             names += found

@@ -252,7 +252,7 @@ def test_the_name_is_the_first_of_the_names_that_tools_give(tmp_path):
         row = ["t"] * (len(header) - 20)
         place = header.index("v_0")
         columns = chosen(tmp_path, header, row[:place] + numbers + row[place:])
-        assert columns.name == name and columns.width == 20
+        assert columns.told.get("name") == name and columns.width == 20
         assert columns.embedding == tuple(range(place, place + 20))
 
 
