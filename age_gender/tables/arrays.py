@@ -13,41 +13,39 @@ import numpy as np
 from age_gender.script import InputError
 from age_gender.tables import pieces
 from age_gender.tables.columns import LABELS, Columns, Wanted, fits, two_answers, wrong_width
-from age_gender.tables.pieces import Piece
 
 NPY_HEADER_BYTES = 10_000  # NumPy's own bound on what it evaluates
 FORTRAN_BYTES = 64 << 20  # of an array in column order that are held at a time
 
 
-def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
+def cut(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
     """Pieces of the embeddings of an NPZ or NPY, with the names, ages and genders of their rows."""
     with contextlib.ExitStack() as stack:
         found = _open(path, stack)
         embedding, told = _choose(path, found, wanted)
         array, others = found[embedding], {word: found[name] for word, name in told.items()}
         if not fits(array.columns, wanted.width):
-            raise InputError(f"{path}: {wrong_width(array.columns, wanted.width, wanted.whose)}")
+            raise InputError(f"{path}: {wrong_width(array.columns, wanted)}")
         row_bytes = max([array.row_bytes // 4, *(other.row_bytes for other in others.values())])
         size = max(1, min(pieces.BLOCK_ROWS, pieces.CHUNK_BYTES * 4 // row_bytes))
         blocks = {word: map(_as_list, other.blocks(size)) for word, other in others.items()}
         left_out = tuple(name for name in found if name not in (embedding, *told.values()))
         if wanted.names and "name" not in told:
-            told["name"], lines = wanted.names, _lines(wanted.names)
+            lines = _lines(wanted.names)
             if (count := sum(1 for _ in _lines(wanted.names))) != array.rows:
                 raise InputError(
                     f"{wanted.names}: {count} names for {array.rows} rows; give one name a line"
                 )
             blocks["name"] = iter(lambda: [*itertools.islice(lines, size)], [])
-        whose = wanted.whose if wanted.width else path
-        columns = Columns(array.columns, whose, (embedding,), told=told, left_out=left_out)
+        columns = Columns(array.columns, left_out=left_out)
         for block in array.blocks(size):
             of_rows = {word: next(found) for word, found in blocks.items()}
-            yield Piece(path, "arrays", block, columns, of_rows, input_bytes=block.nbytes)
+            yield pieces.Piece(path, "arrays", block, columns, of_rows, input_bytes=block.nbytes)
         for rest in blocks.values():
             next(rest, None)  # the end, where checksums are compared
 
 
-def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]]:
+def at_once(piece: pieces.Piece) -> tuple[np.ndarray, dict[str, list]]:
     """The rows of a piece of any array, also of Parquet's, and what is told of them."""
     return piece.data, piece.told
 

@@ -55,16 +55,11 @@ class Columns:
         if any(isinstance(cell, str) and "..." in cell for cell in cells):
             raise ValueError(numbers.SHORTENED)
         if len(cells) != self.width:
-            raise ValueError(wrong_width(len(cells), self.width, self.whose))
+            raise ValueError(wrong_width(len(cells), self))
         return numbers.float32(cells, "number", 1)
 
 
 UNKNOWN = Columns()
-
-
-def first_told(found: Iterable[Columns | str]) -> Columns:
-    """The columns by the first row that tells."""
-    return next((columns for columns in found if isinstance(columns, Columns)), UNKNOWN)
 
 
 def of_row(path: str, header: Sequence[str], row: Iterable, wanted: Wanted, **how) -> Columns | str:
@@ -113,8 +108,7 @@ def choose(
     if not fitting and len(lists) == 1 and lists == answers and wanted.width and not strict:
         fitting = lists  # so that its rows are faulty, and say how
     if not fitting and answers:
-        most = max(_count(answer, sizes) for answer in answers)
-        return wrong_width(most, wanted.width, wanted.whose)
+        return wrong_width(max(_count(answer, sizes) for answer in answers), wanted)
     if not fitting:
         return (
             "no column of lists and no run of number columns such as e0 ... e511; the columns are "
@@ -193,14 +187,15 @@ def _listed(titles: Sequence[str]) -> str:
     return ", ".join(title or "(unnamed)" for title in titles[:8]) + ", ..." * (len(titles) > 8)
 
 
-def wrong_width(count: int, width: int | None, whose: str) -> str:
+def wrong_width(count: int, wanted: Wanted | Columns) -> str:
     """Why a row of `count` numbers is not what is wanted."""
     numbers_of = f"{count} number{'s' * (count != 1)}"
-    if width is None:
+    if wanted.width is None:
         return f"{numbers_of}; an embedding has {numbers.FEWEST} to {numbers.MOST:,}"
-    if whose == "the model":
+    reason = f"{numbers_of}, not {wanted.width}"
+    if wanted.whose == "the model":
         return (
-            f"{numbers_of}, not {width}, which this model takes; embeddings of another model need "
-            "a model of their own: python prepare.py --features YOURS && python train.py"
+            f"{reason}, which this model takes; embeddings of another model need a model of their "
+            "own: python prepare.py --features YOURS && python train.py"
         )
-    return f"{numbers_of}, not {width} as in {whose}; prepare tables of one width at a time"
+    return f"{reason} as in {wanted.whose}; prepare tables of one width at a time"

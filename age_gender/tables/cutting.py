@@ -7,7 +7,6 @@ from typing import BinaryIO
 
 from age_gender.script import InputError
 from age_gender.tables import pieces
-from age_gender.tables.pieces import BadRow, Piece
 
 DENSE_BYTES = 64 << 10  # a chunk where rows are far too short: each costs memory of its own
 DENSE_ROW = 512  # bytes; 512 numbers need a thousand
@@ -19,8 +18,8 @@ _QUOTED = re.compile(rb'"(?:[^"]+|"")*+("?)')  # "" stands for a quote
 
 
 def parts(
-    start: Piece, stream: BinaryIO, row_end: Callable[[bytes], int], row_mark: bytes = b"\n"
-) -> Iterator[Piece]:
+    start: pieces.Piece, stream: BinaryIO, row_end: Callable[[bytes], int], row_mark: bytes = b"\n"
+) -> Iterator[pieces.Piece]:
     """`start` with the text up to the last row that ends, which `row_end` finds in what was read
     so far; rows end with `row_mark`.
 
@@ -42,7 +41,7 @@ def parts(
                 break
             end = (rest.rfind if attempt else rest.find)(b"\n") + 1
             lines = rest.count(b"\n", 0, end) or 1
-            bad = [BadRow(start.path, 1, 1, TOO_LONG % pieces.RECORD_BYTES)]
+            bad = [pieces.BadRow(start.path, 1, 1, TOO_LONG % pieces.RECORD_BYTES)]
             yield replace(start, bad=bad, lines=lines)
             while not end:  # bounded memory whatever the length of a line
                 rest = next(found, None)

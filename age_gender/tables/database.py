@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,8 +12,7 @@ import numpy as np
 
 from age_gender.script import InputError
 from age_gender.tables import numbers, pieces
-from age_gender.tables.columns import UNKNOWN, Columns, Wanted, first_told, of_row, two_answers
-from age_gender.tables.pieces import Piece
+from age_gender.tables.columns import Columns, Wanted, of_row, two_answers
 
 PIECE_BYTES = 8 << 20  # of the values of a piece's rows
 LOOKED_AT = 20  # rows that tell which column is what
@@ -22,24 +22,24 @@ _ALLOWED = (
 )  # fmt: skip
 
 
-def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
+def cut(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
     """Pieces of what the query gives, or of the one table that holds embeddings."""
     Path(path).open("rb").close()  # whether it may be read
     with contextlib.closing(_open(path)) as database:
         try:
-            query, columns = wanted.query, UNKNOWN
+            start, query = pieces.Piece(path, "database"), wanted.query
             if query is None:
                 query, columns = _find(path, database, wanted)
+                start = replace(start, columns=columns)
             rows = _run(path, database, query)
             titles = next(rows)
-            if columns is UNKNOWN:
+            if wanted.query is not None:
                 head = [*itertools.islice(rows, LOOKED_AT)]
-                told = [of_row(path, titles, row, wanted) for row in head]
-                columns = first_told(told)
-                if told and columns is UNKNOWN:
-                    raise InputError(f"{path}: row 1: {told[0]}")
+                start = start.with_columns((0, of_row(path, titles, row, wanted)) for row in head)
+                for row in start.bad:
+                    raise InputError(str(row))
                 rows = itertools.chain(head, rows)
-            yield from _cut_rows(path, rows, columns)
+            yield from _cut_rows(start, rows)
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) and "busy" not in str(error):
                 raise
@@ -91,8 +91,8 @@ def _find(path: str, database: sqlite3.Connection, wanted: Wanted) -> tuple[str,
     for strict in (True, False):  # then also those of another width, whose rows say so
         found = {}
         for table, (titles, rows) in looks.items():
-            columns = first_told(of_row(path, titles, row, wanted, strict=strict) for row in rows)
-            if columns is not UNKNOWN:
+            told = (of_row(path, titles, row, wanted, strict=strict) for row in rows)
+            if columns := next((one for one in told if isinstance(one, Columns)), None):
                 found[table] = columns
         if len(found) > 1:
             raise two_answers(path, "tables", [*found], "hold embeddings", "--query")
@@ -127,18 +127,18 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _cut_rows(path: str, rows: Iterator[tuple], columns: Columns) -> Iterator[Piece]:
+def _cut_rows(start: pieces.Piece, rows: Iterator[tuple]) -> Iterator[pieces.Piece]:
     part, size = [], 0
     for row in rows:
         part.append(row)
         size += sum(len(value) if isinstance(value, bytes | str) else 8 for value in row)
         if len(part) == pieces.BLOCK_ROWS or size >= PIECE_BYTES:
-            yield Piece(path, "database", part, columns, input_bytes=size)
+            yield replace(start, data=part, input_bytes=size)
             part, size = [], 0
-    yield Piece(path, "database", part, columns, input_bytes=size)
+    yield replace(start, data=part, input_bytes=size)
 
 
-def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:
+def at_once(piece: pieces.Piece) -> tuple[np.ndarray, dict[str, list]] | None:
     """BLOBs of one length, or lists as text, and what is told of them; None for anything else."""
     columns, values = piece.columns, None
     cells = [row[columns.embedding[0]] for row in piece.data]
@@ -153,6 +153,6 @@ def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:
     return None if values is None else (values, told)
 
 
-def one_by_one(piece: Piece) -> Iterator[tuple[int, Callable]]:
+def one_by_one(piece: pieces.Piece) -> Iterator[tuple[int, Callable]]:
     """Of each row no line, and what gives the value of a column."""
     return ((0, row.__getitem__) for row in piece.data)

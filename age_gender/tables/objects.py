@@ -12,7 +12,6 @@ import numpy as np
 from age_gender.script import InputError
 from age_gender.tables import cutting, numbers, pieces
 from age_gender.tables.columns import UNKNOWN, Columns, Wanted, of_row
-from age_gender.tables.pieces import Piece
 
 _LIST = re.compile(rb"\s*:\s*\[")
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)  # one that is still open, too
@@ -21,9 +20,9 @@ _ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")  # a space in JSON, but where it i
 _CUT_OFF = "the array does not end here, but the file does: it is cut off"
 
 
-def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
+def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[pieces.Piece]:
     """Pieces of whole lines, an object each."""
-    start, columns = Piece(path, "objects"), UNKNOWN
+    start, columns = pieces.Piece(path, "objects"), UNKNOWN
     if cutting.first_mark(stream) == b"[":
         found = _as_lines(cutting.parts(start, stream, _end_of_objects, b"}"))
     else:
@@ -36,7 +35,7 @@ def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
         yield replace(piece, columns=columns)
 
 
-def _as_lines(found: Iterable[Piece]) -> Iterator[Piece]:
+def _as_lines(found: Iterable[pieces.Piece]) -> Iterator[pieces.Piece]:
     """What a JSON array holds, a line each, whatever the line breaks in the file."""
     count, begin, is_open, path = 0, b"[", True, ""
     for piece in found:
@@ -86,7 +85,7 @@ def _columns(path: str, found: dict | ValueError, wanted: Wanted) -> Columns | s
     return of_row(path, [*found], found.values(), wanted, by_name=True)
 
 
-def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:
+def at_once(piece: pieces.Piece) -> tuple[np.ndarray, dict[str, list]] | None:
     """All numbers of the piece and what is told of them; None for what is not plain.
 
     Without its numbers, an object is short, and is read as any JSON.
@@ -114,12 +113,12 @@ def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:
     return None if values is None else (values, told)
 
 
-def one_by_one(piece: Piece) -> Iterator[tuple[int, Callable | ValueError]]:
+def one_by_one(piece: pieces.Piece) -> Iterator[tuple[int, Callable | ValueError]]:
     """Of each row its line, and what gives the value of a key, or what is wrong with it."""
     return ((line, row.get if isinstance(row, dict) else row) for line, row in _objects(piece))
 
 
-def _objects(piece: Piece) -> Iterator[tuple[int, dict | ValueError]]:
+def _objects(piece: pieces.Piece) -> Iterator[tuple[int, dict | ValueError]]:
     """Of each line that is not blank its number, and the object or what is wrong with it."""
     lines = enumerate(io.BytesIO(piece.data), 1)
     return ((n * piece.has_lines, _object(line)) for n, line in lines if line.strip())

@@ -8,14 +8,13 @@ import numpy as np
 from age_gender.script import InputError, require
 from age_gender.tables import pieces
 from age_gender.tables.columns import Columns, Wanted, choose, wrong_width
-from age_gender.tables.pieces import BadRow, Piece
 
 PARQUET_BUFFER = 64 << 10  # bytes a column
 MOST_VALUES = 1 << 22  # numbers of a batch; lists may claim any length
 LOOKED_AT = 20  # rows that tell the length of lists
 
 
-def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
+def cut(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
     """Pieces of a Parquet file, in order."""
     require(f"{path}: Parquet needs", pyarrow="pyarrow")
     import pyarrow as pa
@@ -35,10 +34,9 @@ def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
         # Threads of Arrow's own would take the processors from scoring, and twice the time.
         options = {"columns": [*used], "use_threads": False}
         for batch in table.iter_batches(_batch_rows(path, table, used, columns), **options):
-            bad: list[BadRow] = []
+            bad: list[pieces.BadRow] = []
             if columns.is_list:
-                batch, bad = _without_wrong(pa, path, batch, columns)
-                rows = _lists(batch.column(columns.embedding[0]), columns.width)
+                batch, rows, bad = _lists(pa, path, batch, columns)
             else:
                 rows = np.stack([_numpy(batch.column(name)) for name in columns.embedding]).T
             told = {word: _values(pa, batch.column(n)) for word, n in columns.told.items()}
@@ -46,7 +44,9 @@ def cut(path: str, wanted: Wanted) -> Iterator[Piece]:
                 part = slice(start, start + pieces.BLOCK_ROWS)
                 of_rows = {word: values[part] for word, values in told.items()}
                 size = rows[part].nbytes
-                yield Piece(path, "arrays", rows[part], columns, of_rows, bad, input_bytes=size)
+                yield pieces.Piece(
+                    path, "arrays", rows[part], columns, of_rows, bad, input_bytes=size
+                )
 
 
 def _sizes(pa, table) -> list[int]:
@@ -74,7 +74,7 @@ def _batch_rows(path: str, table, used: set[str], columns: Columns) -> int:
     size = pieces.BLOCK_ROWS if columns.is_list else 4 * pieces.BLOCK_ROWS
     for number in range(table.num_row_groups):
         group = table.metadata.row_group(number)
-        chunks = [group.column(place) for place in range(group.num_columns)]
+        chunks = map(group.column, range(group.num_columns))
         chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in used]
         values = max((chunk.num_values for chunk in chunks), default=0)
         values = max(values, sum(chunk.total_uncompressed_size for chunk in chunks) // 8)
@@ -85,26 +85,22 @@ def _batch_rows(path: str, table, used: set[str], columns: Columns) -> int:
     return size
 
 
-def _without_wrong(pa, path: str, batch, columns: Columns) -> tuple[Any, list[BadRow]]:
-    """A batch without its rows whose lists are of another length, and these."""
-    lengths = batch.column(columns.embedding[0]).value_lengths()
-    wrong = _numpy(lengths.fill_null(columns.width)) != columns.width
-    if not wrong.any():
-        return batch, []
-    return batch.filter(pa.array(~wrong)), [
-        BadRow(path, i + 1, 0, wrong_width(lengths[i].as_py(), columns.width, columns.whose))
+def _lists(pa, path: str, batch, columns: Columns) -> tuple[Any, np.ndarray, list[pieces.BadRow]]:
+    """A batch without lists of another length, what is left of them (n, width), and what is not."""
+    name, width = columns.embedding[0], columns.width
+    lengths = batch.column(name).value_lengths()
+    wrong = _numpy(lengths.fill_null(width)) != width
+    bad = [
+        pieces.BadRow(path, i + 1, 0, wrong_width(lengths[i].as_py(), columns))
         for i in np.flatnonzero(wrong).tolist()
     ]
-
-
-def _lists(lists, width: int) -> np.ndarray:
-    """A column of lists as (n, width); a missing one is of NaN."""
-    values = _numpy(lists.flatten()).reshape(-1, width)  # without those of missing lists
-    if not lists.null_count:
-        return values
-    rows = np.full((len(lists), width), np.nan)
-    rows[lists.is_valid().to_numpy(zero_copy_only=False)] = values
-    return rows
+    batch = batch.filter(pa.array(~wrong)) if bad else batch
+    lists = batch.column(name)
+    rows = _numpy(lists.flatten()).reshape(-1, width)  # without missing lists: they become NaN
+    if lists.null_count:
+        missing = np.flatnonzero(_numpy(lists.is_null().cast(pa.int8())))
+        rows = np.insert(rows.astype(float), missing - np.arange(len(missing)), np.nan, axis=0)
+    return batch, rows, bad
 
 
 def _values(pa, column) -> list:

@@ -114,13 +114,11 @@ def cut(paths: Sequence[str], wanted: Wanted = ANY) -> Iterator[Piece]:
         if reader != "text" and not Path(path).is_file():
             raise InputError(f"{path}: not a regular file; only CSV and JSON come from a pipe")
         _refuse_pickle(path)
-        found = wanted
         empty = Piece(STDIN if path == "-" else path, reader)
         for piece in end_marked(empty, _cut(path, reader, wanted)):
-            if piece.columns.width and not found.width:
-                found = replace(wanted, width=piece.columns.width, whose=path)
+            if piece.columns.width and not wanted.width:
+                wanted = replace(wanted, width=piece.columns.width, whose=path)
             yield piece
-        wanted = found
 
 
 def _cut(path: str, reader: str, wanted: Wanted) -> Iterator[Piece]:

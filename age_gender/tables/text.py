@@ -12,15 +12,13 @@ import numpy as np
 
 from age_gender.tables import cutting, numbers, pieces
 from age_gender.tables.columns import LABELS, UNKNOWN, Columns, Wanted, choose, fits, wrong_width
-from age_gender.tables.numbers import is_number
-from age_gender.tables.pieces import Piece
 
 _CELL = rb'(?:[^",\n]*|"(?:[^"\n]|"")*+")'
 
 
-def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
+def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[pieces.Piece]:
     """Pieces of whole rows of CSV; a header is a piece without data."""
-    start, columns, header, is_first = Piece(path, "text"), UNKNOWN, None, True
+    start, columns, header, is_first = pieces.Piece(path, "text"), UNKNOWN, None, True
     for piece in cutting.parts(start, stream, cutting.last_row_end):
         if columns is UNKNOWN:
             lines, header_lines = io.BytesIO(piece.data).readlines(), 0
@@ -42,7 +40,7 @@ def _is_header(cells: list[str], width: int | None) -> bool:
     """Whether no cell after the first is a number, or pandas counted the columns."""
     if len(cells) == 1:  # a line of text is a row, whatever separates its cells
         return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
-    found = [cell for cell in cells[1:] if is_number(cell)]
+    found = [cell for cell in cells[1:] if numbers.is_number(cell)]
     for counted in (found, [cells[0], *found]):
         count = len(counted)
         enough = count == width if width else count >= numbers.FEWEST
@@ -66,7 +64,7 @@ def _columns(
         named = unnamed.count("filename")
         try:
             if not fits(len(cells) - named, wanted.width):
-                raise ValueError(wrong_width(len(cells) - named, wanted.width, wanted.whose))
+                raise ValueError(wrong_width(len(cells) - named, wanted))
             numbers.float32(cells[named:], "cell", 1 + named)
         except ValueError as error:
             return _wrong_separator(cells) or str(error)
@@ -95,7 +93,7 @@ def _titles(cells: list[str], sizes: list[int], width: int | None) -> list[str]:
     return ["filename"] * named + [*map(str, range(count - named))]
 
 
-def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:
+def at_once(piece: pieces.Piece) -> tuple[np.ndarray, dict[str, list]] | None:
     """All numbers of the piece and what is told of them; None where rows may read otherwise.
 
     Without its numbers, a row is short, and is read as any CSV.
@@ -142,7 +140,7 @@ def at_once(piece: Piece) -> tuple[np.ndarray, dict[str, list]] | None:
     return values, {word: [row[place] for row in cells] for word, place in places.items()}
 
 
-def one_by_one(piece: Piece) -> Iterator[tuple[int, Callable | ValueError]]:
+def one_by_one(piece: pieces.Piece) -> Iterator[tuple[int, Callable | ValueError]]:
     """Of each row its line, and what gives the cell of a column, or what is wrong with it."""
     columns = piece.columns
     for line, _, cells in _csv_rows(io.BytesIO(piece.data).readlines()):

@@ -264,7 +264,7 @@ def test_where_two_answers_fit_the_error_names_both_and_the_option(tmp_path):
     with pytest.raises(InputError, match=r"Path and path both hold names.*--name-column Path"):
         chosen(tmp_path, ["Path", "path", "e"], ["x", "y", listed])
     assert (
-        chosen(tmp_path, ["Path", "path", "e"], ["x", "y", listed], Wanted(name="path")).name == 1
+        chosen(tmp_path, ["Path", "path", "e"], ["x", "y", listed], Wanted(name="path")).told["name"] == 1
     )
     two = [f"{w}{i}" for w in "ef" for i in range(16)]
     with pytest.raises(InputError, match=r"e0 and f0 both hold embeddings.*--embedding-column e0"):
