@@ -1,6 +1,5 @@
 """Tables of embeddings written: NPZ, CSV and Parquet."""
 
-import io
 import itertools
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -51,12 +50,11 @@ def _write_npz(stream: BinaryIO, names: Sequence[str], blocks: Iterable, width: 
 
 
 def _write_csv(stream: BinaryIO, names: Sequence[str], blocks: Iterable, width: int) -> None:
-    text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
     remaining = iter(names)
     for block in blocks:
         for row in np.asarray(block).tolist():
-            text.write(",".join([quoted(next(remaining)), *map("%.9g".__mod__, row)]) + "\n")
-    text.detach()
+            line = ",".join([quoted(next(remaining)), *map("%.9g".__mod__, row)])
+            stream.write(line.encode() + b"\n")
 
 
 def _write_parquet(stream: BinaryIO, names: Sequence[str], blocks: Iterable, width: int) -> None:
@@ -66,13 +64,12 @@ def _write_parquet(stream: BinaryIO, names: Sequence[str], blocks: Iterable, wid
     # Read back twice as fast where no number can be missing.
     vector = pa.list_(pa.field("element", pa.float32(), nullable=False), width)
     schema = pa.schema([("filename", pa.string()), pa.field("embedding", vector, nullable=False)])
-    start = 0
+    remaining = iter(names)
     # Random numbers: a dictionary or compression costs time and saves nothing.
     plain = {"use_dictionary": False, "compression": "none"}
     with pa.parquet.ParquetWriter(stream, schema, **plain) as writer:
         for block in blocks:
             values = pa.array(np.ascontiguousarray(block, np.float32).reshape(-1))
             column = pa.FixedSizeListArray.from_arrays(values, type=vector)
-            part = pa.array(names[start : start + len(block)], pa.string())
+            part = pa.array([*itertools.islice(remaining, len(block))], pa.string())
             writer.write_batch(pa.record_batch([part, column], schema=schema))
-            start += len(block)

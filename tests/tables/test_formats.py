@@ -263,9 +263,8 @@ def test_where_two_answers_fit_the_error_names_both_and_the_option(tmp_path):
     assert chosen(tmp_path, ["a", "b"], [listed] * 2, Wanted(embedding="b")).embedding == (1,)
     with pytest.raises(InputError, match=r"Path and path both hold names.*--name-column Path"):
         chosen(tmp_path, ["Path", "path", "e"], ["x", "y", listed])
-    assert (
-        chosen(tmp_path, ["Path", "path", "e"], ["x", "y", listed], Wanted(name="path")).told["name"] == 1
-    )
+    columns = chosen(tmp_path, ["Path", "path", "e"], ["x", "y", listed], Wanted(name="path"))
+    assert columns.told["name"] == 1
     two = [f"{w}{i}" for w in "ef" for i in range(16)]
     with pytest.raises(InputError, match=r"e0 and f0 both hold embeddings.*--embedding-column e0"):
         chosen(tmp_path, two, ["0.5"] * 32)
