@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from age_gender.script import InputError, printable
+from age_gender.tables import pieces
 from age_gender.tables.names import all_quoted
 
 
@@ -56,6 +57,7 @@ def read(path: Path, *columns: str) -> list[tuple]:
     Raises InputError that names the row and the line of the first fault.
     """
     rows = []
+    csv.field_size_limit(pieces.RECORD_BYTES)  # a name may be as long as a row
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             lines = csv.DictReader(stream, restval="", strict=True)
