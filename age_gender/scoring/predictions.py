@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from age_gender.script import InputError, printable
-from age_gender.tables import pieces
 from age_gender.tables.names import all_quoted
 
 
@@ -56,25 +56,29 @@ def read(path: Path, *columns: str) -> list[tuple]:
 
     Raises InputError that names the row and the line of the first fault.
     """
-    rows = []
-    csv.field_size_limit(pieces.RECORD_BYTES)  # a name may be as long as a row
+    import pandas as pd
+
+    converters = {column: COLUMNS[column] for column in columns}
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
-            lines = csv.DictReader(stream, restval="", strict=True)
-            if not {*columns} <= {*(lines.fieldnames or ())}:
-                wanted = " and ".join(columns)
-                raise InputError(f"{path}: needs the columns {wanted}, as run.py writes")
-            for row in lines:
-                rows.append(tuple(COLUMNS[column](row[column]) for column in columns))
-                if None in rows[-1]:
-                    column = columns[rows[-1].index(None)]
-                    raise InputError(
-                        f"{path}: row {len(rows)} (line {lines.line_num}): {column} is "
-                        f"{printable(repr(row[column]))}, which run.py does not write; score the "
-                        "embeddings again with it"
-                    )
-    except (UnicodeDecodeError, csv.Error) as error:
+            table = pd.read_csv(
+                stream, usecols=columns, converters=converters,
+                index_col=False, keep_default_na=False,  # "NA" is a name like another
+            )[[*columns]]  # fmt: skip
+    except (UnicodeDecodeError, pd.errors.ParserError) as error:
         raise InputError(f"{path}: not a CSV of predictions: {error}; use run.py's") from None
-    if not rows:
+    except ValueError:
+        wanted = " and ".join(columns)
+        raise InputError(f"{path}: needs the columns {wanted}, as run.py writes") from None
+    if table.empty:
         raise InputError(f"{path}: no predictions in this file; score embeddings with run.py first")
-    return rows
+    for row, column in np.argwhere(table.isna().to_numpy()):
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            lines = csv.DictReader(stream)  # pandas keeps neither the text nor the line
+            text = next(itertools.islice(lines, row, None))[columns[column]]
+            raise InputError(
+                f"{path}: row {row + 1} (line {lines.line_num}): {columns[column]} is "
+                f"{printable(repr(text))}, which run.py does not write; score the embeddings "
+                "again with it"
+            )
+    return list(table.itertuples(index=False, name=None))

@@ -13,7 +13,7 @@ import numpy as np
 from age_gender.tables import cutting, numbers, pieces
 from age_gender.tables.columns import LABELS, UNKNOWN, Columns, Wanted, choose, fits, wrong_width
 
-_CELL = rb'(?:[^",\n]*|"(?:[^"\n]|"")*+")'
+_CELL = rb'(?:([^",\n]*)|"((?:[^"\n]|"")*+)")'
 
 
 def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[pieces.Piece]:
@@ -94,10 +94,7 @@ def _titles(cells: list[str], sizes: list[int], width: int | None) -> list[str]:
 
 
 def at_once(piece: pieces.Piece) -> tuple[np.ndarray, dict[str, list]] | None:
-    """All numbers of the piece and what is told of them; None where rows may read otherwise.
-
-    Without its numbers, a row is short, and is read as any CSV.
-    """
+    """All numbers of the piece and what is told of them; None where rows may read otherwise."""
     columns, data = piece.columns, piece.data
     start, end = columns.embedding[0], columns.embedding[-1] + 1
     if len(data) < pieces.SMALL_BYTES or columns.embedding != tuple(range(start, end)):
@@ -106,38 +103,51 @@ def at_once(piece: pieces.Piece) -> tuple[np.ndarray, dict[str, list]] | None:
         data = data.replace(b"\r\n", b"\n")
         if b"\r" in data:
             return None
-    before = re.compile((_CELL + b",") * start + rb'"\[' * columns.is_list)
-    rows, short, at, view = [], [], 0, memoryview(data)  # a row is no copy
+    before = re.compile((_CELL + b",") * start)
+    behind = re.compile((b"," + _CELL) * (columns.count - end))
+    rows, cells, at, view = [], [], 0, memoryview(data)  # a row is no copy
     while at < len(data):
         stop = data.find(b"\n", at)
-        stop = last = len(data) if stop < 0 else stop
+        stop = len(data) if stop < 0 else stop
         found = before.match(data, at, stop)
         if found is None or stop - at >= pieces.RECORD_BYTES:
             return None
-        first = found.end()
+        first, last = found.end(), stop
         if columns.is_list:
             last = data.find(b']"', first, stop)
-        for _ in range(0 if columns.is_list else columns.count - end):
-            last = data.rfind(b",", first, max(last, first))
-        if last < first:
+            if data[first : first + 2] != b'"[' or last < 0:
+                return None
+            rows.append(view[first + 2 : last])
+            last += 2
+        else:
+            for _ in range(columns.count - end):
+                last = data.rfind(b",", first, max(last, first))
+            rows.append(view[first:last] if last >= 0 else b"")
+        groups = found.groups()
+        if last < stop:
+            others = behind.fullmatch(data, last, stop) if last >= first else None
+            if others is None:
+                return None
+            groups += others.groups()
+        elif columns.count > end:
             return None
-        rows.append(view[first:last])
-        short.append(b"%s0%s" % (view[at:first], view[last:stop]))
+        cells.append(groups)
         at = stop + 1
     values = numbers.parse(rows, columns.width)
     if values is None:
         return None
-    mark, count = "[0]" if columns.is_list else "0", columns.count - (end - start) + 1
-    try:
-        cells = [
-            *csv.reader((line.decode("utf-8", "surrogateescape") for line in short), strict=True)
-        ]
-    except csv.Error:
-        return None
-    if len(cells) != len(rows) or any(len(row) != count or row[start] != mark for row in cells):
-        return None
-    places = {w: c if c < start else c - (end - start) + 1 for w, c in columns.told.items()}
-    return values, {word: [row[place] for row in cells] for word, place in places.items()}
+    told = {}
+    for word, column in columns.told.items():
+        place = 2 * (column if column < start else column - end + start)
+        try:
+            told[word] = [_text(*row[place : place + 2]) for row in cells]
+        except UnicodeDecodeError:
+            return None
+    return values, told
+
+
+def _text(cell: bytes, quoted: bytes | None) -> str:
+    return cell.decode() if quoted is None else quoted.decode().replace('""', '"')
 
 
 def one_by_one(piece: pieces.Piece) -> Iterator[tuple[int, Callable | ValueError]]:
