@@ -176,8 +176,8 @@ def embed(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -
     (folder / checkpoints.SETTINGS).unlink()  # what is left if this is interrupted is worthless
     shutil.rmtree(folder)
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    skipped = f"{reasons.total()} of {len(images)} files skipped"
-    return len(names), f"{skipped}: {why}" if why else skipped
+    skipped = f"{reasons.total()} of {len(images)} files skipped: {why}"
+    return len(names), skipped.removesuffix(": ")
 
 
 def make_parts(

@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import embed
 from age_gender import cluster, script
 from age_gender.photographs import faces, networks
-from age_gender.photographs.detector import Detector
 from age_gender.photographs.embedder import Embedder
 from age_gender.photographs.images import find_images, read_image, resize
 
@@ -114,6 +113,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     import cv2
+
+    from age_gender.photographs.detector import Detector
 
     with tempfile.TemporaryDirectory() as folder:
         work, count = Path(folder), arguments.count

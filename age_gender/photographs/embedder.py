@@ -4,14 +4,13 @@ import dataclasses
 import functools
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from age_gender.photographs import faces
 from age_gender.photographs.chips import png
-from age_gender.photographs.detector import Detector
 from age_gender.photographs.images import Skipped, fixed_crop, read_image
 from age_gender.photographs.networks import Network
 from age_gender.photographs.views import views
@@ -46,7 +45,9 @@ class Embedder:
                 self.embed = self.network.load(self.network.content, self.network.path)
 
     @functools.cached_property
-    def detector(self) -> Detector:
+    def detector(self) -> Callable:
+        from age_gender.photographs.detector import Detector
+
         return Detector()
 
     def __call__(self, images: Sequence[str]) -> tuple[dict[str, np.ndarray], list[bytes]]:
@@ -81,7 +82,16 @@ class Embedder:
     def chips_of(self, path: str, name: str) -> list[np.ndarray]:
         """The chips, RGB (size, size, 3), of the faces in one image. Raises Skipped."""
         try:
-            image = read_image(path)
+            image, size = read_image(path), self.network.size
+            if self.views:
+                return [*views(image, name, self.template, size, self.detector)]
+            if self.aligned:
+                return [faces.from_utkface(image, self.template, size)]
+            if self.crop:
+                return [fixed_crop(image, self.crop, size)]
+            how = self.template, self.margin, size
+            found = faces.find_faces(image, self.detector, self.faces)
+            return [faces.align(image, landmarks, *how) for landmarks in found]
         except Skipped as reason:
             if Path(self.root).is_dir():
                 raise
@@ -89,18 +99,7 @@ class Embedder:
                 f"{self.root}: not seen where the work is done ({reason}); put the images "
                 "where every Dask worker has them under this path"
             ) from None
-        size = self.network.size
-        try:
-            if self.views:
-                return [*views(image, name, self.template, size, self.detector)]
-            if self.aligned:
-                return [faces.from_utkface(image, self.template, size)]
-            if self.crop:
-                return [fixed_crop(image, self.crop, size)]
-            found = faces.find_faces(image, self.detector, self.faces)
-            how = self.template, self.margin, size
-            return [faces.align(image, landmarks, *how) for landmarks in found]
-        except (Skipped, MemoryError):
+        except MemoryError:
             raise
         except Exception as error:  # OpenCV's, on any picture in the world
             raise Skipped(f"the face detector failed: {error_line(error)}") from error
