@@ -169,8 +169,7 @@ def judge_lfw(path: Path, folder: Path) -> None:
     rows = predictions.read(path, "filename", "gender")
     predicted = [(base_name(name), gender) for name, gender in rows]
     labels = [lfw.read_labels(folder / f"{gender}_names.txt") for gender in GENDERS]
-    print(*lfw.published(predicted, labels), "", sep="\n")
-    print(*lfw.without_faults(predicted, labels), sep="\n")
+    print(*lfw.published(predicted, labels), "", *lfw.without_faults(predicted, labels), sep="\n")
 
 
 if __name__ == "__main__":
