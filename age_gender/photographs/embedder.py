@@ -1,5 +1,6 @@
 """Image files to embeddings, wherever that is done: in a thread, a process, another machine."""
 
+import argparse
 import dataclasses
 import functools
 import os
@@ -20,18 +21,14 @@ from age_gender.tables.names import text_name
 
 @dataclasses.dataclass
 class Embedder:
-    """Names of images below `root` to what they give, in any thread; it loads its network once."""
+    """Names of images below `root` to what they give, in any thread; it loads its network once.
+
+    `how` are the arguments of embed.py, with their template and margin settled.
+    """
 
     root: str
     network: Network
-    template: str
-    aligned: bool
-    crop: list[int] | None  # top, bottom, left, right
-    margin: float
-    faces: str
-    chips: bool
-    views: bool
-    batch_size: int
+    how: argparse.Namespace
 
     embed, loading = None, threading.Lock()  # of the class: what is not loaded yet can travel
 
@@ -67,31 +64,32 @@ class Embedder:
                 continue
             if not found:
                 skipped.append((name, "no face found", "without a face"))
-            count = 1 if self.views else len(found)
+            count = 1 if self.how.views else len(found)
             names += [name] if count == 1 else [f"{name}#{i + 1}" for i in range(count)]
             chips += found
-        starts = range(0, len(chips), self.batch_size)
-        rows = [self.embed(np.stack(chips[start : start + self.batch_size])) for start in starts]
+        size = self.how.batch_size
+        starts = range(0, len(chips), size)
+        rows = [self.embed(np.stack(chips[start : start + size])) for start in starts]
         embeddings = np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
-        if self.views and names:
+        if self.how.views and names:
             embeddings = embeddings.reshape(len(names), -1, embeddings.shape[1])
         arrays = {"names": np.array(names, np.str_), "embeddings": embeddings,
                   "skipped": np.array(skipped, np.str_).reshape(-1, 3)}  # fmt: skip
-        return arrays, [png(chip) for chip in chips] if self.chips else []
+        return arrays, [png(chip) for chip in chips] if self.how.chips else []
 
     def chips_of(self, path: str, name: str) -> list[np.ndarray]:
         """The chips, RGB (size, size, 3), of the faces in one image. Raises Skipped."""
+        how, size = self.how, self.network.size
         try:
-            image, size = read_image(path), self.network.size
-            if self.views:
-                return [*views(image, name, self.template, size, self.detector)]
-            if self.aligned:
-                return [faces.from_utkface(image, self.template, size)]
-            if self.crop:
-                return [fixed_crop(image, self.crop, size)]
-            how = self.template, self.margin, size
-            found = faces.find_faces(image, self.detector, self.faces)
-            return [faces.align(image, landmarks, *how) for landmarks in found]
+            image = read_image(path)
+            if how.views:
+                return [*views(image, name, how.template, size, self.detector)]
+            if how.aligned:
+                return [faces.from_utkface(image, how.template, size)]
+            if how.crop:
+                return [fixed_crop(image, how.crop, size)]
+            found = faces.find_faces(image, self.detector, how.faces)
+            return [faces.align(image, points, how.template, how.margin, size) for points in found]
         except Skipped as reason:
             if Path(self.root).is_dir():
                 raise

@@ -28,11 +28,11 @@ def per_face(age: np.ndarray, gender: np.ndarray, names: list[str], scores: dict
     """
     import pandas as pd
 
-    found = [utkface_labels(name) or (None, None, None) for name in names]
+    races = [RACES[(utkface_labels(name) or [None])[-1]] for name in names]
     low, high = np.rint(scores["age_low"]), np.rint(scores["age_high"])
     error, probability = scores["age"] - age, scores["female_probability"]
     return pd.DataFrame({
-        "age": age, "gender": gender, "race": [RACES[race] for *_, race in found],
+        "age": age, "gender": gender, "race": races,
         "estimate": scores["age"], "probability": probability, "distance": scores["distance"],
         "age_mae": np.abs(error), "age_bias": error,
         "gender_accuracy": (probability >= 0.5) == gender,
@@ -105,9 +105,6 @@ def rounded(value: float) -> float:
     return round(float(value), 6)
 
 
-# ------------------------------------------------------------------------- calibration
-
-
 def probability(female, gender) -> dict:
     """The expected calibration error of the probability of female (n,), and its ten bins.
 
@@ -119,20 +116,16 @@ def probability(female, gender) -> dict:
     """
     female, gender = np.asarray(female, np.float64), np.asarray(gender)
     bins = np.minimum((female * BINS).astype(int), BINS - 1) == np.arange(BINS)[:, None]
-    random = np.random.default_rng(SEED)
-    drawn = (random.random(len(female)) < female for _ in range(200))
-    exact = [calibration_error(*bins * (female - genders)) for genders in drawn]
+    draw = np.random.default_rng(SEED).random
+    drawn = (female - (draw(len(female)) < female) for _ in range(200))
     return {
         "calibration_error": with_interval(*bins * (female - gender), statistic=calibration_error),
-        "expected_if_exact": rounded(np.mean(exact)),
-        "bins": [
-            {
-                "from": place / BINS, "to": (place + 1) / BINS, "n": int(inside.sum()),
-                "probability": rounded(female[inside].mean()),
-                "female": with_interval(gender[inside]),
-            }
-            for place, inside in enumerate(bins) if inside.any()
-        ],
+        "expected_if_exact": rounded(np.mean([calibration_error(*bins * gap) for gap in drawn])),
+        "bins": [{
+            "from": place / BINS, "to": (place + 1) / BINS, "n": int(inside.sum()),
+            "probability": rounded(female[inside].mean()),
+            "female": with_interval(gender[inside]),
+        } for place, inside in enumerate(bins) if inside.any()],
     }  # fmt: skip
 
 
