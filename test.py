@@ -155,11 +155,11 @@ def describe(args, model: Path, exported: Path, faces, age: np.ndarray) -> dict:
         return path and {"file": path.name, "sha256": outputs.sha256(path)}
 
     young, strangers = int((faces.age < 10).sum()), int((faces.distance > 1).sum())
+    counts = {"faces": len(faces), "under_10": young, "strangers": strangers}
     models = {"litert": file(exported), "keras": file(model)}
     return {
         "model": models | {"largest_difference": round(difference, 6)},
-        "records": file(args.test)
-        | {"faces": len(faces), "under_10": young, "strangers": strangers},
+        "records": file(args.test) | counts,
         "views": file(args.views),
     }
 

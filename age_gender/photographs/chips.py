@@ -18,10 +18,10 @@ SHEET_FACES = 1000  # larger pictures are hard to open
 def chip_file(folder: Path, name: str) -> Path:
     """Where the chip of the face `name` lies: always below `folder`, whatever the name."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    for i, part in enumerate(parts):
-        if len(part.encode()) > 150:  # with what is added, file systems take no more than 255
-            digest = hashlib.sha256(part.encode()).hexdigest()[:16]
-            parts[i] = f"{part.encode()[:60].decode(errors='ignore')}-{digest}"
+    for i, part in enumerate(map(str.encode, parts)):
+        if len(part) > 150:  # with what is added, file systems take no more than 255
+            digest = hashlib.sha256(part).hexdigest()[:16]
+            parts[i] = f"{part[:60].decode(errors='ignore')}-{digest}"
     return folder.joinpath(*parts[:-1], f"{''.join(parts[-1:])}.png")
 
 

