@@ -59,7 +59,7 @@ def read_image(path: str) -> np.ndarray:
 
     Files are not trusted: only FORMATS are tried, and the size is known before decoding.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     Image.init()  # registers the formats; WebP would be unknown otherwise
     Image.MAX_IMAGE_PIXELS = None  # Pillow only warns; the check is here
@@ -77,11 +77,10 @@ def read_image(path: str) -> np.ndarray:
             if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise Skipped("not an image that can be read; convert it to JPEG or PNG") from error
     except Exception as error:  # libraries that decode raise nearly everything
-        reason = error_line(error) or type(error).__name__
-        if "cannot identify" in reason:
-            reason = "not an image that can be read; convert it to JPEG or PNG"
-        raise Skipped(reason) from error
+        raise Skipped(error_line(error) or type(error).__name__) from error
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
