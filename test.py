@@ -121,8 +121,7 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
 
 def line(error: np.ndarray, right: np.ndarray, loss: np.ndarray) -> str:
     """Of faces: the error of their ages in years, whether their genders are right, their losses."""
-    mae, accuracy, loss = error.mean(), right.mean(), loss.mean()
-    return f"Age_MAE:{mae:.2f}, Gender_Acc:{accuracy:.2%}, Loss:{loss:.2f}"
+    return f"Age_MAE:{error.mean():.2f}, Gender_Acc:{right.mean():.2%}, Loss:{loss.mean():.2f}"
 
 
 def judge_crops(path: Path, views: crops.Views, faces, scorer: litert.Model) -> dict:

@@ -89,7 +89,7 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
         points = found[:, 9:].reshape(-1, 2, 5).transpose(0, 2, 1)
         points = points * (end - corner + 1) + corner - 1
         boxes = corrected(found, 1)
-        keep = apart_from_within(boxes, found[:, 4], 0.7)
+        keep = apart_from_within(boxes, found[:, 4])
         corner = np.fix(np.maximum(boxes[keep, :2], 0))
         return np.hstack([corner, np.fix(boxes[keep, 2:] - corner)]), np.fix(points[keep])
 
@@ -151,13 +151,13 @@ def apart(found: np.ndarray, most: float) -> np.ndarray:
     return found[np.asarray(kept, int)]
 
 
-def apart_from_within(boxes: np.ndarray, scores: np.ndarray, most: float) -> list[int]:
-    """Which stay, by the part of the smaller box: of a face in a face the better one."""
+def apart_from_within(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
+    """Which stay where any two share at most 0.7 of the smaller: of a face in a face the better."""
     kept = []
     areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
     for i in np.argsort(-scores):
         corner = np.maximum(boxes[i, :2], boxes[kept, :2])
         shared = np.maximum(np.minimum(boxes[i, 2:], boxes[kept, 2:]) - corner + 1, 0)
-        if (shared.prod(axis=1) <= most * np.minimum(areas[i], areas[kept])).all():
+        if (shared.prod(axis=1) <= 0.7 * np.minimum(areas[i], areas[kept])).all():
             kept.append(i)
     return kept

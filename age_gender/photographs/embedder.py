@@ -68,8 +68,7 @@ class Embedder:
             names += [name] if count == 1 else [f"{name}#{i + 1}" for i in range(count)]
             chips += found
         size = self.how.batch_size
-        starts = range(0, len(chips), size)
-        rows = [self.embed(np.stack(chips[start : start + size])) for start in starts]
+        rows = [self.embed(np.stack(chips[i : i + size])) for i in range(0, len(chips), size)]
         embeddings = np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
         if self.how.views and names:
             embeddings = embeddings.reshape(len(names), -1, embeddings.shape[1])

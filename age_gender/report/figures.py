@@ -49,12 +49,12 @@ def measure(faces, loss: np.ndarray) -> dict:
     from sklearn.metrics import confusion_matrix
 
     def rows(groups: pd.Categorical) -> list[dict]:  # of the groups that have a face at all
-        return [row(*part, MEASURES) for part in faces.groupby(groups, observed=True)]
+        return [row(*part) for part in faces.groupby(groups, observed=True)]
 
     female = faces.probability >= 0.5
     return {
         "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "confidence": CONFIDENCE},
-        "all": row("all", faces, MEASURES) | {"loss": with_interval(loss)},
+        "all": row("all", faces) | {"loss": with_interval(loss)},
         "by_true_age": rows(in_bands(faces.age)),
         "by_estimated_age": rows(in_bands(np.rint(faces.estimate))),  # the number run.py prints
         "by_gender": rows(pd.Categorical.from_codes(faces.gender, GENDERS)),
@@ -74,7 +74,7 @@ def of_crop(name: str, faces) -> dict:
     return figures
 
 
-def row(group: str, faces, measures: tuple[str, ...]) -> dict:
+def row(group: str, faces, measures: tuple[str, ...] = MEASURES) -> dict:
     figures = {name: with_interval(faces[name]) for name in measures}
     return {"group": group, "n": len(faces)} | figures
 

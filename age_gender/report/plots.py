@@ -131,7 +131,6 @@ def points(axes, places, rows: list[dict], key: str, label: str, scale=100, acro
 
 
 def band_axis(axes, names: list[str]) -> None:
-    """A place for each band of ages, called by its name."""
     axes.set_xticks(range(len(names)), names)
     axes.tick_params(axis="x", labelsize=10, length=0)
     axes.grid(axis="x", visible=False)
