@@ -133,17 +133,15 @@ def check(args: argparse.Namespace) -> None:
 
 
 def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
+    """The embedder, and in `args` what depends on its network: the template and the margin."""
     network = read_litert(args.embedder) if args.embedder else read_graph(args.facenet)
-    template = args.template or {112: "arcface", 160: "utkface"}.get(network.size)
-    if template is None:
-        takes = f"takes chips of {network.size} pixels"
-        raise InputError(f"{network.path}: {takes}; say how with --template")
-    margin = (0 if template == "arcface" else 5) if args.margin is None else args.margin
-    return Embedder(
-        str(root), network, template=template, aligned=args.aligned, crop=args.crop, margin=margin,
-        faces=args.faces, chips=args.chips is not None, views=args.views,
-        batch_size=args.batch_size,
-    )  # fmt: skip
+    size = network.size
+    args.template = args.template or {112: "arcface", 160: "utkface"}.get(size)
+    if args.template is None:
+        raise InputError(f"{network.path}: takes chips of {size} pixels; say how with --template")
+    if args.margin is None:
+        args.margin = 0 if args.template == "arcface" else 5
+    return Embedder(str(root), network, args)
 
 
 def embed(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -> tuple[int, str]:
@@ -151,7 +149,7 @@ def embed(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -
     how = ("faces", "aligned", "crop", "margin", "template", "views")
     settings = {
         "images": hashlib.sha256(os.fsencode("\0".join(images))).hexdigest(),
-        **{key: getattr(embedder, key) for key in how},
+        **{key: getattr(args, key) for key in how},
         "chips": args.chips and str(args.chips.absolute()),
         "embedder" if args.embedder else "facenet":
             hashlib.sha256(embedder.network.content).hexdigest(),
@@ -172,12 +170,12 @@ def embed(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -
     batches = {folder / f"{start:010}.npz": images[start : start + size] for start in starts}
     names, reasons = make_parts(embedder, batches, args)
     if names:
-        write_output(batches, names, embedder, args)
+        write_output(batches, names, args)
     (folder / checkpoints.SETTINGS).unlink()  # what is left if this is interrupted is worthless
     shutil.rmtree(folder)
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    skipped = f"{reasons.total()} of {len(images)} files skipped"
-    return len(names), f"{skipped}: {why}" if why else skipped
+    skipped = f"{reasons.total()} of {len(images)} files skipped: {why}"
+    return len(names), skipped.removesuffix(": ")
 
 
 def make_parts(
@@ -220,13 +218,10 @@ def read_part(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def write_output(
-    parts: Iterable[Path], names: list[str], embedder: Embedder, args: argparse.Namespace
-) -> None:
-    blocks = (read_part(path)["embeddings"] for path in parts)
-    blocks = (block for block in blocks if len(block))
+def write_output(parts: Iterable[Path], names: list[str], args: argparse.Namespace) -> None:
+    blocks = (block for path in parts if len(block := read_part(path)["embeddings"]))
     if args.views:
-        views.write(args.output, names, views.CROPS[embedder.template], blocks)
+        views.write(args.output, names, views.CROPS[args.template], blocks)
     else:
         writing.write(args.output, names, blocks)
 

@@ -121,8 +121,7 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
 
 def line(error: np.ndarray, right: np.ndarray, loss: np.ndarray) -> str:
     """Of faces: the error of their ages in years, whether their genders are right, their losses."""
-    mae, accuracy, loss = error.mean(), right.mean(), loss.mean()
-    return f"Age_MAE:{mae:.2f}, Gender_Acc:{accuracy:.2%}, Loss:{loss:.2f}"
+    return f"Age_MAE:{error.mean():.2f}, Gender_Acc:{right.mean():.2%}, Loss:{loss.mean():.2f}"
 
 
 def judge_crops(path: Path, views: crops.Views, faces, scorer: litert.Model) -> dict:
@@ -155,11 +154,11 @@ def describe(args, model: Path, exported: Path, faces, age: np.ndarray) -> dict:
         return path and {"file": path.name, "sha256": outputs.sha256(path)}
 
     young, strangers = int((faces.age < 10).sum()), int((faces.distance > 1).sum())
+    counts = {"faces": len(faces), "under_10": young, "strangers": strangers}
     models = {"litert": file(exported), "keras": file(model)}
     return {
         "model": models | {"largest_difference": round(difference, 6)},
-        "records": file(args.test)
-        | {"faces": len(faces), "under_10": young, "strangers": strangers},
+        "records": file(args.test) | counts,
         "views": file(args.views),
     }
 
@@ -169,8 +168,7 @@ def judge_lfw(path: Path, folder: Path) -> None:
     rows = predictions.read(path, "filename", "gender")
     predicted = [(base_name(name), gender) for name, gender in rows]
     labels = [lfw.read_labels(folder / f"{gender}_names.txt") for gender in GENDERS]
-    print(*lfw.published(predicted, labels), "", sep="\n")
-    print(*lfw.without_faults(predicted, labels), sep="\n")
+    print(*lfw.published(predicted, labels), "", *lfw.without_faults(predicted, labels), sep="\n")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import embed
 from age_gender import cluster, script
-from age_gender.photographs import faces, networks
-from age_gender.photographs.detector import Detector
+from age_gender.photographs import faces
 from age_gender.photographs.embedder import Embedder
 from age_gender.photographs.images import find_images, read_image, resize
 
@@ -72,12 +71,9 @@ def images_in(folder: Path | None, drawn: Callable, made: Path, count: int) -> t
     return root, list(itertools.islice(itertools.cycle(names), count))
 
 
-def pipeline(names: list[str], embedder: Embedder, work: Path) -> Callable[[], int]:
+def pipeline(names: list[str], embedder: Embedder) -> Callable[[], int]:
     """All of embed.py but its start: from files on disk to an NPZ; returns the faces."""
-    how = ["--aligned"] if embedder.aligned else []
-    output = str(work / "output.npz")
-    arguments = embed.parse_arguments(["--images", ".", "--output", output, *how])
-    return lambda: embed.embed(embedder, names, arguments)[0]
+    return lambda: embed.embed(embedder, names, embedder.how)[0]
 
 
 def unmaintained_detector() -> Callable:
@@ -115,6 +111,8 @@ def main() -> None:
 
     import cv2
 
+    from age_gender.photographs.detector import Detector
+
     with tempfile.TemporaryDirectory() as folder:
         work, count = Path(folder), arguments.count
         root, names = images_in(arguments.chips, drawn_chip, work / "chips", count)
@@ -124,16 +122,14 @@ def main() -> None:
             work / "photographs",
             count,
         )
-        network = networks.read_graph(None)
-        settings = {"template": "utkface", "crop": None, "margin": 5, "faces": "all",
-                    "chips": False, "views": False, "batch_size": 32}  # fmt: skip
-        chips_in = Embedder(str(root), network, aligned=True, **settings)
-        photos_in = Embedder(str(photo_root), network, aligned=False, **settings)
+        given = ["--images", ".", "--output", str(work / "output.npz")]
+        chips_in = embed.make_embedder(root, embed.parse_arguments([*given, "--aligned"]))
+        photos_in = embed.make_embedder(photo_root, embed.parse_arguments(given))
         chips_in.load()
         photos_in.embed = chips_in.embed
         chips = [chips_in.chips_of(str(root / name), name)[0] for name in names]
         photographs = [read_image(str(photo_root / name)) for name in photo_names]
-        detector, opencv = Detector(), cv2.dnn.readNetFromTensorflow(str(network.path))
+        detector, opencv = Detector(), cv2.dnn.readNetFromTensorflow(str(chips_in.network.path))
         found = sum(len(faces.find_faces(image, detector, "all")) for image in photographs)
 
         def graph_alone(batch: int, number: int) -> Callable[[], int]:
@@ -161,11 +157,11 @@ def main() -> None:
             return count
 
         measured = {f"graph, batches of {b}": graph_alone(b, count) for b in BATCHES[:2]}
-        measured["embed.py --aligned"] = pipeline(names, chips_in, work)
+        measured["embed.py --aligned"] = pipeline(names, chips_in)
         measured |= {f"graph, batches of {b}": graph_alone(b, count) for b in BATCHES[2:]}
         measured["cv2.dnn, one face a call"] = one_face_a_call
         measured["detection alone"] = detection_alone
-        measured["embed.py on photographs"] = pipeline(photo_names, photos_in, work)
+        measured["embed.py on photographs"] = pipeline(photo_names, photos_in)
         large = [resize(image, LARGE, LARGE) for image in photographs[: count // 8]]
         before = unmaintained_detector()
         measured[f"faces found in {LARGE} pixels"] = lambda: finding(large, detector)

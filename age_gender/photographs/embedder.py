@@ -1,17 +1,17 @@
 """Image files to embeddings, wherever that is done: in a thread, a process, another machine."""
 
+import argparse
 import dataclasses
 import functools
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from age_gender.photographs import faces
 from age_gender.photographs.chips import png
-from age_gender.photographs.detector import Detector
 from age_gender.photographs.images import Skipped, fixed_crop, read_image
 from age_gender.photographs.networks import Network
 from age_gender.photographs.views import views
@@ -21,18 +21,14 @@ from age_gender.tables.names import text_name
 
 @dataclasses.dataclass
 class Embedder:
-    """Names of images below `root` to what they give, in any thread; it loads its network once."""
+    """Names of images below `root` to what they give, in any thread; it loads its network once.
+
+    `how` are the arguments of embed.py, with their template and margin settled.
+    """
 
     root: str
     network: Network
-    template: str
-    aligned: bool
-    crop: list[int] | None  # top, bottom, left, right
-    margin: float
-    faces: str
-    chips: bool
-    views: bool
-    batch_size: int
+    how: argparse.Namespace
 
     embed, loading = None, threading.Lock()  # of the class: what is not loaded yet can travel
 
@@ -46,7 +42,9 @@ class Embedder:
                 self.embed = self.network.load(self.network.content, self.network.path)
 
     @functools.cached_property
-    def detector(self) -> Detector:
+    def detector(self) -> Callable:
+        from age_gender.photographs.detector import Detector
+
         return Detector()
 
     def __call__(self, images: Sequence[str]) -> tuple[dict[str, np.ndarray], list[bytes]]:
@@ -66,22 +64,31 @@ class Embedder:
                 continue
             if not found:
                 skipped.append((name, "no face found", "without a face"))
-            count = 1 if self.views else len(found)
+            count = 1 if self.how.views else len(found)
             names += [name] if count == 1 else [f"{name}#{i + 1}" for i in range(count)]
             chips += found
-        starts = range(0, len(chips), self.batch_size)
-        rows = [self.embed(np.stack(chips[start : start + self.batch_size])) for start in starts]
+        size = self.how.batch_size
+        rows = [self.embed(np.stack(chips[i : i + size])) for i in range(0, len(chips), size)]
         embeddings = np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
-        if self.views and names:
+        if self.how.views and names:
             embeddings = embeddings.reshape(len(names), -1, embeddings.shape[1])
         arrays = {"names": np.array(names, np.str_), "embeddings": embeddings,
                   "skipped": np.array(skipped, np.str_).reshape(-1, 3)}  # fmt: skip
-        return arrays, [png(chip) for chip in chips] if self.chips else []
+        return arrays, [png(chip) for chip in chips] if self.how.chips else []
 
     def chips_of(self, path: str, name: str) -> list[np.ndarray]:
         """The chips, RGB (size, size, 3), of the faces in one image. Raises Skipped."""
+        how, size = self.how, self.network.size
         try:
             image = read_image(path)
+            if how.views:
+                return [*views(image, name, how.template, size, self.detector)]
+            if how.aligned:
+                return [faces.from_utkface(image, how.template, size)]
+            if how.crop:
+                return [fixed_crop(image, how.crop, size)]
+            found = faces.find_faces(image, self.detector, how.faces)
+            return [faces.align(image, points, how.template, how.margin, size) for points in found]
         except Skipped as reason:
             if Path(self.root).is_dir():
                 raise
@@ -89,18 +96,7 @@ class Embedder:
                 f"{self.root}: not seen where the work is done ({reason}); put the images "
                 "where every Dask worker has them under this path"
             ) from None
-        size = self.network.size
-        try:
-            if self.views:
-                return [*views(image, name, self.template, size, self.detector)]
-            if self.aligned:
-                return [faces.from_utkface(image, self.template, size)]
-            if self.crop:
-                return [fixed_crop(image, self.crop, size)]
-            found = faces.find_faces(image, self.detector, self.faces)
-            how = self.template, self.margin, size
-            return [faces.align(image, landmarks, *how) for landmarks in found]
-        except (Skipped, MemoryError):
+        except MemoryError:
             raise
         except Exception as error:  # OpenCV's, on any picture in the world
             raise Skipped(f"the face detector failed: {error_line(error)}") from error

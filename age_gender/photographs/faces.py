@@ -8,10 +8,8 @@ from age_gender.photographs.images import resize
 # mean landmarks, and the template of ArcFace (Deng et al., insightface), the field's standard.
 TEMPLATES = {
     "utkface": (np.array([[63, 62], [142, 62], [103, 110], [67, 142], [138, 141]], float), 200),
-    "arcface": (
-        np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366],
-                  [41.5493, 92.3655], [70.7299, 92.2041]]), 112,
-    ),
+    "arcface": (np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366],
+                          [41.5493, 92.3655], [70.7299, 92.2041]]), 112),
 }  # fmt: skip
 TEMPLATE, TEMPLATE_SIZE = TEMPLATES["utkface"]
 DETECTION_PIXELS = 1280  # a larger photograph is shrunk to find faces (20 pixels and more) in it

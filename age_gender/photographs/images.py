@@ -15,10 +15,8 @@ CHIP = 160  # pixels, FaceNet's input
 LARGEST_IMAGE = 128_000_000  # pixels: 0.4 GB decoded; beyond lie decompression bombs
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # What a folder's images are known by; those that FORMATS lacks are reported, not passed over.
-SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
-    ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif",
-)  # fmt: skip
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
+            ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif")  # fmt: skip
 
 
 def find_images(given: Sequence[str], leave_out: Path | None) -> tuple[Path, list[str]]:
@@ -61,7 +59,7 @@ def read_image(path: str) -> np.ndarray:
 
     Files are not trusted: only FORMATS are tried, and the size is known before decoding.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     Image.init()  # registers the formats; WebP would be unknown otherwise
     Image.MAX_IMAGE_PIXELS = None  # Pillow only warns; the check is here
@@ -79,11 +77,10 @@ def read_image(path: str) -> np.ndarray:
             if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise Skipped("not an image that can be read; convert it to JPEG or PNG") from error
     except Exception as error:  # libraries that decode raise nearly everything
-        reason = error_line(error) or type(error).__name__
-        if "cannot identify" in reason:
-            reason = "not an image that can be read; convert it to JPEG or PNG"
-        raise Skipped(reason) from error
+        raise Skipped(error_line(error) or type(error).__name__) from error
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:

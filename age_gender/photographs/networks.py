@@ -75,10 +75,9 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
         if width != DIMENSIONS:
             raise ValueError(f"{width} numbers a face")
     except Exception as error:  # protobuf, TensorFlow and the checks here raise their own
-        reason = error_line(error)
         raise InputError(
             f"{path}: not a frozen FaceNet graph with input:0 and embeddings:0, 512 numbers a "
-            f"face ({reason}); give another --facenet"
+            f"face ({error_line(error)}); give another --facenet"
         ) from None
     return lambda chips: network(tf.constant(normalised(chips))).numpy()
 
@@ -162,9 +161,8 @@ class LiteRT(threading.local):  # each thread that calls it makes an interpreter
 
     def __call__(self, chips: np.ndarray) -> np.ndarray:
         rows, step = [], self.batch or len(chips)
-        for start in range(0, len(chips), step):
-            places = np.arange(start, start + step)
-            block = normalised(chips[np.minimum(places, len(chips) - 1)])  # the last one again
+        filled = np.pad(chips, [(0, -len(chips) % step), (0, 0), (0, 0), (0, 0)], "edge")
+        for block in map(normalised, np.split(filled, len(filled) // step)):
             if not self.batch:
                 self.interpreter.resize_tensor_input(self.input, block.shape)
                 self.interpreter.allocate_tensors()

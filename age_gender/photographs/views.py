@@ -5,6 +5,7 @@ wherever it is done.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,19 +17,15 @@ from age_gender.photographs.faces import TEMPLATE, TEMPLATE_SIZE
 from age_gender.photographs.images import resize
 
 PAD = 60  # pixels about a chip of 200
-USUAL_BOX = 18, 2, 164, 196  # of MTCNN in a chip: left, top, width, height
+USUAL_BOX = np.array([PAD + 18.0, PAD + 2, 164, 196])  # MTCNN's: left, top, width, height
 SEED = b"age-gender views 1"
 
 # Users of FaceNet cut by the detector's box, with one margin or another; those of ArcFace by five
 # points, so that their faces differ by what the points and the pictures do.
 CROPS = {
-    "utkface": (
-        "chip", "mirror", "box", "box_margin", "box_random", "jitter_1", "jitter_2",
-        "box_random_whitened", "chip_whitened", "box_margin_whitened", "jitter_whitened",
-    ),
-    "arcface": (
-        "chip", "mirror", "shifted", "shifted_far", "dim_or_coarse", "dim_or_coarse_far",
-    ),
+    "utkface": ("chip", "mirror", "box", "box_margin", "box_random", "jitter_1", "jitter_2",
+                "box_random_whitened", "chip_whitened", "box_margin_whitened", "jitter_whitened"),
+    "arcface": ("chip", "mirror", "shifted", "shifted_far", "dim_or_coarse", "dim_or_coarse_far"),
 }  # fmt: skip
 
 
@@ -48,7 +45,7 @@ def views(image: np.ndarray, name: str, template: str, size: int, detector) -> I
     image = resize(image, TEMPLATE_SIZE, TEMPLATE_SIZE)
     padded = np.pad(image, ((PAD, PAD), (PAD, PAD), (0, 0)), border)
     if template != "utkface":
-        for poor, far in ((False, 1), (False, 2), (True, 1), (True, 2)):
+        for poor, far in itertools.product((False, True), (1, 2)):
             turn, scale = random.normal(0, 4 * far), np.exp(random.uniform(-0.08, 0.08) * far)
             chip = turned(padded, template, size, turn, scale, random.normal(0, 0.015 * far, 2))
             chip = dim_or_coarse(chip, random) if poor else chip
@@ -69,16 +66,14 @@ def views(image: np.ndarray, name: str, template: str, size: int, detector) -> I
 def face_box(padded: np.ndarray, detector) -> np.ndarray:
     """Left, top, width and height of the face in a padded chip."""
     boxes, _ = detector(padded)
-    if not len(boxes):
-        return np.add(USUAL_BOX, (PAD, PAD, 0, 0)).astype(float)
-    return boxes[(boxes[:, 2] * boxes[:, 3]).argmax()]
+    return max(boxes, key=lambda box: box[2] * box[3], default=USUAL_BOX)
 
 
 def boxed(padded: np.ndarray, box: np.ndarray, margin: float | np.ndarray, size: int) -> np.ndarray:
     """The box, with a margin in pixels (of both sides together) as far as the picture goes."""
-    first = np.maximum(box[:2] - np.divide(margin, 2), 0).astype(int)
-    last = np.ceil(box[:2] + box[2:] + np.divide(margin, 2)).astype(int)
-    return resize(padded[first[1] : last[1], first[0] : last[0]], size, size)
+    left, top = np.maximum(box[:2] - margin / 2, 0).astype(int)
+    right, bottom = np.ceil(box[:2] + box[2:] + margin / 2).astype(int)
+    return resize(padded[top:bottom, left:right], size, size)
 
 
 def turned(
@@ -90,8 +85,8 @@ def turned(
     landmarks = (TEMPLATE + PAD) * (padded.shape[1] / (TEMPLATE_SIZE + 2 * PAD), 1)
     a, b = faces.similarity(landmarks, points * (size / side))
     change = scale * np.exp(1j * np.radians(turn))
-    moved = (b - middle) * change + middle + size * (move @ [1, 1j])
-    return faces.warp(padded, a * change, moved, size)
+    b = (b - middle) * change + middle + size * (move @ [1, 1j])
+    return faces.warp(padded, a * change, b, size)
 
 
 def jittered(padded: np.ndarray, size: int, random) -> np.ndarray:
@@ -101,8 +96,7 @@ def jittered(padded: np.ndarray, size: int, random) -> np.ndarray:
         padded = resize(padded, stretched, padded.shape[0])
     turn, scale = random.normal(0, 7), np.exp(-random.uniform(-0.18, 0.25))
     chip = turned(padded, "utkface", size, turn, scale, random.normal(0, 0.05, 2))
-    if random.random() < 0.5:
-        chip = np.ascontiguousarray(chip[:, ::-1])
+    chip = chip[:, ::-1] if random.random() < 0.5 else chip
     return dim_or_coarse(chip, random, 0.3) if random.random() < 0.5 else chip
 
 
@@ -124,6 +118,4 @@ def write(path: Path, names: list[str], crops: Iterable[str], blocks: Iterable[n
     """Write `filenames` (n,), `crops` (c,) and `embeddings` (n, c, width), float16, as NPZ."""
     embeddings = np.concatenate([block.astype(np.float16) for block in blocks])
     with outputs.whole_file(path) as stream:
-        np.savez_compressed(
-            stream, filenames=np.array(names), crops=np.array(crops), embeddings=embeddings
-        )
+        np.savez_compressed(stream, filenames=names, crops=crops, embeddings=embeddings)

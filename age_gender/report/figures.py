@@ -13,8 +13,7 @@ RESAMPLES = 2000
 SEED = 0
 CONFIDENCE = 0.95
 NOMINAL = 0.9  # what age_low to age_high promise to hold; network_conv.py calibrates it
-PUBLISHED_MAE = 5.72  # years: the original's, on the embeddings of another FaceNet
-PUBLISHED_ACCURACY = 0.9645  # of its genders
+PUBLISHED = {"mae": 5.72, "accuracy": 0.9645}  # the original's, of another FaceNet: years, genders
 BANDS = {"under 10": 0, "10–19": 10, "20–29": 20, "30–44": 30, "45–59": 45, "60+": 60}
 RACES = {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "others", None: "none"}
 BINS = 10  # of the probability
@@ -29,11 +28,11 @@ def per_face(age: np.ndarray, gender: np.ndarray, names: list[str], scores: dict
     """
     import pandas as pd
 
-    found = [utkface_labels(name) or (None, None, None) for name in names]
+    races = [RACES[(utkface_labels(name) or [None])[-1]] for name in names]
     low, high = np.rint(scores["age_low"]), np.rint(scores["age_high"])
     error, probability = scores["age"] - age, scores["female_probability"]
     return pd.DataFrame({
-        "age": age, "gender": gender, "race": [RACES[race] for *_, race in found],
+        "age": age, "gender": gender, "race": races,
         "estimate": scores["age"], "probability": probability, "distance": scores["distance"],
         "age_mae": np.abs(error), "age_bias": error,
         "gender_accuracy": (probability >= 0.5) == gender,
@@ -50,12 +49,12 @@ def measure(faces, loss: np.ndarray) -> dict:
     from sklearn.metrics import confusion_matrix
 
     def rows(groups: pd.Categorical) -> list[dict]:  # of the groups that have a face at all
-        return [row(*part, MEASURES) for part in faces.groupby(groups, observed=True)]
+        return [row(*part) for part in faces.groupby(groups, observed=True)]
 
     female = faces.probability >= 0.5
     return {
         "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "confidence": CONFIDENCE},
-        "all": row("all", faces, MEASURES) | {"loss": with_interval(loss)},
+        "all": row("all", faces) | {"loss": with_interval(loss)},
         "by_true_age": rows(in_bands(faces.age)),
         "by_estimated_age": rows(in_bands(np.rint(faces.estimate))),  # the number run.py prints
         "by_gender": rows(pd.Categorical.from_codes(faces.gender, GENDERS)),
@@ -75,7 +74,7 @@ def of_crop(name: str, faces) -> dict:
     return figures
 
 
-def row(group: str, faces, measures: tuple[str, ...]) -> dict:
+def row(group: str, faces, measures: tuple[str, ...] = MEASURES) -> dict:
     figures = {name: with_interval(faces[name]) for name in measures}
     return {"group": group, "n": len(faces)} | figures
 
@@ -106,9 +105,6 @@ def rounded(value: float) -> float:
     return round(float(value), 6)
 
 
-# ------------------------------------------------------------------------- calibration
-
-
 def probability(female, gender) -> dict:
     """The expected calibration error of the probability of female (n,), and its ten bins.
 
@@ -120,20 +116,16 @@ def probability(female, gender) -> dict:
     """
     female, gender = np.asarray(female, np.float64), np.asarray(gender)
     bins = np.minimum((female * BINS).astype(int), BINS - 1) == np.arange(BINS)[:, None]
-    random = np.random.default_rng(SEED)
-    drawn = (random.random(len(female)) < female for _ in range(200))
-    exact = [calibration_error(*bins * (female - genders)) for genders in drawn]
+    draw = np.random.default_rng(SEED).random
+    drawn = (female - (draw(len(female)) < female) for _ in range(200))
     return {
         "calibration_error": with_interval(*bins * (female - gender), statistic=calibration_error),
-        "expected_if_exact": rounded(np.mean(exact)),
-        "bins": [
-            {
-                "from": place / BINS, "to": (place + 1) / BINS, "n": int(inside.sum()),
-                "probability": rounded(female[inside].mean()),
-                "female": with_interval(gender[inside]),
-            }
-            for place, inside in enumerate(bins) if inside.any()
-        ],
+        "expected_if_exact": rounded(np.mean([calibration_error(*bins * gap) for gap in drawn])),
+        "bins": [{
+            "from": place / BINS, "to": (place + 1) / BINS, "n": int(inside.sum()),
+            "probability": rounded(female[inside].mean()),
+            "female": with_interval(gender[inside]),
+        } for place, inside in enumerate(bins) if inside.any()],
     }  # fmt: skip
 
 

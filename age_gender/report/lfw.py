@@ -7,52 +7,48 @@ prediction is a pair here: the last component of a face's name, and its gender, 
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from age_gender.script import InputError, printable
 from age_gender.tables.names import GENDERS
 
 
-class LabelFile(NamedTuple):
-    """The names in a label file, one a line, and its faults: blank lines, lines with CR LF."""
-
-    names: list[str]
-    blank: int
-    crlf: int
-
-
-def read_labels(path: Path) -> LabelFile:
-    """Read a label file. Raises InputError where there is none, or no name in it."""
+def read_labels(path: Path) -> str:
+    """The text of a label file. Raises InputError where there is none, or no name in it."""
     if not path.is_file():
         raise InputError(f"{path}: no such label file; --lfw-labels names the folder of both")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text of names; get the label file again") from None
-    lines = [line.strip() for line in text.splitlines()]
-    if not any(lines):
+    if not text.strip():
         raise InputError(f"{path}: no names in this file; get the label file again")
-    return LabelFile([*filter(None, lines)], lines.count(""), text.count("\r\n"))
+    return text
 
 
-def published(predicted: list[tuple[str, int]], labels: list[LabelFile]) -> Iterator[str]:
+def names_in(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def published(predicted: list[tuple[str, int]], labels: list[str]) -> Iterator[str]:
     """The two lines of the published convention; `labels` of male and female, as below."""
-    for gender, part in enumerate(labels):
-        listed = set(part.names)
+    for gender, names in enumerate(map(names_in, labels)):
+        listed = set(names)
         right = [name in listed for name, guess in predicted if guess == gender]
-        yield score(GENDERS[gender], right, len(part.names))
+        yield score(GENDERS[gender], right, len(names))
 
 
-def without_faults(predicted: list[tuple[str, int]], labels: list[LabelFile]) -> Iterator[str]:
+def without_faults(predicted: list[tuple[str, int]], labels: list[str]) -> Iterator[str]:
     """The faults of the label files, and the figures over images with exactly one label."""
-    written = [set(part.names) for part in labels]
+    written = [set(names_in(text)) for text in labels]
     lists = [{name.removesuffix(".jpg") + ".jpg" for name in names} for names in written]
     as_written, both = set.intersection(*written), set.intersection(*lists)
     guesses = {name: guess for name, guess in predicted if name not in both}
+    crlf = sum(text.count("\r\n") for text in labels)
+    blank = sum(not line.strip() for text in labels for line in text.splitlines())
+    bare = [name for text in labels for name in names_in(text) if not name.endswith(".jpg")]
     yield "Faults of the label files:"
-    yield f"  lines that end in CR LF: {sum(part.crlf for part in labels)}"
-    yield f"  blank lines: {sum(part.blank for part in labels)}"
-    bare = [name for part in labels for name in part.names if not name.endswith(".jpg")]
+    yield f"  lines that end in CR LF: {crlf}"
+    yield f"  blank lines: {blank}"
     yield f"  names without .jpg: {listing(bare)}"
     yield f"  names in both lists: {listing(as_written)}"
     if both > as_written:

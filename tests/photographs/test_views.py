@@ -9,7 +9,6 @@ from test_faces import sandberg_graph
 
 import embed
 from age_gender.photographs import faces, networks, views
-from age_gender.photographs.detector import Detector
 from age_gender.script import InputError
 from benchmarks.embedding import drawn_chip, drawn_photograph
 
@@ -214,6 +213,8 @@ def test_each_crop_is_what_its_name_says():
 
 
 def test_without_a_face_that_is_found_the_usual_box_is_taken():
+    from age_gender.photographs.detector import Detector
+
     box = views.face_box(np.zeros((320, 320, 3), np.uint8), Detector())
 
     assert box.tolist() == [78, 62, 164, 196]  # SOURCES: 164 x 196 from (18, 2) of the chip
