@@ -200,7 +200,7 @@ def learn_crops(faces, grown: np.ndarray, args: argparse.Namespace, views: Path 
         heading = f"{len(faces.age)} faces; embeddings of "
         unit, kind = kinds.examine(faces.features, faces.file_name, str(args.train), heading)
         held = hold_out(faces.file_name, grown, args)
-        maps = crops.learn(views, kind, faces.file_name, held)
+        maps = views and crops.learn(views, kind, faces.file_name, held)
         if maps:  # the kind is that of all crops
             mapped = crops.draw(unit, maps, np.random.default_rng(args.seed), share=1)
             kind = kinds.measure(np.concatenate([unit, mapped]))

@@ -5,7 +5,7 @@ their dimensions permuted, lie in others. The exported model tells from it who i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -97,57 +97,52 @@ def measure(features: np.ndarray, fewest: int = FEWEST, limit: float = LIMIT) ->
     outside = axes[:, count:]
     mixing = np.random.default_rng(0).normal(size=(outside.shape[1], PROBES))
     probes = (outside @ np.linalg.qr(mixing)[0]).astype(np.float32)
-    kind = Kind(mean, axes, deviations, count, probes, 1.0, np.zeros_like(mean), rank)
-    if len(features) < fewest:
-        return replace(kind, off=np.inf)
-    # Between what these faces have along the probes and what a stranger has, whose directions
-    # are as good as random, so that each probe has a W-th of its energy. Medians, as a few
-    # strangers may be among the faces.
-    own = max(float(np.median(kind.distance(features))), 1e-9)
-    stranger = probes.shape[1] / features.shape[1] * variances.sum()
-    off = min(float(np.sqrt(own * stranger)), limit * own) if stranger > 64 * own else np.inf
-    normal = outside @ (outside.T @ mean)
-    normal = normal / max(np.linalg.norm(normal), 1e-12)
-    low, length, high = np.quantile(features @ normal, [0.16, 0.5, 0.84])
-    clear = length > 2 * (high - low)  # the limit is a quarter of the way to the mean's negative
-    normal = normal / (0.25 * length) if clear else np.zeros_like(mean)
-    return replace(kind, off=off, normal=normal.astype(np.float32))
+    off, normal = np.inf, np.zeros_like(mean)
+    if len(features) >= fewest:
+        # Between what these faces have along the probes and what a stranger has, whose directions
+        # are as good as random, so that each probe has a W-th of its energy. Medians, as a few
+        # strangers may be among the faces.
+        own = np.median((((features - mean) @ probes) ** 2).sum(axis=1))
+        own = max(float(own), 1e-9)
+        stranger = probes.shape[1] / features.shape[1] * variances.sum()
+        if stranger > 64 * own:
+            off = min(float(np.sqrt(own * stranger)), limit * own)
+        side = outside @ (outside.T @ mean)
+        side = side / max(np.linalg.norm(side), 1e-12)
+        low, length, high = np.quantile(features @ side, [0.16, 0.5, 0.84])
+        if length > 2 * (high - low):  # the limit is a quarter of the way to the mean's negative
+            normal = (side / (0.25 * length)).astype(np.float32)
+    return Kind(mean, axes, deviations, count, probes, off, normal, rank)
 
 
-def mixture(features: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray] | None:
+def mixture(features: np.ndarray, kind: Kind) -> list[np.ndarray] | None:
     """Places of two kinds of unit-length embeddings in one table, larger first, or None.
 
-    They are two kinds where some rows are strange to the subspace of others, or to its sign:
-    10 rows and 1 in 1,000 at least. `kind` is what was measured on all: it tells a few
-    strangers. Many are found by what grows from a few rows of a sample of SAMPLE.
+    They are two kinds where some rows are strange to the subspace of others: 10 rows and 1 in
+    1,000 at least. `kind` is what was measured on all: it tells a few strangers. Many are found
+    by what grows from a few rows of a sample of SAMPLE.
     """
-    random = np.random.default_rng(0)
-    sample = features[random.permutation(len(features))[:SAMPLE]]
-    rows = np.unique(sample, axis=0)  # copies would be a subspace of their own
-    candidates = []
-    for start in random.permutation(len(rows))[:5]:
-        candidates.append((_same_subspace(rows, start), {"normal": 0 * kind.normal}))
-        if candidates[-1][0].mean() > 0.99:  # they all share one
-            break
-    candidates.append((_same_sign(rows), {"off": np.inf}))
+    order = np.random.default_rng(0).permutation(len(features))
+    rows = np.unique(features[order[:SAMPLE]], axis=0)  # copies would be a subspace of their own
+    part = _largest_subspace(rows)
     kinds = [kind]
-    for part, unlike in candidates:
-        if part.sum() >= SMALLEST:
-            found = replace(measure(rows[part], SMALLEST, np.inf), **unlike)
-            strange = found.distance(rows[~part]) > 1
-            if len(strange) < 10 or strange.mean() > 0.5:
-                kinds.append(found)
+    if part.sum() >= SMALLEST:
+        found = measure(rows[part], SMALLEST, np.inf)
+        strange = found.distance(rows[~part]) > 1
+        if len(strange) < 10 or strange.mean() > 0.5:
+            kinds.append(found)
     for found in kinds:
         strange = found.distance(features) > 1
         if strange.sum() >= max(10, len(features) / 1000):
             parts = np.flatnonzero(~strange), np.flatnonzero(strange)
-            return parts if len(parts[0]) >= len(parts[1]) else parts[::-1]
+            return sorted(parts, key=len, reverse=True)
     return None
 
 
-def _same_subspace(rows: np.ndarray, start: int) -> np.ndarray:
-    """Which rows lie in the subspace that grows from one row and its nearest neighbours."""
-    similarity = (rows @ rows[start]) ** 2
+def _largest_subspace(rows: np.ndarray) -> np.ndarray:
+    """Which rows lie in the subspace that grows from the row with the most like it."""
+    similarity = (rows @ rows.T) ** 2
+    similarity = similarity[similarity.sum(axis=0).argmax()]
     part = similarity >= np.sort(similarity)[-min(150, len(rows) // 4 + 1)]
     for share in (0.5, 0.7, 0.9, 0.9):
         if part.sum() < SMALLEST // 2:
@@ -158,19 +153,3 @@ def _same_subspace(rows: np.ndarray, start: int) -> np.ndarray:
         inside = ((centred @ directions.T) ** 2).sum(axis=1)
         part = inside > share * (centred**2).sum(axis=1)  # a stranger has count / W inside
     return part
-
-
-def _same_sign(rows: np.ndarray) -> np.ndarray:
-    """Which rows lie on one side of the hyperplane that parts embeddings from their negatives.
-
-    The second moment is the same for both, and its inverse times the mean is the direction in
-    which embeddings of one sign scatter the least; the mean is refined by the sides it gives.
-    """
-    moment = rows.T @ rows / len(rows) + 1e-6 * np.eye(rows.shape[1])
-    for sign in (np.ones(len(rows)), np.sign(rows @ np.linalg.eigh(moment)[1][:, -1])):
-        for _ in range(5):
-            projected = rows @ np.linalg.solve(moment, sign @ rows)
-            sign = np.where(projected > 0, 1.0, -1.0)
-        if np.abs(projected).mean() > 4 * np.abs(projected).std():  # two humps, far apart
-            return sign > 0
-    return np.ones(len(rows), bool)
