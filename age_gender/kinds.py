@@ -61,10 +61,10 @@ def examine(
     if np.allclose(lengths, 1, atol=0.01):
         length = "unit length"
     text = f"{features.shape[1]} dimensions, {length}, effective rank {kind.effective_rank:.0f}"
-    blind = "; too few, too varied or too narrow to tell other embeddings by"
-    say(heading + text + (blind if np.isinf(kind.off) else ""))
-    parts = mixture(rows, kind)
-    if parts:
+    if np.isinf(kind.off):
+        text += "; too few, too varied or too narrow to tell other embeddings by"
+    say(heading + text)
+    if parts := mixture(rows, kind):
         raise InputError(
             f"{source}: two kinds of embeddings, {len(parts[0])} rows, and at least "
             f"{len(parts[1])} in another subspace (the first is {names[parts[1][0]]}); "
