@@ -5,7 +5,7 @@ their dimensions permuted, lie in others. The exported model tells from it who i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -122,15 +122,19 @@ def mixture(features: np.ndarray, kind: Kind) -> list[np.ndarray] | None:
     1,000 at least. `kind` is what was measured on all: it tells a few strangers. Many are found
     by what grows from a few rows of a sample of SAMPLE.
     """
-    order = np.random.default_rng(0).permutation(len(features))
-    rows = np.unique(features[order[:SAMPLE]], axis=0)  # copies would be a subspace of their own
-    part = _largest_subspace(rows)
+    random = np.random.default_rng(0)
+    sample = features[random.permutation(len(features))[:SAMPLE]]
+    rows = np.unique(sample, axis=0)  # copies would be a subspace of their own
     kinds = [kind]
-    if part.sum() >= SMALLEST:
-        found = measure(rows[part], SMALLEST, np.inf)
-        strange = found.distance(rows[~part]) > 1
-        if len(strange) < 10 or strange.mean() > 0.5:
-            kinds.append(found)
+    for start in random.permutation(len(rows))[:5]:
+        part = _same_subspace(rows, start)
+        if part.sum() >= SMALLEST:
+            found = replace(measure(rows[part], SMALLEST, np.inf), normal=0 * kind.normal)
+            strange = found.distance(rows[~part]) > 1
+            if len(strange) < 10 or strange.mean() > 0.5:
+                kinds.append(found)
+        if part.mean() > 0.99:  # they all share one
+            break
     for found in kinds:
         strange = found.distance(features) > 1
         if strange.sum() >= max(10, len(features) / 1000):
@@ -139,10 +143,9 @@ def mixture(features: np.ndarray, kind: Kind) -> list[np.ndarray] | None:
     return None
 
 
-def _largest_subspace(rows: np.ndarray) -> np.ndarray:
-    """Which rows lie in the subspace that grows from the row with the most like it."""
-    similarity = (rows @ rows.T) ** 2
-    similarity = similarity[similarity.sum(axis=0).argmax()]
+def _same_subspace(rows: np.ndarray, start: int) -> np.ndarray:
+    """Which rows lie in the subspace that grows from one row and its nearest neighbours."""
+    similarity = (rows @ rows[start]) ** 2
     part = similarity >= np.sort(similarity)[-min(150, len(rows) // 4 + 1)]
     for share in (0.5, 0.7, 0.9, 0.9):
         if part.sum() < SMALLEST // 2:
