@@ -17,6 +17,7 @@ from age_gender.report.figures import NOMINAL
 from age_gender.script import quiet_stderr
 from age_gender.tables.names import AGES, GENDERS
 
+YEARS = np.arange(AGES, dtype=np.float32)
 CHILD = 3.5  # estimated years round which genders become a guess; fitted on held-out children
 
 
@@ -80,11 +81,9 @@ def compiled(heads: keras.Model, steps: int, epochs: int, learning_rate: float) 
     """The heads with their losses and optimizer; `steps` are those of an epoch."""
     trainer = keras.Model(heads.input, heads.output)  # so that the heads are saved without losses
     warm_up = max(1, steps * epochs // 20)
+    falling = max(1, steps * epochs - warm_up)
     schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 100,
-        max(1, steps * epochs - warm_up),
-        warmup_target=learning_rate,
-        warmup_steps=warm_up,
+        learning_rate / 100, falling, warmup_target=learning_rate, warmup_steps=warm_up
     )
     trainer.compile(
         keras.optimizers.AdamW(schedule, weight_decay=1e-4),
@@ -174,14 +173,13 @@ def calibrate(
         young, certainties = estimate < 25, np.linspace(0, 1, 101)
         factors = np.asarray(child_factor(estimate[young], certainties[:, None]))
         certainty = certainties[least_loss(right[young] * factors / temperature)]
-    softmax, age, estimate = softmax["age"][grown], age[grown], estimate[grown]
+    softmax, rows = softmax["age"], np.arange(len(age))
     cumulative = np.cumsum(softmax, axis=1)
-    rows = np.arange(len(age))
     # The level at which a face's age is just inside: P(age <= label) below, P(age >= label)
     # above, whichever is smaller.
     level = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax)[rows, age])
-    level = level / np.asarray(tail_factor(estimate))
-    outside = int((1 - NOMINAL) * (len(age) + 1))
+    level = (level / np.asarray(tail_factor(estimate)))[grown]
+    outside = int((1 - NOMINAL) * (len(level) + 1))
     tail = np.sort(level)[max(outside - 1, 0)]
     return Calibration(float(tail), float(temperature), float(certainty))
 
@@ -204,10 +202,10 @@ def to_litert(scorer: keras.Model) -> bytes:
 
 def expected_age(probabilities):
     """The expected age in years, sum of p(a) * a: (n, 117) to (n,)."""
-    return ops.matmul(probabilities, np.arange(AGES, dtype=np.float32))
+    return ops.matmul(probabilities, YEARS)
 
 
-def age_loss(age, probabilities, weight: float = 0.1):
+def age_loss(age, probabilities):
     """Cross-entropy with a Gaussian round the label + 0.1 * |expected age - label|, (n,).
 
     `age` is (n,) or (n, 1), in years; `probabilities` (n, 117). Neighbouring years are nearly right
@@ -216,11 +214,10 @@ def age_loss(age, probabilities, weight: float = 0.1):
     Estimation Using Expectation of Label Distribution Learning", 2018).
     """
     age = ops.reshape(ops.cast(age, "float32"), (-1, 1))
-    years = np.arange(AGES, dtype=np.float32)
     sigma = ops.minimum(0.7 + 0.08 * age, 3.0)
-    soft = ops.softmax(-0.5 * ops.square((years - age) / sigma))
+    soft = ops.softmax(-0.5 * ops.square((YEARS - age) / sigma))
     cross_entropy = keras.losses.categorical_crossentropy(soft, probabilities)
-    return cross_entropy + weight * age_error(age, probabilities)
+    return cross_entropy + 0.1 * age_error(age, probabilities)
 
 
 def age_error(age, probabilities):

@@ -30,10 +30,6 @@ from age_gender.tables import reading
 COPY = 0.98  # cosine above which two embeddings are of the same face in the same photograph
 QUERIES, FACES = 1024, 16_384  # how many are compared with how many at a time
 CHILDREN_TESTED = 0.1  # share of the faces under --min-age that is put aside for testing
-FILES = [path.name for path in (
-    model_files.TEST_RECORDS, model_files.TRAIN_RECORDS,
-    model_files.CHILDREN_TEST_RECORDS, model_files.CHILDREN_RECORDS,
-)]  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -55,8 +51,13 @@ def main(argv: list[str] | None = None) -> None:
     # The other views of a face follow it into training; a test has each face once.
     views = np.flatnonzero(is_grown & ~is_first & np.isin(face, train))
     young_views = np.flatnonzero(is_child & ~is_first & np.isin(face, children))
-    parts = [test, np.append(train, views), children_test, np.append(children, young_views)]
-    write_records(output, parts, table)
+    parts = {
+        model_files.TEST_RECORDS: test,
+        model_files.TRAIN_RECORDS: np.append(train, views),
+        model_files.CHILDREN_TEST_RECORDS: children_test,
+        model_files.CHILDREN_RECORDS: np.append(children, young_views),
+    }
+    write_records({output / path.name: rows for path, rows in parts.items()}, table)
 
     where = "row" if table.has_columns else "name"
     for row in np.flatnonzero(~labelled):
@@ -146,8 +147,8 @@ def whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarr
     return np.array(test)
 
 
-def write_records(output: Path, parts: list[np.ndarray], table: reading.Table) -> None:
-    """Write the rows of each of FILES, with a progress bar; all take their names at the end.
+def write_records(parts: dict[Path, np.ndarray], table: reading.Table) -> None:
+    """Write the rows of each file, with a progress bar; all take their names at the end.
 
     Killed in between, it must not leave a new test file beside an old training file. Where there
     is no child, an earlier run's children go: they may be of another kind.
@@ -157,15 +158,13 @@ def write_records(output: Path, parts: list[np.ndarray], table: reading.Table) -
 
     names, features, age, gender, _ = table
     with contextlib.ExitStack() as together:
-        for name, rows in zip(FILES, parts, strict=True):
-            if not len(rows):
-                (output / name).unlink(missing_ok=True)
-                continue
-            bar = tqdm(rows.tolist(), name, unit="face", disable=None)
-            records.write(
-                together.enter_context(outputs.whole_path(output / name)),
-                ((features[i], int(age[i]), int(gender[i]), names[i]) for i in bar),
-            )
+        for path, rows in parts.items():
+            if len(rows):
+                bar = tqdm(rows.tolist(), path.name, unit="face", disable=None)
+                faces = ((features[i], int(age[i]), int(gender[i]), names[i]) for i in bar)
+                records.write(together.enter_context(outputs.whole_path(path)), faces)
+            else:
+                path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

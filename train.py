@@ -200,7 +200,7 @@ def learn_crops(faces, grown: np.ndarray, args: argparse.Namespace, views: Path 
         heading = f"{len(faces.age)} faces; embeddings of "
         unit, kind = kinds.examine(faces.features, faces.file_name, str(args.train), heading)
         held = hold_out(faces.file_name, grown, args)
-        maps = crops.learn(views, kind, faces.file_name, held)
+        maps = views and crops.learn(views, kind, faces.file_name, held)
         if maps:  # the kind is that of all crops
             mapped = crops.draw(unit, maps, np.random.default_rng(args.seed), share=1)
             kind = kinds.measure(np.concatenate([unit, mapped]))
@@ -285,15 +285,14 @@ def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
     """Figures of held-out faces by their softmaxes, which it also says."""
     error = np.abs(softmax["age"] @ np.arange(softmax["age"].shape[1]) - faces.age)
     right = softmax["gender"].argmax(axis=1) == faces.gender
-    grown, young = faces.grown, ~faces.grown
-    mae, accuracy = error[grown].mean(), right[grown].mean()
+    grown, young = error[faces.grown], error[~faces.grown]
+    mae, accuracy = float(grown.mean()), float(right[faces.grown].mean())
     script.say(f"held out: age MAE {mae:.2f} years, gender accuracy {accuracy:.2%}")
-    figures = {"faces": int(grown.sum()), "age_mae": round(float(mae), 3),
-               "gender_accuracy": round(float(accuracy), 4)}  # fmt: skip
-    if young.any():
-        mae = error[young].mean()
+    figures = {"faces": len(grown), "age_mae": round(mae, 3), "gender_accuracy": round(accuracy, 4)}
+    if len(young):
+        mae = float(young.mean())
         script.say(f"held-out children: age MAE {mae:.2f} years")
-        figures |= {"children": int(young.sum()), "children_age_mae": round(float(mae), 3)}
+        figures |= {"children": len(young), "children_age_mae": round(mae, 3)}
     return figures
 
 

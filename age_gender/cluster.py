@@ -55,7 +55,7 @@ def map_in_order(
     cluster that does not answer.
     """
     if processes and dask is None and processors() > 1 and hasattr(os, "fork"):
-        function = _in_processes(function, processors())
+        function = _in_processes(function)
     connection = _threads(function) if dask is None else _dask(function, dask)
     with connection as (submit, width):  # width: how many threads work, which may change
         waiting: deque = deque()
@@ -81,8 +81,8 @@ def _threads(function: Callable) -> Iterator[tuple[Callable, Callable]]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _in_processes(function: Callable, count: int) -> Callable:
-    """`function`, done by one of `count` processes, which as many threads may call at once.
+def _in_processes(function: Callable) -> Callable:
+    """`function`, done by one of as many processes as there are threads that may call it at once.
 
     They are forked here, before any thread that works, and end with this process: of the pipe to
     each the other end is closed then. What goes through it lies in memory that both share.
@@ -90,7 +90,7 @@ def _in_processes(function: Callable, count: int) -> Callable:
     import multiprocessing
 
     fork, idle, calls = multiprocessing.get_context("fork"), deque(), itertools.count()
-    for _ in range(count):
+    for _ in range(processors()):
         here, there = fork.Pipe()
         memory = mmap.mmap(-1, SHARED_BYTES)
         fork.Process(target=_serve, args=(function, here, there, memory), daemon=True).start()
@@ -148,8 +148,7 @@ def _dask(function: Callable, given: str) -> Iterator[tuple[Callable, Callable]]
     os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"
     logging.disable(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
-        address = _local_cluster(stack) if given == "local" else given
-        client = _client(stack, address)
+        client, address = _connect(stack, given)
         name, apply = _send(client, function, address)
         stack.callback(_try, client.unregister_worker_plugin, name)
 
@@ -178,22 +177,18 @@ def _try(end: Callable, *arguments: Any) -> None:
         end(*arguments)
 
 
-def _local_cluster(stack: contextlib.ExitStack) -> str:
-    """The address of worker processes here that leave a Ctrl-C in the terminal to this one."""
+def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
+    """A client, and the address of its scheduler; for "local" one is started here."""
     import distributed
 
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which processes inherit
-    cluster = distributed.LocalCluster(
-        silence_logs=logging.CRITICAL, dashboard_address=":0", scheduler_kwargs={"dashboard": 0}
-    )
-    signal.signal(signal.SIGINT, before)
-    stack.callback(_try, cluster.close)
-    return cluster.scheduler_address
-
-
-def _client(stack: contextlib.ExitStack, address: str) -> Any:
-    import distributed
-
+    if address == "local":  # its workers inherit to leave a Ctrl-C in the terminal to this process
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        cluster = distributed.LocalCluster(
+            silence_logs=logging.CRITICAL, dashboard_address=":0", scheduler_kwargs={"dashboard": 0}
+        )
+        signal.signal(signal.SIGINT, before)
+        stack.callback(_try, cluster.close)
+        address = cluster.scheduler_address
     try:
         client = stack.enter_context(distributed.Client(address, timeout=CONNECT_SECONDS))
     except (OSError, ValueError, TypeError) as error:
@@ -207,7 +202,7 @@ def _client(stack: contextlib.ExitStack, address: str) -> Any:
         raise InputError(
             f"{address}: this Dask scheduler has no worker; start some with `dask worker {address}`"
         ) from None
-    return client
+    return client, address
 
 
 def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]:

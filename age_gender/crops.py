@@ -61,14 +61,12 @@ def read(path: Path) -> Views:
     )
 
 
-def learn(path: Path | None, kind: Kind, names: list[str], held: np.ndarray) -> Maps | None:
+def learn(path: Path, kind: Kind, names: list[str], held: np.ndarray) -> Maps | None:
     """Maps to the crops in the file of views at `path`; None, with a line that says why, without.
 
     They are fitted on faces of the records that are not held out; on all faces of the file where
     the records hold none of them. So no face that is tested is fitted on.
     """
-    if path is None:
-        return None
     views = read(path)
     theirs, names = ([base_name(name) for name in part] for part in (views.names, names))
     plain, ours = views.embeddings[:, 0], np.isin(theirs, names)

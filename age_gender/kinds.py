@@ -61,10 +61,10 @@ def examine(
     if np.allclose(lengths, 1, atol=0.01):
         length = "unit length"
     text = f"{features.shape[1]} dimensions, {length}, effective rank {kind.effective_rank:.0f}"
-    blind = "; too few, too varied or too narrow to tell other embeddings by"
-    say(heading + text + (blind if np.isinf(kind.off) else ""))
-    parts = mixture(rows, kind)
-    if parts:
+    if np.isinf(kind.off):
+        text += "; too few, too varied or too narrow to tell other embeddings by"
+    say(heading + text)
+    if parts := mixture(rows, kind):
         raise InputError(
             f"{source}: two kinds of embeddings, {len(parts[0])} rows, and at least "
             f"{len(parts[1])} in another subspace (the first is {names[parts[1][0]]}); "
@@ -97,51 +97,49 @@ def measure(features: np.ndarray, fewest: int = FEWEST, limit: float = LIMIT) ->
     outside = axes[:, count:]
     mixing = np.random.default_rng(0).normal(size=(outside.shape[1], PROBES))
     probes = (outside @ np.linalg.qr(mixing)[0]).astype(np.float32)
-    kind = Kind(mean, axes, deviations, count, probes, 1.0, np.zeros_like(mean), rank)
-    if len(features) < fewest:
-        return replace(kind, off=np.inf)
-    # Between what these faces have along the probes and what a stranger has, whose directions
-    # are as good as random, so that each probe has a W-th of its energy. Medians, as a few
-    # strangers may be among the faces.
-    own = max(float(np.median(kind.distance(features))), 1e-9)
-    stranger = probes.shape[1] / features.shape[1] * variances.sum()
-    off = min(float(np.sqrt(own * stranger)), limit * own) if stranger > 64 * own else np.inf
-    normal = outside @ (outside.T @ mean)
-    normal = normal / max(np.linalg.norm(normal), 1e-12)
-    low, length, high = np.quantile(features @ normal, [0.16, 0.5, 0.84])
-    clear = length > 2 * (high - low)  # the limit is a quarter of the way to the mean's negative
-    normal = normal / (0.25 * length) if clear else np.zeros_like(mean)
-    return replace(kind, off=off, normal=normal.astype(np.float32))
+    off, normal = np.inf, np.zeros_like(mean)
+    if len(features) >= fewest:
+        # Between what these faces have along the probes and what a stranger has, whose directions
+        # are as good as random, so that each probe has a W-th of its energy. Medians, as a few
+        # strangers may be among the faces.
+        own = np.median((((features - mean) @ probes) ** 2).sum(axis=1))
+        own = max(float(own), 1e-9)
+        stranger = probes.shape[1] / features.shape[1] * variances.sum()
+        if stranger > 64 * own:
+            off = min(float(np.sqrt(own * stranger)), limit * own)
+        side = outside @ (outside.T @ mean)
+        side = side / max(np.linalg.norm(side), 1e-12)
+        low, length, high = np.quantile(features @ side, [0.16, 0.5, 0.84])
+        if length > 2 * (high - low):  # the limit is a quarter of the way to the mean's negative
+            normal = (side / (0.25 * length)).astype(np.float32)
+    return Kind(mean, axes, deviations, count, probes, off, normal, rank)
 
 
-def mixture(features: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray] | None:
+def mixture(features: np.ndarray, kind: Kind) -> list[np.ndarray] | None:
     """Places of two kinds of unit-length embeddings in one table, larger first, or None.
 
-    They are two kinds where some rows are strange to the subspace of others, or to its sign:
-    10 rows and 1 in 1,000 at least. `kind` is what was measured on all: it tells a few
-    strangers. Many are found by what grows from a few rows of a sample of SAMPLE.
+    They are two kinds where some rows are strange to the subspace of others: 10 rows and 1 in
+    1,000 at least. `kind` is what was measured on all: it tells a few strangers. Many are found
+    by what grows from a few rows of a sample of SAMPLE.
     """
     random = np.random.default_rng(0)
     sample = features[random.permutation(len(features))[:SAMPLE]]
     rows = np.unique(sample, axis=0)  # copies would be a subspace of their own
-    candidates = []
-    for start in random.permutation(len(rows))[:5]:
-        candidates.append((_same_subspace(rows, start), {"normal": 0 * kind.normal}))
-        if candidates[-1][0].mean() > 0.99:  # they all share one
-            break
-    candidates.append((_same_sign(rows), {"off": np.inf}))
     kinds = [kind]
-    for part, unlike in candidates:
+    for start in random.permutation(len(rows))[:5]:
+        part = _same_subspace(rows, start)
         if part.sum() >= SMALLEST:
-            found = replace(measure(rows[part], SMALLEST, np.inf), **unlike)
+            found = replace(measure(rows[part], SMALLEST, np.inf), normal=0 * kind.normal)
             strange = found.distance(rows[~part]) > 1
             if len(strange) < 10 or strange.mean() > 0.5:
                 kinds.append(found)
+        if part.mean() > 0.99:  # they all share one
+            break
     for found in kinds:
         strange = found.distance(features) > 1
         if strange.sum() >= max(10, len(features) / 1000):
             parts = np.flatnonzero(~strange), np.flatnonzero(strange)
-            return parts if len(parts[0]) >= len(parts[1]) else parts[::-1]
+            return sorted(parts, key=len, reverse=True)
     return None
 
 
@@ -158,19 +156,3 @@ def _same_subspace(rows: np.ndarray, start: int) -> np.ndarray:
         inside = ((centred @ directions.T) ** 2).sum(axis=1)
         part = inside > share * (centred**2).sum(axis=1)  # a stranger has count / W inside
     return part
-
-
-def _same_sign(rows: np.ndarray) -> np.ndarray:
-    """Which rows lie on one side of the hyperplane that parts embeddings from their negatives.
-
-    The second moment is the same for both, and its inverse times the mean is the direction in
-    which embeddings of one sign scatter the least; the mean is refined by the sides it gives.
-    """
-    moment = rows.T @ rows / len(rows) + 1e-6 * np.eye(rows.shape[1])
-    for sign in (np.ones(len(rows)), np.sign(rows @ np.linalg.eigh(moment)[1][:, -1])):
-        for _ in range(5):
-            projected = rows @ np.linalg.solve(moment, sign @ rows)
-            sign = np.where(projected > 0, 1.0, -1.0)
-        if np.abs(projected).mean() > 4 * np.abs(projected).std():  # two humps, far apart
-            return sign > 0
-    return np.ones(len(rows), bool)

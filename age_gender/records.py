@@ -28,7 +28,7 @@ class Records(NamedTuple):
     file_name: list[str]
 
 
-def write(path: str | Path, faces: Iterable[tuple[np.ndarray, int, int, str]]) -> None:
+def write(path: Path, faces: Iterable[tuple[np.ndarray, int, int, str]]) -> None:
     """Write (embedding, age, gender, file name) of each face. Raises OSError on a full disk."""
     try:
         with tf.io.TFRecordWriter(os.fsencode(path)) as writer:
@@ -43,19 +43,16 @@ def write(path: str | Path, faces: Iterable[tuple[np.ndarray, int, int, str]]) -
                 writer.write(example.SerializeToString(deterministic=True))
     except tf.errors.OpError as error:  # a full disk, a file-size limit
         reason = error.message.rpartition("; ")[2].lower()
-        raise OSError(
-            f"{Path(path).parent}: {reason}; free some space or choose another folder"
-        ) from None
+        advice = "free some space or choose another folder"
+        raise OSError(f"{path.parent}: {reason}; {advice}") from None
 
 
-def read(path: str | Path) -> Records:
+def read(path: Path) -> Records:
     """Read and check a whole file of records. Raises InputError that names file and record."""
-    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file of records; make it with: python prepare.py")
     open(path, "rb").close()  # whether it may be read
-    rows: list[tuple[np.ndarray, int, int, str]] = []
-    width = 0
+    rows, width = [], 0
     try:
         for batch in tf.data.TFRecordDataset(os.fsencode(path)).batch(1024):
             for record in batch.numpy():

@@ -147,8 +147,7 @@ def require(what: str, **packages: str) -> None:
     """Raise InputError that says `what` needs which of the `packages` (by module) are not there."""
     missing = [packages[name] for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        install = "pip install -r requirements-extra.txt"
-        raise InputError(f"{what} {', '.join(missing)}: {install}")
+        raise InputError(f"{what} {', '.join(missing)}: pip install -r requirements-extra.txt")
 
 
 def say(message: str) -> None:
@@ -189,7 +188,7 @@ class Progress(contextlib.ExitStack):
             from tqdm import tqdm
 
             shown = {"unit": unit if unit == "B" else f" {unit}", "unit_scale": unit == "B"}
-            bar = tqdm(total=total, initial=done, dynamic_ncols=True, file=sys.stderr, **shown)
+            bar = tqdm(total=total, initial=done, dynamic_ncols=True, **shown)
             self.bar = self.enter_context(bar)
 
     def update(self, amount: int, note: str = "") -> None:
