@@ -101,8 +101,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("give --images and --output")
     if args.views and (not args.aligned or args.chips or args.output.suffix.lower() != ".npz"):
         parser.error("--views takes --aligned, an --output that ends in .npz, and no --chips")
-    if args.margin is not None and not 0 <= args.margin <= 100:
-        parser.error("--margin is a percentage from 0 to 100")
+    if args.margin is not None and (args.aligned or args.crop or not 0 <= args.margin <= 100):
+        parser.error("--margin is a percentage from 0 to 100, for faces that are found")
     return args
 
 

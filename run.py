@@ -184,7 +184,9 @@ class Writer:
     def add(self, block: pieces.Block) -> None:
         names, bad = self.numbering.place(block)
         if bad and not self.errors:
-            raise InputError(f"{bad[0]}; correct this row or use --skip-bad-rows")
+            is_table = not block.piece.columns.width and "; " in bad[0].reason  # not this row alone
+            remedy = "" if is_table else "; correct this row or use --skip-bad-rows"
+            raise InputError(f"{bad[0]}{remedy}")
         for row in bad:
             self.errors.writerow(row)
         strange = block.features[:, -1] > 1

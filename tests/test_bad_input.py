@@ -172,6 +172,17 @@ def test_a_bad_row_far_down_in_a_large_file_is_found(tmp_path, rows):
     assert "row 1801 (line 1802): cell 8 is '1e300', too large" in refusal(path)
 
 
+def test_what_is_wrong_with_a_whole_table_is_not_blamed_on_its_first_row(tmp_path):
+    path = tmp_path / "my.csv"
+    for text, remedy in (
+        ("path,score,note\na,1,x\nb,2,y\n", "--embedding-column NAME"),
+        ((",".join(["0.5"] * 128) + "\n") * 3, "python prepare.py --features YOURS"),
+    ):
+        path.write_text(text)
+        said = refusal(path)
+        assert remedy in said and "correct this row" not in said
+
+
 def test_the_script_says_one_line_and_leaves_no_file(tmp_path, rows):
     path, output = tmp_path / "my.csv", tmp_path / "out.csv"
     path.write_text("\n".join([rows[0], with_cell(rows[1], "1e300")]))

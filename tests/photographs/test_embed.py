@@ -392,6 +392,7 @@ def test_dask_gives_the_same_rows(small_graph, tmp_path):
     (["--images", ".", "--output", "o.npz", "--crop", "5:3,1:2"], "--crop"),
     (["--images", ".", "--output", "o.npz", "--crop", "1:5,1:5", "--aligned"], "not allowed"),
     (["--images", ".", "--output", "o.npz", "--margin", "-3"], "--margin"),
+    (["--images", ".", "--output", "o.npz", "--aligned", "--margin", "5"], "faces that are found"),
     (["--images", "."], "--output"),
     (["--sheet", "s.png", "--chips", "."], "--predictions"),
 ])  # fmt: skip
