@@ -174,11 +174,11 @@ def test_a_bad_row_far_down_in_a_large_file_is_found(tmp_path, rows):
 
 def test_what_is_wrong_with_a_whole_table_is_not_blamed_on_its_first_row(tmp_path):
     path = tmp_path / "my.csv"
-    for text, remedy in (
+    for content, remedy in (
         ("path,score,note\na,1,x\nb,2,y\n", "--embedding-column NAME"),
         ((",".join(["0.5"] * 128) + "\n") * 3, "python prepare.py --features YOURS"),
     ):
-        path.write_text(text)
+        path.write_text(content)
         said = refusal(path)
         assert remedy in said and "correct this row" not in said
 
