@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 
 import prepare
+import run
 import train
 from age_gender import model_files
+from age_gender.script import InputError, error_line, is_users
 from age_gender.tables import reading, writing
 
+MODEL = str(model_files.PRETRAINED)
 KILLS = int(os.environ.get("KILLS", "0"))  # how often each script is killed; 0: a few times
 FACES = 900  # every 23rd of UTKFace, so that all ages are there
 # Tests that a shell started in the background ignore Ctrl-C; what they start must not.
@@ -73,12 +77,44 @@ def refused(run: Run, *words: str) -> None:
         assert word in lines[0], lines[0]
 
 
+def line(values, name: str | None = None) -> str:
+    return ",".join([*([name] if name else []), *map("%.9g".__mod__, values)])
+
+
+HEADER = line([], "filename") + "," + ",".join(f"e{i}" for i in range(512))
+
+
+def with_cell(row: str, cell: str) -> str:
+    """The row with another eighth cell, which is the seventh number."""
+    cells = row.split(",")
+    return ",".join([*cells[:7], cell, *cells[8:]])
+
+
+def refusal(path, *more: str) -> str:
+    """What run.py says about this input. Nothing may be left of its output."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "out.csv")
+        with pytest.raises((InputError, OSError)) as caught:
+            run.main(["--features", str(path), "--output", str(output), "--model", MODEL, *more])
+        assert is_users(caught.value)
+        assert os.listdir(folder) == []
+    said = error_line(caught.value)
+    assert "\n" not in said and len(said) <= 500
+    return said
+
+
 @pytest.fixture(scope="session")
 def faces() -> tuple[list[str], np.ndarray]:
     """Names and features, float32 (900, 512), of UTKFace faces of all ages."""
     names, features = reading.read([model_files.EMBEDDINGS])
     step = len(names) // FACES
     return names[::step][:FACES], features[::step][:FACES]
+
+
+@pytest.fixture(scope="session")
+def rows(faces) -> list[str]:
+    """Six good rows of CSV with names."""
+    return [line(values, f"face{i}.jpg") for i, values in enumerate(faces[1][:6].tolist())]
 
 
 @pytest.fixture(scope="session")

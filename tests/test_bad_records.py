@@ -1,0 +1,168 @@
+"""Records, models, labels and saved states that cannot be used are refused in one line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import MODEL, refused, script, training, with_cell
+
+import run
+import test
+import train
+from age_gender import outputs, records
+from age_gender.script import InputError
+
+# ------------------------------------------------------------------------ other scripts
+
+
+def test_prepare_refuses_what_it_cannot_read_and_leaves_no_records(tmp_path, rows):
+    path = tmp_path / "my.csv"
+    path.write_text("\n".join([rows[0], with_cell(rows[1], "NaN")]))
+    done = script("prepare.py", "--features", path, "--output", tmp_path / "out")
+    refused(done, str(path), "row 2 (line 2)", "not a finite number", "correct or remove this row")
+    assert list((tmp_path / "out").iterdir()) == []
+    path.write_text("\n".join(rows))
+    refused(script("prepare.py", "--features", path, "--output", path), "my.csv")
+
+
+def corrupt(path: Path, target: Path) -> Path:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    target.write_bytes(content)
+    return target
+
+
+def write_examples(path: Path, *features: dict) -> Path:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for feature in features:
+            example = tf.train.Example(features=tf.train.Features(feature=feature))
+            writer.write(example.SerializeToString())
+    return path
+
+
+def example(count: int = 512, age: int = 30, gender: int = 0, **more) -> dict:
+    return {
+        "features": tf.train.Feature(float_list=tf.train.FloatList(value=[0.1] * count)),
+        "age": tf.train.Feature(int64_list=tf.train.Int64List(value=[age])),
+        "gender": tf.train.Feature(int64_list=tf.train.Int64List(value=[gender])),
+        "file_name": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"a.jpg"])),
+    } | more
+
+
+def test_records_that_cannot_be_used_are_refused_with_the_record(tmp_path, record_folder):
+    good = record_folder / "test.tfrecords"
+    empty, cut = tmp_path / "empty", tmp_path / "cut"
+    empty.touch()
+    cut.write_bytes(good.read_bytes()[:-100])
+    path = tmp_path / "t"
+    for bad, words in [
+        (tmp_path / "none", ["no such file of records", "prepare.py"]),
+        (empty, ["no records in this file", "prepare.py"]),
+        (corrupt(good, path), ["corrupt", "checksum", "prepare.py"]),
+        (cut, ["corrupt", "cut off"]),
+    ]:
+        with pytest.raises(InputError) as caught:
+            records.read(bad)
+        for word in (str(bad), *words):
+            assert word in str(caught.value)
+    for bad, words in [
+        ([example(), example(128)], ["record 2", "not of this schema", "float[512]"]),
+        ([example(), {}], ["record 2", "not of this schema"]),
+        ([example(), example(), example(age=117)], ["record 3", "age of 0-116"]),
+        ([example(gender=2)], ["record 1", "gender of 0 or 1"]),
+    ]:
+        with pytest.raises(InputError) as caught:
+            records.read(write_examples(path, *bad))
+        for word in (str(path), *words):
+            assert word in str(caught.value)
+
+
+def test_train_and_test_name_the_records_that_are_corrupt(tmp_path, record_folder):
+    bad = corrupt(record_folder / "test.tfrecords", tmp_path / "bad.tfrecords")
+    refused(script("test.py", "--test", bad, "--model", MODEL), str(bad), "checksum", "prepare.py")
+    done = script("train.py", "--train", bad, "--models", tmp_path / "models")
+    refused(done, str(bad), "checksum", "prepare.py")
+    assert not list((tmp_path / "models").glob("age_gender*"))
+
+
+def test_a_mistyped_path_of_records_costs_no_interrupted_training(tmp_path, record_folder):
+    work = tmp_path / ".training"
+    work.mkdir()
+    (work / "final.npz").write_text("hours of work")
+    with pytest.raises(InputError, match="no such file of records"):
+        train.main(training(tmp_path / "typo", tmp_path))
+    assert (work / "final.npz").read_text() == "hours of work"
+
+
+def test_a_state_that_cannot_be_resumed_is_refused(tmp_path, record_folder):
+    work = tmp_path / ".training"
+    work.mkdir()
+    arguments = training(record_folder, tmp_path, "--resume")
+    (work / "settings.json").write_text("{")
+    with pytest.raises(InputError, match=r"settings\.json.*without --resume"):
+        train.main(arguments)
+    settings = {
+        "train": outputs.sha256(record_folder / "train.tfrecords"),
+        "children": outputs.sha256(record_folder / "children.tfrecords"), "views": None,
+        "epochs": 2, "batch_size": 64, "learning_rate": 2e-2, "whitening": 0.5,
+        "crop_share": 0.5, "seed": 0,
+    }  # fmt: skip
+    (work / "settings.json").write_text(json.dumps(settings))
+    (work / "validation.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(InputError, match=r"validation\.npz.*without --resume"):
+        train.main(arguments)
+
+
+def test_models_that_cannot_be_used_are_refused(tmp_path, rows):
+    path = tmp_path / "my.csv"
+    path.write_text("\n".join(rows))
+    model = tmp_path / "model"
+    for name, change, words in [
+        ("age_gender.json", b'{"format": 99, "files": {}}', ["format 99", "run train.py again"]),
+        ("age_gender.json", b"{", ["not a model description"]),
+        ("age_gender.tflite", b"TFL3 nothing", ["age_gender.tflite", "train"]),
+    ]:
+        shutil.copytree(MODEL, model)
+        (model / name).write_bytes(change)
+        with pytest.raises(InputError) as caught:
+            run.main(["--features", str(path), "--model", str(model)])
+        for word in words:
+            assert word in str(caught.value)
+        shutil.rmtree(model)
+    alone = tmp_path / "alone.tflite"
+    for content in (b"", b"TFL3 nothing", np.random.default_rng(0).bytes(5000)):
+        alone.write_bytes(content)
+        refused(script("run.py", "--features", path, "--model", alone), "alone.tflite", "train")
+
+
+def test_label_files_and_predictions_that_cannot_be_used_are_refused(tmp_path):
+    predictions, labels = tmp_path / "p.csv", tmp_path / "labels"
+    labels.mkdir()
+
+    def said() -> str:
+        with pytest.raises(InputError) as caught:
+            test.main(["--lfw", str(predictions), "--lfw-labels", str(labels)])
+        return str(caught.value)
+
+    predictions.write_text("filename,gender\na.jpg,0\n")
+    assert "male_names.txt: no such label file" in said()
+    (labels / "male_names.txt").write_text("a.jpg\n")
+    assert "female_names.txt: no such label file" in said()
+    (labels / "female_names.txt").write_text("\n\n")
+    assert "no names in this file" in said()
+    (labels / "female_names.txt").write_bytes(b"\xff\xfe\x00")
+    assert "not a text of names" in said()
+    (labels / "female_names.txt").write_text("b.jpg\n")
+    for content, word in [
+        ("", "needs the columns filename and gender"),
+        ("filename,gender\n", "no predictions"),
+        ("filename,gender\na.jpg,0\nb.jpg,male\n", "row 2 (line 3): gender is 'male'"),
+        ("filename,gender\na.jpg\n", "row 1 (line 2)"),
+    ]:
+        predictions.write_text(content)
+        assert word in said()
+    predictions.write_bytes(b"filename,gender\n\xff,0\n")
+    assert "not a CSV of predictions" in said()
