@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -272,6 +273,20 @@ def test_memory_stays_bounded_whatever_a_line_is_like(tmp_path, rows, part):
     _, usual = peak_memory(tmp_path, [good], "--features", "-")
     done, peak = peak_memory(tmp_path, [good, *[part] * 60], "--features", "-")
     refused(done, "standard input: row 7 (line 7)", "correct this row")
+    assert peak < usual + 120, (peak, usual)
+
+
+@pytest.mark.parametrize("is_array", [False, True])
+@pytest.mark.parametrize("part", [b"1," * (1 << 19), b'"' + b"x" * (1 << 20), b"[" * (1 << 20)])
+def test_memory_stays_bounded_whatever_an_object_is_like(tmp_path, rows, part, is_array):
+    """The same of JSON: lines, and an array."""
+    lists = [json.loads(f"[{row.partition(',')[2]}]") for row in rows]
+    good = [json.dumps({"embedding": row}).encode() for row in lists]
+    good = b"[" + b", ".join(good) + b", " if is_array else b"\n".join(good) + b"\n"
+    _, usual = peak_memory(tmp_path, [good], "--features", "-")
+    endless = [good, b'{"embedding": [', *[part] * 60]
+    done, peak = peak_memory(tmp_path, endless, "--features", "-")
+    refused(done, "standard input: row 7", "longer than")
     assert peak < usual + 120, (peak, usual)
 
 
