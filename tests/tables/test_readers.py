@@ -3,7 +3,10 @@
 The width is 4 instead of 512 here, so that hypothesis reaches every cell.
 """
 
-import functools
+import contextlib
+import json
+import sqlite3
+from functools import partial
 
 import fuzz_readers
 import numpy as np
@@ -16,9 +19,10 @@ from age_gender.script import InputError
 from age_gender.tables import arrays, pieces, reading, writing
 from age_gender.tables.columns import Wanted
 from age_gender.tables.cutting import BOM
+from age_gender.tables.names import quoted
 
 WIDTH = 4
-read_csv = functools.partial(fuzz_readers.read_text, width=WIDTH)
+read_csv = partial(fuzz_readers.read_text, width=WIDTH)
 settings.register_profile("quick", max_examples=60, deadline=None)
 settings.load_profile("quick")
 
@@ -118,6 +122,41 @@ def test_an_npy_reads_the_same_in_either_order_and_in_bands(tmp_path_factory, ta
         patch.setattr(arrays, "FORTRAN_BYTES", band)
         patch.setattr(pieces, "BLOCK_ROWS", 1 + band % 4)
         _, features = reading.read([path], WANTED)
+    np.testing.assert_array_equal(features, table)
+
+
+@given(st.data(), tables(), st.sampled_from(["jsonl", "json", "csv", "text.db", "blob.db"]),
+       st.integers(5, 300), st.booleans())  # fmt: skip
+@settings(max_examples=200)
+def test_lists_read_the_same_from_json_csv_and_databases(
+    tmp_path_factory, data, table, kind, chunk, fast
+):
+    row_names, folder = data.draw(names(len(table))), tmp_path_factory.mktemp("lists")
+    number = data.draw(st.sampled_from([repr, "%.9g".__mod__, "%.20e".__mod__]))
+    space = data.draw(st.sampled_from([",", ", ", " ,\t"]))
+    lists = [f"[{space.join(map(number, row))}]" for row in table.tolist()]
+    as_json = data.draw(st.sampled_from([json.dumps, partial(json.dumps, ensure_ascii=False)]))
+    path = folder / f"t.{kind}"
+    if kind.endswith("db"):
+        values = lists if kind == "text.db" else [row.tobytes() for row in table]
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("create table faces (path text, other real, embedding blob)")
+            database.executemany(
+                "insert into faces values (?, 0.5, ?)", zip(row_names, values, strict=True)
+            )
+    else:
+        lines = ["filename,other,embedding"] if kind == "csv" else []
+        for name, text in zip(row_names, lists, strict=True):
+            row = f'{quoted(name)},x,"{text}"'
+            line = f'{{"filename": {as_json(name)}, "other": [1], "embedding": {text}}}'
+            lines.append(row if kind == "csv" else line)
+        text = f"[{', '.join(lines)}]" if kind == "json" else "\n".join(lines)
+        path.write_bytes(text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "CHUNK_BYTES", chunk)
+        patch.setattr(pieces, "SMALL_BYTES", 0 if fast else 1 << 30)
+        found, features = reading.read([path], WANTED)
+    assert found == row_names
     np.testing.assert_array_equal(features, table)
 
 
