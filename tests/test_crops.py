@@ -145,6 +145,12 @@ def test_no_crop_of_a_known_face_is_a_stranger(views, model):
         assert scorer.outputs(views.embeddings[:, number])["distance"].max() < 0.6, crop
 
 
+def test_training_with_views_follows_from_its_seed(records_of_views, model, tmp_path):
+    again = trained(records_of_views, tmp_path)
+    first = json.loads((model / model_files.DESCRIPTION).read_text())
+    assert again["files"][model_files.LITERT_MODEL] == first["files"][model_files.LITERT_MODEL]
+
+
 def test_held_out_and_test_faces_are_never_fitted_on(
     views, records_of_views, tmp_path, monkeypatch
 ):
@@ -215,7 +221,7 @@ def test_a_file_that_holds_no_views_is_refused(tmp_path, content):
 
 
 def test_children_are_estimated_as_children_and_their_gender_as_a_guess(
-    record_folder, model_folder
+    record_folder, model_folder, tmp_path
 ):
     from age_gender.scoring import litert
 
@@ -225,6 +231,10 @@ def test_children_are_estimated_as_children_and_their_gender_as_a_guess(
     certainty = np.maximum(found["female_probability"], 1 - found["female_probability"])
     assert np.mean(found["age"] < 10) > 0.7
     assert certainty[found["age"] < 2].mean() < 0.75
+    without = tmp_path / "without"
+    train.main(training(record_folder, without, "--children", "none"))
+    scorer = litert.Model((without / model_files.LITERT_MODEL).read_bytes(), "model")
+    assert np.mean(scorer.outputs(children.features)["age"] < 10) < 0.1
 
 
 def test_the_genders_of_children_are_not_learnt(record_folder, model_folder, tmp_path):

@@ -71,7 +71,7 @@ def test_prepare_killed_at_any_moment_leaves_whole_record_files_or_none(
     whole = {path.name: path.read_bytes() for path in record_folder.iterdir()}
     assert len(whole) == 4
     killed = finished = 0
-    for number in range(KILLS or 1):
+    for number in range(KILLS or 2):
         folder = tmp_path / str(number)
         folder.mkdir()
         killed += kill_at_random("prepare.py", *arguments, folder, within=seconds * 1.1)
@@ -93,7 +93,7 @@ def test_train_killed_again_and_again_ends_with_the_same_figures(
         assert script("train.py", *training(record_folder, whole, *epochs)).code == 0
         within = time.monotonic() - began
     killed = resumed = 0
-    for _ in range(KILLS or 1):
+    for _ in range(KILLS or 2):
         killed += kill_at_random("train.py", *arguments, "--resume", within=within)
         if (folder / model_files.DESCRIPTION).exists():  # finished: the next one starts anew
             assert model_files.find_model(folder, model_files.LITERT_MODEL)

@@ -50,7 +50,7 @@ class Model:
         for start in range(0, len(features), step):
             rows = features[start : start + step]
             if not 0.9 * self._size <= len(rows) <= self._size:
-                self._size = min(BATCH_ROWS, -(-len(rows) // 16) * 16)
+                self._size = min(BATCH_ROWS, len(rows) + len(rows) // 16)
                 self._interpreter.resize_tensor_input(self._input, (self._size, self.width))
                 self._interpreter.allocate_tensors()
                 self._interpreter.tensor(self._input)().fill(1)

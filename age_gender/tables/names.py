@@ -75,7 +75,9 @@ def labels(
 
     -1 for what is missing, or is no age of 0-116 years or no gender.
     """
-    told = [(utkface_labels(name) or (-1, -1))[:2] for name in names]
+    told = []
+    if ages is None or genders is None:
+        told = [(utkface_labels(name) or (-1, -1))[:2] for name in names]
     of_ages = map(_age, ages) if ages is not None else [age for age, _ in told]
     of_genders = map(_gender, genders) if genders is not None else [gender for _, gender in told]
     return [*zip(of_ages, of_genders, strict=True)]
