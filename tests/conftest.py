@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +67,13 @@ def kill_at_random(name: str, *arguments, within: float) -> bool:
     time.sleep(random.uniform(0, within))
     process.kill()
     return process.wait() == -signal.SIGKILL
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def refused(run: Run, *words: str) -> None:
