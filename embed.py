@@ -37,6 +37,7 @@ from age_gender.photographs.embedder import Embedder
 from age_gender.photographs.faces import TEMPLATES
 from age_gender.photographs.images import find_images
 from age_gender.photographs.networks import read_graph, read_litert
+from age_gender.scoring import predictions
 from age_gender.script import InputError
 from age_gender.tables import writing
 
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     check(args)
     if args.sheet:
-        faces = contact_sheet(args.sheet, args.chips, args.predictions)
+        predicted = predictions.read(args.predictions, *predictions.COLUMNS)
+        faces = contact_sheet(args.sheet, args.chips, predicted)
         script.say(f"{args.sheet}: {faces} faces")
         return
     root, images = find_images(args.images, leave_out=args.chips)

@@ -2,13 +2,13 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from age_gender import outputs
 from age_gender.photographs.images import CHIP, Skipped, read_image, resize
-from age_gender.scoring import predictions
 from age_gender.script import InputError, say
 from age_gender.tables.names import GENDERS
 
@@ -38,18 +38,17 @@ def png(chip: np.ndarray) -> bytes:
     return cv2.imencode(".png", chip[:, :, ::-1])[1].tobytes()
 
 
-def contact_sheet(output: Path, chips: Path, predicted: Path) -> int:
+def contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) -> int:
     """Draw the chips with estimated age, interval and gender below each; how many were drawn.
 
-    `predicted` is the CSV of run.py, whose order is kept. Raises InputError.
+    `predicted` are rows of run.py's CSV, all its columns, in the order to draw. Raises InputError.
     """
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
-    rows = predictions.read(predicted, *predictions.COLUMNS)
-    shown = [row for row in rows if chip_file(chips, row[0]).is_file()]
+    shown = [row for row in predicted if chip_file(chips, row[0]).is_file()]
     if not shown:
-        raise InputError(f"{chips}: no chip of a face in {predicted}; make them with --chips")
+        raise InputError(f"{chips}: no chip of a face in the predictions; make them with --chips")
     if left_out := len(shown[SHEET_FACES:]):
         say(f"{output}: shows the first {SHEET_FACES:,} faces, not {left_out:,} more")
     shown = shown[:SHEET_FACES]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import embed
 from age_gender.photographs import faces, networks
 from age_gender.photographs.chips import chip_file, contact_sheet, png, write_chip
 from age_gender.photographs.images import Skipped, read_image
@@ -184,21 +185,13 @@ def test_a_packaged_graph_with_another_hash_is_refused(tmp_path, monkeypatch):
 # ----------------------------------------------------------------------------- the sheet
 
 
-def predictions(path: Path, rows: list[tuple]) -> Path:
-    header = ("filename", "gender", "age", "age_low", "age_high", "female_probability")
-    with open(path, "w", newline="") as stream:
-        csv.writer(stream).writerows([header, *rows])
-    return path
-
-
 def test_the_sheet_shows_every_face_with_a_chip(tmp_path):
     for i, name in enumerate(("a.jpg", "below/b.jpg#1", "x" * 240 + ".jpg")):
         write_chip(tmp_path / "chips", name, png(np.asarray(drawn_chip(i, 160))))
     rows = [("a.jpg", 0, 34, 28, 41, 0.02), ("below/b.jpg#1", 1, 25, 20, 30, 0.97),
             ("x" * 240 + ".jpg", 1, 61, 55, 70, 0.8), ("gone.jpg", 1, 61, 55, 70, 0.8)]  # fmt: skip
-    csv_path = predictions(tmp_path / "ages.csv", rows)
 
-    drawn = contact_sheet(tmp_path / "sheet.png", tmp_path / "chips", csv_path)
+    drawn = contact_sheet(tmp_path / "sheet.png", tmp_path / "chips", rows)
 
     sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     assert drawn == 3
@@ -227,7 +220,11 @@ def test_untrusted_names_stay_below_the_folder(tmp_path, name):
     (("a.jpg", 0, 34, 28, 41, 0.5), "no chip"),
 ])  # fmt: skip
 def test_predictions_that_are_none_are_refused(tmp_path, row, reason):
-    csv_path = predictions(tmp_path / "ages.csv", [row])
+    path = tmp_path / "ages.csv"
+    with open(path, "w", newline="") as stream:
+        header = ("filename", "gender", "age", "age_low", "age_high", "female_probability")
+        csv.writer(stream).writerows([header, row])
 
     with pytest.raises(InputError, match=reason):
-        contact_sheet(tmp_path / "s.png", tmp_path, csv_path)
+        embed.main(["--sheet", str(tmp_path / "s.png"), "--chips", str(tmp_path),
+                    "--predictions", str(path)])  # fmt: skip
