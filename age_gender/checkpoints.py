@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender import outputs
-from age_gender.script import InputError
+from age_gender import files
+from age_gender.cli import InputError
 
 SETTINGS = "settings.json"
 
@@ -31,15 +31,15 @@ def open_folder(folder: Path, settings: dict, resume: bool, anew: str) -> list[s
             raise InputError(f"{note}: cannot be read; {anew}") from None
         return [key for key in settings if settings[key] != before.get(key)]
     shutil.rmtree(folder, ignore_errors=True)
-    outputs.make_folder(folder)
-    with outputs.whole_file(note, "w") as stream:
+    files.make_folder(folder)
+    with files.whole_file(note, "w") as stream:
         json.dump(settings, stream)
     return []
 
 
 def save(path: Path, model) -> None:
     """Write all that training changes: weights, states of random numbers, the optimizer's."""
-    with outputs.whole_file(path) as stream:
+    with files.whole_file(path) as stream:
         np.savez(stream, *[variable.numpy() for variable in _variables(model)])
 
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender.kinds import Kind, unit
-from age_gender.script import InputError, display_path, say
-from age_gender.tables.names import base_name
+from age_gender.cli import InputError, display_path, say
+from age_gender.embedding_space import EmbeddingSpace, unit
+from age_gender.labels import base_name
 
 RIDGE = 0.03  # of the mean square of the components on which the maps are fitted
 FEWEST = 200  # faces that maps are fitted on; of fewer, they say too little of others
@@ -61,7 +61,7 @@ def read(path: Path) -> Views:
     )
 
 
-def learn(path: Path, kind: Kind, names: list[str], held: np.ndarray) -> Maps | None:
+def learn(path: Path, space: EmbeddingSpace, names: list[str], held: np.ndarray) -> Maps | None:
     """Maps to the crops in the file of views at `path`; None, with a line that says why, without.
 
     They are fitted on faces of the records that are not held out; on all faces of the file where
@@ -70,8 +70,8 @@ def learn(path: Path, kind: Kind, names: list[str], held: np.ndarray) -> Maps | 
     views = read(path)
     theirs, names = ([base_name(name) for name in part] for part in (views.names, names))
     plain, ours = views.embeddings[:, 0], np.isin(theirs, names)
-    if plain.shape[1] != len(kind.mean) or np.mean(kind.distance(plain) > 1) > 0.5:
-        reason = "its embeddings are of another kind than the records"
+    if plain.shape[1] != len(space.mean) or np.mean(space.distance(plain) > 1) > 0.5:
+        reason = "its embeddings are of another space than the records"
     else:
         known = ours & ~np.isin(theirs, np.array(names)[held])
         fitted = views.embeddings[known if ours.any() else slice(None)]

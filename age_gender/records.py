@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from age_gender.script import InputError
-from age_gender.tables.names import AGES
+from age_gender.cli import InputError
+from age_gender.labels import AGES
 
 
 class Records(NamedTuple):

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import embed
-from age_gender import cluster, script
+from age_gender import cli, parallel
 from age_gender.photographs import faces
 from age_gender.photographs.embedder import Embedder
 from age_gender.photographs.images import find_images, read_image, resize
@@ -100,13 +100,13 @@ def finding(images: list[np.ndarray], detector: Callable) -> int:
 
 
 def main() -> None:
-    parser = script.ArgumentParser(__doc__)
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--chips", type=Path, metavar="DIR", help="aligned chips")
     parser.add_argument("--photographs", type=Path, metavar="DIR")
     parser.add_argument(
-        "--count", type=script.whole_number(1), default=128, help="images of each kind"
+        "--count", type=cli.whole_number(1), default=128, help="images of each kind"
     )
-    parser.add_argument("--rounds", type=script.whole_number(1), default=7)
+    parser.add_argument("--rounds", type=cli.whole_number(1), default=7)
     arguments = parser.parse_args()
 
     import cv2
@@ -179,7 +179,7 @@ def main() -> None:
 
 def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> None:
     """Print rates and ratios; `seconds` are per image, a list of one number a round."""
-    print(f"{cluster.processors()} processors, medians of {rounds} rounds")
+    print(f"{parallel.processors()} processors, medians of {rounds} rounds")
     for name, values in seconds.items():
         print(f"{1 / statistics.median(values):8.1f} a second   {name}")
     best = min((n for n in seconds if n.startswith("graph")), key=lambda n: sum(seconds[n]))
@@ -202,4 +202,4 @@ def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> N
 
 
 if __name__ == "__main__":
-    script.run(main)
+    cli.run(main)

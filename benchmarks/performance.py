@@ -23,9 +23,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from age_gender import model_files  # noqa: E402
+from age_gender import heads, paths  # noqa: E402
+from age_gender.readers import tables, writing  # noqa: E402
 from age_gender.scoring import predictions  # noqa: E402
-from age_gender.tables import reading, writing  # noqa: E402
 
 # What one would write instead of run.py.
 NAIVE = """
@@ -69,10 +69,10 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 ORIGINAL = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from age_gender import model_files, records, script; script.import_tensorflow()
+from age_gender import heads, paths, records, cli; cli.import_tensorflow()
 import keras
 from keras import layers
-faces = records.read(model_files.TRAIN_RECORDS)
+faces = records.read(paths.TRAIN_RECORDS)
 inputs = keras.Input((512,))
 hidden = layers.Dense(768, activation="relu")(inputs)
 hidden = layers.Dense(768, activation="relu")(hidden)
@@ -92,17 +92,17 @@ print(time.perf_counter() - started)
 STEPS = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from age_gender import script; script.import_tensorflow()
+from age_gender import cli; cli.import_tensorflow()
 import keras, numpy, tensorflow as tf, network_conv
-heads = network_conv.build_heads(512)
-heads.compile(keras.optimizers.AdamW(), {
+network = network_conv.build_network(512)
+network.compile(keras.optimizers.AdamW(), {
     "age": network_conv.age_loss, "gender": "sparse_categorical_crossentropy",
 }, jit_compile=False)
 batch = (tf.random.normal((505, 512)), {
     "age": tf.random.uniform((505,), 10, 90, tf.int64),
     "gender": tf.random.uniform((505,), 0, 2, tf.int64),
 })
-step = tf.function(lambda: heads.train_step(batch))
+step = tf.function(lambda: network.train_step(batch))
 step()
 started = time.perf_counter()
 for _ in range(200):
@@ -154,13 +154,13 @@ def side_by_side(runs: int, *commands: list[str]) -> list[float]:
 
 def model(name: str) -> Path:
 
-    return model_files.find_model(model_files.PRETRAINED, name)
+    return heads.find_model(paths.FACENET, name)
 
 
 def table(path: Path, rows: int) -> Path:
     """A CSV of UTKFace's faces, over and over, with names."""
 
-    names, features = reading.read([model_files.EMBEDDINGS])
+    names, features = tables.read([paths.EMBEDDINGS])
     text = [
         ",".join(map("%.8g".__mod__, row)) + "\n" for row in features[: min(rows, 5000)].tolist()
     ]
@@ -209,7 +209,7 @@ def throughput(folder: Path) -> None:
 def formats(folder: Path) -> None:
     import numpy as np
 
-    names, features = reading.read([model_files.EMBEDDINGS])
+    names, features = tables.read([paths.EMBEDDINGS])
     features = np.tile(features, (10, 1))[:200_000]
     names = [f"{i}_{names[i % len(names)]}" for i in range(len(features))]
     np.save(folder / "alone.npy", features)
@@ -226,7 +226,7 @@ def formats(folder: Path) -> None:
                 1, *(run_py("--features", p, "--output", folder / "o.csv") for p in (small, large))
             )
             alone = subprocess.run(
-                code(LITERT, folder / "alone.npy", model(model_files.LITERT_MODEL)),
+                code(LITERT, folder / "alone.npy", model(heads.LITERT_MODEL)),
                 check=True,
                 capture_output=True,
             )
@@ -244,7 +244,7 @@ def lists(folder: Path) -> None:
     """What other tools write, against CSV or the fixed-size lists of embed.py, in turn."""
     import numpy as np
 
-    names, features = reading.read([model_files.EMBEDDINGS])
+    names, features = tables.read([paths.EMBEDDINGS])
     features = np.tile(features, (5, 1))
     names = [f"{i}_{names[i % len(names)]}" for i in range(len(features))]
     kinds = ("csv", "jsonl", "fixed.parquet", "double.parquet", "db")
@@ -315,7 +315,7 @@ def output_text(folder: Path) -> None:
 
 def training(folder: Path) -> None:
 
-    if not model_files.TRAIN_RECORDS.exists():
+    if not paths.TRAIN_RECORDS.exists():
         subprocess.run([sys.executable, str(ROOT / "prepare.py")], check=True, capture_output=True)
     command = [sys.executable, str(ROOT / "train.py"), "--models", str(folder / "m"),
                "--logs", str(folder / "l")]  # fmt: skip
@@ -324,7 +324,7 @@ def training(folder: Path) -> None:
     total = time.perf_counter() - started
     epochs = [int(ms) for ms in re.findall(r"(\d+)ms/step", said.partition("\nfinal: ")[2])]
     rate = 1000 / statistics.mean(epochs[1:])
-    fitted = json.loads((folder / "m" / model_files.DESCRIPTION).read_text())["fit"]
+    fitted = json.loads((folder / "m" / heads.DESCRIPTION).read_text())["fit"]
     original = float(subprocess.run(code(ORIGINAL, ROOT), check=True, capture_output=True).stdout)
     step = float(subprocess.run(code(STEPS, ROOT), check=True, capture_output=True).stdout)
     row("train.py, the whole command", f"{total:.0f} s")

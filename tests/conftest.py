@@ -17,11 +17,11 @@ import pytest
 import prepare
 import run
 import train
-from age_gender import model_files
-from age_gender.script import InputError, error_line, is_users
-from age_gender.tables import reading, writing
+from age_gender import paths
+from age_gender.cli import InputError, error_line, is_users
+from age_gender.readers import tables, writing
 
-MODEL = str(model_files.PRETRAINED)
+MODEL = str(paths.FACENET)
 KILLS = int(os.environ.get("KILLS", "0"))  # how often each script is killed; 0: a few times
 FACES = 900  # every 23rd of UTKFace, so that all ages are there
 # Tests that a shell started in the background ignore Ctrl-C; what they start must not.
@@ -44,7 +44,7 @@ def script(
     """Run a script as a user does."""
     given = {"input": stdin} if stdin_file is None else {"stdin": open(stdin_file, "rb")}  # noqa: SIM115
     done = subprocess.run(
-        [sys.executable, str(model_files.ROOT / name), *map(str, arguments)],
+        [sys.executable, str(paths.ROOT / name), *map(str, arguments)],
         **given,
         capture_output=True,
         cwd=cwd,
@@ -56,7 +56,7 @@ def script(
 def start(name: str, *arguments, **options) -> subprocess.Popen:
     """Start a script; what it says goes to a pipe."""
     return subprocess.Popen(
-        [sys.executable, str(model_files.ROOT / name), *map(str, arguments)],
+        [sys.executable, str(paths.ROOT / name), *map(str, arguments)],
         **{"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, **options},
     )
 
@@ -114,7 +114,7 @@ def refusal(path, *more: str) -> str:
 @pytest.fixture(scope="session")
 def faces() -> tuple[list[str], np.ndarray]:
     """Names and features, float32 (900, 512), of UTKFace faces of all ages."""
-    names, features = reading.read([model_files.EMBEDDINGS])
+    names, features = tables.read([paths.EMBEDDINGS])
     step = len(names) // FACES
     return names[::step][:FACES], features[::step][:FACES]
 

@@ -16,10 +16,10 @@ import pytest
 from conftest import HEADER, MODEL, Run, refused, script, start, with_cell
 
 import run
-from age_gender import model_files
-from age_gender.script import InputError, error_line, is_users
-from age_gender.tables import reading, writing
-from age_gender.tables.columns import Wanted
+from age_gender import heads, paths
+from age_gender.cli import InputError, error_line, is_users
+from age_gender.readers import tables, writing
+from age_gender.readers.columns import ReadOptions
 
 # ------------------------------------------------------------------------------- paths
 
@@ -30,11 +30,12 @@ def as_nobody(folder: Path, *arguments) -> Run:
         return script("run.py", *arguments)
     code = (
         "import locale, os, sys; sys.path.insert(0, sys.argv.pop(1));"
-        "from age_gender import script; from age_gender.tables import arrays, text; import run;"
-        "os.setgroups([]); os.setgid(65534); os.setuid(65534); script.run(run.main)"
+        "from age_gender import cli; import run;"
+        "from age_gender.readers import numpy_files, csv_files;"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534); cli.run(run.main)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(model_files.ROOT), *map(str, arguments)],
+        [sys.executable, "-c", code, str(paths.ROOT), *map(str, arguments)],
         capture_output=True, cwd=folder, timeout=100,
     )  # fmt: skip
     return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -45,7 +46,7 @@ def open_folder():
     """A folder that every user may enter, unlike tmp_path."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        shutil.copy(Path(MODEL, model_files.LITERT_MODEL), Path(folder, "model.tflite"))
+        shutil.copy(Path(MODEL, heads.LITERT_MODEL), Path(folder, "model.tflite"))
         os.chmod(Path(folder, "model.tflite"), 0o644)
         yield Path(folder)
 
@@ -105,7 +106,7 @@ def test_no_script_overwrites_what_it_reads(tmp_path, rows, table, capfd):
     refused(done, "my.csv", "would overwrite this input")
     model = tmp_path / "model"
     shutil.copytree(MODEL, model)
-    card = model / model_files.DESCRIPTION
+    card = model / heads.DESCRIPTION
     with pytest.raises(InputError, match="would overwrite this input"):
         run.main(["--features", str(path), "--model", str(model), "--output", str(card)])
     names = tmp_path / "names.txt"
@@ -131,7 +132,7 @@ def test_a_reader_of_messages_that_leaves_ends_no_work(tmp_path, rows):
 
 def test_without_the_packages_one_line_names_the_environment():
     for name in ("run.py", "prepare.py", "train.py", "test.py", "embed.py"):
-        command = [sys.executable, "-S", str(model_files.ROOT / name)]  # -S: only Python's own
+        command = [sys.executable, "-S", str(paths.ROOT / name)]  # -S: only Python's own
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
         assert "No module named" in done.stderr and ".venv/bin/activate" in done.stderr
@@ -146,14 +147,14 @@ def test_a_folder_is_read_without_what_is_half_done_or_only_named_like_a_table(t
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "o.npz.partial").mkdir()
     (tmp_path / "o.npz.partial" / "0000000000.npz").write_bytes(b"part")
-    assert reading.expand([tmp_path]) == [str(tmp_path / "good.csv")]
+    assert tables.expand([tmp_path]) == [str(tmp_path / "good.csv")]
 
 
 def test_one_row_in_a_file_of_any_name_is_called_by_it(tmp_path, rows):
     path = os.path.join(os.fsencode(tmp_path), b"one\xff.csv")
     with open(path, "w") as stream:
         stream.write(rows[0].partition(",")[2] + "\n")
-    names, _ = reading.read([os.fsdecode(path)])
+    names, _ = tables.read([os.fsdecode(path)])
     assert names == ["one\\xff"]
 
 
@@ -162,7 +163,7 @@ def test_a_header_of_names_that_python_takes_for_numbers_is_a_header(tmp_path, r
     path.write_text(
         "\n".join([",".join(["name", *(f"{i // 32}_{i % 32}" for i in range(512))]), *rows])
     )
-    assert reading.read([path], Wanted(width=512))[0] == [row.partition(",")[0] for row in rows]
+    assert tables.read([path], ReadOptions(width=512))[0] == [row.partition(",")[0] for row in rows]
 
 
 def test_the_index_of_a_filtered_pandas_table_is_no_embedding(tmp_path, faces):
@@ -170,7 +171,7 @@ def test_the_index_of_a_filtered_pandas_table_is_no_embedding(tmp_path, faces):
     table = pandas.DataFrame(faces[1][:9], columns=[f"e{i}" for i in range(512)])
     table.insert(0, "filename", faces[0][:9])
     table.iloc[[0, 1, 4]].to_parquet(tmp_path / "t.parquet")
-    names, features = reading.read([tmp_path / "t.parquet"])
+    names, features = tables.read([tmp_path / "t.parquet"])
     assert names == [faces[0][i] for i in (0, 1, 4)]
     np.testing.assert_array_equal(features, faces[1][[0, 1, 4]])
 
@@ -178,8 +179,8 @@ def test_the_index_of_a_filtered_pandas_table_is_no_embedding(tmp_path, faces):
 def test_neither_the_list_of_bad_rows_nor_the_output_replaces_an_input(tmp_path, rows):
     path = tmp_path / "my.errors.csv"
     path.write_text("\n".join(rows))
-    model = tmp_path / model_files.LITERT_MODEL
-    shutil.copy(Path(MODEL, model_files.LITERT_MODEL), model)
+    model = tmp_path / heads.LITERT_MODEL
+    shutil.copy(Path(MODEL, heads.LITERT_MODEL), model)
     for output, features in [("my.csv", path), (model.name, path)]:
         with pytest.raises(InputError, match="would overwrite this input"):
             run.main(["--features", str(features), "--output", str(tmp_path / output),
@@ -253,7 +254,7 @@ def peak_memory(folder: Path, stream, *arguments) -> tuple[Run, float]:
     command = [sys.executable, "-c", MEASURE, str(folder / "peak"), sys.executable]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
-            [*command, str(model_files.ROOT / "run.py"), "--model", MODEL, *arguments],
+            [*command, str(paths.ROOT / "run.py"), "--model", MODEL, *arguments],
             stdin=subprocess.PIPE, stdout=out, stderr=err,
         )  # fmt: skip
         with contextlib.suppress(BrokenPipeError), process.stdin:

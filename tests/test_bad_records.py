@@ -12,8 +12,8 @@ from conftest import MODEL, refused, script, training, with_cell
 import run
 import test
 import train
-from age_gender import outputs, records
-from age_gender.script import InputError
+from age_gender import files, records
+from age_gender.cli import InputError
 
 # ------------------------------------------------------------------------ other scripts
 
@@ -105,8 +105,8 @@ def test_a_state_that_cannot_be_resumed_is_refused(tmp_path, record_folder):
     with pytest.raises(InputError, match=r"settings\.json.*without --resume"):
         train.main(arguments)
     settings = {
-        "train": outputs.sha256(record_folder / "train.tfrecords"),
-        "children": outputs.sha256(record_folder / "children.tfrecords"), "views": None,
+        "train": files.sha256(record_folder / "train.tfrecords"),
+        "children": files.sha256(record_folder / "children.tfrecords"), "views": None,
         "epochs": 2, "batch_size": 64, "learning_rate": 2e-2, "whitening": 0.5,
         "crop_share": 0.5, "seed": 0,
     }  # fmt: skip

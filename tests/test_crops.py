@@ -9,15 +9,15 @@ from conftest import script, training
 
 import prepare
 import train
-from age_gender import crops, kinds, model_files, records
-from age_gender.script import InputError
-from age_gender.tables import writing
+from age_gender import crops, embedding_space, heads, paths, records
+from age_gender.cli import InputError
+from age_gender.readers import writing
 
 
 @pytest.fixture(scope="module")
 def views() -> crops.Views:
     """800 faces of the shipped table, through its eleven crops."""
-    whole = crops.read(model_files.VIEWS)
+    whole = crops.read(paths.VIEWS)
     return whole._replace(names=whole.names[::4], embeddings=whole.embeddings[::4])
 
 
@@ -37,7 +37,7 @@ def trained(folder, models, *more: str) -> dict:
     """What train.py says of a model of these records, trained with the views beside them."""
     train.main(training(folder, models, "--epochs", "5", "--views", str(folder / "views.npz"),
                         *more))  # fmt: skip
-    return json.loads((models / model_files.DESCRIPTION).read_text())
+    return json.loads((models / heads.DESCRIPTION).read_text())
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_maps_come_closer_to_unseen_faces_through_wide_crops_than_the_plain_crop
 
 def test_moved_maps_do_the_same_in_another_space(views):
     maps = crops.fit(views.embeddings)
-    kind = kinds.measure(views.embeddings[:, 0])
+    kind = embedding_space.measure(views.embeddings[:, 0])
     kernel = kind.axes / np.sqrt(np.maximum(kind.deviations, 1e-4 * kind.deviations[0]))
     plain = views.embeddings[:50, 0].astype(np.float64)
     expected = (plain @ maps.matrices[3] + maps.offsets[3] - kind.mean) @ kernel
@@ -140,15 +140,15 @@ def test_what_an_epoch_shows_follows_from_its_seed_and_number(views):
 def test_no_crop_of_a_known_face_is_a_stranger(views, model):
     from age_gender.scoring import litert
 
-    scorer = litert.Model((model / model_files.LITERT_MODEL).read_bytes(), "model")
+    scorer = litert.Model((model / heads.LITERT_MODEL).read_bytes(), "model")
     for number, crop in enumerate(views.crops):
         assert scorer.outputs(views.embeddings[:, number])["distance"].max() < 0.6, crop
 
 
 def test_training_with_views_follows_from_its_seed(records_of_views, model, tmp_path):
     again = trained(records_of_views, tmp_path)
-    first = json.loads((model / model_files.DESCRIPTION).read_text())
-    assert again["files"][model_files.LITERT_MODEL] == first["files"][model_files.LITERT_MODEL]
+    first = json.loads((model / heads.DESCRIPTION).read_text())
+    assert again["files"][heads.LITERT_MODEL] == first["files"][heads.LITERT_MODEL]
 
 
 def test_held_out_and_test_faces_are_never_fitted_on(
@@ -172,7 +172,7 @@ def test_held_out_and_test_faces_are_never_fitted_on(
 
 
 def test_views_of_another_kind_are_left_out_with_one_line(views, tmp_path, capfd):
-    kind, held = kinds.measure(views.embeddings[:, 0]), np.zeros(len(views.names), bool)
+    kind, held = embedding_space.measure(views.embeddings[:, 0]), np.zeros(len(views.names), bool)
     path = tmp_path / "other.npz"
     for wrong in (views.embeddings[:, :2, ::-1], views.embeddings[:, :2, :64]):
         np.savez(path, filenames=np.array(views.names), embeddings=wrong,
@@ -197,7 +197,7 @@ def test_missing_views_and_children_are_an_error_unless_they_are_the_defaults(
         with pytest.raises(InputError, match=r"missing\.file: no such file; give another, or none"):
             train.main(arguments)
     absent = tmp_path / "views.npz"
-    monkeypatch.setattr(model_files, "VIEWS", absent)
+    monkeypatch.setattr(paths, "VIEWS", absent)
     monkeypatch.setattr(train, "fit", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # it has gone on without them
         train.main(training(record_folder, tmp_path, "--views", str(absent)))
@@ -226,14 +226,14 @@ def test_children_are_estimated_as_children_and_their_gender_as_a_guess(
     from age_gender.scoring import litert
 
     children = records.read(record_folder / "children.tfrecords")
-    scorer = litert.Model((model_folder / model_files.LITERT_MODEL).read_bytes(), "model")
+    scorer = litert.Model((model_folder / heads.LITERT_MODEL).read_bytes(), "model")
     found = scorer.outputs(children.features)
     certainty = np.maximum(found["female_probability"], 1 - found["female_probability"])
     assert np.mean(found["age"] < 10) > 0.7
     assert certainty[found["age"] < 2].mean() < 0.75
     without = tmp_path / "without"
     train.main(training(record_folder, without, "--children", "none"))
-    scorer = litert.Model((without / model_files.LITERT_MODEL).read_bytes(), "model")
+    scorer = litert.Model((without / heads.LITERT_MODEL).read_bytes(), "model")
     assert np.mean(scorer.outputs(children.features)["age"] < 10) < 0.1
 
 
@@ -249,7 +249,7 @@ def test_the_genders_of_children_are_not_learnt(record_folder, model_folder, tmp
     import keras
 
     weights = [
-        keras.saving.load_model(folder / model_files.KERAS_MODEL, compile=False).get_weights()
+        keras.saving.load_model(folder / heads.KERAS_MODEL, compile=False).get_weights()
         for folder in (model_folder, tmp_path)
     ]
     for ours, theirs in zip(*weights, strict=True):

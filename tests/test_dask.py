@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 import run
-from age_gender import cluster, model_files
-from age_gender.script import InputError
-from age_gender.tables import pieces, reading, writing
+from age_gender import parallel, paths
+from age_gender.cli import InputError
+from age_gender.readers import chunks, tables, writing
 
 
 def free_port() -> int:
@@ -70,16 +70,16 @@ def test_workers_without_the_project_parse_embeddings(scheduler, tmp_path):
     path = tmp_path / "features.npz"
     writing.write(path, [f"face {i}" for i in range(3000)], [features])
 
-    def parse(piece: pieces.Piece) -> pieces.Block:
-        assert re.search(r"age_gender-.*\.zip/age_gender/tables", pieces.__file__), (
+    def parse(chunk: chunks.Chunk) -> chunks.Batch:
+        assert re.search(r"age_gender-.*\.zip/age_gender/readers", chunks.__file__), (
             "the worker's own"
         )
-        return reading.parse(piece)
+        return tables.parse(chunk)
 
-    blocks = list(cluster.map_in_order(parse, reading.cut([str(path)]), dask=scheduler.address))
+    blocks = list(parallel.map_in_order(parse, tables.cut([str(path)]), dask=scheduler.address))
 
-    count = -(-len(features) // pieces.BLOCK_ROWS)
-    assert [type(block) for block in blocks] == [pieces.Block] * count
+    count = -(-len(features) // chunks.BLOCK_ROWS)
+    assert [type(block) for block in blocks] == [chunks.Batch] * count
     np.testing.assert_array_equal(np.concatenate([block.features for block in blocks]), features)
 
 
@@ -88,7 +88,7 @@ def test_an_error_on_a_worker_is_the_same_error_here(scheduler):
         raise InputError("photos: this folder is not seen here")
 
     with pytest.raises(InputError, match="not seen here"):
-        list(cluster.map_in_order(fail, range(3), dask=scheduler.address))
+        list(parallel.map_in_order(fail, range(3), dask=scheduler.address))
 
 
 def test_the_function_travels_once_to_each_worker_and_is_loaded_once(scheduler):
@@ -102,7 +102,7 @@ def test_the_function_travels_once_to_each_worker_and_is_loaded_once(scheduler):
             self.calls += 1
             return os.getpid(), self.calls, len(self.weights)
 
-    results = list(cluster.map_in_order(Counting(), range(20), dask=scheduler.address))
+    results = list(parallel.map_in_order(Counting(), range(20), dask=scheduler.address))
 
     calls = {}
     for process, count, size in results:
@@ -122,14 +122,14 @@ def test_a_killed_worker_costs_its_block_only(scheduler, tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
         return item
 
-    results = list(cluster.map_in_order(work, range(30), dask=scheduler.address))
+    results = list(parallel.map_in_order(work, range(30), dask=scheduler.address))
 
     assert results == list(range(30))
     assert len(log.read_text().split()) <= 30 + 4, "much more was done again than was lost"
 
 
 def test_a_worker_that_joins_later_gets_its_share(scheduler, monkeypatch):
-    monkeypatch.setattr(cluster, "WIDTH_SECONDS", 1e-3)
+    monkeypatch.setattr(parallel, "WIDTH_SECONDS", 1e-3)
     read = joined = 0
 
     def items():
@@ -139,7 +139,7 @@ def test_a_worker_that_joins_later_gets_its_share(scheduler, monkeypatch):
             # once there are ten threads, submitting must be faster than they are
             yield 1 if joined else 0.05
 
-    results = cluster.map_in_order(time.sleep, items(), dask=scheduler.address)
+    results = parallel.map_in_order(time.sleep, items(), dask=scheduler.address)
     ahead = []
     for number, _ in enumerate(results):
         ahead.append(read - number)
@@ -158,10 +158,10 @@ def test_a_worker_that_joins_later_gets_its_share(scheduler, monkeypatch):
 def other_version(tmp_path) -> Path:
     """A copy of the package in which arrays are cut into other blocks."""
     package = tmp_path / "copy" / "age_gender"
-    shutil.copytree(cluster.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    source = package / "tables" / "pieces.py"
+    shutil.copytree(parallel.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    source = package / "readers" / "chunks.py"
     text = source.read_text()
-    source.write_text(text.replace(f"BLOCK_ROWS = {pieces.BLOCK_ROWS}", "BLOCK_ROWS = 1"))
+    source.write_text(text.replace(f"BLOCK_ROWS = {chunks.BLOCK_ROWS}", "BLOCK_ROWS = 1"))
     assert source.read_text() != text
     return package
 
@@ -173,37 +173,37 @@ def test_workers_change_to_the_version_of_the_package_that_is_run(
         return os.getpid(), importlib.import_module(module).BLOCK_ROWS
 
     def on_workers() -> set[tuple[int, int]]:
-        modules = ["age_gender.tables.pieces"] * 8
-        return {*cluster.map_in_order(block_rows, modules, dask=scheduler.address)}
+        modules = ["age_gender.readers.chunks"] * 8
+        return {*parallel.map_in_order(block_rows, modules, dask=scheduler.address)}
 
     found = []
-    for package in (cluster.PACKAGE, other_version) * 2:
-        monkeypatch.setattr(cluster, "PACKAGE", package)
+    for package in (parallel.PACKAGE, other_version) * 2:
+        monkeypatch.setattr(parallel, "PACKAGE", package)
         found.append(on_workers())
 
     processes = {process for process, _ in set.union(*found)}
     assert len(processes) <= 2, "a worker began anew"
-    for rows, of_run in zip((pieces.BLOCK_ROWS, 1) * 2, found, strict=True):
+    for rows, of_run in zip((chunks.BLOCK_ROWS, 1) * 2, found, strict=True):
         assert {found_rows for _, found_rows in of_run} == {rows}
 
 
 def test_two_versions_at_once_are_refused(scheduler, other_version, monkeypatch):
-    under_way = cluster.map_in_order(abs, range(100), dask=scheduler.address)
+    under_way = parallel.map_in_order(abs, range(100), dask=scheduler.address)
     assert next(under_way) == 0
-    again = cluster.map_in_order(abs, range(3), dask=scheduler.address)
+    again = parallel.map_in_order(abs, range(3), dask=scheduler.address)
     assert list(again) == [0, 1, 2], "the same version may be at work twice"
 
     with monkeypatch.context() as patch, pytest.raises(InputError, match=r"another version .*wait"):
-        patch.setattr(cluster, "PACKAGE", other_version)
-        next(cluster.map_in_order(abs, range(3), dask=scheduler.address))
+        patch.setattr(parallel, "PACKAGE", other_version)
+        next(parallel.map_in_order(abs, range(3), dask=scheduler.address))
 
     assert list(under_way) == list(range(1, 100))
 
 
 def test_a_killed_run_of_another_version_is_forgotten(scheduler, other_version):
     (other_version.parent / "at_work.py").write_text(
-        "import sys, time\nfrom age_gender import cluster\n"
-        "for _ in cluster.map_in_order(time.sleep, [0] + [0.2] * 1000, dask=sys.argv[1]):\n"
+        "import sys, time\nfrom age_gender import parallel\n"
+        "for _ in parallel.map_in_order(time.sleep, [0] + [0.2] * 1000, dask=sys.argv[1]):\n"
         "    print(flush=True)\n"
     )
     command = [sys.executable, other_version.parent / "at_work.py", scheduler.address]
@@ -212,12 +212,12 @@ def test_a_killed_run_of_another_version_is_forgotten(scheduler, other_version):
         other.kill()
     time.sleep(1)  # for the scheduler to see that it is gone
 
-    modules = ["age_gender.tables.pieces"] * 8
-    rows = cluster.map_in_order(
+    modules = ["age_gender.readers.chunks"] * 8
+    rows = parallel.map_in_order(
         lambda module: importlib.import_module(module).BLOCK_ROWS, modules, dask=scheduler.address
     )
 
-    assert set(rows) == {pieces.BLOCK_ROWS}
+    assert set(rows) == {chunks.BLOCK_ROWS}
 
 
 def test_run_on_a_cluster_writes_the_same_bytes_though_a_worker_is_killed(
@@ -227,19 +227,19 @@ def test_run_on_a_cluster_writes_the_same_bytes_though_a_worker_is_killed(
     table, bare = tmp_path / "a.csv", tmp_path / "b.npy"
     writing.write(table, [f'{name} "{i}"' for i, name in enumerate(names)], [features])
     np.save(bare, features)
-    monkeypatch.setattr(pieces, "CHUNK_BYTES", 400_000)  # 14 pieces of CSV
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 400_000)  # 14 chunks of CSV
     inputs = [
         "--features",
         str(table),
         str(bare),
         "--model",
-        str(model_files.PRETRAINED),
+        str(paths.FACENET),
         "--output",
     ]
     run.main([*inputs, str(tmp_path / "here.csv")])
     add, added = run.Writer.add, []
 
-    def add_and_kill(writer: run.Writer, block: pieces.Block) -> None:
+    def add_and_kill(writer: run.Writer, block: chunks.Batch) -> None:
         added.append(block)
         if len(added) == 3:
             scheduler.workers[0].kill()
@@ -254,7 +254,7 @@ def test_run_on_a_cluster_writes_the_same_bytes_though_a_worker_is_killed(
 
 
 def test_local_starts_a_cluster_and_leaves_nothing_behind():
-    processes = set(cluster.map_in_order(lambda _: os.getpid(), range(8), dask="local"))
+    processes = set(parallel.map_in_order(lambda _: os.getpid(), range(8), dask="local"))
 
     assert os.getpid() not in processes
     deadline = time.monotonic() + 10
@@ -266,14 +266,14 @@ def test_local_starts_a_cluster_and_leaves_nothing_behind():
 @pytest.mark.parametrize("address", ["nonsense", "ftp://127.0.0.1:1"])
 def test_an_address_that_is_none_is_refused(address):
     with pytest.raises(InputError, match=r"no Dask scheduler answers.*give its address"):
-        next(cluster.map_in_order(int, range(3), dask=address))
+        next(parallel.map_in_order(int, range(3), dask=address))
 
 
 def test_a_scheduler_that_does_not_answer_is_refused_soon(monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(parallel, "CONNECT_SECONDS", 1)
     start = time.monotonic()
 
     with pytest.raises(InputError, match=r"no Dask scheduler answers.*give its address"):
-        next(cluster.map_in_order(int, range(3), dask=f"tcp://127.0.0.1:{free_port()}"))
+        next(parallel.map_in_order(int, range(3), dask=f"tcp://127.0.0.1:{free_port()}"))
 
     assert time.monotonic() - start < 10

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from conftest import KILLS, kill_at_random, script, start, training
 
-from age_gender import model_files
-from age_gender.tables import writing
+from age_gender import heads, paths
+from age_gender.readers import writing
 
-MODEL = str(model_files.PRETRAINED)
+MODEL = str(paths.FACENET)
 
 
 def visible(folder: Path) -> list[str]:
@@ -95,8 +95,8 @@ def test_train_killed_again_and_again_ends_with_the_same_figures(
     killed = resumed = 0
     for _ in range(KILLS or 2):
         killed += kill_at_random("train.py", *arguments, "--resume", within=within)
-        if (folder / model_files.DESCRIPTION).exists():  # finished: the next one starts anew
-            assert model_files.find_model(folder, model_files.LITERT_MODEL)
+        if (folder / heads.DESCRIPTION).exists():  # finished: the next one starts anew
+            assert heads.find_model(folder, heads.LITERT_MODEL)
             assert described(folder) == described(whole)
         states = list(folder.glob(".training/[!.]*.npz"))
         for state in states:
@@ -112,12 +112,12 @@ def test_train_killed_again_and_again_ends_with_the_same_figures(
 
 def described(folder: Path) -> tuple:
     """A model's figures, and the hash of what scores."""
-    card = json.loads((folder / model_files.DESCRIPTION).read_text())
+    card = json.loads((folder / heads.DESCRIPTION).read_text())
     return (
         card["validation"],
         card["calibration"],
         card["epochs"],
-        card["files"][model_files.LITERT_MODEL],
+        card["files"][heads.LITERT_MODEL],
     )
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import refused, script
 
-from age_gender import model_files
+from age_gender import paths
 
 MALE = b"Al_0001.jpg\r\nBo_0001.jpg\r\nCy_0001.jpg\r\nDi_0001.jpg\r\n\r\n"
 FEMALE = b"Di_0001.jpg\r\nEve_0001\r\nFay_0001.jpg\r\n"
@@ -61,7 +61,7 @@ def test_it_does_not_import_tensorflow(folder):
     code = "import sys, test; test.main(sys.argv[1:]); print('tensorflow' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code, "--lfw", folder / "predictions.csv", "--lfw-labels", folder],
-        cwd=model_files.ROOT, capture_output=True, text=True,
+        cwd=paths.ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.splitlines()[-1] == "False"
 

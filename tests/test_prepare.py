@@ -5,7 +5,7 @@ import pytest
 
 import prepare
 from age_gender import records
-from age_gender.tables import writing
+from age_gender.readers import writing
 
 
 def prepared(table, folder, *more: str) -> dict[str, records.Records]:

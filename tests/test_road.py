@@ -16,9 +16,9 @@ from conftest import refused, script, training
 import network_conv
 import prepare
 import train
-from age_gender import model_files, outputs, records
+from age_gender import files, heads, paths, records
+from age_gender.readers import tables, writing
 from age_gender.scoring import litert
-from age_gender.tables import reading, writing
 
 LINE = re.compile(r"Age_MAE:\d+\.\d\d, Gender_Acc:\d+\.\d\d%, Loss:\d+\.\d\d")
 
@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, ta
 def test_one_csv_a_face_is_the_original_layout(tmp_path, faces):
     for name, row in zip(faces[0][:30], faces[1][:30], strict=True):
         (tmp_path / f"{name}.csv").write_text(",".join(map(repr, row.tolist())) + "\n")
-    names, features = reading.read([tmp_path])
+    names, features = tables.read([tmp_path])
     assert sorted(names) == sorted(faces[0][:30])
     np.testing.assert_array_equal(features, [faces[1][faces[0].index(name)] for name in names])
 
@@ -95,7 +95,7 @@ def test_one_csv_a_face_is_the_original_layout(tmp_path, faces):
 def test_training_writes_three_files_that_belong_together(model_folder, record_folder):
     described = json.loads((model_folder / "age_gender.json").read_text())
     for name in ("age_gender.keras", "age_gender.tflite"):
-        assert described["files"][name] == outputs.sha256(model_folder / name)
+        assert described["files"][name] == files.sha256(model_folder / name)
     faces = len(records.read(record_folder / "train.tfrecords").age)
     assert (described["faces"], described["validation"]["faces"]) == (faces, faces // 5)
     assert 3 < described["validation"]["age_mae"] < 20
@@ -110,7 +110,7 @@ def test_training_writes_three_files_that_belong_together(model_folder, record_f
 def test_a_resumed_training_ends_as_one_that_was_not_interrupted(
     model_folder, record_folder, tmp_path, monkeypatch
 ):
-    whole_file, saved = outputs.whole_file, []
+    whole_file, saved = files.whole_file, []
 
     def interrupted(path, *rest, **options):  # at the second and at the last epoch's state
         saved.append(path)
@@ -119,7 +119,7 @@ def test_a_resumed_training_ends_as_one_that_was_not_interrupted(
         return whole_file(path, *rest, **options)
 
     arguments = training(record_folder, tmp_path)
-    monkeypatch.setattr(outputs, "whole_file", interrupted)
+    monkeypatch.setattr(files, "whole_file", interrupted)
     for _ in range(2):
         saved.clear()
         with pytest.raises(KeyboardInterrupt):
@@ -233,7 +233,7 @@ def test_the_exported_interval_is_the_softmax_cut_at_the_calibrated_tails(faces,
     softmax = network.predict(faces[1], verbose=0)["age"].astype(np.float64)
     description = json.loads((model_folder / "age_gender.json").read_text())
     tail = description["calibration"]["tail"]
-    model = (model_folder / model_files.LITERT_MODEL).read_bytes()
+    model = (model_folder / heads.LITERT_MODEL).read_bytes()
     found = litert.Model(model, "model").outputs(faces[1])
     for row, low, high, age in zip(
         softmax, found["age_low"], found["age_high"], found["age"], strict=True
@@ -312,7 +312,7 @@ def test_run_imports_neither_tensorflow_nor_pandas(faces, model_folder, tmp_path
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "--features", path, "--model", model_folder],
-        cwd=model_files.ROOT, capture_output=True, text=True,
+        cwd=paths.ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
@@ -339,11 +339,11 @@ def test_the_tflite_alone_is_enough(faces, model_folder, tmp_path):
 def test_help_shows_every_option_with_an_example(name):
     done = script(name, "--help")
     assert done.code == 0 and f"python {name}" in done.out
-    wanted = {
+    options = {
         "prepare.py": "--features --output --min-age --test-size --seed",
         "train.py": "--train --children --views --models --epochs --batch-size --learning-rate "
         "--seed --resume --logs",
         "test.py": "--test --model --batch-size --views --report --lfw --lfw-labels",
         "run.py": "--features --output --model --skip-bad-rows --force --dask",
     }[name]
-    assert all(option in done.out for option in wanted.split())
+    assert all(option in done.out for option in options.split())

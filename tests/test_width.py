@@ -6,14 +6,14 @@ from conftest import refused, script, training
 
 import prepare
 import train
-from age_gender import kinds, model_files
-from age_gender.tables import reading, writing
+from age_gender import embedding_space, paths
+from age_gender.readers import tables, writing
 
 
 @pytest.fixture(scope="module")
 def mobile():
     """Names and embeddings, float32 (900, 192), of the faces of the fixture `faces`."""
-    names, features = reading.read([model_files.DATA / "utkface_mobilefacenet.npz"])
+    names, features = tables.read([paths.DATA / "utkface_mobilefacenet.npz"])
     step = len(names) // 900
     return names[::step][:900], features[::step][:900]
 
@@ -49,18 +49,16 @@ def test_rows_of_another_network_are_refused_both_ways(faces, mobile, mobile_mod
     writing.write(theirs, mobile[0], [mobile[1]])
     done = script("run.py", "--features", ours, "--model", mobile_model)
     refused(done, "facenet.npz", "512", "192")
-    done = script("run.py", "--features", theirs, "--model", model_files.PRETRAINED)
+    done = script("run.py", "--features", theirs, "--model", paths.FACENET)
     refused(done, "mobile.npz", "192 numbers, not 512")
     writing.write(theirs, mobile[0], [mobile[1][:, ::-1]])
     refused(script("run.py", "--features", theirs, "--model", mobile_model), "not the kind")
 
 
 def test_a_model_is_not_judged_on_records_or_views_of_another_network(mobile_model):
-    records, ours = mobile_model / "test.tfrecords", model_files.PRETRAINED
+    records, ours = mobile_model / "test.tfrecords", paths.FACENET
     refused(script("test.py", "--test", records, "--model", ours), "takes 512", "not 192")
-    done = script(
-        "test.py", "--test", records, "--model", mobile_model, "--views", model_files.VIEWS
-    )
+    done = script("test.py", "--test", records, "--model", mobile_model, "--views", paths.VIEWS)
     refused(done, "utkface_views.npz", "--views")
 
 
@@ -68,20 +66,20 @@ def test_the_model_that_would_take_a_table_is_named(faces, mobile, tmp_path):
     ours, theirs = tmp_path / "facenet.npz", tmp_path / "mobile.csv"
     writing.write(ours, faces[0], [faces[1]])
     writing.write(theirs, mobile[0], [mobile[1]])
-    second = model_files.MODELS / "mobilefacenet"
+    second = paths.MODELS / "mobilefacenet"
 
-    done = script("run.py", "--features", theirs, "--model", model_files.PRETRAINED)
+    done = script("run.py", "--features", theirs, "--model", paths.FACENET)
     refused(done, "192 numbers, not 512", "takes embeddings like these: --model models/mobilef")
     done = script("run.py", "--features", ours, "--model", second)
     refused(done, "512 numbers, not 192", "takes embeddings like these: --model models")
 
     # Of the width, but not of the kind; and of the kind, but with a bad row.
     writing.write(theirs, mobile[0], [mobile[1][:, ::-1]])
-    done = script("run.py", "--features", theirs, "--model", model_files.PRETRAINED)
+    done = script("run.py", "--features", theirs, "--model", paths.FACENET)
     refused(done, "192 numbers, not 512")
     assert "takes embeddings" not in done.err
     theirs.write_text("a," + ",".join(["1"] * 511) + ",x\n")
-    done = script("run.py", "--features", theirs, "--model", model_files.PRETRAINED)
+    done = script("run.py", "--features", theirs, "--model", paths.FACENET)
     refused(done, "row 1")
     assert "takes embeddings" not in done.err
 
@@ -89,8 +87,8 @@ def test_the_model_that_would_take_a_table_is_named(faces, mobile, tmp_path):
 def test_whitening_makes_the_principal_components_alike(mobile):
     import network_conv
 
-    unit = kinds.unit(mobile[1])
-    kind = kinds.measure(unit)
+    unit = embedding_space.unit(mobile[1])
+    kind = embedding_space.measure(unit)
     spread = {}
     for whitening in (0, 0.5, 1):
         components = network_conv.build_front(kind, whitening).predict(unit, verbose=0)

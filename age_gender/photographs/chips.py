@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender import outputs
+from age_gender import files
+from age_gender.cli import InputError, say
+from age_gender.labels import GENDERS
 from age_gender.photographs.images import CHIP, Skipped, read_image, resize
-from age_gender.script import InputError, say
-from age_gender.tables.names import GENDERS
 
 SHEET_FACES = 1000  # larger pictures are hard to open
 
@@ -28,7 +28,7 @@ def chip_file(folder: Path, name: str) -> Path:
 def write_chip(folder: Path, name: str, data: bytes) -> None:
     path = chip_file(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with outputs.whole_file(path) as stream:
+    with files.whole_file(path) as stream:
         stream.write(data)
 
 
@@ -75,6 +75,6 @@ def contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) -> int:
         certainty = female if gender == 1 else 1 - female
         percent = ">99%" if certainty >= 0.995 else f"{certainty:.0%}"
         draw.text((x, y + CHIP + 60), f"{GENDERS[gender]}  {percent}", grey, plain, anchor="ls")
-    with outputs.whole_file(output) as stream:
+    with files.whole_file(output) as stream:
         sheet.save(stream, "PNG")
     return len(shown)

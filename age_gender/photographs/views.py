@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender import outputs
+from age_gender import files
 from age_gender.photographs import faces
 from age_gender.photographs.faces import TEMPLATE, TEMPLATE_SIZE
 from age_gender.photographs.images import resize
@@ -117,5 +117,5 @@ def whitened(chip: np.ndarray) -> np.ndarray:
 def write(path: Path, names: list[str], crops: Iterable[str], blocks: Iterable[np.ndarray]) -> None:
     """Write `filenames` (n,), `crops` (c,) and `embeddings` (n, c, width), float16, as NPZ."""
     embeddings = np.concatenate([block.astype(np.float16) for block in blocks])
-    with outputs.whole_file(path) as stream:
+    with files.whole_file(path) as stream:
         np.savez_compressed(stream, filenames=names, crops=crops, embeddings=embeddings)

@@ -7,12 +7,11 @@ as the first figure.
 
 import numpy as np
 
-from age_gender.tables.names import GENDERS, utkface_labels
+from age_gender.labels import GENDERS, NOMINAL, utkface_labels
 
 RESAMPLES = 2000
 SEED = 0
 CONFIDENCE = 0.95
-NOMINAL = 0.9  # what age_low to age_high promise to hold; network_conv.py calibrates it
 PUBLISHED = {"mae": 5.72, "accuracy": 0.9645}  # the original's, of another FaceNet: years, genders
 BANDS = {"under 10": 0, "10–19": 10, "20–29": 20, "30–44": 30, "45–59": 45, "60+": 60}
 RACES = {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "others", None: "none"}

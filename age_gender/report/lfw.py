@@ -8,8 +8,8 @@ prediction is a pair here: the last component of a face's name, and its gender, 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from age_gender.script import InputError, printable
-from age_gender.tables.names import GENDERS
+from age_gender.cli import InputError, printable
+from age_gender.labels import GENDERS
 
 
 def read_labels(path: Path) -> str:

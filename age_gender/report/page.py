@@ -8,16 +8,16 @@ import base64
 import json
 from pathlib import Path
 
-from age_gender import outputs
+from age_gender import files
+from age_gender.cli import require
 from age_gender.report import plots
 from age_gender.report.figures import PUBLISHED
-from age_gender.script import require
 
 
 def check(folder: Path) -> None:
     """Raise InputError where the report can't be made: before the work, not after it."""
     require("the report needs", matplotlib="matplotlib", jinja2="jinja2")
-    outputs.make_folder(folder)
+    files.make_folder(folder)
 
 
 def write(folder: Path, figures: dict, faces) -> None:
@@ -36,7 +36,7 @@ def write(folder: Path, figures: dict, faces) -> None:
         "report.html": page.replace(" %", "&nbsp;%").replace("n = ", "n&nbsp;=&nbsp;").encode(),
     }
     for name, content in contents.items():
-        with outputs.whole_file(folder / name) as stream:
+        with files.whole_file(folder / name) as stream:
             stream.write(content)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from age_gender.labels import GENDERS
 from age_gender.report.figures import BANDS, PUBLISHED
-from age_gender.tables.names import GENDERS
 
 BLUE, ORANGE, GREY = "#1f5a94", "#b3470f", "#5b6570"  # apart for the colour-blind too
 FIRST, SECOND = {"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "s"}

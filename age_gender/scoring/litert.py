@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from age_gender.script import InputError, quiet_stderr
-from age_gender.tables import pieces, reading
+from age_gender.cli import InputError, quiet_stderr
+from age_gender.readers import chunks, tables
 
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance")
 BATCH_ROWS = 256  # what the network makes of them stays in the processor's cache
@@ -68,9 +68,9 @@ class Model:
 
 
 class Scorer:
-    """Parses a piece of input and scores its rows, in a thread, a process, on another machine.
+    """Parses a chunk of input and scores its rows, in a thread, a process, on another machine.
 
-    It maps a piece to its block, the features replaced by their scores, float32 (n, 5). Any
+    It maps a chunk to its block, the features replaced by their scores, float32 (n, 5). Any
     number of threads may call it; each takes a loaded model for itself meanwhile.
     """
 
@@ -86,8 +86,8 @@ class Scorer:
         self.idle.append(Model(self.model, self.name))
         return self.idle[0].width
 
-    def __call__(self, piece: pieces.Piece) -> pieces.Block:
-        block = reading.parse(piece)
+    def __call__(self, chunk: chunks.Chunk) -> chunks.Batch:
+        block = tables.parse(chunk)
         try:
             model = self.idle.pop()
         except IndexError:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from age_gender.script import InputError, printable
-from age_gender.tables.names import all_quoted
+from age_gender.cli import InputError, printable
+from age_gender.readers.names import all_quoted
 
 
 def _number(text: str, kind: type = int, most: float = math.inf) -> float | None:
@@ -68,8 +68,8 @@ def read(path: Path, *columns: str) -> list[tuple]:
     except (UnicodeDecodeError, pd.errors.ParserError) as error:
         raise InputError(f"{path}: not a CSV of predictions: {error}; use run.py's") from None
     except ValueError:
-        wanted = " and ".join(columns)
-        raise InputError(f"{path}: needs the columns {wanted}, as run.py writes") from None
+        options = " and ".join(columns)
+        raise InputError(f"{path}: needs the columns {options}, as run.py writes") from None
     if table.empty:
         raise InputError(f"{path}: no predictions in this file; score embeddings with run.py first")
     for row, column in np.argwhere(table.isna().to_numpy()):

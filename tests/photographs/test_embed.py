@@ -16,18 +16,18 @@ from conftest import KILLS, kill_at_random
 from test_faces import sandberg_embedding, sandberg_graph
 
 import embed
-from age_gender import model_files
+from age_gender import paths
+from age_gender.cli import InputError
 from age_gender.photographs import networks
 from age_gender.photographs.images import find_images
-from age_gender.script import InputError
-from age_gender.tables import reading
+from age_gender.readers import tables
 from benchmarks.embedding import drawn_chip, drawn_photograph
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
 ImageDraw = pytest.importorskip("PIL.ImageDraw")
 
-SCRIPT = model_files.ROOT / "embed.py"
+SCRIPT = paths.ROOT / "embed.py"
 
 
 def run(*arguments, cwd=None, environment=None) -> subprocess.CompletedProcess:
@@ -58,7 +58,7 @@ def embedded(*arguments) -> dict[str, np.ndarray]:
     """What `embed.py arguments --output ...` wrote, by name."""
     embed.main([*map(str, arguments)])
     output = arguments[arguments.index("--output") + 1]
-    return dict(zip(*reading.read([output]), strict=True))
+    return dict(zip(*tables.read([output]), strict=True))
 
 
 # -------------------------------------------------------------------------------- chips
@@ -310,7 +310,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(small_graph, tmp_path
     for _ in range(KILLS):
         killed += kill_at_random(SCRIPT.name, *command, within=seconds)
         if output.exists():  # finished: the next one starts anew
-            assert list(dict(zip(*reading.read([output]), strict=True))) == list(expected)
+            assert list(dict(zip(*tables.read([output]), strict=True))) == list(expected)
             output.unlink()
             finished += 1
         for path in partial.glob("[0-9]*.npz"):
@@ -322,7 +322,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(small_graph, tmp_path
 
     assert last.returncode == 0, last.stderr
     assert not kept[-1] or re.search(rf"{len(kept[-1])} of 60 images are done already", last.stderr)
-    found = dict(zip(*reading.read([output]), strict=True))
+    found = dict(zip(*tables.read([output]), strict=True))
     assert list(found) == list(expected)
     np.testing.assert_allclose([*found.values()], [*expected.values()], atol=1e-5)
     assert not partial.exists()
@@ -376,7 +376,7 @@ def test_dask_gives_the_same_rows(small_graph, tmp_path):
     assert result.returncode == 0, result.stderr
     lines = result.stderr.splitlines()
     assert len(lines) == 4 and lines[-1] == "1 of 6 files skipped: 1 unreadable", lines
-    found = dict(zip(*reading.read([tmp_path / "o.npz"]), strict=True))
+    found = dict(zip(*tables.read([tmp_path / "o.npz"]), strict=True))
     assert list(found) == list(here)
     np.testing.assert_allclose([*found.values()], [*here.values()], atol=1e-5)
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import embed
+from age_gender.cli import InputError
 from age_gender.photographs import faces, networks
 from age_gender.photographs.chips import chip_file, contact_sheet, png, write_chip
 from age_gender.photographs.images import Skipped, read_image
-from age_gender.script import InputError
 from benchmarks.embedding import drawn_chip
 
 pytest.importorskip("cv2")

@@ -8,8 +8,8 @@ from test_embed import chips_in, embedded, names_in, run
 from test_faces import sandberg_graph
 
 import embed
+from age_gender.cli import InputError
 from age_gender.photographs import faces, networks, views
-from age_gender.script import InputError
 from benchmarks.embedding import drawn_chip, drawn_photograph
 
 pytest.importorskip("cv2")

@@ -14,11 +14,11 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from conftest import refused, script
 
-from age_gender import model_files, outputs, records
+from age_gender import files, heads, paths, records
+from age_gender.cli import InputError
 from age_gender.report import figures
 from age_gender.report import page as report_page
 from age_gender.scoring import litert
-from age_gender.script import InputError
 
 PLOTS = {
     "age_estimated_against_true.png", "age_error_by_band.png", "gender_confusion.png",
@@ -174,7 +174,7 @@ def test_the_report_names_what_it_measured(measured, page, record_folder, model_
         (measured["model"]["litert"], model_folder / "age_gender.tflite"),
         (measured["model"]["keras"], model_folder / "age_gender.keras"),
     ):
-        assert (part["file"], part["sha256"]) == (path.name, outputs.sha256(path))
+        assert (part["file"], part["sha256"]) == (path.name, files.sha256(path))
         assert part["sha256"][:12] in page
         assert str(path.parent) not in page + json.dumps(measured)
 
@@ -286,9 +286,9 @@ def test_a_single_face_without_labels_of_race_makes_a_report_too(tmp_path, measu
 
 
 def test_the_pretrained_model_and_the_tables_in_its_card_belong_together():
-    card = model_files.PRETRAINED / "README.md"
+    card = paths.FACENET / "README.md"
     tables = card.read_text(encoding="utf-8").partition("<!-- tables: make card -->")[2]
-    assert outputs.sha256(model_files.PRETRAINED / model_files.LITERT_MODEL)[:12] in tables
+    assert files.sha256(paths.FACENET / heads.LITERT_MODEL)[:12] in tables
 
 
 # --------------------------------------------------------------------------- what is refused

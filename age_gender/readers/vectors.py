@@ -23,7 +23,7 @@ _MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
 _MARK = b"3e38"  # stands between rows: a number that is in no embedding
 
 
-_of_thread = threading.local()  # its parser, used again: a new one a piece takes a quarter more
+_of_thread = threading.local()  # its parser, used again: a new one a chunk takes a quarter more
 
 
 def parse(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:

@@ -1,7 +1,7 @@
-"""What the readers share: a piece of input, the block that is read from it, and its bad rows.
+"""What the readers share: a chunk of input, the block that is read from it, and its bad rows.
 
 Reading has two steps, so that the slow one can run anywhere: a format's `cut` cuts a file into
-pieces of bounded size, in order, and `reading.parse` turns a piece into a `Block` of names and
+chunks of bounded size, in order, and `tables.parse` turns a chunk into a `Batch` of names and
 features. `Numbering` puts blocks, in order, back into their places in the input.
 """
 
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender.script import InputError, printable, say
-from age_gender.tables import names, numbers
-from age_gender.tables.columns import UNKNOWN, Columns
+from age_gender.cli import InputError, printable, say
+from age_gender.readers import names, vectors
+from age_gender.readers.columns import UNKNOWN, Columns
 
 DIMENSIONS = 512  # numbers of FaceNet's embeddings, which the shipped data and model hold
 BLOCK_ROWS = 2048  # of arrays
@@ -38,22 +38,22 @@ class BadRow(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """A part of one file that `parse` can read by itself, in another process too."""
 
     path: str
     kind: str  # the module that parses it
     data: bytes | np.ndarray | list = b""
     columns: Columns = UNKNOWN  # until a row tells which column is what: rows before it are bad
-    told: dict[str, list] = field(default_factory=dict)  # names, ages, genders of an array's rows
+    metadata: dict[str, list] = field(default_factory=dict)  # of an array's rows: names, labels
     bad: Sequence[BadRow] = ()  # rows that are not in the data
     lines: int = 0  # of text, besides those of the data
-    has_lines: bool = True  # whether rows are told by lines of the file too, if it is text
+    has_lines: bool = True  # whether rows are metadata by lines of the file too, if it is text
     last: bool = False  # of its file
     input_bytes: int = 0
 
-    def with_columns(self, found: Iterable[tuple[int, Columns | str]]) -> "Piece":
-        """The piece with the columns by the first row that tells; else with bad rows alone.
+    def with_columns(self, found: Iterable[tuple[int, Columns | str]]) -> "Chunk":
+        """The chunk with the columns by the first row that tells; else with bad rows alone.
 
         `found` has, of each row, its line and the columns, or why it does not tell.
         """
@@ -66,65 +66,65 @@ class Piece:
 
 
 @dataclass
-class Block:
-    """What was read of a piece: the features of its good rows, and what is told of them.
+class Batch:
+    """What was read of a chunk: the features of its good rows, and what is metadata of them.
 
     `features` is float32 (n, width), finite, none all zeros. `good` (n,) holds each row's
-    0-based place among the `rows` data rows, which include the bad ones. `told` are the columns
-    "name" (as text), and "age" and "gender" as they are written, where they are wanted and there.
+    0-based place among the `rows` data rows, which include the bad ones. `metadata` are the columns
+    "name" (as text), and "age" and "gender" as they are written, where they are options and there.
     """
 
-    piece: Piece  # without its data
+    chunk: Chunk  # without its data
     features: np.ndarray
     good: np.ndarray
     rows: int
     bad: list[BadRow]
-    told: dict[str, list]
+    metadata: dict[str, list]
 
 
-def read_carefully(piece: Piece, rows: Iterable[tuple[int, Callable | ValueError]]) -> Block:
+def read_carefully(chunk: Chunk, rows: Iterable[tuple[int, Callable | ValueError]]) -> Batch:
     """A block of rows read one by one: of each its line, and what gives the value of a column,
     or what is wrong with it.
     """
-    told: dict[str, list] = {word: [] for word in piece.columns.told}
+    metadata: dict[str, list] = {word: [] for word in chunk.columns.metadata}
     values, lines, bad = [], [], []
     for number, (line, get) in enumerate(rows, 1):
         try:
             if isinstance(get, ValueError):
                 raise get
-            values.append(piece.columns.vector(get))
+            values.append(chunk.columns.vector(get))
         except ValueError as error:
-            bad.append(BadRow(piece.path, number, line, str(error)))
+            bad.append(BadRow(chunk.path, number, line, str(error)))
             continue
         lines.append(line)
-        for word, found in told.items():
-            found.append(get(piece.columns.told[word]))
-    return make_block(piece, values, told, piece.data.count(b"\n"), bad, lines)
+        for word, found in metadata.items():
+            found.append(get(chunk.columns.metadata[word]))
+    return make_batch(chunk, values, metadata, chunk.data.count(b"\n"), bad, lines)
 
 
-def make_block(
-    piece: Piece, table: Sequence, told: dict[str, list],
+def make_batch(
+    chunk: Chunk, table: Sequence, metadata: dict[str, list],
     data_lines: int = 0, bad: Sequence[BadRow] = (), lines: Sequence[int] = (),
-) -> Block:  # fmt: skip
+) -> Batch:  # fmt: skip
     """A block of a table (n, width), without the rows that turn out to be bad; `bad` are rows
-    that are not in it. `told` and `lines`, if the format has any, are of the rows of the table.
+    that are not in it. `metadata` and `lines`, if the format has any, are of the rows of the table.
     """
-    bad = [*piece.bad, *bad]
+    bad = [*chunk.bad, *bad]
     count = len(table) + len(bad)
     places = np.delete(np.arange(count), [row.row - 1 for row in bad])
-    features, reasons = _checked(np.asarray(table).reshape(len(table), piece.columns.width))
-    if "name" in told:
-        found, of_names = names.as_text(told["name"])
-        told, reasons = told | {"name": found}, of_names | reasons
+    features, reasons = _checked(np.asarray(table).reshape(len(table), chunk.columns.width))
+    if "name" in metadata:
+        found, of_names = names.as_text(metadata["name"])
+        metadata, reasons = metadata | {"name": found}, of_names | reasons
     if reasons:
         for i, reason in reasons.items():
             line = lines[i] if lines else 0
-            bad.append(BadRow(piece.path, int(places[i]) + 1, line, reason))
+            bad.append(BadRow(chunk.path, int(places[i]) + 1, line, reason))
         good = np.delete(np.arange(len(table)), [*reasons])
         features, places = features[good], places[good]
-        told = {word: [values[i] for i in good] for word, values in told.items()}
-    origin = replace(piece, data=b"", told={}, bad=(), lines=piece.lines + data_lines)
-    return Block(origin, features, places, count, sorted(bad), told)
+        metadata = {word: [values[i] for i in good] for word, values in metadata.items()}
+    origin = replace(chunk, data=b"", metadata={}, bad=(), lines=chunk.lines + data_lines)
+    return Batch(origin, features, places, count, sorted(bad), metadata)
 
 
 def _checked(rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
@@ -132,10 +132,10 @@ def _checked(rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
     with np.errstate(over="ignore", invalid="ignore"):
         features = _row_after_row(rows)
         squares = np.einsum("ij,ij->i", features, features)
-        odd = np.flatnonzero(~((squares > numbers.TINY) & (squares < np.inf)))  # to be looked at
+        odd = np.flatnonzero(~((squares > vectors.TINY) & (squares < np.inf)))  # to be looked at
         largest = np.abs(features[odd]).max(axis=1, initial=0)
     reasons = {}
-    for i in odd[~((largest >= numbers.TINY) & (largest < np.inf))].tolist():
+    for i in odd[~((largest >= vectors.TINY) & (largest < np.inf))].tolist():
         reasons[i] = "a row of zeros is no embedding (all numbers are under 1e-37)"
         for place in np.flatnonzero(~np.isfinite(features[i]))[:1]:
             what = "too large a number" if np.isfinite(rows[i, place]) else "not a finite number"
@@ -161,32 +161,32 @@ class Numbering:
         self.at_end = False  # of a file
         self.left_out: dict[str, None] = {}  # columns, in the order in which they were met
 
-    def place(self, block: Block) -> tuple[list[str], list[BadRow]]:
+    def place(self, block: Batch) -> tuple[list[str], list[BadRow]]:
         """The names of the block's good rows, and its bad rows' places.
 
         A row without a name is called by its number over the whole input, or, if it is its
         file's only row, by the file's name. Raises InputError for a file without any row.
         """
-        piece = block.piece
+        chunk = block.chunk
         if self.at_end:
             self.rows = self.lines = 0
-        self.at_end = piece.last
-        self.left_out |= dict.fromkeys(piece.columns.left_out)
-        found = block.told.get("name")
+        self.at_end = chunk.last
+        self.left_out |= dict.fromkeys(chunk.columns.left_out)
+        found = block.metadata.get("name")
         if found is None:
             found = [str(self.total + 1 + i) for i in block.good.tolist()]
-            if found and piece.last and self.rows + block.rows == 1 and piece.path != STDIN:
-                found = [names.text_name(Path(piece.path).name.removesuffix(".csv"))]
+            if found and chunk.last and self.rows + block.rows == 1 and chunk.path != STDIN:
+                found = [names.text_name(Path(chunk.path).name.removesuffix(".csv"))]
         bad = [
             BadRow(path, self.rows + row, self.lines + line if line else 0, reason)
             for path, row, line, reason in block.bad
         ]
         self.total += block.rows
         self.rows += block.rows
-        self.lines += piece.lines
-        if piece.last and not self.rows:
+        self.lines += chunk.lines
+        if chunk.last and not self.rows:
             raise InputError(
-                f"{piece.path}: no row of embeddings in this file; write it again or leave it out"
+                f"{chunk.path}: no row of embeddings in this file; write it again or leave it out"
             )
         return found, bad
 

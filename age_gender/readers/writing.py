@@ -8,10 +8,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from age_gender import outputs
-from age_gender.script import InputError, require
-from age_gender.tables import pieces
-from age_gender.tables.names import quoted
+from age_gender import files
+from age_gender.cli import InputError, require
+from age_gender.readers import chunks
+from age_gender.readers.names import quoted
 
 
 def write(path: str | Path, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
@@ -22,10 +22,10 @@ def write(path: str | Path, names: Sequence[str], blocks: Iterable[np.ndarray]) 
     """
     check_output(path)
     blocks = iter(blocks)
-    first = next(blocks, np.empty((0, pieces.DIMENSIONS), np.float32))
+    first = next(blocks, np.empty((0, chunks.DIMENSIONS), np.float32))
     width, blocks = first.shape[1], itertools.chain([first], blocks)
     writers = {".npz": _write_npz, ".csv": _write_csv, ".parquet": _write_parquet}
-    with outputs.whole_file(path) as stream:
+    with files.whole_file(path) as stream:
         writers[Path(path).suffix.lower()](stream, names, blocks, width)
 
 
@@ -35,7 +35,7 @@ def check_output(path: str | Path) -> None:
         raise InputError(f"{path}: give an output that ends in .npz, .csv or .parquet")
     if Path(path).suffix.lower() == ".parquet":
         require("Parquet needs", pyarrow="pyarrow")
-    outputs.check_writable(path)
+    files.check_writable(path)
 
 
 def _write_npz(stream: BinaryIO, names: Sequence[str], blocks: Iterable, width: int) -> None:

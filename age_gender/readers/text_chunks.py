@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
-from age_gender.script import InputError
-from age_gender.tables import pieces
+from age_gender.cli import InputError
+from age_gender.readers import chunks
 
 DENSE_BYTES = 64 << 10  # a chunk where rows are far too short: each costs memory of its own
 DENSE_ROW = 512  # bytes; 512 numbers need a thousand
@@ -18,30 +18,30 @@ _QUOTED = re.compile(rb'"(?:[^"]+|"")*+("?)')  # "" stands for a quote
 
 
 def parts(
-    start: pieces.Piece, stream: BinaryIO, row_end: Callable[[bytes], int], row_mark: bytes = b"\n"
-) -> Iterator[pieces.Piece]:
+    start: chunks.Chunk, stream: BinaryIO, row_end: Callable[[bytes], int], row_mark: bytes = b"\n"
+) -> Iterator[chunks.Chunk]:
     """`start` with the text up to the last row that ends, which `row_end` finds in what was read
     so far; rows end with `row_mark`.
 
     A row that is too long costs its first line, in case a quote there was never closed. If that
     does not help, or there is no line end, it costs what has been read.
     """
-    rest, wanted, found = b"", 0, _chunks(start.path, stream, row_mark)
+    rest, options, found = b"", 0, _chunks(start.path, stream, row_mark)
     for chunk in found:
         rest += chunk
-        if len(rest) < wanted:  # where no row ended so far; not to look at it again and again
+        if len(rest) < options:  # where no row ended so far; not to look at it again and again
             continue
         for attempt in range(2):
             cut = row_end(rest)
             if cut:
                 yield replace(start, data=rest[:cut], input_bytes=cut)
                 rest = rest[cut:]
-            wanted = 0 if cut else min(2 * len(rest), pieces.RECORD_BYTES + 1)
-            if len(rest) <= pieces.RECORD_BYTES:
+            options = 0 if cut else min(2 * len(rest), chunks.RECORD_BYTES + 1)
+            if len(rest) <= chunks.RECORD_BYTES:
                 break
             end = (rest.rfind if attempt else rest.find)(b"\n") + 1
             lines = rest.count(b"\n", 0, end) or 1
-            bad = [pieces.BadRow(start.path, 1, 1, TOO_LONG % pieces.RECORD_BYTES)]
+            bad = [chunks.BadRow(start.path, 1, 1, TOO_LONG % chunks.RECORD_BYTES)]
             yield replace(start, bad=bad, lines=lines)
             while not end:  # bounded memory whatever the length of a line
                 rest = next(found, None)
@@ -62,17 +62,17 @@ def _chunks(path: str, stream: BinaryIO, row_mark: bytes) -> Iterator[bytes]:
     """What the stream holds, up to line ends where that is not far; in smaller chunks where
     rows, which end with `row_mark`, are so short that they cost memory.
     """
-    chunk = stream.read(pieces.CHUNK_BYTES)
+    chunk = stream.read(chunks.CHUNK_BYTES)
     check_is_text(path, chunk)
-    chunk = chunk.removeprefix(BOM) or stream.read(pieces.CHUNK_BYTES)
+    chunk = chunk.removeprefix(BOM) or stream.read(chunks.CHUNK_BYTES)
     while chunk:
-        chunk += stream.readline(pieces.RECORD_BYTES)
+        chunk += stream.readline(chunks.RECORD_BYTES)
         ends, at = 0, chunk.find(row_mark)
         while at >= 0 and ends * DENSE_ROW <= len(chunk):
             ends, at = ends + 1, chunk.find(row_mark, at + 1)
         size = len(chunk) if at < 0 else DENSE_BYTES
         yield from (chunk[i : i + size] for i in range(0, len(chunk), size))
-        chunk = stream.read(pieces.CHUNK_BYTES)
+        chunk = stream.read(chunks.CHUNK_BYTES)
 
 
 def check_is_text(path: str, start: bytes) -> None:

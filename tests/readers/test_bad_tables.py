@@ -12,7 +12,7 @@ import pytest
 from conftest import HEADER, MODEL, line, refusal, refused, script, with_cell
 
 import run
-from age_gender.tables import pieces, text
+from age_gender.readers import chunks, csv_files
 
 # ------------------------------------------------------------------------- whole files
 
@@ -122,7 +122,7 @@ def test_a_bad_row_far_down_in_a_large_file_is_found(tmp_path, rows):
     """1,800 rows are more than 2 MB: pandas parses the first part, the second has the fault."""
     path = tmp_path / "my.csv"
     path.write_text("\n".join([HEADER, *rows * 300, with_cell(rows[0], "1e300")]) + "\n")
-    assert path.stat().st_size > pieces.CHUNK_BYTES
+    assert path.stat().st_size > chunks.CHUNK_BYTES
     assert "row 1801 (line 1802): cell 8 is '1e300', too large" in refusal(path)
 
 
@@ -296,7 +296,7 @@ def test_any_name_comes_through_as_it_was(tmp_path, faces, repeat, quoting):
         writer = csv.writer(stream, quoting=quoting)  # \r\n ends its lines
         for i, name in enumerate(names):
             writer.writerow([name, *map("%.8f".__mod__, faces[1][i % 900].tolist())])
-    assert (path.stat().st_size > pieces.CHUNK_BYTES) == (repeat > 1)
+    assert (path.stat().st_size > chunks.CHUNK_BYTES) == (repeat > 1)
     run.main(["--features", str(path), "--output", str(output), "--model", MODEL])
     with open(output, newline="", encoding="utf-8") as stream:
         assert [row["filename"] for row in csv.DictReader(stream)] == names
@@ -310,10 +310,10 @@ def test_quoted_names_of_a_large_file_come_through_pandas_parser(tmp_path, faces
     path.write_text(
         "".join(f'"{n}",{line(row)}\n' for n, row in zip(names, faces[1].tolist(), strict=True))
     )
-    monkeypatch.setattr(pieces, "CHUNK_BYTES", 300_007)
-    one_by_one, careful = text.one_by_one, []
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 300_007)
+    one_by_one, careful = csv_files.one_by_one, []
     monkeypatch.setattr(
-        text, "one_by_one", lambda piece: careful.append(piece) or one_by_one(piece)
+        csv_files, "one_by_one", lambda chunk: careful.append(chunk) or one_by_one(chunk)
     )
     run.main(["--features", str(path), "--output", str(output), "--model", MODEL])
     with open(output, newline="") as stream:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from age_gender.script import InputError
-from age_gender.tables import numbers
+from age_gender.cli import InputError
+from age_gender.readers import vectors
 
 NAMES = ("filename", "file", "path", "image", "name", "identity", "id")  # the first one is taken
 LABELS = ("age", "gender")
@@ -16,7 +16,7 @@ UNNAMED = re.compile(r"|__index_level_\d+__|Unnamed: \d+")  # a pandas index, wr
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReadOptions:
     """What a caller wants of tables, and what the user said about them."""
 
     width: int | None = None  # numbers of an embedding; None: as many as the first table has
@@ -28,7 +28,7 @@ class Wanted:
     labels: bool = False  # whether ages and genders are read
 
 
-ANY = Wanted()  # a table of whatever width, all its columns told by their names
+ANY = ReadOptions()  # a table of whatever width, all its columns metadata by their names
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Columns:
     whose: str = ""
     embedding: Sequence[Hashable] = ()  # the column of lists, or those of a number each
     is_list: bool = False
-    told: dict[str, Hashable] = field(default_factory=dict)  # "name", "age", "gender": if there
+    metadata: dict[str, Hashable] = field(default_factory=dict)  # "name", "age", "gender": if there
     count: int = 0  # of all columns
     left_out: tuple[str, ...] = ()
 
@@ -50,79 +50,83 @@ class Columns:
         """
         if not self.is_list:
             first = self.embedding[0] + 1 if isinstance(self.embedding[0], int) else 1
-            return numbers.float32([*map(get, self.embedding)], "cell", first)
-        cells = numbers.cells(get(self.embedding[0]), self.width)
+            return vectors.float32([*map(get, self.embedding)], "cell", first)
+        cells = vectors.cells(get(self.embedding[0]), self.width)
         if any(isinstance(cell, str) and "..." in cell for cell in cells):
-            raise ValueError(numbers.SHORTENED)
+            raise ValueError(vectors.SHORTENED)
         if len(cells) != self.width:
             raise ValueError(wrong_width(len(cells), self))
-        return numbers.float32(cells, "number", 1)
+        return vectors.float32(cells, "number", 1)
 
 
 UNKNOWN = Columns()
 
 
-def of_row(path: str, header: Sequence[str], row: Iterable, wanted: Wanted, **how) -> Columns | str:
+def of_row(
+    path: str, header: Sequence[str], row: Iterable, options: ReadOptions, **how
+) -> Columns | str:
     """What `choose` says by the values of a row."""
-    return choose(path, header, [numbers.size(v, wanted.width) for v in row], wanted, **how)
+    return choose(path, header, [vectors.size(v, options.width) for v in row], options, **how)
 
 
 def choose(
-    path: str, header: Sequence[str], sizes: Sequence[int], wanted: Wanted,
+    path: str, header: Sequence[str], sizes: Sequence[int], options: ReadOptions,
     by_name: bool = False, strict: bool = False,
 ) -> Columns | str:  # fmt: skip
-    """Which column is what, from their names and the `numbers.size` of a row's values.
+    """Which column is what, from their names and the `vectors.size` of a row's values.
 
-    They are told by their places, or `by_name`. A reason where this row does not tell, or,
+    They are metadata by their places, or `by_name`. A reason where this row does not tell, or,
     `strict`, where no column has the width. Raises InputError, naming `path`, where two answers
     fit.
     """
     titles = [title.strip() for title in header]
     folded = [title.casefold() for title in titles]
-    told = {word: folded.index(word) for word in LABELS if folded.count(word) == 1}
-    if (name := _name(path, titles, sizes, wanted)) is not None:
-        told["name"] = name
+    metadata = {word: folded.index(word) for word in LABELS if folded.count(word) == 1}
+    if (name := _name(path, titles, sizes, options)) is not None:
+        metadata["name"] = name
     # An answer is the place of a column of lists, or the places of columns of a number each.
     lists = [(place,) for place, size in enumerate(sizes) if size > 0]
-    answers = lists + _runs(titles, sizes, wanted.width)
-    if wanted.embedding is not None:
-        answers = [a for a in answers if wanted.embedding in _called(titles, a)]
-    for named in (wanted.name, wanted.embedding):
-        if named not in (None, *titles) and not (named == wanted.embedding and answers):
+    answers = lists + _runs(titles, sizes, options.width)
+    if options.embedding is not None:
+        answers = [a for a in answers if options.embedding in _called(titles, a)]
+    for named in (options.name, options.embedding):
+        if named not in (None, *titles) and not (named == options.embedding and answers):
             return f"no column {named}; the columns are {_listed(titles)}"
-    if wanted.embedding is not None and not answers:
-        return f"the column {wanted.embedding} holds neither a list nor numbers"
+    if options.embedding is not None and not answers:
+        return f"the column {options.embedding} holds neither a list nor numbers"
 
-    fitting = [answer for answer in answers if fits(_count(answer, sizes), wanted.width)]
-    if not fitting and not lists and wanted.embedding is None:  # all numbers of whatever name
-        rest = tuple(i for i, size in enumerate(sizes) if not size and i not in told.values())
-        others = len(titles) - len(rest) - len({*told.values()})
-        if fits(len(rest), wanted.width) and (wanted.width or not others):
+    fitting = [answer for answer in answers if fits(_count(answer, sizes), options.width)]
+    if not fitting and not lists and options.embedding is None:  # all numbers of whatever name
+        rest = tuple(i for i, size in enumerate(sizes) if not size and i not in metadata.values())
+        others = len(titles) - len(rest) - len({*metadata.values()})
+        if fits(len(rest), options.width) and (options.width or not others):
             fitting = [rest]
-    if not wanted.width and len(fitting) > 1 and not {*fitting} & {*lists}:
+    if not options.width and len(fitting) > 1 and not {*fitting} & {*lists}:
         longest = max(map(len, fitting))
         fitting = [answer for answer in fitting if len(answer) == longest]
     if len(fitting) > 1:
         both = [_called(titles, answer)[0] for answer in fitting]
         raise two_answers(path, "columns", both, "hold embeddings", "--embedding-column")
-    if not fitting and len(lists) == 1 and lists == answers and wanted.width and not strict:
+    if not fitting and len(lists) == 1 and lists == answers and options.width and not strict:
         fitting = lists  # so that its rows are faulty, and say how
     if not fitting and answers:
-        return wrong_width(max(_count(answer, sizes) for answer in answers), wanted)
+        return wrong_width(max(_count(answer, sizes) for answer in answers), options)
     if not fitting:
         return (
             "no column of lists and no run of number columns such as e0 ... e511; the columns are "
             f"{_listed(titles)}; say which is meant: --embedding-column NAME"
         )
     places = fitting[0]
-    used = {*places, *told.values()}
+    used = {*places, *metadata.values()}
     left_out = tuple(t or "(unnamed)" for place, t in enumerate(titles) if place not in used)
-    told = {w: i for w, i in told.items() if i not in places and (w == "name" or wanted.labels)}
+    metadata = {
+        w: i for w, i in metadata.items() if i not in places and (w == "name" or options.labels)
+    }
     keys = header if by_name else range(len(titles))
     return Columns(
-        wanted.width or _count(places, sizes), wanted.whose if wanted.width else path,
+        options.width or _count(places, sizes), options.whose if options.width else path,
         tuple(keys[place] for place in places), places in lists,
-        {word: keys[place] for word, place in told.items()}, len(titles), left_out,
+        {word: keys[place] for word, place in metadata.items()}, len(titles), left_out,
     )  # fmt: skip
 
 
@@ -131,8 +135,8 @@ def _count(answer: tuple[int, ...], sizes: Sequence[int]) -> int:
 
 
 def fits(count: int, width: int | None) -> bool:
-    """Whether `count` numbers are an embedding, where `width` or none is wanted."""
-    return count == width if width else numbers.FEWEST <= count <= numbers.MOST
+    """Whether `count` numbers are an embedding, where `width` or none is options."""
+    return count == width if width else vectors.FEWEST <= count <= vectors.MOST
 
 
 def _called(titles: Sequence[str], answer: tuple[int, ...]) -> list[str]:
@@ -159,10 +163,12 @@ def _runs(titles: Sequence[str], sizes: Sequence[int], width: int | None) -> lis
     return runs
 
 
-def _name(path: str, titles: Sequence[str], sizes: Sequence[int], wanted: Wanted) -> int | None:
+def _name(
+    path: str, titles: Sequence[str], sizes: Sequence[int], options: ReadOptions
+) -> int | None:
     """The place of the column that holds names, or None."""
-    if wanted.name is not None:
-        return titles.index(wanted.name) if wanted.name in titles else None
+    if options.name is not None:
+        return titles.index(options.name) if options.name in titles else None
     for word in NAMES:
         found = [place for place, title in enumerate(titles) if title.casefold() == word]
         if len(found) > 1:
@@ -187,15 +193,15 @@ def _listed(titles: Sequence[str]) -> str:
     return ", ".join(title or "(unnamed)" for title in titles[:8]) + ", ..." * (len(titles) > 8)
 
 
-def wrong_width(count: int, wanted: Wanted | Columns) -> str:
-    """Why a row of `count` numbers is not what is wanted."""
+def wrong_width(count: int, options: ReadOptions | Columns) -> str:
+    """Why a row of `count` numbers is not what is options."""
     numbers_of = f"{count} number{'s' * (count != 1)}"
-    if wanted.width is None:
-        return f"{numbers_of}; an embedding has {numbers.FEWEST} to {numbers.MOST:,}"
-    reason = f"{numbers_of}, not {wanted.width}"
-    if wanted.whose == "the model":
+    if options.width is None:
+        return f"{numbers_of}; an embedding has {vectors.FEWEST} to {vectors.MOST:,}"
+    reason = f"{numbers_of}, not {options.width}"
+    if options.whose == "the model":
         return (
             f"{reason}, which this model takes; embeddings of another model need a model of their "
             "own: python prepare.py --features YOURS && python train.py"
         )
-    return f"{reason} as in {wanted.whose}; prepare tables of one width at a time"
+    return f"{reason} as in {options.whose}; prepare tables of one width at a time"

@@ -15,11 +15,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from age_gender.script import InputError
-from age_gender.tables import arrays, pieces, reading, writing
-from age_gender.tables.columns import Wanted
-from age_gender.tables.cutting import BOM
-from age_gender.tables.names import quoted
+from age_gender.cli import InputError
+from age_gender.readers import chunks, numpy_files, tables, writing
+from age_gender.readers.columns import ReadOptions
+from age_gender.readers.names import quoted
+from age_gender.readers.text_chunks import BOM
 
 WIDTH = 4
 read_csv = partial(fuzz_readers.read_text, width=WIDTH)
@@ -27,10 +27,10 @@ settings.register_profile("quick", max_examples=60, deadline=None)
 settings.load_profile("quick")
 
 
-WANTED = Wanted(width=WIDTH)
+WANTED = ReadOptions(width=WIDTH)
 
 
-def tables(dtype="float32", least=1):
+def random_tables(dtype="float32", least=1):
     """Finite numbers (n, 4), no row all zeros."""
     size = np.dtype(dtype).itemsize * 8
     numbers = st.floats(width=size, allow_nan=False, allow_infinity=False)
@@ -83,7 +83,7 @@ def as_csv(data, table, row_names) -> bytes:
     return start + text.encode()
 
 
-@given(st.data(), tables(), st.booleans(), st.integers(5, 300))
+@given(st.data(), random_tables(), st.booleans(), st.integers(5, 300))
 @settings(max_examples=300)
 def test_a_csv_in_any_layout_reads_the_same_in_one_piece_in_many_and_fast(
     data, table, named, chunk
@@ -103,29 +103,29 @@ def test_a_csv_in_any_layout_reads_the_same_in_one_piece_in_many_and_fast(
 def test_an_npz_reads_the_same_whatever_its_type_order_and_compression(
     tmp_path_factory, data, dtype
 ):
-    table = data.draw(tables(dtype))
+    table = data.draw(random_tables(dtype))
     row_names = [name.rstrip("\0") for name in data.draw(names(len(table)))]
     path = str(tmp_path_factory.getbasetemp() / "t.npz")
     save = data.draw(st.sampled_from([np.savez, np.savez_compressed]))
     table = np.asarray(table, order=data.draw(st.sampled_from("CF")))
     save(path, filenames=np.array(row_names), embeddings=table, other=np.zeros(3))
-    found, features = reading.read([path], WANTED)
+    found, features = tables.read([path], WANTED)
     assert found == row_names
     np.testing.assert_array_equal(features, table.astype(np.float32))
 
 
-@given(table=tables(), order=st.sampled_from("CF"), band=st.integers(1, 200))
+@given(table=random_tables(), order=st.sampled_from("CF"), band=st.integers(1, 200))
 def test_an_npy_reads_the_same_in_either_order_and_in_bands(tmp_path_factory, table, order, band):
     path = str(tmp_path_factory.getbasetemp() / "t.npy")
     np.save(path, np.asarray(table, order=order))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arrays, "FORTRAN_BYTES", band)
-        patch.setattr(pieces, "BLOCK_ROWS", 1 + band % 4)
-        _, features = reading.read([path], WANTED)
+        patch.setattr(numpy_files, "FORTRAN_BYTES", band)
+        patch.setattr(chunks, "BLOCK_ROWS", 1 + band % 4)
+        _, features = tables.read([path], WANTED)
     np.testing.assert_array_equal(features, table)
 
 
-@given(st.data(), tables(), st.sampled_from(["jsonl", "json", "csv", "text.db", "blob.db"]),
+@given(st.data(), random_tables(), st.sampled_from(["jsonl", "json", "csv", "text.db", "blob.db"]),
        st.integers(5, 300), st.booleans())  # fmt: skip
 @settings(max_examples=200)
 def test_lists_read_the_same_from_json_csv_and_databases(
@@ -153,14 +153,14 @@ def test_lists_read_the_same_from_json_csv_and_databases(
         text = f"[{', '.join(lines)}]" if kind == "json" else "\n".join(lines)
         path.write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "CHUNK_BYTES", chunk)
-        patch.setattr(pieces, "SMALL_BYTES", 0 if fast else 1 << 30)
-        found, features = reading.read([path], WANTED)
+        patch.setattr(chunks, "CHUNK_BYTES", chunk)
+        patch.setattr(chunks, "SMALL_BYTES", 0 if fast else 1 << 30)
+        found, features = tables.read([path], WANTED)
     assert found == row_names
     np.testing.assert_array_equal(features, table)
 
 
-@given(st.data(), tables(), st.booleans(), st.booleans())
+@given(st.data(), random_tables(), st.booleans(), st.booleans())
 def test_a_parquet_reads_the_same_as_columns_and_as_lists(
     tmp_path_factory, data, table, as_list, named
 ):
@@ -174,13 +174,13 @@ def test_a_parquet_reads_the_same_as_columns_and_as_lists(
         columns |= {f"c{i}": table[:, i] for i in range(WIDTH)}
     path = str(tmp_path_factory.getbasetemp() / "t.parquet")
     parquet.write_table(pa.table(columns), path)
-    found, features = reading.read([path], WANTED)
+    found, features = tables.read([path], WANTED)
     np.testing.assert_array_equal(features, table)
     if named:
         assert found == row_names
 
 
-@given(st.data(), tables(least=3), st.integers(5, 300))
+@given(st.data(), random_tables(least=3), st.integers(5, 300))
 @settings(max_examples=200)
 def test_a_changed_byte_in_one_row_leaves_every_other_row_as_it_is(data, table, chunk):
     lines = [f"face {i}," + ",".join(map(str, row)) for i, row in enumerate(table)]
@@ -200,7 +200,7 @@ def test_a_changed_byte_in_one_row_leaves_every_other_row_as_it_is(data, table, 
         np.testing.assert_array_equal(features[kept], table[others])
 
 
-@given(st.data(), tables(), st.booleans(), st.sampled_from(["npz", "npy", "parquet"]))
+@given(st.data(), random_tables(), st.booleans(), st.sampled_from(["npz", "npy", "parquet"]))
 @settings(max_examples=300)
 def test_a_changed_binary_file_is_refused_or_read_with_the_same_values(
     tmp_path_factory, data, table, cut, kind
@@ -220,7 +220,7 @@ def test_a_changed_binary_file_is_refused_or_read_with_the_same_values(
         content[place] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     try:
-        found, features = reading.read([path], WANTED)
+        found, features = tables.read([path], WANTED)
     except InputError as error:
         assert str(path) in str(error)
         return
@@ -280,4 +280,4 @@ def test_lines_and_rows_are_counted_over_headers_blank_lines_and_line_breaks_in_
 def test_half_written_files_in_a_folder_are_not_read(tmp_path):
     writing.write(tmp_path / "a.csv", ["a"], [np.ones((1, WIDTH))])
     (tmp_path / ".b.csv.0123.part.csv").write_text("half")
-    assert reading.expand([tmp_path]) == [str(tmp_path / "a.csv")]
+    assert tables.expand([tmp_path]) == [str(tmp_path / "a.csv")]

@@ -15,18 +15,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender.script import InputError, error_line
-from age_gender.tables import cutting, names
-from age_gender.tables.columns import ANY, LABELS, Wanted
-from age_gender.tables.pieces import STDIN, Block, Numbering, Piece, make_block, read_carefully
+from age_gender.cli import InputError, error_line
+from age_gender.labels import face_labels
+from age_gender.readers import text_chunks
+from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, make_batch, read_carefully
+from age_gender.readers.columns import ANY, LABELS, ReadOptions
 
-# The module that reads a suffix's tables (text those of any other). Its cut(path, wanted), or for
-# text cut_stream(path, stream, wanted), gives pieces; its at_once(piece) all their numbers, or None
-# where one_by_one(piece) must look.
+# The module that reads a suffix's tables (text those of any other). Its cut(path, options), or for
+# text cut_stream(path, stream, options), gives chunks; its at_once(chunk) all their numbers, or
+# None where one_by_one(chunk) must look.
 READERS = {
-    ".csv": "text", ".npz": "arrays", ".npy": "arrays", ".parquet": "parquet",
-    ".jsonl": "objects", ".ndjson": "objects", ".json": "objects",
-    ".db": "database", ".sqlite": "database", ".sqlite3": "database",
+    ".csv": "csv_files", ".npz": "numpy_files", ".npy": "numpy_files", ".parquet": "parquet_files",
+    ".jsonl": "json_files", ".ndjson": "json_files", ".json": "json_files",
+    ".db": "sqlite_files", ".sqlite": "sqlite_files", ".sqlite3": "sqlite_files",
 }  # fmt: skip
 LONG_BYTES = 32 << 20
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -54,9 +55,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help='what to read of SQLite, such as "select path, embedding from faces"')  # fmt: skip
 
 
-def wanted(args: argparse.Namespace, **more) -> Wanted:
+def read_options(args: argparse.Namespace, **more) -> ReadOptions:
     """What these options say."""
-    return Wanted(
+    return ReadOptions(
         embedding=args.embedding_column, name=args.name_column, names=args.names,
         query=args.query, **more,
     )  # fmt: skip
@@ -101,52 +102,52 @@ def files_below(
                 yield os.path.join(where, name)
 
 
-def cut(paths: Sequence[str], wanted: Wanted = ANY) -> Iterator[Piece]:
-    """Cut the files ("-": standard input) into pieces of bounded size, in order.
+def cut(paths: Sequence[str], options: ReadOptions = ANY) -> Iterator[Chunk]:
+    """Cut the files ("-": standard input) into chunks of bounded size, in order.
 
-    Where no width is wanted, it is that of the first file. Raises InputError for a file that is
+    Where no width is options, it is that of the first file. Raises InputError for a file that is
     not a table of embeddings at all, and where an option does not go with the files.
     """
-    if wanted.names and (len(paths) > 1 or _reader(paths[0], wanted) != "arrays"):
+    if options.names and (len(paths) > 1 or _reader(paths[0], options) != "numpy_files"):
         raise InputError("--names goes with one NPY file; other tables hold their names")
     for path in paths:
-        reader = _reader(path, wanted)
-        if reader != "text" and not Path(path).is_file():
+        reader = _reader(path, options)
+        if reader != "csv_files" and not Path(path).is_file():
             raise InputError(f"{path}: not a regular file; only CSV and JSON come from a pipe")
         _refuse_pickle(path)
-        empty = Piece(STDIN if path == "-" else path, reader)
-        for piece in end_marked(empty, _cut(path, reader, wanted)):
-            if piece.columns.width and not wanted.width:
-                wanted = replace(wanted, width=piece.columns.width, whose=path)
-            yield piece
+        empty = Chunk(STDIN if path == "-" else path, reader)
+        for chunk in end_marked(empty, _cut(path, reader, options)):
+            if chunk.columns.width and not options.width:
+                options = replace(options, width=chunk.columns.width, whose=path)
+            yield chunk
 
 
-def _cut(path: str, reader: str, wanted: Wanted) -> Iterator[Piece]:
+def _cut(path: str, reader: str, options: ReadOptions) -> Iterator[Chunk]:
     """Pieces of one file. Text is JSON where it begins like it, but for files called .csv."""
-    if reader not in ("text", "objects"):
-        yield from _module(reader).cut(path, wanted)
+    if reader not in ("csv_files", "json_files"):
+        yield from _module(reader).cut(path, options)
         return
     with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as stream:
-        looks_like_json = cutting.first_mark(stream) in b"{["
+        looks_like_json = text_chunks.first_mark(stream) in b"{["
         if looks_like_json and not path.lower().endswith(".csv"):
-            reader = "objects"
-        yield from _module(reader).cut_stream(STDIN if path == "-" else path, stream, wanted)
+            reader = "json_files"
+        yield from _module(reader).cut_stream(STDIN if path == "-" else path, stream, options)
 
 
-def end_marked(empty: Piece, found: Iterable[Piece]) -> Iterator[Piece]:
-    """The pieces of a file, the last one marked: at least one, which may be `empty`.
+def end_marked(empty: Chunk, found: Iterable[Chunk]) -> Iterator[Chunk]:
+    """The chunks of a file, the last one marked: at least one, which may be `empty`.
 
     What a library raises on a broken file becomes InputError.
     """
     waiting = None
     try:
-        for piece in found:
+        for chunk in found:
             if waiting:
                 yield waiting
-            waiting = piece
+            waiting = chunk
     except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many kinds
         known = isinstance(error, InputError | FileNotFoundError | PermissionError)
-        if known or empty.kind in ("text", "objects"):
+        if known or empty.kind in ("csv_files", "json_files"):
             raise
         reason = error_line(error).rstrip(".") or type(error).__name__
         raise InputError(
@@ -156,23 +157,23 @@ def end_marked(empty: Piece, found: Iterable[Piece]) -> Iterator[Piece]:
     yield replace(waiting or empty, last=True)
 
 
-def parse(piece: Piece) -> Block:
-    """Read one piece: a pure function, for any thread, process or machine."""
-    if not len(piece.data):
-        return make_block(piece, [], {})
-    module = _module(piece.kind)
-    if found := module.at_once(piece):
-        block = make_block(piece, *found, data_lines=len(found[0]))
-        if not block.bad or piece.kind == "arrays":
+def parse(chunk: Chunk) -> Batch:
+    """Read one chunk: a pure function, for any thread, process or machine."""
+    if not len(chunk.data):
+        return make_batch(chunk, [], {})
+    module = _module(chunk.kind)
+    if found := module.at_once(chunk):
+        block = make_batch(chunk, *found, data_lines=len(found[0]))
+        if not block.bad or chunk.kind == "numpy_files":
             return block
-    return read_carefully(piece, module.one_by_one(piece))
+    return read_carefully(chunk, module.one_by_one(chunk))
 
 
-def input_bytes(paths: Iterable[str], wanted: Wanted = ANY) -> int | None:
-    """About how many `input_bytes` the pieces of these files have in all; None if unknown."""
+def input_bytes(paths: Iterable[str], options: ReadOptions = ANY) -> int | None:
+    """About how many `input_bytes` the chunks of these files have in all; None if unknown."""
     total = 0
     for path in paths:
-        if path == "-" or _reader(path, wanted) in ("parquet", "database"):
+        if path == "-" or _reader(path, options) in ("parquet_files", "sqlite_files"):
             return None
         size = os.path.getsize(path)
         if path.lower().endswith(".npz"):  # whoever reads it says what is wrong
@@ -182,18 +183,18 @@ def input_bytes(paths: Iterable[str], wanted: Wanted = ANY) -> int | None:
     return total
 
 
-def is_long_text(paths: Iterable[str], wanted: Wanted = ANY) -> bool:
+def is_long_text(paths: Iterable[str], options: ReadOptions = ANY) -> bool:
     """Whether the files are so much text that processes which parse it are worth their start."""
-    only_text = {_reader(path, wanted) for path in paths} <= {"text", "objects"}
-    return only_text and (input_bytes(paths, wanted) or LONG_BYTES) >= LONG_BYTES
+    only_text = {_reader(path, options) for path in paths} <= {"csv_files", "json_files"}
+    return only_text and (input_bytes(paths, options) or LONG_BYTES) >= LONG_BYTES
 
 
-def _reader(path: str, wanted: Wanted) -> str:
-    return "database" if wanted.query else READERS.get(Path(path).suffix.lower(), "text")
+def _reader(path: str, options: ReadOptions) -> str:
+    return "sqlite_files" if options.query else READERS.get(Path(path).suffix.lower(), "csv_files")
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"age_gender.tables.{name}")  # as late as it is needed
+    return importlib.import_module(f"age_gender.readers.{name}")  # as late as it is needed
 
 
 def _refuse_pickle(path: str) -> None:
@@ -214,25 +215,27 @@ def _refuse_pickle(path: str) -> None:
         )
 
 
-def read_labelled(features: Sequence[str | Path], wanted: Wanted = ANY) -> Table:
+def read_labelled(features: Sequence[str | Path], options: ReadOptions = ANY) -> Table:
     """All rows of tables that fit into memory, with the ages and genders that they tell.
 
     Raises InputError that names the file and the row of the first fault.
     """
     all_names, blocks, labels, numbering, has_columns = [], [], [], Numbering(), False
-    for block in map(parse, cut(expand(features), wanted)):
+    for block in map(parse, cut(expand(features), options)):
         block_names, bad = numbering.place(block)
         if bad:
             raise InputError(f"{bad[0]}; correct or remove this row")
         all_names += block_names
         blocks += [block.features] if len(block.features) else []
-        columns = [block.told.get(word) for word in LABELS]
-        labels += names.labels(block_names, *columns)
+        columns = [block.metadata.get(word) for word in LABELS]
+        labels += face_labels(block_names, *columns)
         has_columns |= columns != [None, None]
     numbering.say_left_out()
     return Table(all_names, np.concatenate(blocks), *np.array(labels).T, has_columns)
 
 
-def read(features: Sequence[str | Path], wanted: Wanted = ANY) -> tuple[list[str], np.ndarray]:
+def read(
+    features: Sequence[str | Path], options: ReadOptions = ANY
+) -> tuple[list[str], np.ndarray]:
     """All names and features, float32 (n, width); raises as `read_labelled` does."""
-    return read_labelled(features, wanted)[:2]
+    return read_labelled(features, options)[:2]

@@ -7,18 +7,18 @@ import pytest
 
 import prepare
 from age_gender import records
-from age_gender.script import InputError
-from age_gender.tables import pieces, reading
-from age_gender.tables.columns import ANY, Wanted
+from age_gender.cli import InputError
+from age_gender.readers import chunks, tables
+from age_gender.readers.columns import ANY, ReadOptions
 
 pandas = pytest.importorskip("pandas")
 
 
-def chosen(tmp_path, header: list[str], row: list[str], wanted: Wanted = ANY):
+def chosen(tmp_path, header: list[str], row: list[str], options: ReadOptions = ANY):
     path = tmp_path / "t.csv"
     with open(path, "w", newline="") as stream:
         csv.writer(stream).writerows([header, row])
-    return next(reading.cut([str(path)], wanted)).columns
+    return next(tables.cut([str(path)], options)).columns
 
 
 def test_the_name_is_the_first_of_the_names_that_tools_give(tmp_path):
@@ -31,7 +31,7 @@ def test_the_name_is_the_first_of_the_names_that_tools_give(tmp_path):
         row = ["t"] * (len(header) - 20)
         place = header.index("v_0")
         columns = chosen(tmp_path, header, row[:place] + numbers + row[place:])
-        assert columns.told.get("name") == name and columns.width == 20
+        assert columns.metadata.get("name") == name and columns.width == 20
         assert columns.embedding == tuple(range(place, place + 20))
 
 
@@ -39,16 +39,16 @@ def test_where_two_answers_fit_the_error_names_both_and_the_option(tmp_path):
     listed = "[" + ",".join(["0.5"] * 32) + "]"
     with pytest.raises(InputError, match=r"a and b both hold embeddings.*--embedding-column a"):
         chosen(tmp_path, ["id", "a", "b"], ["x", listed, listed])
-    assert chosen(tmp_path, ["a", "b"], [listed] * 2, Wanted(embedding="b")).embedding == (1,)
+    assert chosen(tmp_path, ["a", "b"], [listed] * 2, ReadOptions(embedding="b")).embedding == (1,)
     with pytest.raises(InputError, match=r"Path and path both hold names.*--name-column Path"):
         chosen(tmp_path, ["Path", "path", "e"], ["x", "y", listed])
-    columns = chosen(tmp_path, ["Path", "path", "e"], ["x", "y", listed], Wanted(name="path"))
-    assert columns.told["name"] == 1
+    columns = chosen(tmp_path, ["Path", "path", "e"], ["x", "y", listed], ReadOptions(name="path"))
+    assert columns.metadata["name"] == 1
     two = [f"{w}{i}" for w in "ef" for i in range(16)]
     with pytest.raises(InputError, match=r"e0 and f0 both hold embeddings.*--embedding-column e0"):
         chosen(tmp_path, two, ["0.5"] * 32)
     for named in ("f", "f0"):
-        found = chosen(tmp_path, two, ["0.5"] * 32, Wanted(embedding=named))
+        found = chosen(tmp_path, two, ["0.5"] * 32, ReadOptions(embedding=named))
         assert found.embedding == tuple(range(16, 32))
     # A list that is no embedding, such as a box, does not fit.
     assert chosen(tmp_path, ["box", "e"], ["[1,2,3,4]", listed]).embedding == (1,)
@@ -98,7 +98,7 @@ def test_a_table_of_another_width_than_the_first_is_refused_with_both(tmp_path, 
     (tmp_path / "c.csv").write_text(text)
     for other, word in [("b.npy", "128 numbers, not 512"), ("c.csv", "64 numbers, not 512")]:
         with pytest.raises(InputError, match=f"{other}: .*{word} as in .*a.npy"):
-            reading.read([tmp_path / "a.npy", tmp_path / other])
+            tables.read([tmp_path / "a.npy", tmp_path / other])
 
 
 def test_an_age_or_gender_that_is_missing_is_listed_and_names_tell_the_rest(tmp_path, faces):
@@ -106,7 +106,7 @@ def test_an_age_or_gender_that_is_missing_is_listed_and_names_tell_the_rest(tmp_
     columns = {"path": names, "embedding": list(faces[1][:4]), "age": [40.4, None, "55", 60]}
     table = pandas.DataFrame(columns)
     table.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
-    found = reading.read_labelled([tmp_path / "t.jsonl"], Wanted(labels=True))
+    found = tables.read_labelled([tmp_path / "t.jsonl"], ReadOptions(labels=True))
     assert found.age.tolist() == [40, -1, 55, 60] and found.gender.tolist() == [1, 0, 1, -1]
 
 
@@ -116,7 +116,7 @@ def test_an_age_or_gender_that_is_missing_is_listed_and_names_tell_the_rest(tmp_
 def test_without_a_header_the_first_row_tells_the_width(tmp_path, width, named):
     rows = [",".join(["7"] * named + ["0.25"] * width)] * 3
     (tmp_path / "t.csv").write_text("\n".join(rows))
-    names, found = reading.read([tmp_path / "t.csv"])
+    names, found = tables.read([tmp_path / "t.csv"])
     assert found.shape == (3, width) and names == (["7"] * 3 if named else ["1", "2", "3"])
 
 
@@ -133,6 +133,6 @@ def test_numbers_of_text_are_those_of_python_to_the_last_bit(tmp_path):
     lists = ['{"e":[' + ",".join(row) + "]}" for row in text]
     (tmp_path / "t.jsonl").write_text("\n".join(lists))
     for name in ("t.csv", "t.jsonl"):
-        assert (tmp_path / name).stat().st_size > 4 * pieces.SMALL_BYTES
-        _, found = reading.read([tmp_path / name])
+        assert (tmp_path / name).stat().st_size > 4 * chunks.SMALL_BYTES
+        _, found = tables.read([tmp_path / name])
         np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))

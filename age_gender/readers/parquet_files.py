@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from age_gender.script import InputError, require
-from age_gender.tables import pieces
-from age_gender.tables.columns import Columns, Wanted, choose, wrong_width
+from age_gender.cli import InputError, require
+from age_gender.readers import chunks
+from age_gender.readers.columns import Columns, ReadOptions, choose, wrong_width
 
 PARQUET_BUFFER = 64 << 10  # bytes a column
 MOST_VALUES = 1 << 22  # numbers of a batch; lists may claim any length
 LOOKED_AT = 20  # rows that tell the length of lists
 
 
-def cut(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
+def cut(path: str, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Pieces of a Parquet file, in order."""
     require(f"{path}: Parquet needs", pyarrow="pyarrow")
     import pyarrow as pa
@@ -27,25 +27,25 @@ def cut(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
         if len(set(schema.names)) < len(schema.names):
             raise InputError(f"{path}: two columns of one name; give each its own")
         fixed = any(map(pa.types.is_fixed_size_list, schema.types))
-        columns = choose(path, schema.names, _sizes(pa, table), wanted, by_name=True, strict=fixed)
+        columns = choose(path, schema.names, _sizes(pa, table), options, by_name=True, strict=fixed)
         if isinstance(columns, str):
             raise InputError(f"{path}: {columns}")
-        used = {*columns.embedding, *columns.told.values()}
+        used = {*columns.embedding, *columns.metadata.values()}
         # Threads of Arrow's own would take the processors from scoring, and twice the time.
         options = {"columns": [*used], "use_threads": False}
         for batch in table.iter_batches(_batch_rows(path, table, used, columns), **options):
-            bad: list[pieces.BadRow] = []
+            bad: list[chunks.BadRow] = []
             if columns.is_list:
                 batch, rows, bad = _lists(pa, path, batch, columns)
             else:
                 rows = np.stack([_numpy(batch.column(name)) for name in columns.embedding]).T
-            told = {word: _values(pa, batch.column(n)) for word, n in columns.told.items()}
-            for start in range(0, len(rows) or 1, pieces.BLOCK_ROWS):  # of lists there is one part
-                part = slice(start, start + pieces.BLOCK_ROWS)
-                of_rows = {word: values[part] for word, values in told.items()}
+            metadata = {word: _values(pa, batch.column(n)) for word, n in columns.metadata.items()}
+            for start in range(0, len(rows) or 1, chunks.BLOCK_ROWS):  # of lists there is one part
+                part = slice(start, start + chunks.BLOCK_ROWS)
+                of_rows = {word: values[part] for word, values in metadata.items()}
                 size = rows[part].nbytes
-                yield pieces.Piece(
-                    path, "arrays", rows[part], columns, of_rows, bad, input_bytes=size
+                yield chunks.Chunk(
+                    path, "numpy_files", rows[part], columns, of_rows, bad, input_bytes=size
                 )
 
 
@@ -71,13 +71,15 @@ def _is_number(pa, kind) -> bool:
 def _batch_rows(path: str, table, used: set[str], columns: Columns) -> int:
     """How many rows a batch may have, by what the file's metadata says of their size."""
     # A batch of 512 columns costs more, so there are fewer of them.
-    size = pieces.BLOCK_ROWS if columns.is_list else 4 * pieces.BLOCK_ROWS
+    size = chunks.BLOCK_ROWS if columns.is_list else 4 * chunks.BLOCK_ROWS
     for number in range(table.num_row_groups):
         group = table.metadata.row_group(number)
-        chunks = map(group.column, range(group.num_columns))
-        chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in used]
-        values = max((chunk.num_values for chunk in chunks), default=0)
-        values = max(values, sum(chunk.total_uncompressed_size for chunk in chunks) // 8)
+        column_chunks = map(group.column, range(group.num_columns))
+        column_chunks = [
+            chunk for chunk in column_chunks if chunk.path_in_schema.split(".")[0] in used
+        ]
+        values = max((chunk.num_values for chunk in column_chunks), default=0)
+        values = max(values, sum(chunk.total_uncompressed_size for chunk in column_chunks) // 8)
         a_row = values // max(1, group.num_rows)
         if a_row > MOST_VALUES:
             raise InputError(f"{path}: {a_row:,} numbers a row; write lists of {columns.width}")
@@ -85,13 +87,13 @@ def _batch_rows(path: str, table, used: set[str], columns: Columns) -> int:
     return size
 
 
-def _lists(pa, path: str, batch, columns: Columns) -> tuple[Any, np.ndarray, list[pieces.BadRow]]:
+def _lists(pa, path: str, batch, columns: Columns) -> tuple[Any, np.ndarray, list[chunks.BadRow]]:
     """A batch without lists of another length, what is left of them (n, width), and what is not."""
     name, width = columns.embedding[0], columns.width
     lengths = batch.column(name).value_lengths()
     wrong = _numpy(lengths.fill_null(width)) != width
     bad = [
-        pieces.BadRow(path, i + 1, 0, wrong_width(lengths[i].as_py(), columns))
+        chunks.BadRow(path, i + 1, 0, wrong_width(lengths[i].as_py(), columns))
         for i in np.flatnonzero(wrong).tolist()
     ]
     batch = batch.filter(pa.array(~wrong)) if bad else batch

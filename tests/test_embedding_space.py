@@ -6,10 +6,10 @@ from conftest import refused, script
 
 import prepare
 import run
-from age_gender import kinds, model_files, records
+from age_gender import embedding_space, heads, paths, records
+from age_gender.cli import InputError
+from age_gender.readers import tables, writing
 from age_gender.scoring import litert
-from age_gender.script import InputError
-from age_gender.tables import reading, writing
 
 RANDOM = np.random.default_rng(7)
 ROTATION = np.linalg.qr(RANDOM.normal(size=(512, 512)))[0].astype(np.float32)
@@ -70,28 +70,34 @@ def test_a_wrong_stretch_in_a_long_file_is_refused(faces, model_folder, tmp_path
 
 
 def test_no_held_out_face_is_taken_for_a_stranger(model_folder, record_folder):
-    kind = kinds.measure(kinds.unit(records.read(record_folder / "train.tfrecords").features))
-    held_out = kinds.unit(records.read(record_folder / "test.tfrecords").features)
+    kind = embedding_space.measure(
+        embedding_space.unit(records.read(record_folder / "train.tfrecords").features)
+    )
+    held_out = embedding_space.unit(records.read(record_folder / "test.tfrecords").features)
     assert kind.distance(held_out).max() < 0.5
     assert kind.distance(-held_out).min() > 1
 
 
-@pytest.mark.parametrize("rounding, told", [(lambda x: np.round(x, 2), True),
+@pytest.mark.parametrize("rounding, metadata", [(lambda x: np.round(x, 2), True),
                                             (lambda x: np.round(x * 127), True),
                                             (lambda x: np.round(x, 3), False),
                                             (lambda x: x.astype(np.float16), False)])  # fmt: skip
-def test_embeddings_that_were_rounded_too_much_are_strangers(faces, record_folder, rounding, told):
-    kind = kinds.measure(kinds.unit(records.read(record_folder / "train.tfrecords").features))
-    distance = kind.distance(kinds.unit(rounding(faces[1]).astype(np.float32)))
-    assert (np.mean(distance > 1) > 0.5) is np.bool_(told)
+def test_embeddings_that_were_rounded_too_much_are_strangers(
+    faces, record_folder, rounding, metadata
+):
+    kind = embedding_space.measure(
+        embedding_space.unit(records.read(record_folder / "train.tfrecords").features)
+    )
+    distance = kind.distance(embedding_space.unit(rounding(faces[1]).astype(np.float32)))
+    assert (np.mean(distance > 1) > 0.5) is np.bool_(metadata)
 
 
 def test_the_exported_distance_is_the_one_that_was_measured(faces, record_folder, model_folder):
     parts = [records.read(record_folder / f"{name}.tfrecords") for name in ("train", "children")]
-    trained = kinds.unit(np.concatenate([part.features for part in parts]))
+    trained = embedding_space.unit(np.concatenate([part.features for part in parts]))
     mixed = np.concatenate([faces[1][:50], -faces[1][:50], faces[1][:50, ::-1]])
-    expected = kinds.measure(trained).distance(kinds.unit(mixed))
-    model = (model_folder / model_files.LITERT_MODEL).read_bytes()
+    expected = embedding_space.measure(trained).distance(embedding_space.unit(mixed))
+    model = (model_folder / heads.LITERT_MODEL).read_bytes()
     found = litert.Model(model, "model").outputs(mixed)["distance"]
     np.testing.assert_allclose(found, expected, rtol=2e-2, atol=1e-3)
 
@@ -106,18 +112,18 @@ def test_a_single_stranger_at_the_end_of_many_files_is_scored(faces, model_folde
 
 @pytest.mark.parametrize("other", ["permuted", "negated", "random"])
 def test_a_few_rows_of_another_kind_in_a_large_table_are_refused(other):
-    names, features = reading.read([model_files.EMBEDDINGS])
+    names, features = tables.read([paths.EMBEDDINGS])
     places = np.random.default_rng(1).permutation(len(names))[:60]
     features[places] = OTHERS[other](features[places])
-    unit = kinds.unit(features)
-    parts = kinds.mixture(unit, kinds.measure(unit))
+    unit = embedding_space.unit(features)
+    parts = embedding_space.mixture(unit, embedding_space.measure(unit))
     assert set(parts[1]) >= set(places) and len(parts[1]) < 70
 
 
 def test_tables_of_one_kind_are_no_mixture(faces):
-    features = kinds.unit(faces[1])
+    features = embedding_space.unit(faces[1])
     for table in (features, features[:450], features[:40], np.repeat(features[:10], 50, axis=0)):
-        assert kinds.mixture(table, kinds.measure(table)) is None
+        assert embedding_space.mixture(table, embedding_space.measure(table)) is None
 
 
 def test_a_training_of_too_few_faces_says_that_it_tells_no_kind(faces, tmp_path, capfd):
@@ -191,10 +197,10 @@ def test_the_identity_split_keeps_copies_on_one_side(with_copies, tmp_path, capf
 
 
 def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypatch):
-    a, b = kinds.unit(faces[1][:2])
+    a, b = embedding_space.unit(faces[1][:2])
     angles = np.linspace(0, np.pi / 2, 9)[:, None]  # neighbours are copies, next ones are not
     chain = np.cos(angles) * a + np.sin(angles) * (b - (a @ b) * a) / np.sqrt(1 - (a @ b) ** 2)
-    unit = kinds.unit(np.concatenate([faces[1][2:400], chain, faces[1][2:50]]))
+    unit = embedding_space.unit(np.concatenate([faces[1][2:400], chain, faces[1][2:50]]))
     group, alike = np.arange(len(unit)), unit @ unit.T > prepare.COPY
     for _ in range(len(chain)):
         group = np.where(alike, group, len(unit)).min(axis=1)

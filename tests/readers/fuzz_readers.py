@@ -6,9 +6,9 @@ what numpy.load reads, of JSON what json reads, of BLOBs what NumPy reads. The w
 of 512, so that mutations reach every cell.
 
 examples:
-  python tests/tables/fuzz_readers.py csv -max_total_time=60
-  python tests/tables/fuzz_readers.py npz -max_total_time=60
-  python tests/tables/fuzz_readers.py csv corpus/ -max_total_time=1200
+  python tests/readers/fuzz_readers.py csv -max_total_time=60
+  python tests/readers/fuzz_readers.py npz -max_total_time=60
+  python tests/readers/fuzz_readers.py csv corpus/ -max_total_time=1200
 """
 
 import contextlib
@@ -71,16 +71,16 @@ SEEDS = {
 def main() -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["age_gender.tables"]):
-        from age_gender.tables import (  # noqa: F401
+    with atheris.instrument_imports(include=["age_gender.readers"]):
+        from age_gender.readers import (  # noqa: F401
             arrays,
+            chunks,
             columns,
             cutting,
             database,
             names,
             numbers,
             objects,
-            pieces,
             text,
         )  # fmt: skip
     for module in (np.lib._format_impl, zipfile):  # imported long before
@@ -119,21 +119,21 @@ def seeds(target) -> list[bytes]:
 
 def check_csv(data: bytes) -> None:
     """The first byte is the size of the chunks; the rest is the CSV."""
-    check_text(data, "text")
+    check_text(data, "csv_files")
 
 
 def check_lists(data: bytes) -> None:
-    check_text(data, "text")
+    check_text(data, "csv_files")
 
 
 def check_jsonl(data: bytes) -> None:
     """The same of JSON; and a line that json reads as a row of good numbers is read so."""
-    check_text(data, "objects")
+    check_text(data, "json_files")
     for line in data[1:].split(b"\n"):
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
             if isinstance(row, dict) and list(row) == ["e"] and is_embedding(row["e"]):
-                _, features, bad = read_text(line, 1 << 20, fast=True, kind="objects")
+                _, features, bad = read_text(line, 1 << 20, fast=True, kind="json_files")
                 with np.errstate(over="ignore"):
                     expected = np.float32([*map(float, row["e"])])
                 good = np.isfinite(expected).all() and np.abs(expected).max() >= 1e-37
@@ -155,7 +155,7 @@ def check_text(data: bytes, kind: str) -> None:
     read_text(text, size, record=64, kind=kind)
     bad = [row.reason for found in (whole, cut) if found for row in found[2]]
     if not any("quote" in reason or "CSV" in reason for reason in bad):
-        # Rows in pieces before the first that tells which column is what are bad where it is cut.
+        # Rows in chunks before the first that tells which column is what are bad where it is cut.
         whole, cut = without(whole, good, untold), without(cut, of_cut, untold)
         assert same(whole, cut), (whole, cut)
 
@@ -170,38 +170,38 @@ def without(found, good: list[int], rows: list[int]):
 
 
 def read_text(
-    data: bytes, chunk: int, fast=False, record=1 << 20, width=WIDTH, kind="text", places=None
+    data: bytes, chunk: int, fast=False, record=1 << 20, width=WIDTH, kind="csv_files", places=None
 ):
     """(names, features, bad rows), or None where the file is refused.
 
-    `places` take the numbers of the good rows, and of those in pieces that came before any row
-    told which column is what.
+    `places` take the numbers of the good rows, and of those in chunks that came before any row
+    metadata which column is what.
     """
-    from age_gender.script import InputError
-    from age_gender.tables import cutting, objects, pieces, reading, text
-    from age_gender.tables.columns import Wanted
+    from age_gender.cli import InputError
+    from age_gender.readers import chunks, csv_files, json_files, tables, text_chunks
+    from age_gender.readers.columns import ReadOptions
 
     with contextlib.suppress(InputError):
-        cutting.check_is_text("fuzz.csv", data)
+        text_chunks.check_is_text("fuzz.csv", data)
     changed = {
-        (cutting, "check_is_text"): lambda path, start: (
+        (text_chunks, "check_is_text"): lambda path, start: (
             None
         ),  # which looks at the first chunk alone
-        (pieces, "CHUNK_BYTES"): chunk,
-        (pieces, "RECORD_BYTES"): record,
-        (pieces, "SMALL_BYTES"): 0 if fast else 1 << 30,
-        (cutting, "DENSE_BYTES"): chunk,
+        (chunks, "CHUNK_BYTES"): chunk,
+        (chunks, "RECORD_BYTES"): record,
+        (chunks, "SMALL_BYTES"): 0 if fast else 1 << 30,
+        (text_chunks, "DENSE_BYTES"): chunk,
     }
     before = {(module, name): getattr(module, name) for module, name in changed}
     for (module, name), value in changed.items():
         setattr(module, name, value)
     try:
-        names, blocks, faults, numbering = [], [], [], pieces.Numbering()
+        names, blocks, faults, numbering = [], [], [], chunks.Numbering()
         stream = io.BufferedReader(io.BytesIO(data))
-        cut = objects.cut_stream if kind == "objects" else text.cut_stream
-        empty = pieces.Piece("fuzz.csv", kind)
-        for piece in reading.end_marked(empty, cut(empty.path, stream, Wanted(width=width))):
-            block = reading.parse(piece)
+        cut = json_files.cut_stream if kind == "json_files" else csv_files.cut_stream
+        empty = chunks.Chunk("fuzz.csv", kind)
+        for chunk in tables.end_marked(empty, cut(empty.path, stream, ReadOptions(width=width))):
+            block = tables.parse(chunk)
             found, bad = numbering.place(block)
             assert len(found) == len(block.features) == len(block.good)
             assert np.isfinite(block.features).all()
@@ -212,7 +212,7 @@ def read_text(
             first = numbering.rows - block.rows + 1
             if places:
                 places[0].extend((first + block.good).tolist())
-            if places and not piece.columns.width:
+            if places and not chunk.columns.width:
                 places[1].extend(range(first, first + block.rows))
         return names, np.concatenate([np.empty((0, width)), *filter(len, blocks)]), faults
     except InputError:
@@ -240,9 +240,9 @@ def check_sqlite(data: bytes) -> None:
     """The first byte: 0 and 1, the rest are BLOBs of float32 or float64; 2, lists as text, one a
     line; 3, the rest overwrites a database.
     """
-    from age_gender.script import InputError
-    from age_gender.tables import reading
-    from age_gender.tables.columns import Wanted
+    from age_gender.cli import InputError
+    from age_gender.readers import tables
+    from age_gender.readers.columns import ReadOptions
 
     how, rest = data[0] % 4 if data else 0, data[1:]
     step = WIDTH * (4, 8)[how] if how < 2 else 1
@@ -261,9 +261,9 @@ def check_sqlite(data: bytes) -> None:
             with open(path, "r+b") as stream:
                 stream.seek(int.from_bytes(rest[:2], "little") % path.stat().st_size)
                 stream.write(rest[2:])
-        wanted = Wanted(width=WIDTH, query="select id, vector from faces")
+        options = ReadOptions(width=WIDTH, query="select id, vector from faces")
         try:
-            blocks = [reading.parse(piece) for piece in reading.cut([str(path)], wanted)]
+            blocks = [tables.parse(chunk) for chunk in tables.cut([str(path)], options)]
         except InputError:
             return
     found = {row: vector for b in blocks for row, vector in zip(b.good, b.features, strict=True)}
@@ -304,15 +304,15 @@ def check_npz(data: bytes) -> None:
 
 
 def compare_npz(path: str) -> None:
-    from age_gender.script import InputError
-    from age_gender.tables import arrays, pieces, reading
-    from age_gender.tables.columns import Wanted
+    from age_gender.cli import InputError
+    from age_gender.readers import chunks, numpy_files, tables
+    from age_gender.readers.columns import ReadOptions
 
-    empty = pieces.Piece(path, "arrays")
+    empty = chunks.Chunk(path, "numpy_files")
     try:
-        names, blocks, bad, numbering = [], [], [], pieces.Numbering()
-        for piece in reading.end_marked(empty, arrays.cut(path, Wanted(width=WIDTH))):
-            block = reading.parse(piece)
+        names, blocks, bad, numbering = [], [], [], chunks.Numbering()
+        for chunk in tables.end_marked(empty, numpy_files.cut(path, ReadOptions(width=WIDTH))):
+            block = tables.parse(chunk)
             found, faults = numbering.place(block)
             names += found
             bad += faults
@@ -324,8 +324,8 @@ def compare_npz(path: str) -> None:
             expected = saved["embeddings"].astype(np.float32)
         kept = np.delete(np.arange(len(expected)), [row.row - 1 for row in bad])
         assert np.array_equal(np.concatenate(blocks), expected[kept])
-        wanted = [saved["filenames"].tolist()[i] for i in kept]
-        assert names == [name.decode() if isinstance(name, bytes) else name for name in wanted]
+        options = [saved["filenames"].tolist()[i] for i in kept]
+        assert names == [name.decode() if isinstance(name, bytes) else name for name in options]
 
 
 TARGETS = {

@@ -1,6 +1,6 @@
 """What makes a script: its arguments, its messages, and how it ends.
 
-Every script runs as `script.run(main)`: exit code 0 when done, 2 when the input, the arguments
+Every script runs as `cli.run(main)`: exit code 0 when done, 2 when the input, the arguments
 or a path are at fault, 130 when interrupted, 1 for anything else.
 """
 

@@ -1,24 +1,13 @@
-"""Default paths, and the files of a trained model: written, and which of them `--model` means."""
+"""Trained models: their files, their folders in models/, and which of them `--model` means."""
 
 import contextlib
 import json
 import os
 from pathlib import Path
 
-from age_gender.outputs import sha256, whole_path
-from age_gender.script import InputError
-
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "data"
-EMBEDDINGS = DATA / "utkface.npz"
-TRAIN_RECORDS = DATA / "train.tfrecords"
-TEST_RECORDS = DATA / "test.tfrecords"
-CHILDREN_RECORDS = DATA / "children.tfrecords"
-CHILDREN_TEST_RECORDS = DATA / "children_test.tfrecords"
-VIEWS = DATA / "utkface_views.npz"
-MODELS = ROOT / "models"
-PRETRAINED = MODELS / "pretrained"
-LOGS = ROOT / "logs"
+from age_gender import paths
+from age_gender.cli import InputError
+from age_gender.files import sha256, whole_path
 
 KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
@@ -41,23 +30,23 @@ def write_model(folder: Path, network, exported: bytes, description: dict) -> No
         text.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def find_model(model: str | os.PathLike[str] | None, wanted: str) -> Path:
-    """The path of the `wanted` file (KERAS_MODEL or LITERT_MODEL) of a trained model.
+def find_model(model: str | os.PathLike[str] | None, options: str) -> Path:
+    """The path of the `options` file (KERAS_MODEL or LITERT_MODEL) of a trained model.
 
     `model` is a folder, one of its files, or None for what train.py wrote in models/ and else
-    models/pretrained/. Raises InputError, also where age_gender.json beside it has other hashes.
+    models/facenet/. Raises InputError, also where age_gender.json beside it has other hashes.
     """
     if model is None:
-        model = (MODELS if (MODELS / DESCRIPTION).exists() else PRETRAINED) / wanted
+        model = (paths.MODELS if (paths.MODELS / DESCRIPTION).exists() else paths.FACENET) / options
     elif not Path(model).exists():
         raise InputError(f"{model}: no such model; give a folder that train.py wrote")
     path = Path(model)
     if path.is_dir():
-        path /= wanted
+        path /= options
     elif path.suffix not in (".keras", ".tflite", ".json"):
         raise InputError(f"{path}: not a model; give a folder that train.py wrote")
-    elif path.suffix != Path(wanted).suffix:
-        path = path.with_name(wanted)
+    elif path.suffix != Path(options).suffix:
+        path = path.with_name(options)
     if not path.exists():
         raise InputError(f"{path}: no such model file; train.py writes it (python train.py)")
     if path.with_name(DESCRIPTION).exists():

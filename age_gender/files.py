@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from age_gender.script import InputError, is_users
+from age_gender.cli import InputError, is_users
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from age_gender.script import InputError
-from age_gender.tables import cutting, numbers, pieces
-from age_gender.tables.columns import UNKNOWN, Columns, Wanted, of_row
+from age_gender.cli import InputError
+from age_gender.readers import chunks, text_chunks, vectors
+from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions, of_row
 
 _LIST = re.compile(rb"\s*:\s*\[")
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)  # one that is still open, too
@@ -20,27 +20,27 @@ _ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")  # a space in JSON, but where it i
 _CUT_OFF = "the array does not end here, but the file does: it is cut off"
 
 
-def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[pieces.Piece]:
+def cut_stream(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Pieces of whole lines, an object each."""
-    start, columns = pieces.Piece(path, "objects"), UNKNOWN
-    if cutting.first_mark(stream) == b"[":
-        found = _as_lines(cutting.parts(start, stream, _end_of_objects, b"}"))
+    start, columns = chunks.Chunk(path, "json_files"), UNKNOWN
+    if text_chunks.first_mark(stream) == b"[":
+        found = _as_lines(text_chunks.parts(start, stream, _end_of_objects, b"}"))
     else:
-        found = cutting.parts(start, stream, lambda data: data.rfind(b"\n") + 1)
-    for piece in found:
+        found = text_chunks.parts(start, stream, lambda data: data.rfind(b"\n") + 1)
+    for chunk in found:
         if columns is UNKNOWN:
-            rows = _objects(piece)
-            piece = piece.with_columns((line, _columns(path, row, wanted)) for line, row in rows)
-            columns = piece.columns
-        yield replace(piece, columns=columns)
+            rows = _objects(chunk)
+            chunk = chunk.with_columns((line, _columns(path, row, options)) for line, row in rows)
+            columns = chunk.columns
+        yield replace(chunk, columns=columns)
 
 
-def _as_lines(found: Iterable[pieces.Piece]) -> Iterator[pieces.Piece]:
+def _as_lines(found: Iterable[chunks.Chunk]) -> Iterator[chunks.Chunk]:
     """What a JSON array holds, a line each, whatever the line breaks in the file."""
     count, begin, is_open, path = 0, b"[", True, ""
-    for piece in found:
-        text, path = piece.data[piece.data.find(begin) + len(begin) :], piece.path
-        for row in piece.bad:
+    for chunk in found:
+        text, path = chunk.data[chunk.data.find(begin) + len(begin) :], chunk.path
+        for row in chunk.bad:
             raise InputError(f"{path}: row {count + 1}: {row.reason}; write the file again")
         lines, end, begin = [], 0, b""
         for start, behind in _places(text):
@@ -58,7 +58,7 @@ def _as_lines(found: Iterable[pieces.Piece]) -> Iterator[pieces.Piece]:
         count += len(lines)
         if lines:
             data = b"".join(line.translate(_ONE_LINE) + b"\n" for line in lines)
-            yield replace(piece, data=data, has_lines=False)
+            yield replace(chunk, data=data, has_lines=False)
     if is_open:
         raise InputError(f"{path}: row {count + 1}: {_CUT_OFF}; write the file again")
 
@@ -78,24 +78,24 @@ def _places(data: bytes) -> list[tuple[int, int]]:
     return [*zip(starts.tolist(), ends.tolist(), strict=False)]  # the last may still be open
 
 
-def _columns(path: str, found: dict | ValueError, wanted: Wanted) -> Columns | str:
+def _columns(path: str, found: dict | ValueError, options: ReadOptions) -> Columns | str:
     """Which key of an object is what, or why it does not tell."""
     if isinstance(found, ValueError):
         return str(found)
-    return of_row(path, [*found], found.values(), wanted, by_name=True)
+    return of_row(path, [*found], found.values(), options, by_name=True)
 
 
-def at_once(piece: pieces.Piece) -> tuple[np.ndarray, dict[str, list]] | None:
-    """All numbers of the piece and what is told of them; None for what is not plain.
+def at_once(chunk: chunks.Chunk) -> tuple[np.ndarray, dict[str, list]] | None:
+    """All numbers of the chunk and what is metadata of them; None for what is not plain.
 
     Without its numbers, an object is short, and is read as any JSON.
     """
-    columns = piece.columns
-    if len(piece.data) < pieces.SMALL_BYTES or not columns.is_list:
+    columns = chunk.columns
+    if len(chunk.data) < chunks.SMALL_BYTES or not columns.is_list:
         return None
     key = columns.embedding[0]
     word, rows, found = json.dumps(key, ensure_ascii=False).encode(), [], []
-    for line in piece.data.removesuffix(b"\n").split(b"\n"):
+    for line in chunk.data.removesuffix(b"\n").split(b"\n"):
         first = _LIST.match(line, line.find(word) + len(word))
         last = line.find(b"]", first.end()) if first else -1
         if last < 0 or line.find(word, last) >= 0:
@@ -108,25 +108,25 @@ def at_once(piece: pieces.Piece) -> tuple[np.ndarray, dict[str, list]] | None:
             return None
         rows.append(line[first.end() : last])
         found.append(short)
-    values = numbers.parse(rows, columns.width)
-    told = {w: [short.get(column) for short in found] for w, column in columns.told.items()}
-    return None if values is None else (values, told)
+    values = vectors.parse(rows, columns.width)
+    metadata = {w: [short.get(column) for short in found] for w, column in columns.metadata.items()}
+    return None if values is None else (values, metadata)
 
 
-def one_by_one(piece: pieces.Piece) -> Iterator[tuple[int, Callable | ValueError]]:
+def one_by_one(chunk: chunks.Chunk) -> Iterator[tuple[int, Callable | ValueError]]:
     """Of each row its line, and what gives the value of a key, or what is wrong with it."""
-    return ((line, row.get if isinstance(row, dict) else row) for line, row in _objects(piece))
+    return ((line, row.get if isinstance(row, dict) else row) for line, row in _objects(chunk))
 
 
-def _objects(piece: pieces.Piece) -> Iterator[tuple[int, dict | ValueError]]:
+def _objects(chunk: chunks.Chunk) -> Iterator[tuple[int, dict | ValueError]]:
     """Of each line that is not blank its number, and the object or what is wrong with it."""
-    lines = enumerate(io.BytesIO(piece.data), 1)
-    return ((n * piece.has_lines, _object(line)) for n, line in lines if line.strip())
+    lines = enumerate(io.BytesIO(chunk.data), 1)
+    return ((n * chunk.has_lines, _object(line)) for n, line in lines if line.strip())
 
 
 def _object(line: bytes) -> dict | ValueError:
-    if len(line) > pieces.RECORD_BYTES:
-        return ValueError(cutting.TOO_LONG % pieces.RECORD_BYTES)
+    if len(line) > chunks.RECORD_BYTES:
+        return ValueError(text_chunks.TOO_LONG % chunks.RECORD_BYTES)
     try:
         found = _DECODER.decode(line.decode())
     except UnicodeDecodeError:
@@ -141,7 +141,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {numbers.shown(twice)} is given twice")
+        raise ValueError(f"the key {vectors.shown(twice)} is given twice")
     return found
 
 

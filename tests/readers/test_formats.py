@@ -16,12 +16,12 @@ import pytest
 from conftest import refused, script
 
 import run
-from age_gender import model_files
-from age_gender.script import InputError
-from age_gender.tables import reading
+from age_gender import paths
+from age_gender.cli import InputError
+from age_gender.readers import tables
 
 pandas = pytest.importorskip("pandas")
-MODEL = str(model_files.PRETRAINED)
+MODEL = str(paths.FACENET)
 COUNT = 300  # rows: more than a parser needs to be worth its start
 E = [f"e{i}" for i in range(512)]
 
@@ -133,15 +133,15 @@ def test_all_of_them_score_the_same_on_a_cluster(tmp_path, names, features, plai
     for kind in WRITERS:
         if not kind.endswith("parquet") or importlib.util.find_spec("pyarrow"):
             WRITERS[kind](tmp_path / kind, names, features)
-    tables = sorted(path for path in tmp_path.iterdir() if path.suffix in reading.READERS)
+    found = sorted(path for path in tmp_path.iterdir() if path.suffix in tables.READERS)
     output = tmp_path / "out"
-    given = ["--features", *map(str, tables), "--model", MODEL, "--output", str(output)]
+    given = ["--features", *map(str, found), "--model", MODEL, "--output", str(output)]
 
     run.main([*given, "--dask", "local"])
 
     rows = output.read_text(encoding="utf-8").splitlines()
 
-    assert rows == [plain.splitlines()[0], *plain.splitlines()[1:] * len(tables)]
+    assert rows == [plain.splitlines()[0], *plain.splitlines()[1:] * len(found)]
 
 
 def test_an_npy_takes_its_names_from_a_file(tmp_path, names, features, plain):

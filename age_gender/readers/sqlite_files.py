@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-from age_gender.script import InputError
-from age_gender.tables import numbers, pieces
-from age_gender.tables.columns import Columns, Wanted, of_row, two_answers
+from age_gender.cli import InputError
+from age_gender.readers import chunks, vectors
+from age_gender.readers.columns import Columns, ReadOptions, of_row, two_answers
 
-PIECE_BYTES = 8 << 20  # of the values of a piece's rows
+PIECE_BYTES = 8 << 20  # of the values of a chunk's rows
 LOOKED_AT = 20  # rows that tell which column is what
 # What a query may do; everything else is refused.
 _ALLOWED = (
@@ -22,20 +22,20 @@ _ALLOWED = (
 )  # fmt: skip
 
 
-def cut(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
+def cut(path: str, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Pieces of what the query gives, or of the one table that holds embeddings."""
     Path(path).open("rb").close()  # whether it may be read
     with contextlib.closing(_open(path)) as database:
         try:
-            start, query = pieces.Piece(path, "database"), wanted.query
+            start, query = chunks.Chunk(path, "sqlite_files"), options.query
             if query is None:
-                query, columns = _find(path, database, wanted)
+                query, columns = _find(path, database, options)
                 start = replace(start, columns=columns)
             rows = _run(path, database, query)
             titles = next(rows)
-            if wanted.query is not None:
+            if options.query is not None:
                 head = [*itertools.islice(rows, LOOKED_AT)]
-                start = start.with_columns((0, of_row(path, titles, row, wanted)) for row in head)
+                start = start.with_columns((0, of_row(path, titles, row, options)) for row in head)
                 for row in start.bad:
                     raise InputError(str(row))
                 rows = itertools.chain(head, rows)
@@ -52,7 +52,7 @@ def _open(path: str) -> sqlite3.Connection:
     uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro"
     database = sqlite3.connect(uri, uri=True, timeout=2, isolation_level=None)
     database.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, pieces.RECORD_BYTES)
+    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, chunks.RECORD_BYTES)
     return database
 
 
@@ -71,7 +71,7 @@ def _run(path: str, database: sqlite3.Connection, query: str) -> Iterator[tuple]
             yield values
     except sqlite3.DataError:
         raise InputError(
-            f"{path}: row {row + 1}: a value of over {pieces.RECORD_BYTES:,} bytes; leave such "
+            f"{path}: row {row + 1}: a value of over {chunks.RECORD_BYTES:,} bytes; leave such "
             "columns or rows out of --query"
         ) from None
     except (sqlite3.Warning, sqlite3.DatabaseError) as error:
@@ -83,7 +83,7 @@ def _run(path: str, database: sqlite3.Connection, query: str) -> Iterator[tuple]
         raise
 
 
-def _find(path: str, database: sqlite3.Connection, wanted: Wanted) -> tuple[str, Columns]:
+def _find(path: str, database: sqlite3.Connection, options: ReadOptions) -> tuple[str, Columns]:
     """The query that reads the one table with a column of embeddings, NULL for other columns."""
     master = "select name from sqlite_master where type in ('table', 'view') order by name"
     tables = [name for (name,) in database.execute(master) if not name.startswith("sqlite_")]
@@ -91,13 +91,13 @@ def _find(path: str, database: sqlite3.Connection, wanted: Wanted) -> tuple[str,
     for strict in (True, False):  # then also those of another width, whose rows say so
         found = {}
         for table, (titles, rows) in looks.items():
-            told = (of_row(path, titles, row, wanted, strict=strict) for row in rows)
-            if columns := next((one for one in told if isinstance(one, Columns)), None):
+            metadata = (of_row(path, titles, row, options, strict=strict) for row in rows)
+            if columns := next((one for one in metadata if isinstance(one, Columns)), None):
                 found[table] = columns
         if len(found) > 1:
             raise two_answers(path, "tables", [*found], "hold embeddings", "--query")
         for table, columns in found.items():
-            used = {*columns.embedding, *columns.told.values()}
+            used = {*columns.embedding, *columns.metadata.values()}
             titles = enumerate(looks[table][0])
             shown = (_quoted(title) if place in used else "null" for place, title in titles)
             return f"select {', '.join(shown)} from {_quoted(table)}", columns
@@ -113,7 +113,7 @@ def _look(database: sqlite3.Connection, table: str) -> tuple[list[str], list[tup
     try:
         description = database.execute(f"select * from {_quoted(table)} limit 0").description
         titles = [title for title, *_ in description]
-        small = f"iif(length({{0}}) < {pieces.RECORD_BYTES // 4}, {{0}}, null)"  # UTF-8: 4 bytes
+        small = f"iif(length({{0}}) < {chunks.RECORD_BYTES // 4}, {{0}}, null)"  # UTF-8: 4 bytes
         columns = ", ".join(small.format(_quoted(title)) for title in titles)
         query = f"select {columns} from {_quoted(table)} limit {LOOKED_AT}"
         return titles, database.execute(query).fetchall()
@@ -127,32 +127,34 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _cut_rows(start: pieces.Piece, rows: Iterator[tuple]) -> Iterator[pieces.Piece]:
+def _cut_rows(start: chunks.Chunk, rows: Iterator[tuple]) -> Iterator[chunks.Chunk]:
     part, size = [], 0
     for row in rows:
         part.append(row)
         size += sum(len(value) if isinstance(value, bytes | str) else 8 for value in row)
-        if len(part) == pieces.BLOCK_ROWS or size >= PIECE_BYTES:
+        if len(part) == chunks.BLOCK_ROWS or size >= PIECE_BYTES:
             yield replace(start, data=part, input_bytes=size)
             part, size = [], 0
     yield replace(start, data=part, input_bytes=size)
 
 
-def at_once(piece: pieces.Piece) -> tuple[np.ndarray, dict[str, list]] | None:
-    """BLOBs of one length, or lists as text, and what is told of them; None for anything else."""
-    columns, values = piece.columns, None
-    cells = [row[columns.embedding[0]] for row in piece.data]
+def at_once(chunk: chunks.Chunk) -> tuple[np.ndarray, dict[str, list]] | None:
+    """BLOBs of one length, or lists as text, and the names; None for others."""
+    columns, values = chunk.columns, None
+    cells = [row[columns.embedding[0]] for row in chunk.data]
     kinds = {*map(type, cells)} if columns.is_list else set()
-    kind = numbers.blob_type(cells[0], columns.width) if kinds == {bytes} else None
+    kind = vectors.blob_type(cells[0], columns.width) if kinds == {bytes} else None
     if kind and {*map(len, cells)} == {columns.width * kind.itemsize}:
         values = np.frombuffer(b"".join(cells), kind).reshape(len(cells), columns.width)
     if kinds == {str} and all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
         with contextlib.suppress(UnicodeEncodeError):
-            values = numbers.parse([cell[1:-1].encode() for cell in cells], columns.width)
-    told = {word: [row[column] for row in piece.data] for word, column in columns.told.items()}
-    return None if values is None else (values, told)
+            values = vectors.parse([cell[1:-1].encode() for cell in cells], columns.width)
+    metadata = {
+        word: [row[column] for row in chunk.data] for word, column in columns.metadata.items()
+    }
+    return None if values is None else (values, metadata)
 
 
-def one_by_one(piece: pieces.Piece) -> Iterator[tuple[int, Callable]]:
+def one_by_one(chunk: chunks.Chunk) -> Iterator[tuple[int, Callable]]:
     """Of each row no line, and what gives the value of a column."""
-    return ((0, row.__getitem__) for row in piece.data)
+    return ((0, row.__getitem__) for row in chunk.data)

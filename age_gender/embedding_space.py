@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from age_gender.script import InputError, say
+from age_gender.cli import InputError, say
 
 ENERGY = 0.999  # of the variance that the kept directions carry, at least
 DIRECTIONS = 110  # kept at least, where there are faces enough (measured on UTKFace)
@@ -25,7 +25,7 @@ LIMIT = 40
 
 
 @dataclass(frozen=True)
-class Kind:
+class EmbeddingSpace:
     """What tells one kind of embedding from another, all for unit-length embeddings.
 
     A row is a stranger by what it has along the probes, where this kind has next to nothing and
@@ -49,7 +49,7 @@ class Kind:
 
 def examine(
     features: np.ndarray, names: Sequence[str], source: str, heading: str
-) -> tuple[np.ndarray, Kind]:
+) -> tuple[np.ndarray, EmbeddingSpace]:
     """Features (n, W) at unit length, and their kind, which it says in one line after a heading.
 
     Raises InputError where the table `source` holds two kinds; it names a row of the smaller.
@@ -83,7 +83,7 @@ def unit(features: np.ndarray) -> np.ndarray:
     return units
 
 
-def measure(features: np.ndarray, fewest: int = FEWEST, limit: float = LIMIT) -> Kind:
+def measure(features: np.ndarray, fewest: int = FEWEST, limit: float = LIMIT) -> EmbeddingSpace:
     """The kind of unit-length features (n, W); of fewer than `fewest` it tells no stranger."""
     features = features[:: -(-len(features) // MOST)]
     mean = features.mean(axis=0)
@@ -112,10 +112,10 @@ def measure(features: np.ndarray, fewest: int = FEWEST, limit: float = LIMIT) ->
         low, length, high = np.quantile(features @ side, [0.16, 0.5, 0.84])
         if length > 2 * (high - low):  # the limit is a quarter of the way to the mean's negative
             normal = (side / (0.25 * length)).astype(np.float32)
-    return Kind(mean, axes, deviations, count, probes, off, normal, rank)
+    return EmbeddingSpace(mean, axes, deviations, count, probes, off, normal, rank)
 
 
-def mixture(features: np.ndarray, kind: Kind) -> list[np.ndarray] | None:
+def mixture(features: np.ndarray, kind: EmbeddingSpace) -> list[np.ndarray] | None:
     """Places of two kinds of unit-length embeddings in one table, larger first, or None.
 
     They are two kinds where some rows are strange to the subspace of others: 10 rows and 1 in

@@ -1,4 +1,4 @@
-"""CSV: cut at the ends of rows; the numbers of a piece are parsed at once where that is safe."""
+"""CSV: cut at the ends of rows; the numbers of a chunk are parsed at once where that is safe."""
 
 import csv
 import io
@@ -10,71 +10,79 @@ from typing import BinaryIO
 
 import numpy as np
 
-from age_gender.tables import cutting, numbers, pieces
-from age_gender.tables.columns import LABELS, UNKNOWN, Columns, Wanted, choose, fits, wrong_width
+from age_gender.readers import chunks, text_chunks, vectors
+from age_gender.readers.columns import (
+    LABELS,
+    UNKNOWN,
+    Columns,
+    ReadOptions,
+    choose,
+    fits,
+    wrong_width,
+)
 
 _CELL = rb'(?:([^",\n]*)|"((?:[^"\n]|"")*+)")'
 
 
-def cut_stream(path: str, stream: BinaryIO, wanted: Wanted) -> Iterator[pieces.Piece]:
-    """Pieces of whole rows of CSV; a header is a piece without data."""
-    start, columns, header, is_first = pieces.Piece(path, "text"), UNKNOWN, None, True
-    for piece in cutting.parts(start, stream, cutting.last_row_end):
+def cut_stream(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+    """Pieces of whole rows of CSV; a header is a chunk without data."""
+    start, columns, header, is_first = chunks.Chunk(path, "csv_files"), UNKNOWN, None, True
+    for chunk in text_chunks.parts(start, stream, text_chunks.last_row_end):
         if columns is UNKNOWN:
-            lines, header_lines = io.BytesIO(piece.data).readlines(), 0
+            lines, header_lines = io.BytesIO(chunk.data).readlines(), 0
             for _, last, cells in itertools.islice(_csv_rows(lines), is_first):
                 is_first = False
-                if isinstance(cells, list) and _is_header(cells, wanted.width):
+                if isinstance(cells, list) and _is_header(cells, options.width):
                     header, header_lines = cells, last
-            is_first = is_first and not piece.bad
+            is_first = is_first and not chunk.bad
             rows = _csv_rows(lines[header_lines:])
-            found = ((line, _columns(path, header, cells, wanted)) for line, _, cells in rows)
-            piece = replace(piece, data=b"".join(lines[header_lines:])).with_columns(found)
-            columns = piece.columns
+            found = ((line, _columns(path, header, cells, options)) for line, _, cells in rows)
+            chunk = replace(chunk, data=b"".join(lines[header_lines:])).with_columns(found)
+            columns = chunk.columns
             if header_lines:
                 yield replace(start, lines=header_lines, columns=columns)
-        yield replace(piece, columns=columns)
+        yield replace(chunk, columns=columns)
 
 
 def _is_header(cells: list[str], width: int | None) -> bool:
     """Whether no cell after the first is a number, or pandas counted the columns."""
     if len(cells) == 1:  # a line of text is a row, whatever separates its cells
         return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
-    found = [cell for cell in cells[1:] if numbers.is_number(cell)]
+    found = [cell for cell in cells[1:] if vectors.is_number(cell)]
     for counted in (found, [cells[0], *found]):
         count = len(counted)
-        enough = count == width if width else count >= numbers.FEWEST
+        enough = count == width if width else count >= vectors.FEWEST
         if enough and any(counted == [*map(str, range(i, i + count))] for i in (0, 1)):
             return True
-    return not found and not any(map(numbers.in_list, cells))
+    return not found and not any(map(vectors.in_list, cells))
 
 
 def _columns(
-    path: str, header: list[str] | None, cells: list[str] | ValueError, wanted: Wanted
+    path: str, header: list[str] | None, cells: list[str] | ValueError, options: ReadOptions
 ) -> Columns | str:
     """Which cell of a row is what, or why it does not tell."""
     if isinstance(cells, ValueError):
         return str(cells)
     if header and len(header) != len(cells):
         return f"{len(cells)} cells, not {len(header)} as in the header"
-    sizes = [numbers.size(cell, wanted.width) for cell in cells]
-    unnamed = _titles(cells, sizes, wanted.width)
+    sizes = [vectors.size(cell, options.width) for cell in cells]
+    unnamed = _titles(cells, sizes, options.width)
     titles = header or unnamed
     if not header and max(sizes) <= 0:  # then the row must be a good one, to be sure
         named = unnamed.count("filename")
         try:
-            if not fits(len(cells) - named, wanted.width):
-                raise ValueError(wrong_width(len(cells) - named, wanted))
-            numbers.float32(cells[named:], "cell", 1 + named)
+            if not fits(len(cells) - named, options.width):
+                raise ValueError(wrong_width(len(cells) - named, options))
+            vectors.float32(cells[named:], "cell", 1 + named)
         except ValueError as error:
             return _wrong_separator(cells) or str(error)
-    found = choose(path, titles, sizes, wanted)
-    if header and isinstance(found, str) and wanted.width and not wanted.embedding:
-        of_any_names = choose(path, unnamed, sizes, wanted)
+    found = choose(path, titles, sizes, options)
+    if header and isinstance(found, str) and options.width and not options.embedding:
+        of_any_names = choose(path, unnamed, sizes, options)
         found = of_any_names if isinstance(of_any_names, Columns) else found
     is_rest = isinstance(found, Columns) and found.embedding == tuple(range(1, len(cells)))
-    if is_rest and "name" not in found.told and titles[0].strip().casefold() not in LABELS:
-        found = replace(found, told=found.told | {"name": 0}, left_out=())
+    if is_rest and "name" not in found.metadata and titles[0].strip().casefold() not in LABELS:
+        found = replace(found, metadata=found.metadata | {"name": 0}, left_out=())
     return found
 
 
@@ -93,11 +101,11 @@ def _titles(cells: list[str], sizes: list[int], width: int | None) -> list[str]:
     return ["filename"] * named + [*map(str, range(count - named))]
 
 
-def at_once(piece: pieces.Piece) -> tuple[np.ndarray, dict[str, list]] | None:
-    """All numbers of the piece and what is told of them; None where rows may read otherwise."""
-    columns, data = piece.columns, piece.data
+def at_once(chunk: chunks.Chunk) -> tuple[np.ndarray, dict[str, list]] | None:
+    """All numbers of the chunk and what is metadata of them; None where rows may read otherwise."""
+    columns, data = chunk.columns, chunk.data
     start, end = columns.embedding[0], columns.embedding[-1] + 1
-    if len(data) < pieces.SMALL_BYTES or columns.embedding != tuple(range(start, end)):
+    if len(data) < chunks.SMALL_BYTES or columns.embedding != tuple(range(start, end)):
         return None
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
@@ -110,7 +118,7 @@ def at_once(piece: pieces.Piece) -> tuple[np.ndarray, dict[str, list]] | None:
         stop = data.find(b"\n", at)
         stop = len(data) if stop < 0 else stop
         found = before.match(data, at, stop)
-        if found is None or stop - at >= pieces.RECORD_BYTES:
+        if found is None or stop - at >= chunks.RECORD_BYTES:
             return None
         first, last = found.end(), stop
         if columns.is_list:
@@ -133,27 +141,27 @@ def at_once(piece: pieces.Piece) -> tuple[np.ndarray, dict[str, list]] | None:
             return None
         cells.append(groups)
         at = stop + 1
-    values = numbers.parse(rows, columns.width)
+    values = vectors.parse(rows, columns.width)
     if values is None:
         return None
-    told = {}
-    for word, column in columns.told.items():
+    metadata = {}
+    for word, column in columns.metadata.items():
         place = 2 * (column if column < start else column - end + start)
         try:
-            told[word] = [_text(*row[place : place + 2]) for row in cells]
+            metadata[word] = [_text(*row[place : place + 2]) for row in cells]
         except UnicodeDecodeError:
             return None
-    return values, told
+    return values, metadata
 
 
 def _text(cell: bytes, quoted: bytes | None) -> str:
     return cell.decode() if quoted is None else quoted.decode().replace('""', '"')
 
 
-def one_by_one(piece: pieces.Piece) -> Iterator[tuple[int, Callable | ValueError]]:
+def one_by_one(chunk: chunks.Chunk) -> Iterator[tuple[int, Callable | ValueError]]:
     """Of each row its line, and what gives the cell of a column, or what is wrong with it."""
-    columns = piece.columns
-    for line, _, cells in _csv_rows(io.BytesIO(piece.data).readlines()):
+    columns = chunk.columns
+    for line, _, cells in _csv_rows(io.BytesIO(chunk.data).readlines()):
         if isinstance(cells, ValueError):
             yield line, cells
         elif len(cells) != columns.count:
@@ -164,7 +172,7 @@ def one_by_one(piece: pieces.Piece) -> Iterator[tuple[int, Callable | ValueError
 
 def _wrong_count(cells: list[str], columns: Columns) -> str:
     named = columns.count - columns.width
-    if columns.is_list or named not in (0, 1) or columns.told.get("name"):
+    if columns.is_list or named not in (0, 1) or columns.metadata.get("name"):
         return f"{len(cells)} cells, not {columns.count}"
     found = f"{len(cells) - named} numbers{' after the name' * named}, not {columns.width}"
     return _wrong_separator(cells) or found
@@ -176,7 +184,7 @@ def _csv_rows(lines: list[bytes]) -> Iterator[tuple[int, int, list[str] | ValueE
     In place of the cells of a row that is not CSV: what is wrong. Such a row costs its first
     line only, in case a quote there was never closed; but not without end.
     """
-    csv.field_size_limit(pieces.RECORD_BYTES)  # here, so that it holds on a Dask worker too
+    csv.field_size_limit(chunks.RECORD_BYTES)  # here, so that it holds on a Dask worker too
     at, attempts = 0, 100
     while at < len(lines):
         first = at + 1
@@ -185,8 +193,8 @@ def _csv_rows(lines: list[bytes]) -> Iterator[tuple[int, int, list[str] | ValueE
         try:
             cells = next(reader)
             at += reader.line_num
-            if sum(map(len, lines[first - 1 : at])) > pieces.RECORD_BYTES:
-                cells = ValueError(f"longer than {pieces.RECORD_BYTES:,} bytes")
+            if sum(map(len, lines[first - 1 : at])) > chunks.RECORD_BYTES:
+                cells = ValueError(f"longer than {chunks.RECORD_BYTES:,} bytes")
         except csv.Error as error:
             cells = ValueError(_csv_fault(error))
             attempts -= 1

@@ -10,44 +10,46 @@ from typing import BinaryIO
 
 import numpy as np
 
-from age_gender.script import InputError
-from age_gender.tables import pieces
-from age_gender.tables.columns import LABELS, Columns, Wanted, fits, two_answers, wrong_width
+from age_gender.cli import InputError
+from age_gender.readers import chunks
+from age_gender.readers.columns import LABELS, Columns, ReadOptions, fits, two_answers, wrong_width
 
 NPY_HEADER_BYTES = 10_000  # NumPy's own bound on what it evaluates
 FORTRAN_BYTES = 64 << 20  # of an array in column order that are held at a time
 
 
-def cut(path: str, wanted: Wanted) -> Iterator[pieces.Piece]:
+def cut(path: str, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Pieces of the embeddings of an NPZ or NPY, with the names, ages and genders of their rows."""
     with contextlib.ExitStack() as stack:
         found = _open(path, stack)
-        embedding, told = _choose(path, found, wanted)
-        array, others = found[embedding], {word: found[name] for word, name in told.items()}
-        if not fits(array.columns, wanted.width):
-            raise InputError(f"{path}: {wrong_width(array.columns, wanted)}")
+        embedding, metadata = _choose(path, found, options)
+        array, others = found[embedding], {word: found[name] for word, name in metadata.items()}
+        if not fits(array.columns, options.width):
+            raise InputError(f"{path}: {wrong_width(array.columns, options)}")
         row_bytes = max([array.row_bytes // 4, *(other.row_bytes for other in others.values())])
-        size = max(1, min(pieces.BLOCK_ROWS, pieces.CHUNK_BYTES * 4 // row_bytes))
+        size = max(1, min(chunks.BLOCK_ROWS, chunks.CHUNK_BYTES * 4 // row_bytes))
         blocks = {word: map(_as_list, other.blocks(size)) for word, other in others.items()}
-        left_out = tuple(name for name in found if name not in (embedding, *told.values()))
-        if wanted.names and "name" not in told:
-            lines = _lines(wanted.names)
-            if (count := sum(1 for _ in _lines(wanted.names))) != array.rows:
+        left_out = tuple(name for name in found if name not in (embedding, *metadata.values()))
+        if options.names and "name" not in metadata:
+            lines = _lines(options.names)
+            if (count := sum(1 for _ in _lines(options.names))) != array.rows:
                 raise InputError(
-                    f"{wanted.names}: {count} names for {array.rows} rows; give one name a line"
+                    f"{options.names}: {count} names for {array.rows} rows; give one name a line"
                 )
             blocks["name"] = iter(lambda: [*itertools.islice(lines, size)], [])
         columns = Columns(array.columns, left_out=left_out)
         for block in array.blocks(size):
             of_rows = {word: next(found) for word, found in blocks.items()}
-            yield pieces.Piece(path, "arrays", block, columns, of_rows, input_bytes=block.nbytes)
+            yield chunks.Chunk(
+                path, "numpy_files", block, columns, of_rows, input_bytes=block.nbytes
+            )
         for rest in blocks.values():
             next(rest, None)  # the end, where checksums are compared
 
 
-def at_once(piece: pieces.Piece) -> tuple[np.ndarray, dict[str, list]]:
-    """The rows of a piece of any array, also of Parquet's, and what is told of them."""
-    return piece.data, piece.told
+def at_once(chunk: chunks.Chunk) -> tuple[np.ndarray, dict[str, list]]:
+    """The rows of a chunk of any array, also of Parquet's, and what is metadata of them."""
+    return chunk.data, chunk.metadata
 
 
 def _open(path: str, stack: contextlib.ExitStack) -> dict[str, "_Array"]:
@@ -57,7 +59,7 @@ def _open(path: str, stack: contextlib.ExitStack) -> dict[str, "_Array"]:
     archive = stack.enter_context(zipfile.ZipFile(path))
     for info in archive.infolist():
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            # zipfile unpacks these in pieces of any size
+            # zipfile unpacks these in chunks of any size
             raise InputError(f"{path}: not compressed as NPZ is; save it with numpy.savez")
         stream = stack.enter_context(archive.open(info))  # which also has its name compared
         if info.filename.endswith(".npy"):
@@ -65,29 +67,31 @@ def _open(path: str, stack: contextlib.ExitStack) -> dict[str, "_Array"]:
     return found
 
 
-def _choose(path: str, found: dict[str, "_Array"], wanted: Wanted) -> tuple[str, dict[str, str]]:
+def _choose(
+    path: str, found: dict[str, "_Array"], options: ReadOptions
+) -> tuple[str, dict[str, str]]:
     """Which array holds the embeddings, and which the names, ages and genders."""
     tables = [word for word, array in found.items() if array.is_table]
-    tables = [word for word in tables if found[word].columns == wanted.width] or tables
+    tables = [word for word in tables if found[word].columns == options.width] or tables
     texts = [w for w, array in found.items() if array.dtype.kind in "US" and w not in LABELS]
-    embedding = _the_one(path, tables, found, wanted.embedding, "embeddings", "--embedding-column")
+    embedding = _the_one(path, tables, found, options.embedding, "embeddings", "--embedding-column")
     if embedding is None:
         raise InputError(
             f"{path}: no two-dimensional array of numbers, has {_listed(found)}; save it with "
             "numpy.savez(path, filenames=..., embeddings=...)"
         )
     rows = found[embedding].rows
-    found[embedding].check(embedding, wanted, 2)
-    told = {word: word for word in LABELS if wanted.labels and word in found}
-    name = _the_one(path, texts, found, wanted.name, "filenames", "--name-column")
-    told |= {"name": name} if name is not None else {}
+    found[embedding].check(embedding, options, 2)
+    metadata = {word: word for word in LABELS if options.labels and word in found}
+    name = _the_one(path, texts, found, options.name, "filenames", "--name-column")
+    metadata |= {"name": name} if name is not None else {}
     for word, array in found.items():
         of_objects = array.dtype.hasobject and array.shape == (rows,)  # names, most likely
-        if word in told.values() or of_objects:
-            array.check(word, wanted, 1)
-        if word in told.values() and array.rows != rows:
+        if word in metadata.values() or of_objects:
+            array.check(word, options, 1)
+        if word in metadata.values() and array.rows != rows:
             raise InputError(f"{path}: {array.rows} {word} for {rows} {embedding}; write it again")
-    return embedding, told
+    return embedding, metadata
 
 
 def _the_one(path, candidates, found, named: str | None, usual: str, option: str) -> str | None:
@@ -139,7 +143,7 @@ class _Array:
         self.columns = self.shape[1] if len(self.shape) == 2 else 1
         self.row_bytes = max(1, self.columns * self.dtype.itemsize)
 
-    def check(self, name: str, wanted: Wanted, dimensions: int) -> None:
+    def check(self, name: str, options: ReadOptions, dimensions: int) -> None:
         """Raise InputError unless it is an array of numbers (N, width), or of values (N,)."""
         path, shape = self.path, self.shape
         if self.dtype.hasobject:
@@ -148,13 +152,13 @@ class _Array:
                 "and numbers"
             )
         if len(shape) != dimensions or min(shape) < 0:
-            needed = "(N,)" if dimensions == 1 else f"(N, {wanted.width or 'W'})"
+            needed = "(N,)" if dimensions == 1 else f"(N, {options.width or 'W'})"
             raise InputError(f"{path}: an array of shape {shape}, not {needed}; save it as that")
         kinds = "fiu" if dimensions == 2 else "USfiu" if name in LABELS else "US"
         if self.dtype.kind not in kinds and self.rows:
             needed = "numbers" if dimensions == 2 else "strings"
             raise InputError(f"{path}: {name} of type {self.dtype}; save them as {needed}")
-        if self.row_bytes > pieces.RECORD_BYTES:
+        if self.row_bytes > chunks.RECORD_BYTES:
             raise InputError(f"{path}: {self.row_bytes:,} bytes a row; shorten the filenames")
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
