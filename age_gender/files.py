@@ -1,9 +1,11 @@
-"""Outputs that appear whole or not at all, and where they may go."""
+"""Outputs that appear whole or not at all, where they may go, and finding files."""
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
@@ -92,3 +94,44 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def find_below(
+    folder: str, suffixes: tuple[str, ...], excluded: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """Yield the files in a folder and below whose names end in one of the suffixes.
+
+    Hidden files are left out, and so are hidden folders, those whose names end in one of
+    `excluded`, and links to folders: a link to a folder above would have no end.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error  # a folder that cannot be read would be a silent gap
+
+    for where, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [f for f in folders if not f.startswith(".") and not f.endswith(excluded)]
+        for name in names:
+            if name.lower().endswith(suffixes) and not name.startswith("."):
+                yield os.path.join(where, name)
+
+
+def find_matches(pattern: str) -> Iterator[str]:
+    """Yield what a glob matches, as glob.iglob does, but `**` does not follow links to folders."""
+    before, *after = re.split(r"(?<![^/])\*\*(?:/|$)", pattern, maxsplit=1)
+    if not after:
+        yield from glob.iglob(pattern)
+        return
+    for top in glob.iglob(before) if before else [""]:
+        for where, folders, _ in os.walk(top or os.curdir):
+            folders[:] = [folder for folder in folders if not folder.startswith(".")]
+            place = where if top else where.removeprefix(os.curdir).removeprefix(os.sep)
+            yield from find_matches(os.path.join(glob.escape(place), after[0] or "*"))
+
+
+def each_once(paths: Iterable[str]) -> list[str]:
+    """Return the paths without those that lead to a file again: links after the file itself."""
+    real = {path: os.path.realpath(path) for path in paths}
+    firsts: dict[str, str] = {}
+    for path in sorted(real, key=lambda path: real[path] != os.path.abspath(path)):
+        firsts.setdefault(real[path], path)
+    return [path for path in real if firsts[real[path]] == path]

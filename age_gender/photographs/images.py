@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from age_gender import files
 from age_gender.cli import InputError, error_line
-from age_gender.readers.tables import files_below
 
 CHIP = 160  # pixels, FaceNet's input
 LARGEST_IMAGE = 128_000_000  # pixels: 0.4 GB decoded; beyond lie decompression bombs
@@ -19,35 +19,35 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
             ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif")  # fmt: skip
 
 
-def find_images(given: Sequence[str], leave_out: Path | None) -> tuple[Path, list[str]]:
-    """The folder above all images, and their paths below it, sorted.
+def find_images(given: Sequence[str], excluded: Path | None) -> tuple[Path, list[str]]:
+    """Return the folder above all images, and the sorted paths of the images below it.
 
-    Of a folder, also in its subfolders, these are the files that are named like images and do
-    not begin with a dot; of a glob, all files. What lies in the folder `leave_out` is none of
-    them. Raises InputError where there is no image.
+    Of a folder and those below it, these are the files that are named like images and do not
+    begin with a dot; of a glob, all files. A file that links lead to is taken once, and nothing
+    that lies in the folder `excluded`. Raises InputError where there is no image.
     """
-    found, roots = set(), []
+    images, roots = set(), []
     for text in given:
         if Path(text).is_dir():
-            root, inside = text, files_below(text, SUFFIXES)
+            root, paths = text, files.find_below(text, SUFFIXES)
         elif Path(text).exists():
-            root, inside = os.path.dirname(text), [text]
-        elif glob.has_magic(text):
-            root = os.path.dirname(text[: glob.magic_check.search(text).start()])
-            inside = (path for path in glob.iglob(text, recursive=True) if Path(path).is_file())
+            root, paths = os.path.dirname(text), iter([text])
+        elif magic := glob.magic_check.search(text):
+            root = os.path.dirname(text[: magic.start()])
+            paths = (path for path in files.find_matches(text) if Path(path).is_file())
         else:
             raise InputError(f"{text}: no such folder or file; check the path")
-        inside = {os.path.abspath(path) for path in inside}
-        if leave_out is not None:
-            left_out = os.path.join(os.path.abspath(leave_out), "")
-            inside = {path for path in inside if not path.startswith(left_out)}
-        if not inside:
-            where = "there" if leave_out is None else "there outside --chips"
+        where = "there"
+        if excluded is not None:
+            where, chips = "there outside --chips", os.path.join(os.path.realpath(excluded), "")
+            paths = (path for path in paths if not os.path.realpath(path).startswith(chips))
+        below = {os.path.abspath(path) for path in paths}
+        if not below:
             raise InputError(f"{text}: no image {where} ({', '.join(SUFFIXES[:7])})")
         roots.append(os.path.abspath(root))
-        found |= inside
+        images |= below
     above = os.path.commonpath(roots)
-    return Path(above), sorted(os.path.relpath(path, above) for path in found)
+    return Path(above), [os.path.relpath(path, above) for path in files.each_once(sorted(images))]
 
 
 class Skipped(Exception):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from age_gender import files
 from age_gender.cli import InputError, error_line
 from age_gender.labels import face_labels
 from age_gender.readers import text_chunks
@@ -64,7 +65,7 @@ def read_options(args: argparse.Namespace, **more) -> ReadOptions:
 
 
 def expand(features: Sequence[str | Path]) -> list[str]:
-    """Files, globs, folders and "-" (standard input) as a list of files, in order.
+    """Files, globs, folders and "-" (standard input) as a list of files, each once, in order.
 
     Raises InputError for what does not exist and for a folder without features.
     """
@@ -72,7 +73,7 @@ def expand(features: Sequence[str | Path]) -> list[str]:
     for given in map(str, features):
         path = Path(given)
         if path.is_dir():
-            inside = sorted(files_below(given, tuple(READERS), (".partial",)))  # embed.py's work
+            inside = sorted(files.find_below(given, tuple(READERS), (".partial",)))  # embed.py's
             if not inside:
                 raise InputError(
                     f"{given}: no {', '.join(READERS)} file in this folder; name another"
@@ -80,26 +81,11 @@ def expand(features: Sequence[str | Path]) -> list[str]:
             found += inside
         elif given == "-" or path.exists():
             found.append(given)
-        elif glob.has_magic(given) and (matches := sorted(glob.glob(given, recursive=True))):
+        elif glob.has_magic(given) and (matches := sorted(files.find_matches(given))):
             found += expand(matches)
         else:
             raise InputError(f"{given}: no such file; give a table of embeddings or a folder")
-    return found
-
-
-def files_below(
-    folder: str, suffixes: tuple[str, ...], left_out: tuple[str, ...] = ()
-) -> Iterator[str]:
-    """Files so called in a folder and below, but in none `left_out`; nothing that is hidden."""
-
-    def fail(error: OSError) -> None:
-        raise error  # a folder that cannot be read would be a silent gap
-
-    for where, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [f for f in folders if not f.startswith(".") and not f.endswith(left_out)]
-        for name in files:
-            if name.lower().endswith(suffixes) and not name.startswith("."):
-                yield os.path.join(where, name)
+    return files.each_once(found)
 
 
 def cut(paths: Sequence[str], options: ReadOptions = ANY) -> Iterator[Chunk]:
