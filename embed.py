@@ -15,22 +15,27 @@ examples:
   python embed.py --images lfw-deepfunneled/ --crop 77:195,68:186 --output lfw.npz
 """
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[:0] = [os.path.dirname(__file__)] * sys.flags.safe_path  # python -P leaves it out
+    from age_gender import startup
+
+    startup.begin()
+# isort: split
 import argparse
 import collections
 import contextlib
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from age_gender import cli
-
-# isort: split
 import numpy as np
 
-from age_gender import checkpoints, files, parallel
+from age_gender import checkpoints, cli, files, parallel
 from age_gender.cli import InputError
 from age_gender.photographs import views
 from age_gender.photographs.chips import contact_sheet, write_chip

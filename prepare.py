@@ -13,17 +13,23 @@ examples:
   python prepare.py --split identity
 """
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[:0] = [os.path.dirname(__file__)] * sys.flags.safe_path  # python -P leaves it out
+    from age_gender import startup
+
+    startup.begin()
+# isort: split
 import argparse
 import contextlib
 from pathlib import Path
 
-from age_gender import cli
-
-# isort: split
 import numpy as np
 from tqdm import tqdm
 
-from age_gender import embedding_space, files, paths
+from age_gender import cli, embedding_space, files, paths
 from age_gender.cli import InputError
 from age_gender.readers import tables
 

@@ -11,12 +11,20 @@ examples:
   python run.py --features photos.db --query "select path, embedding from faces"
 """
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[:0] = [os.path.dirname(__file__)] * sys.flags.safe_path  # python -P leaves it out
+    from age_gender import startup
+
+    startup.begin()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start them for nothing
+# isort: split
 import argparse
 import contextlib
 import csv
 import itertools
-import os
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -24,13 +32,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from age_gender import cli
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # which NumPy would start for nothing
-# isort: split
 import numpy as np
 
-from age_gender import files, heads, parallel, paths
+from age_gender import cli, files, heads, parallel, paths
 from age_gender.cli import InputError
 from age_gender.readers import chunks, tables
 from age_gender.readers.columns import ReadOptions

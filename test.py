@@ -12,14 +12,20 @@ examples:
   python test.py --lfw lfw_predictions.csv --lfw-labels lfw_gender
 """
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[:0] = [os.path.dirname(__file__)] * sys.flags.safe_path  # python -P leaves it out
+    from age_gender import startup
+
+    startup.begin()
+# isort: split
 from pathlib import Path
 
-from age_gender import cli
-
-# isort: split
 import numpy as np
 
-from age_gender import crops, files, heads, paths
+from age_gender import cli, crops, files, heads, paths
 from age_gender.cli import InputError
 from age_gender.labels import AGES, GENDERS, base_name
 from age_gender.report import figures, lfw, page

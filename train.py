@@ -13,25 +13,30 @@ examples:
   tensorboard --logdir logs
 """
 
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[:0] = [os.path.dirname(__file__)] * sys.flags.safe_path  # python -P leaves it out
+    from age_gender import startup
+
+    startup.begin()
+# isort: split
 import argparse
 import contextlib
 import importlib.util
 import itertools
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from age_gender import cli
-
-# isort: split
 import numpy as np
 import threadpoolctl
 
-from age_gender import checkpoints, crops, embedding_space, files, heads, paths
+from age_gender import checkpoints, cli, crops, embedding_space, files, heads, paths
 from age_gender.cli import InputError
 
 VALIDATION = 0.2  # share of the faces that is held out first

