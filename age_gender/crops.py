@@ -5,15 +5,15 @@ another embedding. To FaceNet that is nearly a linear map of the plain crop's em
 is left over is nearly Gaussian. train.py draws from both, so that a network learns every crop.
 """
 
-import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from age_gender.cli import InputError, display_path, say
+from age_gender.cli import InputError, display_path, is_machines, say
 from age_gender.embedding_space import EmbeddingSpace, unit
 from age_gender.labels import base_name
+from age_gender.readers import numpy_files
 
 RIDGE = 0.03  # of the mean square of the components on which the maps are fitted
 FEWEST = 200  # faces that maps are fitted on; of fewer, they say too little of others
@@ -49,16 +49,29 @@ class Maps(NamedTuple):
 def read(path: Path) -> Views:
     """The views in an NPZ of `embed.py --views`. InputError for another file, OSError for none."""
     open(path, "rb").close()  # whether it is there and may be read
-    with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as arrays:
-        names, crops = arrays["filenames"], arrays["crops"]
-        embeddings = arrays["embeddings"].astype(np.float32)
-        if embeddings.shape[:2] == (len(names), len(crops)) and np.isfinite(embeddings).all():
-            rows = unit(embeddings.reshape(-1, embeddings.shape[-1]))
-            return Views(names.tolist(), crops.tolist(), rows.reshape(embeddings.shape))
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names, crops = (_texts(arrays[key]) for key in ("filenames", "crops"))
+            embeddings = arrays["embeddings"].astype(np.float32)
+            if embeddings.shape[:2] == (len(names), len(crops)) and np.isfinite(embeddings).all():
+                rows = unit(embeddings.reshape(-1, embeddings.shape[-1]))
+                return Views(names, crops, rows.reshape(embeddings.shape))
+    except Exception as error:  # zipfile, zlib and NumPy raise many
+        if is_machines(error):
+            raise
     raise InputError(
-        f"{path}: needs filenames (N,), crops (C,) and finite embeddings (N, C, W); make it with: "
-        f"python embed.py --images CHIPS --aligned --views --output {path.name}"
+        f"{path}: needs texts, filenames (N,) and crops (C,), and finite embeddings (N, C, W); "
+        f"make it with: python embed.py --images CHIPS --aligned --views --output {path.name}"
     )
+
+
+def _texts(values: np.ndarray) -> list[str]:
+    """Return an array (n,) of texts as a list. Raises ValueError where it holds anything else."""
+    if values.ndim != 1 or values.dtype.kind not in "US":
+        raise ValueError("not a list of texts")
+    texts = numpy_files.as_texts(values)
+    "".join(texts).encode()  # raises UnicodeEncodeError for a lone surrogate
+    return texts
 
 
 def learn(path: Path, space: EmbeddingSpace, names: list[str], held: np.ndarray) -> Maps | None:

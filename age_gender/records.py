@@ -7,6 +7,7 @@ file_name  bytes        the face's name, UTF-8
 """
 
 import os
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,10 @@ from google.protobuf.message import DecodeError
 
 from age_gender.cli import InputError
 from age_gender.labels import AGES
+from age_gender.readers.vectors import FEWEST, MOST
+
+RECORD_BYTES = 1 << 20  # the longest record: 4,096 numbers and a name need far less
+_FRAME = 16  # bytes round a record: its length, 8, and two checksums, 4 each
 
 
 class Records(NamedTuple):
@@ -48,10 +53,10 @@ def write(path: Path, faces: Iterable[tuple[np.ndarray, int, int, str]]) -> None
 
 
 def read(path: Path) -> Records:
-    """Read and check a whole file of records. Raises InputError that names file and record."""
+    """Return a whole file of records, checked. Raises InputError that names file and record."""
     if not path.is_file():
         raise InputError(f"{path}: no such file of records; make it with: python prepare.py")
-    open(path, "rb").close()  # whether it may be read
+    _check_lengths(path)
     rows, width = [], 0
     try:
         for batch in tf.data.TFRecordDataset(os.fsencode(path)).batch(1024):
@@ -61,12 +66,13 @@ def read(path: Path) -> Records:
                 width = width or len(embedding)
                 (age,), (gender,) = (feature[key].int64_list.value for key in ("age", "gender"))
                 (name,) = feature["file_name"].bytes_list.value
-                if len(embedding) != width:
+                if len(embedding) != width or not FEWEST <= width <= MOST:
                     raise ValueError("of another width")
                 rows.append((embedding, age, gender, name.decode("utf-8", "replace")))
     except (DecodeError, ValueError):
+        features = f"{width if FEWEST <= width <= MOST else f'{FEWEST} to {MOST:,}'}"
         raise InputError(
-            f"{path}: record {len(rows) + 1}: not of this schema (features float[{width}], age, "
+            f"{path}: record {len(rows) + 1}: not of this schema (features float[{features}], age, "
             "gender, file_name); make the file again with prepare.py"
         ) from None
     except tf.errors.DataLossError:
@@ -78,11 +84,32 @@ def read(path: Path) -> Records:
         raise InputError(f"{path}: no records in this file; make it again with prepare.py")
     features, age, gender, names = zip(*rows, strict=True)
     faces = Records(np.array(features), np.array(age), np.array(gender), list(names))
-    good = np.isfinite(faces.features).all(axis=1)
+    good = np.isfinite(faces.features).all(axis=1) & faces.features.any(axis=1)
     good &= np.isin(age, range(AGES)) & np.isin(gender, (0, 1))
     if not good.all():
         raise InputError(
-            f"{path}: record {good.argmin() + 1}: needs finite features, an age of 0-{AGES - 1} "
-            "and a gender of 0 or 1; make the file again with prepare.py"
+            f"{path}: record {good.argmin() + 1}: needs finite features that are not all zeros, an "
+            f"age of 0-{AGES - 1} and a gender of 0 or 1; make the file again with prepare.py"
         )
     return faces
+
+
+def _check_lengths(path: Path) -> None:
+    """Raise InputError where a record's length cannot be true.
+
+    TensorFlow believes a length whose checksum is right, and allocates it: 2**62 bytes end the
+    process with a segmentation fault.
+    """
+    size, end, number = os.path.getsize(path), 0, 0
+    with open(path, "rb") as stream:
+        if stream.read(2) == b"\x1f\x8b":
+            raise InputError(f"{path}: compressed with gzip; unpack it: gunzip -S {path.suffix}")
+        while end + _FRAME <= size:
+            stream.seek(end)
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > min(RECORD_BYTES, size - end - _FRAME):
+                raise InputError(
+                    f"{path}: corrupt at record {number + 1} (it claims {length:,} bytes: the "
+                    "checksum does not match, or the file is cut off); make it again: prepare.py"
+                )
+            end, number = end + length + _FRAME, number + 1

@@ -1,5 +1,6 @@
 """Records, models, labels and saved states that cannot be used are refused in one line."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -68,16 +69,54 @@ def test_records_that_cannot_be_used_are_refused_with_the_record(tmp_path, recor
             records.read(bad)
         for word in (str(bad), *words):
             assert word in str(caught.value)
+    zeros = tf.train.Feature(float_list=tf.train.FloatList(value=[0.0] * 512))
+    zeros = example(features=zeros)
     for bad, words in [
         ([example(), example(128)], ["record 2", "not of this schema", "float[512]"]),
         ([example(), {}], ["record 2", "not of this schema"]),
         ([example(), example(), example(age=117)], ["record 3", "age of 0-116"]),
         ([example(gender=2)], ["record 1", "gender of 0 or 1"]),
+        ([example(), zeros], ["record 2", "not all zeros"]),
+        ([example(1)], ["record 1", "not of this schema", "float[16 to 4,096]"]),
     ]:
         with pytest.raises(InputError) as caught:
             records.read(write_examples(path, *bad))
         for word in (str(path), *words):
             assert word in str(caught.value)
+
+
+def masked_checksum(data: bytes) -> int:
+    """CRC-32C bit by bit, masked as TFRecord has it (tensorflow/core/lib/hash/crc32c.h)."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def test_a_length_with_a_right_checksum_is_not_believed(tmp_path):
+    """TensorFlow allocates it: of 2**62 bytes it ends with a segmentation fault."""
+    good = write_examples(tmp_path / "good", example(), example()).read_bytes()
+    length = int.from_bytes(good[:8], "little")
+    assert masked_checksum(good[:8]).to_bytes(4, "little") == good[8:12]
+    for claimed in (2**62, 2**64 - 1, 2**63, 2**31, 2**20 + 1, length + 1):
+        claim = claimed.to_bytes(8, "little")
+        claim += masked_checksum(claim).to_bytes(4, "little")
+        second = len(good) // 2
+        (tmp_path / "bad").write_bytes(good[:second] + claim + good[second + 12 :])
+        with pytest.raises(InputError) as caught:
+            records.read(tmp_path / "bad")
+        assert f"corrupt at record 2 (it claims {claimed:,} bytes" in str(caught.value)
+
+
+def test_compressed_records_are_called_so(tmp_path):
+    path = write_examples(tmp_path / "t.tfrecords", example())
+    packed = tmp_path / "t.tfrecords.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(InputError, match="compressed with gzip; unpack it: gunzip"):
+        records.read(packed)
 
 
 def test_train_and_test_name_the_records_that_are_corrupt(tmp_path, record_folder):

@@ -254,3 +254,31 @@ def test_the_genders_of_children_are_not_learnt(record_folder, model_folder, tmp
     ]
     for ours, theirs in zip(*weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_views_whose_names_are_no_list_of_texts_are_refused(tmp_path, views):
+    good = {"filenames": views.names[:3], "crops": views.crops, "embeddings": views.embeddings[:3]}
+    no_code_point = np.frombuffer(np.full(12, 0x110000, np.uint32).tobytes(), "<U4")
+    for change in (
+        {"filenames": np.arange(3)}, {"filenames": np.array([["a", "b", "c"]]).T},
+        {"crops": np.arange(len(views.crops))}, {"filenames": np.array(["a", "b", "\udcff"])},
+        {"filenames": no_code_point}, {"filenames": np.array([b"a", b"b", b"\xff"])},
+    ):  # fmt: skip
+        np.savez(tmp_path / "v.npz", **good | change)
+        with pytest.raises(InputError, match="needs texts, filenames"):
+            crops.read(tmp_path / "v.npz")
+    np.savez(tmp_path / "v.npz", **good | {"filenames": np.array([b"a", "é".encode(), b"c"])})
+    assert crops.read(tmp_path / "v.npz").names == ["a", "é", "c"]
+
+
+def test_views_that_do_not_fit_into_memory_are_not_called_faulty(tmp_path, views, monkeypatch):
+    np.savez(
+        tmp_path / "v.npz", filenames=["a"], crops=views.crops, embeddings=[views.embeddings[0]]
+    )
+
+    def fail(rows):
+        raise MemoryError
+
+    monkeypatch.setattr(crops, "unit", fail)
+    with pytest.raises(MemoryError):
+        crops.read(tmp_path / "v.npz")

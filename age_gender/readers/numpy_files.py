@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -117,8 +118,21 @@ def _lines(path: str) -> Iterator[str]:
 
 
 def _as_list(values: np.ndarray) -> list:
+    return as_texts(values) if values.dtype.kind in "US" else values.tolist()
+
+
+def as_texts(values: np.ndarray) -> list[str]:
+    """Return an array (n,) of strings as a list.
+
+    What is no text has a lone surrogate, which no encoder takes: bytes that are not UTF-8, and
+    numbers that are no code point, of which Python would make a string that breaks all output.
+    """
     if values.dtype.kind == "S":
         return [value.decode("utf-8", "surrogateescape") for value in values.tolist()]
+    codes = np.ascontiguousarray(values, values.dtype.newbyteorder("=")).view(np.uint32)
+    if codes.max(initial=0) > sys.maxunicode:
+        codes = np.where(codes > sys.maxunicode, np.uint32(0xD800), codes)
+        values = codes.reshape(len(values), -1).view(f"U{values.dtype.itemsize // 4}")[:, 0]
     return values.tolist()
 
 
