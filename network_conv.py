@@ -15,8 +15,8 @@ from keras import layers, ops
 from age_gender.cli import quiet_stderr
 from age_gender.embedding_space import EmbeddingSpace
 from age_gender.labels import AGES, GENDERS, NOMINAL
+from age_gender.metrics import YEARS, expected_age
 
-YEARS = np.arange(AGES, dtype=np.float32)
 CHILD = 3.5  # estimated years round which genders become a guess; fitted on held-out children
 
 
@@ -120,7 +120,7 @@ def build_scorer(
     along = ops.matmul(unit, space.normal)
 
     # Quantiles: how many classes the cumulative probability leaves below them.
-    age = expected_age(softmax["age"])
+    age = expected_age(softmax["age"], ops.matmul)
     cumulative = ops.matmul(softmax["age"], np.triu(np.ones((AGES, AGES), np.float32)))
     tail = ops.expand_dims(calibration.tail * tail_factor(age), -1)
     low = ops.sum(ops.cast(cumulative < tail, "float32"), axis=-1)
@@ -164,7 +164,7 @@ def calibrate(
     temperature (Guo et al., "On Calibration of Modern Neural Networks", 2017) has the least gender
     loss of the grown, the certainty of children that of all who are estimated under 25.
     """
-    estimate = np.asarray(expected_age(softmax["age"]))
+    estimate = expected_age(softmax["age"])
     logit = np.diff(np.log(softmax["gender"] + 1e-9), axis=1)[:, 0]
     right = np.where(gender == 1, logit, -logit)
     factors = 1 / np.linspace(0.5, 3, 251)
@@ -201,11 +201,6 @@ def to_litert(scorer: keras.Model) -> bytes:
         return path.read_bytes()
 
 
-def expected_age(probabilities):
-    """The expected age in years, sum of p(a) * a: (n, 117) to (n,)."""
-    return ops.matmul(probabilities, YEARS)
-
-
 def age_loss(age, probabilities):
     """Cross-entropy with a Gaussian round the label + 0.1 * |expected age - label|, (n,).
 
@@ -223,4 +218,6 @@ def age_loss(age, probabilities):
 
 def age_error(age, probabilities):
     """The absolute error of the expected age, in years: (n, 117) to (n,)."""
-    return ops.abs(expected_age(probabilities) - ops.reshape(ops.cast(age, "float32"), (-1,)))
+    return ops.abs(
+        expected_age(probabilities, ops.matmul) - ops.reshape(ops.cast(age, "float32"), (-1,))
+    )

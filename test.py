@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender import cli, crops, files, heads, paths
+from age_gender import cli, crops, files, heads, metrics, paths
 from age_gender.cli import InputError
 from age_gender.labels import AGES, GENDERS, base_name
 from age_gender.report import figures, lfw, page
@@ -78,12 +78,12 @@ def judge_records(args) -> None:
     cli.say(f"model: {cli.display_path(model)}")
     faces = records.read(args.test)
     softmax = predict(model, faces.features)
-    age = softmax["age"] @ np.arange(AGES, dtype=np.float32)  # the expected one
-    right = softmax["gender"].argmax(axis=1) == faces.gender
+    age = metrics.expected_age(softmax["age"])
+    right = metrics.gender_is_right(softmax["gender"][:, 1], faces.gender)
     labels = {"age": faces.age, "gender": faces.gender}  # each as it is, children's too
     rows = np.arange(len(age))
     loss = sum(-np.log(softmax[key][rows, label] + 1e-7) for key, label in labels.items())
-    judged = np.abs(age - faces.age), right, loss
+    judged = metrics.age_error(age, faces.age), right, loss
     for start in range(0, len(age), args.batch_size):
         print(line(*(values[start : start + args.batch_size] for values in judged)))
     print("Summary:", line(*judged), sep="\n")

@@ -36,7 +36,7 @@ from typing import NamedTuple
 import numpy as np
 import threadpoolctl
 
-from age_gender import checkpoints, cli, crops, embedding_space, files, heads, paths
+from age_gender import checkpoints, cli, crops, embedding_space, files, heads, metrics, paths
 from age_gender.cli import InputError
 
 VALIDATION = 0.2  # share of the faces that is held out first
@@ -290,8 +290,8 @@ def batches(
 
 def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
     """Figures of held-out faces by their softmaxes, which it also says."""
-    error = np.abs(softmax["age"] @ np.arange(softmax["age"].shape[1]) - faces.age)
-    right = softmax["gender"].argmax(axis=1) == faces.gender
+    error = metrics.age_error(metrics.expected_age(softmax["age"]), faces.age)
+    right = metrics.gender_is_right(softmax["gender"][:, 1], faces.gender)
     grown, young = error[faces.grown], error[~faces.grown]
     mae, accuracy = float(grown.mean()), float(right[faces.grown].mean())
     cli.say(f"held out: age MAE {mae:.2f} years, gender accuracy {accuracy:.2%}")

@@ -7,6 +7,7 @@ as the first figure.
 
 import numpy as np
 
+from age_gender import metrics
 from age_gender.labels import GENDERS, NOMINAL, utkface_labels
 
 RESAMPLES = 2000
@@ -33,8 +34,8 @@ def per_face(age: np.ndarray, gender: np.ndarray, names: list[str], scores: dict
     return pd.DataFrame({
         "age": age, "gender": gender, "race": races,
         "estimate": scores["age"], "probability": probability, "distance": scores["distance"],
-        "age_mae": np.abs(error), "age_bias": error,
-        "gender_accuracy": (probability >= 0.5) == gender,
+        "age_mae": metrics.age_error(scores["age"], age), "age_bias": error,
+        "gender_accuracy": metrics.gender_is_right(probability, gender),
         "interval_coverage": (low <= age) & (age <= high), "interval_width": high - low,
     })  # fmt: skip
 
@@ -50,7 +51,7 @@ def measure(faces, loss: np.ndarray) -> dict:
     def rows(groups: pd.Categorical) -> list[dict]:  # of the groups that have a face at all
         return [row(*part) for part in faces.groupby(groups, observed=True)]
 
-    female = faces.probability >= 0.5
+    female = metrics.estimated_gender(faces.probability)
     return {
         "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "confidence": CONFIDENCE},
         "all": row("all", faces) | {"loss": with_interval(loss)},
