@@ -31,18 +31,18 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
-from age_gender import checkpoints, cli, files, parallel
+from age_gender import checkpoints, cli, crops, files, parallel
 from age_gender.cli import InputError
-from age_gender.photographs import views
 from age_gender.photographs.chips import contact_sheet, write_chip
-from age_gender.photographs.embedder import Embedder
+from age_gender.photographs.embedder import CropOptions, Embedder
 from age_gender.photographs.faces import TEMPLATES
 from age_gender.photographs.images import find_images
 from age_gender.photographs.networks import read_graph, read_litert
+from age_gender.photographs.parts import read_embeddings, read_part, write_part
+from age_gender.photographs.views import CROPS
 from age_gender.readers import writing
 from age_gender.scoring import predictions
 
@@ -53,16 +53,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     check(args)
     if args.sheet:
         predicted = predictions.read(args.predictions, *predictions.COLUMNS)
-        faces = contact_sheet(args.sheet, args.chips, predicted)
-        cli.say(f"{args.sheet}: {faces} faces")
+        shown = contact_sheet(args.sheet, args.chips, predicted)
+        cli.say(f"{args.sheet}: {cli.counted(shown, 'face')}")
         return
-    root, images = find_images(args.images, leave_out=args.chips)
-    files.check_overwrites_none(args.output, (root / image for image in images))
-    count, skipped = embed(make_embedder(root, args), images, args)
-    if count == 0:
+    root, images = find_images(args.images, excluded=args.chips)
+    embedder = make_embedder(root, args)
+    inputs = (embedder.network.path, *(root / image for image in images))
+    files.check_overwrites_none(args.output, inputs)
+    faces, skipped = embed(embedder, images, args)
+    if faces == 0:
         raise InputError(f"{' '.join(args.images)}: {skipped}; nothing is written")
-    seconds = time.monotonic() - started
-    cli.say(f"{args.output}: {count} faces, {len(images)} images, {seconds:.0f} s")
+    numbers = cli.counted(faces, "face"), cli.counted(len(images), "image")
+    cli.say(f"{args.output}: {', '.join(numbers)}, {time.monotonic() - started:.0f} s")
     cli.say(skipped)
 
 
@@ -76,7 +78,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", type=Path, metavar="FILE", help="table to write: .npz, .csv or .parquet")
     add_either("--aligned", action="store_true",
                help="images are aligned chips of one face each, as UTKFace's are")
-    add_either("--crop", type=crop, metavar="TOP:BOTTOM,LEFT:RIGHT",
+    add_either("--crop", type=crop_edges, metavar="TOP:BOTTOM,LEFT:RIGHT",
                help="these rows and columns of each image are the face")
     add("--margin", type=float, metavar="PERCENT",
         help="what a chip shows beyond the template, for faces that were found (default: 5, with "
@@ -113,8 +115,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def crop(text: str) -> list[int]:
-    """An argparse type: TOP:BOTTOM,LEFT:RIGHT in pixels."""
+def crop_edges(text: str) -> list[int]:
+    """Parse TOP:BOTTOM,LEFT:RIGHT in pixels, for argparse."""
     rows, columns = text.split(",")
     top, bottom, left, right = map(int, (*rows.split(":"), *columns.split(":")))
     if not (0 <= top < bottom and 0 <= left < right):
@@ -133,6 +135,11 @@ def check(args: argparse.Namespace) -> None:
     if args.sheet:
         files.check_writable(args.sheet)
         files.check_overwrites_none(args.sheet, [args.predictions])
+        chips = os.path.realpath(args.chips)
+        if args.sheet.exists() and args.sheet.resolve().is_relative_to(chips):
+            raise InputError(
+                f"{args.sheet}: the sheet would overwrite this file of --chips; choose another"
+            )
     else:
         writing.check_output(args.output)
         if args.chips:
@@ -140,97 +147,102 @@ def check(args: argparse.Namespace) -> None:
 
 
 def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
-    """The embedder, and in `args` what depends on its network: the template and the margin."""
+    """Return the embedder, with what depends on its network settled: the template, the margin."""
     network = read_litert(args.embedder) if args.embedder else read_graph(args.facenet)
-    size = network.size
-    args.template = args.template or {112: "arcface", 160: "utkface"}.get(size)
-    if args.template is None:
-        raise InputError(f"{network.path}: takes chips of {size} pixels; say how with --template")
-    if args.margin is None:
-        args.margin = 0 if args.template == "arcface" else 5
-    return Embedder(str(root), network, args)
+    template = args.template or {112: "arcface", 160: "utkface"}.get(network.size)
+    if template is None:
+        raise InputError(
+            f"{network.path}: takes chips of {network.size} pixels; say how with --template"
+        )
+    margin = args.margin
+    if margin is None:
+        margin = 0 if template == "arcface" else 5
+    options = CropOptions(
+        faces=args.faces, aligned=args.aligned, crop=args.crop, margin=margin, template=template,
+        views=args.views,
+    )  # fmt: skip
+    return Embedder(str(root), network, options, args.batch_size, keeps_chips=bool(args.chips))
 
 
 def embed(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -> tuple[int, str]:
-    """From images to the output; the number of faces, and a line on what was skipped."""
-    how = ("faces", "aligned", "crop", "margin", "template", "views")
+    """Make the output of the images; return the number of faces, and a line on what was skipped."""
+    # The folder that keeps the work until the output is whole
     settings = {
-        "images": hashlib.sha256(os.fsencode("\0".join(images))).hexdigest(),
-        **{key: getattr(args, key) for key in how},
+        "images": fingerprint(embedder.root, images),
+        **asdict(embedder.options),
         "chips": args.chips and str(args.chips.absolute()),
         "embedder" if args.embedder else "facenet":
             hashlib.sha256(embedder.network.content).hexdigest(),
-        "batch-size": args.batch_size,
+        "batch-size": embedder.batch_size,
     }  # fmt: skip
     folder = Path(f"{args.output}.partial")
     resume = any(folder.glob("[0-9]*.npz"))
     anew = f"remove {folder} to start anew"
     if others := checkpoints.open_folder(folder, settings, resume, anew):
-        given = ", ".join(f"--{key}" for key in others)
+        changed = ", ".join(f"--{key}" for key in others)
+        why = " (their folder, names, sizes and times count)" if "images" in others else ""
         raise InputError(
-            f"{folder}: begun with other {given}; give the same command to go on, or remove this "
-            "folder to start anew"
+            f"{folder}: begun with other {changed}{why}; give the same command to go on, or remove "
+            "this folder to start anew"
         )
-    # Parts of a batch, or of fewer images where there would not be work for all processors.
-    size = max(1, min(args.batch_size, len(images) // 4))
+
+    # A part for each batch, or for fewer images where there would not be work for all processors
+    size = max(1, min(embedder.batch_size, len(images) // 4))
     starts = range(0, len(images), size)
     batches = {folder / f"{start:010}.npz": images[start : start + size] for start in starts}
     names, reasons = make_parts(embedder, batches, args)
+
+    # The output of all parts
     if names:
-        write_output(batches, names, args)
-    (folder / checkpoints.SETTINGS).unlink()  # what is left if this is interrupted is worthless
+        rows = read_embeddings(batches, names)
+        if embedder.options.views:
+            crops.write(args.output, names, CROPS[embedder.options.template], rows)
+        else:
+            writing.write(args.output, names, rows)
     shutil.rmtree(folder)
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    skipped = f"{reasons.total()} of {len(images)} files skipped: {why}"
+    skipped = f"{reasons.total()} of {cli.counted(len(images), 'file')} skipped: {why}"
     return len(names), skipped.removesuffix(": ")
+
+
+def fingerprint(root: str, images: Iterable[str]) -> str:
+    """Return a hash of the images' folder, names, sizes and times of change."""
+    digest = hashlib.sha256(os.fsencode(root))
+    for image in images:
+        digest.update(b"\0" + os.fsencode(image))
+        with contextlib.suppress(OSError):  # reading it says what is wrong
+            status = os.stat(os.path.join(root, image))
+            digest.update(b"\0%d\0%d" % (status.st_size, status.st_mtime_ns))
+    return digest.hexdigest()
 
 
 def make_parts(
     embedder: Embedder, batches: dict[Path, Sequence[str]], args: argparse.Namespace
 ) -> tuple[list[str], collections.Counter]:
-    """Embed each batch whose part is not there yet; the faces' names, and why images gave none."""
+    """Embed each batch without a part; return all faces' names, and how often images gave none."""
     todo = {path: images for path, images in batches.items() if not path.exists()}
     total = sum(map(len, batches.values()))
     done = total - sum(map(len, todo.values()))
     if done:
-        cli.say(f"{args.output}.partial: {done} of {total} images are done already")
+        are = "is" if done == 1 else "are"
+        cli.say(f"{args.output}.partial: {done} of {total} images {are} done already")
     if not args.dask:
-        embedder.load()
+        _ = embedder.embed_chips  # loaded before threads write messages
     names, reasons = [], collections.Counter()
-    parts = parallel.map_in_order(embedder, todo.values(), dask=args.dask)
-    with cli.Progress(total, "images", done) as progress, contextlib.closing(parts):
+    made = parallel.map_in_order(embedder, todo.values(), dask=args.dask)
+    with cli.Progress(total, "images", done) as progress, contextlib.closing(made):
         for path, images in batches.items():
-            part, chips = next(parts) if path in todo else (read_part(path), [])
-            for name, reason, kind in part["skipped"].tolist():
+            part, chips = next(made) if path in todo else (read_part(path), [])
+            for name, reason, counts_as in part.skipped.tolist():
                 progress.say(cli.printable(f"{name}: skipped: {reason}"))
-                reasons[kind] += 1
-            names += part["names"].tolist()
-            for name, chip in zip(part["names"], chips, strict=False):
+                reasons[counts_as] += 1
+            names += part.names.tolist()
+            for name, chip in zip(part.names.tolist(), chips, strict=False):
                 write_chip(args.chips, name, chip)
             if path in todo:
-                with files.whole_file(path) as stream:
-                    np.savez(stream, **part)
+                write_part(path, part)
                 progress.update(len(images))
     return names, reasons
-
-
-def read_part(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path) as part:
-            return {key: part[key] for key in ("names", "embeddings", "skipped")}
-    except Exception:  # NumPy and zipfile raise many kinds on broken files
-        raise InputError(
-            f"{path}: cannot be read (is another embed.py at work here?); remove it and give the "
-            "same command: its images are done again"
-        ) from None
-
-
-def write_output(parts: Iterable[Path], names: list[str], args: argparse.Namespace) -> None:
-    blocks = (block for path in parts if len(block := read_part(path)["embeddings"]))
-    if args.views:
-        views.write(args.output, names, views.CROPS[args.template], blocks)
-    else:
-        writing.write(args.output, names, blocks)
 
 
 if __name__ == "__main__":

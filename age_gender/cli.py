@@ -170,6 +170,11 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 face" or "2 faces"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def error_line(error: BaseException) -> str:
     """Return what happened, in one line of at most 500 characters."""
     if isinstance(error, MemoryError):

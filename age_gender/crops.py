@@ -5,11 +5,13 @@ another embedding. To FaceNet that is nearly a linear map of the plain crop's em
 is left over is nearly Gaussian. train.py draws from both, so that a network learns every crop.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from age_gender import files
 from age_gender.cli import InputError, display_path, is_machines, say
 from age_gender.embedding_space import EmbeddingSpace, unit
 from age_gender.labels import base_name
@@ -63,6 +65,13 @@ def read(path: Path) -> Views:
         f"{path}: needs texts, filenames (N,) and crops (C,), and finite embeddings (N, C, W); "
         f"make it with: python embed.py --images CHIPS --aligned --views --output {path.name}"
     )
+
+
+def write(path: Path, names: list[str], crops: Iterable[str], blocks: Iterable[np.ndarray]) -> None:
+    """Write the views that `read` reads; `blocks` are embeddings (n, crops, width) of the names."""
+    embeddings = np.concatenate([block.astype(np.float16) for block in blocks])
+    with files.whole_file(path) as stream:
+        np.savez_compressed(stream, filenames=names, crops=crops, embeddings=embeddings)
 
 
 def _texts(values: np.ndarray) -> list[str]:

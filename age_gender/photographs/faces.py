@@ -1,4 +1,6 @@
-"""Faces found in a photograph, and aligned like the chips that a network was trained on."""
+"""Finding the faces of a photograph, and aligning them like the chips of a network's training."""
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,27 +17,31 @@ TEMPLATE, TEMPLATE_SIZE = TEMPLATES["utkface"]
 DETECTION_PIXELS = 1280  # a larger photograph is shrunk to find faces (20 pixels and more) in it
 
 
-def find_faces(image: np.ndarray, detector, which: str) -> list[np.ndarray]:
-    """Landmarks (5, 2) of the faces in an image, in pixels, from left to right.
+def find_faces(image: np.ndarray, detector: Callable, which: str) -> list[np.ndarray]:
+    """Return the landmarks (5, 2) of the faces in an image, in pixels, from left to right.
 
-    `which` is "all", "largest", or "central": of which the area is largest less twice the squared
-    distance from the picture's middle, all in pixels (David Sandberg's rule for FaceNet).
+    `detector` maps a picture to boxes (n, 4) and landmarks (n, 5, 2). `which` is "all", "largest",
+    or "central": the face whose area less twice the squared distance of its centre from the
+    picture's is largest, all in pixels (David Sandberg's rule for FaceNet).
     """
     scale = min(1.0, DETECTION_PIXELS / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     boxes, landmarks = detector(resize(image, width, height) if scale < 1 else image)
     order = np.argsort(boxes[:, 0], kind="stable")
     if which != "all" and len(order):
-        value = boxes[:, 2] * boxes[:, 3]
+        score = boxes[:, 2] * boxes[:, 3]
         if which == "central":
-            away = boxes[:, :2] + boxes[:, 2:] / 2 - np.array([width, height]) / 2
-            value = value - 2 * (away**2).sum(axis=1)
-        order = order[[value[order].argmax()]]
+            offsets = boxes[:, :2] + boxes[:, 2:] / 2 - np.array([width, height]) / 2
+            score = score - 2 * (offsets**2).sum(axis=1)
+        order = order[[score[order].argmax()]]
     return list(landmarks[order] * (image.shape[1] / width))
 
 
 def similarity(points: np.ndarray, target: np.ndarray) -> tuple[complex, complex]:
-    """The similarity of least squares between points (n, 2): as complex numbers, w = a z + b."""
+    """Return the least-squares similarity from points to target, both (n, 2).
+
+    As complex numbers, it is w = a z + b.
+    """
     z, w = points @ [1, 1j], target @ [1, 1j]
     centred = z - z.mean()
     a = np.vdot(centred, w) / np.vdot(centred, centred)
@@ -43,7 +49,7 @@ def similarity(points: np.ndarray, target: np.ndarray) -> tuple[complex, complex
 
 
 def warp(image: np.ndarray, a: complex, b: complex, size: int) -> np.ndarray:
-    """The square of `size` pixels whose point w shows the image's z, where w = a z + b."""
+    """Return the square of `size` pixels whose point w shows the image's z, where w = a z + b."""
     import cv2
 
     if abs(a) < 0.7:  # warping looks at 2 x 2 pixels: average what it would pass over first
@@ -56,9 +62,9 @@ def warp(image: np.ndarray, a: complex, b: complex, size: int) -> np.ndarray:
 def align(
     image: np.ndarray, landmarks: np.ndarray, template: str, margin: float, size: int
 ) -> np.ndarray:
-    """A chip of `size` pixels in which a face's landmarks (5, 2) lie nearest to the template's.
+    """Return a chip of `size` pixels whose landmarks (5, 2) lie nearest to the template's.
 
-    `margin` is what the chip shows beyond the template's chip, in percent of its side.
+    The chip shows `margin` percent more of each side than the template's chip does.
     """
     points, side = TEMPLATES[template]
     shown = side * (1 + margin / 100)
@@ -66,7 +72,7 @@ def align(
 
 
 def from_utkface(image: np.ndarray, template: str, size: int) -> np.ndarray:
-    """One of UTKFace's chips brought to a template by UTKFace's mean landmarks."""
+    """Return one of UTKFace's chips at a template, by UTKFace's mean landmarks."""
     if template == "utkface":
         return resize(image, size, size)
     landmarks = TEMPLATE * (np.array(image.shape[1::-1]) / TEMPLATE_SIZE)

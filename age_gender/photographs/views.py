@@ -1,4 +1,4 @@
-"""Views: one more embedding of each face through other crops, from aligned chips of UTKFace's kind.
+"""Augmented views: the same face through other crops, cut from aligned chips like UTKFace's.
 
 What is drawn at random follows from the face's name alone, so that it is the same whenever and
 wherever it is done.
@@ -6,12 +6,10 @@ wherever it is done.
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from age_gender import files
 from age_gender.photographs import faces
 from age_gender.photographs.faces import TEMPLATE, TEMPLATE_SIZE
 from age_gender.photographs.images import resize
@@ -29,57 +27,68 @@ CROPS = {
 }  # fmt: skip
 
 
-def views(image: np.ndarray, name: str, template: str, size: int, detector) -> Iterator[np.ndarray]:
-    """The chip of a face through each of the template's CROPS: (size, size, 3), 0 to 255.
+def augmented_views(
+    image: np.ndarray, name: str, template: str, size: int, detector: Callable
+) -> Iterator[np.ndarray]:
+    """Yield a face through each of its template's CROPS: chips (size, size, 3), 0 to 255.
 
-    Whitened ones (David Sandberg's: by the chip's own mean and deviation) are float32 beyond
-    that range, such that (x - 127.5) / 128 has mean 0 and deviation 1.
+    `image` is an aligned chip and `name` the face's; `detector` maps a picture to boxes and
+    landmarks. Prewhitened chips (David Sandberg's: by their own mean and deviation) are float32
+    beyond that range, such that (x - 127.5) / 128 has mean 0 and deviation 1.
     """
+    # the chip itself, and its mirror image
     digest = hashlib.sha256(SEED + name.encode()).digest()
     random = np.random.default_rng(np.frombuffer(digest, np.uint32))
     chip = faces.from_utkface(image, template, size)
     yield chip
     yield chip[:, ::-1]
-    # Half of the pictures that FaceNet's users cut from go on beyond the face, as mirrored ones do.
+    # what surrounds the chip: half of the pictures that FaceNet's users cut from go on beyond the
+    # face, as a mirrored border does
     border = random.choice(["edge", "symmetric"]) if template == "utkface" else "edge"
     image = resize(image, TEMPLATE_SIZE, TEMPLATE_SIZE)
     padded = np.pad(image, ((PAD, PAD), (PAD, PAD), (0, 0)), border)
-    if template != "utkface":
+    if template != "utkface":  # landmarks a little off, then poor pictures too
         for poor, far in itertools.product((False, True), (1, 2)):
             turn, scale = random.normal(0, 4 * far), np.exp(random.uniform(-0.08, 0.08) * far)
-            chip = turned(padded, template, size, turn, scale, random.normal(0, 0.015 * far, 2))
-            chip = dim_or_coarse(chip, random) if poor else chip
+            chip = moved_chip(padded, template, size, turn, scale, random.normal(0, 0.015 * far, 2))
+            chip = degraded(chip, random) if poor else chip
             yield chip[:, ::-1] if poor and far == 2 else chip
         return
+    # the detector's box with several margins, chips that are off in every way, and prewhitened ones
     box = face_box(padded, detector)
-    yield boxed(padded, box, 0, size)
-    yield boxed(padded, box, 0.25 * box[2:], size)
-    yield boxed(padded, box, random.uniform(0, 0.6) * box[2:].mean(), size)
-    yield jittered(padded, size, random)
-    yield jittered(padded, size, random)
-    yield whitened(boxed(padded, box, random.uniform(0, 0.6) * box[2:].mean(), size))
-    yield whitened(chip)
-    yield whitened(boxed(padded, box, 0.19 * box[2:], size))
-    yield whitened(jittered(padded, size, random))
+    yield box_chip(padded, box, 0, size)
+    yield box_chip(padded, box, 0.25 * box[2:], size)
+    yield box_chip(padded, box, random.uniform(0, 0.6) * box[2:].mean(), size)
+    yield jittered_chip(padded, size, random)
+    yield jittered_chip(padded, size, random)
+    yield prewhitened(box_chip(padded, box, random.uniform(0, 0.6) * box[2:].mean(), size))
+    yield prewhitened(chip)
+    yield prewhitened(box_chip(padded, box, 0.19 * box[2:], size))
+    yield prewhitened(jittered_chip(padded, size, random))
 
 
 def face_box(padded: np.ndarray, detector) -> np.ndarray:
-    """Left, top, width and height of the face in a padded chip."""
+    """Return left, top, width and height of the face in a padded chip."""
     boxes, _ = detector(padded)
     return max(boxes, key=lambda box: box[2] * box[3], default=USUAL_BOX)
 
 
-def boxed(padded: np.ndarray, box: np.ndarray, margin: float | np.ndarray, size: int) -> np.ndarray:
-    """The box, with a margin in pixels (of both sides together) as far as the picture goes."""
+def box_chip(
+    padded: np.ndarray, box: np.ndarray, margin: float | np.ndarray, size: int
+) -> np.ndarray:
+    """Return the box as a chip, with a margin as far as the picture goes.
+
+    The margin is in pixels, left and right together, top and bottom together.
+    """
     left, top = np.maximum(box[:2] - margin / 2, 0).astype(int)
     right, bottom = np.ceil(box[:2] + box[2:] + margin / 2).astype(int)
     return resize(padded[top:bottom, left:right], size, size)
 
 
-def turned(
+def moved_chip(
     padded: np.ndarray, template: str, size: int, turn: float, scale: float, move: np.ndarray
 ) -> np.ndarray:
-    """The chip at the template, turned by degrees, scaled, and moved by parts of its side."""
+    """Return the chip turned by degrees, scaled, and moved by fractions of its side."""
     points, side = faces.TEMPLATES[template]
     middle = (size - 1) / 2 * (1 + 1j)
     landmarks = (TEMPLATE + PAD) * (padded.shape[1] / (TEMPLATE_SIZE + 2 * PAD), 1)
@@ -89,33 +98,27 @@ def turned(
     return faces.warp(padded, a * change, b, size)
 
 
-def jittered(padded: np.ndarray, size: int, random) -> np.ndarray:
-    """About the chip, turned, larger or smaller, stretched, moved, mirrored, or a poor picture."""
+def jittered_chip(padded: np.ndarray, size: int, random) -> np.ndarray:
+    """Return a chip stretched, turned, scaled and moved at random, some mirrored or degraded."""
     if random.random() < 0.5:
         stretched = round(padded.shape[1] * np.exp(random.uniform(0, 0.3)))
         padded = resize(padded, stretched, padded.shape[0])
     turn, scale = random.normal(0, 7), np.exp(-random.uniform(-0.18, 0.25))
-    chip = turned(padded, "utkface", size, turn, scale, random.normal(0, 0.05, 2))
+    chip = moved_chip(padded, "utkface", size, turn, scale, random.normal(0, 0.05, 2))
     chip = chip[:, ::-1] if random.random() < 0.5 else chip
-    return dim_or_coarse(chip, random, 0.3) if random.random() < 0.5 else chip
+    return degraded(chip, random, 0.3) if random.random() < 0.5 else chip
 
 
-def dim_or_coarse(chip: np.ndarray, random, coarse: float = 0.7) -> np.ndarray:
-    """Of other brightness and contrast, and `coarse` of them from 28 to 80 pixels."""
+def degraded(chip: np.ndarray, random, coarse: float = 0.7) -> np.ndarray:
+    """Return a chip of other brightness and contrast; a fraction `coarse` from 28 to 80 pixels."""
     contrast, brightness = np.exp(random.normal(0, 0.25)), random.normal(0, 25)
     chip = np.clip((chip - 127.5) * contrast + 127.5 + brightness, 0, 255).astype(np.uint8)
     size, small = len(chip), int(random.integers(28, 81))
     return resize(resize(chip, small, small), size, size) if random.random() < coarse else chip
 
 
-def whitened(chip: np.ndarray) -> np.ndarray:
+def prewhitened(chip: np.ndarray) -> np.ndarray:
+    """Return a chip of mean 0 and deviation 1, in the units of pixels that networks take."""
     pixels = chip.astype(np.float32)
     deviation = max(pixels.std(), 1 / np.sqrt(pixels.size))
     return (pixels - pixels.mean()) / deviation * 128 + 127.5
-
-
-def write(path: Path, names: list[str], crops: Iterable[str], blocks: Iterable[np.ndarray]) -> None:
-    """Write `filenames` (n,), `crops` (c,) and `embeddings` (n, c, width), float16, as NPZ."""
-    embeddings = np.concatenate([block.astype(np.float16) for block in blocks])
-    with files.whole_file(path) as stream:
-        np.savez_compressed(stream, filenames=names, crops=crops, embeddings=embeddings)

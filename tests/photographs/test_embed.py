@@ -1,5 +1,6 @@
 """embed.py: from image files that the tests make to embeddings, with the packaged graph."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -40,17 +41,20 @@ def run(*arguments, cwd=None, environment=None) -> subprocess.CompletedProcess:
     )
 
 
+def interrupt(*_) -> None:
+    """Take the place of a function at whose call Ctrl-C is pressed."""
+    raise KeyboardInterrupt
+
+
 def names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_network():
-    """Load the packaged network once for all tests that call main() here."""
-    path, graph, *_ = networks.read_graph(None)
-    network, load = networks.load_facenet(graph, path), networks.load_facenet
-    networks.load_facenet = lambda g, p: network if g == graph else load(g, p)
-    yield network
+@pytest.fixture(scope="session", autouse=True)
+def load_each_network_once():
+    load = networks.load_facenet
+    networks.load_facenet = functools.lru_cache(load)
+    yield
     networks.load_facenet = load
 
 
@@ -143,7 +147,7 @@ def test_broken_images_are_named_and_counted_and_the_rest_is_embedded(tmp_path, 
 def test_if_every_image_fails_it_is_an_error_and_nothing_is_written(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8 rubbish")
 
-    with pytest.raises(InputError, match="1 of 1 files skipped: 1 unreadable"):
+    with pytest.raises(InputError, match="1 of 1 file skipped: 1 unreadable"):
         embed.main(["--images", f"{tmp_path}", "--aligned", "--output", f"{tmp_path / 'o.npz'}"])
 
     assert names_in(tmp_path) == ["a.jpg"]
@@ -220,7 +224,8 @@ def test_a_photograph_without_a_face_is_listed_and_counted(tmp_path, capfd):
 
     lines = capfd.readouterr().err.splitlines()
     assert list(found) == ["face.png"]
-    assert {"dot.png: skipped: no face found", "wall.png: skipped: no face found"} <= {*lines}
+    reason = "skipped: no face found: all of one colour"
+    assert {f"dot.png: {reason}", f"wall.png: {reason}"} <= {*lines}
     assert lines[-1] == "2 of 3 files skipped: 2 without a face"
 
 
@@ -332,7 +337,7 @@ def test_the_work_of_another_command_is_not_taken_for_this_one(tmp_path, monkeyp
     images = chips_in(tmp_path / "in", 4)
     command = ["--images", str(images), "--output", str(tmp_path / "o.npz"), "--aligned"]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(embed, "write_output", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(embed, "read_embeddings", interrupt)
         embed.main(command)
     before = sorted((tmp_path / "o.npz.partial").glob("[0-9]*.npz"))
     assert before
@@ -340,13 +345,13 @@ def test_the_work_of_another_command_is_not_taken_for_this_one(tmp_path, monkeyp
     with pytest.raises(InputError, match=r"o.npz.partial: begun with other --batch-size"):
         embed.main([*command, "--batch-size", "2"])
     drawn_chip().save(images / "new.png")
-    with pytest.raises(InputError, match=r"other --images; .* remove this folder"):
+    with pytest.raises(InputError, match=r"other --images .*; .* remove this folder"):
         embed.main(command)
     assert sorted((tmp_path / "o.npz.partial").glob("[0-9]*.npz")) == before
 
     (images / "new.png").unlink()
     before[0].write_bytes(before[0].read_bytes()[:100])
-    with pytest.raises(InputError, match=r"0000000000.npz: cannot be read .*; remove it"):
+    with pytest.raises(InputError, match=r"0000000000.npz: this part .*; remove the file"):
         embed.main(command)
     (tmp_path / "o.npz.partial" / "settings.json").write_text("{")
     with pytest.raises(InputError, match=r"settings.json: cannot be read; remove .*partial"):

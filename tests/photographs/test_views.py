@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_embed import chips_in, embedded, names_in, run
+from test_embed import chips_in, embedded, interrupt, names_in, run
 from test_faces import sandberg_graph
 
 import embed
@@ -109,7 +109,7 @@ def test_dask_and_resuming_serve_any_network(tflite, tmp_path, monkeypatch):
 
     command = [*map(str, same), "--output", str(tmp_path / "p.npz")]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(embed, "write_output", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(embed, "read_embeddings", interrupt)
         embed.main(command)
     with pytest.raises(InputError, match="begun with other --margin, --template"):
         embed.main([*command, "--template", "utkface"])
@@ -175,7 +175,7 @@ def test_views_that_are_resumed_end_the_same(tflite, tmp_path, monkeypatch):
             "--template", "utkface", "--output"]  # fmt: skip
     embed.main([*same, str(tmp_path / "whole.npz")])
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(embed, "write_output", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(embed, "read_embeddings", interrupt)
         embed.main([*same, str(tmp_path / "o.npz")])
     parts = sorted((tmp_path / "o.npz.partial").glob("[0-9]*.npz"))
     assert len(parts) > 1
@@ -198,7 +198,11 @@ def test_each_crop_is_what_its_name_says():
             return np.array([[100.0, 80, 100, 120]]), None
 
     crops = dict(
-        zip(views.CROPS["utkface"], views.views(image, "a", "utkface", 160, Finds()), strict=True)
+        zip(
+            views.CROPS["utkface"],
+            views.augmented_views(image, "a", "utkface", 160, Finds()),
+            strict=True,
+        )
     )
     box = faces.resize(image[20:140, 40:140], 160, 160)
     np.testing.assert_array_equal(crops["chip"], faces.resize(image, 160, 160))
@@ -224,7 +228,7 @@ def test_random_crops_follow_from_the_name_alone():
     image = np.asarray(drawn_chip(3))
 
     def drawn(name: str) -> np.ndarray:
-        return np.stack([*views.views(image, name, "arcface", 112, None)])
+        return np.stack([*views.augmented_views(image, name, "arcface", 112, None)])
 
     np.testing.assert_array_equal(drawn("a"), drawn("a"))
     assert np.abs(drawn("a")[2:].astype(int) - drawn("b")[2:]).mean() > 1
