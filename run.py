@@ -51,12 +51,13 @@ def main(argv: list[str] | None = None) -> None:
     read = [*inputs, *filter(None, [args.names]), *model.parent.glob("age_gender*"), model]
     check_output(args, read)
     cli.say(f"model: {cli.display_path(model)}")
-    litert.keep_memory()
-    sys.setswitchinterval(0.0005)  # a thread back from LiteRT waits less for the one that writes
     score = litert.Scorer(model.read_bytes(), str(model))
     options = tables.read_options(args, width=score.load())
-    found, is_long = tables.cut(inputs, options), tables.is_long_text(inputs, options)
-    scored = parallel.map_in_order(score, found, args.dask, bursts=True, processes=is_long)
+    found = tables.cut(inputs, options)
+    in_processes = not args.dask and tables.is_long_text(inputs, options)
+    if in_processes:
+        found = (chunk.without_data() for chunk in found)
+    scored = parallel.map_in_order(score, found, args.dask, processes=in_processes)
     try:
         with contextlib.closing(scored), open_output(args.output) as output:
             total = tables.input_bytes(inputs, options)

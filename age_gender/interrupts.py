@@ -44,6 +44,24 @@ def deferred() -> Iterator[None]:
             signal.raise_signal(number)
 
 
+@contextlib.contextmanager
+def ignored_by_children() -> Iterator[None]:
+    """Have processes that start within the block ignore Ctrl-C, which this one gets after it.
+
+    Blocked as well as ignored, it is kept.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 def end_with_parent() -> None:
     """Set up a worker process: interrupts end it, and so does the end of its parent."""
     import multiprocessing

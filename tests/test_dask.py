@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import run
-from age_gender import parallel, paths
+from age_gender import dask_cluster, parallel, paths
 from age_gender.cli import InputError
 from age_gender.readers import chunks, tables, writing
 
@@ -129,7 +129,7 @@ def test_a_killed_worker_costs_its_block_only(scheduler, tmp_path):
 
 
 def test_a_worker_that_joins_later_gets_its_share(scheduler, monkeypatch):
-    monkeypatch.setattr(parallel, "WIDTH_SECONDS", 1e-3)
+    monkeypatch.setattr(dask_cluster, "WIDTH_SECONDS", 1e-3)
     read = joined = 0
 
     def items():
@@ -158,7 +158,7 @@ def test_a_worker_that_joins_later_gets_its_share(scheduler, monkeypatch):
 def other_version(tmp_path) -> Path:
     """A copy of the package in which arrays are cut into other blocks."""
     package = tmp_path / "copy" / "age_gender"
-    shutil.copytree(parallel.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(dask_cluster.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     source = package / "readers" / "chunks.py"
     text = source.read_text()
     source.write_text(text.replace(f"BLOCK_ROWS = {chunks.BLOCK_ROWS}", "BLOCK_ROWS = 1"))
@@ -177,8 +177,8 @@ def test_workers_change_to_the_version_of_the_package_that_is_run(
         return {*parallel.map_in_order(block_rows, modules, dask=scheduler.address)}
 
     found = []
-    for package in (parallel.PACKAGE, other_version) * 2:
-        monkeypatch.setattr(parallel, "PACKAGE", package)
+    for package in (dask_cluster.PACKAGE, other_version) * 2:
+        monkeypatch.setattr(dask_cluster, "PACKAGE", package)
         found.append(on_workers())
 
     processes = {process for process, _ in set.union(*found)}
@@ -194,7 +194,7 @@ def test_two_versions_at_once_are_refused(scheduler, other_version, monkeypatch)
     assert list(again) == [0, 1, 2], "the same version may be at work twice"
 
     with monkeypatch.context() as patch, pytest.raises(InputError, match=r"another version .*wait"):
-        patch.setattr(parallel, "PACKAGE", other_version)
+        patch.setattr(dask_cluster, "PACKAGE", other_version)
         next(parallel.map_in_order(abs, range(3), dask=scheduler.address))
 
     assert list(under_way) == list(range(1, 100))
@@ -270,7 +270,7 @@ def test_an_address_that_is_none_is_refused(address):
 
 
 def test_a_scheduler_that_does_not_answer_is_refused_soon(monkeypatch):
-    monkeypatch.setattr(parallel, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 1)
     start = time.monotonic()
 
     with pytest.raises(InputError, match=r"no Dask scheduler answers.*give its address"):

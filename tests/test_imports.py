@@ -82,7 +82,6 @@ except ImportError: print("on")
     assert done.stderr.startswith("Traceback") and "ZeroDivisionError" in done.stderr
 
 
-@pytest.mark.skip
 def test_main_returns_to_its_caller_with_the_process_as_it_was(tmp_path, table):
     arguments = ["--features", str(table), "--output", str(tmp_path / "out.csv"), "--model", MODEL]
     code = LOOK + f"import run\nbefore = state()\nrun.main({arguments!r})\nafter = state()\n"

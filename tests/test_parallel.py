@@ -17,21 +17,19 @@ import numpy as np
 import pytest
 from conftest import start, wait_until
 
-import run
 from age_gender import parallel, paths
 from age_gender.cli import InputError, Progress
 from age_gender.readers import tables, writing
 
 
-@pytest.mark.parametrize("bursts", [False, True])
-def test_threads_keep_the_order_whatever_each_item_takes(monkeypatch, bursts):
+def test_threads_keep_the_order_whatever_each_item_takes(monkeypatch):
     monkeypatch.setattr(parallel, "processors", lambda: 4)
 
     def slow_first(item: int) -> int:
         time.sleep(0.02 if item % 4 == 0 else 0)
         return item * item
 
-    results = list(parallel.map_in_order(slow_first, range(40), bursts=bursts))
+    results = list(parallel.map_in_order(slow_first, range(40)))
 
     assert results == [i * i for i in range(40)]
 
@@ -50,7 +48,7 @@ def test_processes_keep_the_order_and_do_the_work():
     results = list(parallel.map_in_order(slow_first, range(60), processes=True))
 
     assert [square for square, _ in results] == [i * i for i in range(60)]
-    workers = {process for _, process in results[parallel.FEW_ITEMS :]}
+    workers = {process for _, process in results}
     assert os.getpid() not in workers
     assert len(workers) == parallel.processors()
 
@@ -96,38 +94,51 @@ def test_processes_that_are_killed_at_rest_end_the_work_too():
         list(parallel.map_in_order(str, items(), processes=True))
 
 
-@pytest.mark.parametrize("how", ["file", "pipe"])
-def test_long_text_is_scored_by_processes_as_by_threads(tmp_path, how):
+@pytest.fixture
+def long_csv(tmp_path) -> Path:
+    """7,000 rows in so many bytes that processes parse them."""
     features = tables.read(["data/utkface.npz"])[1]
-    rows = np.tile(features[:1000], (7, 1))
-    writing.write(tmp_path / "long.csv", [*map(str, range(7000))], [rows])
-    writing.write(tmp_path / "long.npz", [*map(str, range(7000))], [rows])
-    assert (tmp_path / "long.csv").stat().st_size > tables.LONG_BYTES
-    given = ["-"] if how == "pipe" else [str(tmp_path / "long.csv")]
-    assert tables.is_long_text(given) and not tables.is_long_text([str(tmp_path / "long.npz")])
+    path = tmp_path / "long.csv"
+    writing.write(path, [*map(str, range(7000))], [np.tile(features[:1000], (7, 1))])
+    assert path.stat().st_size > tables.LONG_BYTES and tables.is_long_text([str(path)])
+    return path
 
-    run.main(["--features", str(tmp_path / "long.npz"), "--output", str(tmp_path / "expected.csv")])
-    command = [sys.executable, "run.py", "--features", *given, "--output", tmp_path / "out.csv"]
-    with open(tmp_path / "long.csv") as text:
-        subprocess.run(command, stdin=text, check=True, stderr=subprocess.DEVNULL)
 
-    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"a,1,2\n" * 3])
+def test_long_text_is_scored_by_processes_as_by_threads(tmp_path, long_csv, start):
+    text = tmp_path / "text.csv"
+    text.write_bytes(start + long_csv.read_bytes())
+    assert not tables.is_long_text(["-"])
+    more = ["--skip-bad-rows"]
+    for given, output in [([str(text)], "processes.csv"), (["-"], "threads.csv")]:
+        command = [sys.executable, "run.py", "--features", *given, *more]
+        with open(text) as stream:
+            subprocess.run([*command, "--output", tmp_path / output], stdin=stream, check=True,
+                           stderr=subprocess.DEVNULL)  # fmt: skip
+
+    scored = (tmp_path / "processes.csv").read_bytes()
+    assert scored == (tmp_path / "threads.csv").read_bytes()
+    assert scored.count(b"\n") == 7001
+
+
+def test_text_that_becomes_shorter_while_it_is_read_ends_the_work(long_csv):
+    chunk = [chunk.without_data() for chunk in tables.cut([str(long_csv)])][-1]
+    assert not chunk.data
+    os.truncate(long_csv, long_csv.stat().st_size - 10)
+    with pytest.raises(InputError, match=r"long\.csv: became shorter while it was read"):
+        tables.parse(chunk)
 
 
 @several_processors
-def test_the_processes_of_a_run_that_is_killed_end_too(tmp_path):
-    line = ",".join(["name", *["0.125"] * 512]) + "\n"
-    output = tmp_path / "out.csv"
-    arguments = ("--features", "-", "--output", output)
-    with start("run.py", *arguments, stdin=subprocess.PIPE, text=True) as process:
-        process.stdin.write(line * 400)  # more than two parts of it
-        process.stdin.flush()
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        wait_until(lambda: len(children.read_text().split()) == parallel.processors())
-        found = children.read_text().split()
-        process.kill()
+def test_the_processes_of_a_run_that_is_killed_end_too(tmp_path, long_csv):
+    process = start("run.py", "--features", long_csv, "--output", tmp_path / "out.csv")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_until(lambda: len(children.read_text().split()) == parallel.processors())
+    workers = children.read_text().split()
+    process.kill()
+    process.wait()
 
-    wait_until(lambda: not any(Path("/proc", child).exists() for child in found))
+    wait_until(lambda: not any(Path("/proc", worker).exists() for worker in workers))
 
 
 def test_threads_work_at_the_same_time(monkeypatch):
@@ -137,8 +148,7 @@ def test_threads_work_at_the_same_time(monkeypatch):
     list(parallel.map_in_order(lambda _: together.wait(), range(6)))
 
 
-@pytest.mark.parametrize("bursts, most", [(False, 2), (True, 4)])
-def test_input_is_not_read_far_ahead_of_the_results(monkeypatch, bursts, most):
+def test_input_is_not_read_far_ahead_of_the_results(monkeypatch):
     monkeypatch.setattr(parallel, "processors", lambda: 2)
     read = []
 
@@ -151,14 +161,13 @@ def test_input_is_not_read_far_ahead_of_the_results(monkeypatch, bursts, most):
         time.sleep(0.2 if item == 0 else 0)
         return item
 
-    results = parallel.map_in_order(first_late, items(), bursts=bursts)
+    results = parallel.map_in_order(first_late, items())
     ahead = [len(read) - result for result in results]
 
-    assert max(ahead) <= most * 2 + 2
+    assert max(ahead) <= 2 * 2 + 2
 
 
-@pytest.mark.parametrize("bursts", [False, True])
-def test_an_error_in_the_function_is_raised_here(monkeypatch, bursts):
+def test_an_error_in_the_function_is_raised_here(monkeypatch):
     monkeypatch.setattr(parallel, "processors", lambda: 2)
 
     def fail(item: int) -> int:
@@ -166,7 +175,7 @@ def test_an_error_in_the_function_is_raised_here(monkeypatch, bursts):
             raise InputError("item 3 is bad; leave it out")
         return item
 
-    results = parallel.map_in_order(fail, range(10), bursts=bursts)
+    results = parallel.map_in_order(fail, range(10))
 
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(InputError, match="item 3 is bad"):

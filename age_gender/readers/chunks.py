@@ -51,6 +51,25 @@ class Chunk:
     has_lines: bool = True  # whether rows are metadata by lines of the file too, if it is text
     last: bool = False  # of its file
     input_bytes: int = 0
+    offset: int | None = None  # of the data in the file, if it is there as it is here
+    unread: int = 0  # bytes there that stand for the data
+
+    def without_data(self) -> "Chunk":
+        """Return a chunk that is small when pickled, where `with_data` finds the data again."""
+        if self.offset is None:
+            return self
+        return replace(self, data=b"", unread=len(self.data))
+
+    def with_data(self) -> "Chunk":
+        """Return the chunk with its data. Raises InputError for a file that became shorter."""
+        if not self.unread:
+            return self
+        with open(self.path, "rb") as stream:
+            stream.seek(self.offset)
+            data = stream.read(self.unread)
+        if len(data) < self.unread:
+            raise InputError(f"{self.path}: became shorter while it was read; try again")
+        return replace(self, data=data, unread=0)
 
     def with_columns(self, found: Iterable[tuple[int, Columns | str]]) -> "Chunk":
         """The chunk with the columns by the first row that tells; else with bad rows alone.

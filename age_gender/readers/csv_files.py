@@ -37,7 +37,8 @@ def cut_stream(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[ch
             is_first = is_first and not chunk.bad
             rows = _csv_rows(lines[header_lines:])
             found = ((line, _columns(path, header, cells, options)) for line, _, cells in rows)
-            chunk = replace(chunk, data=b"".join(lines[header_lines:])).with_columns(found)
+            chunk = replace(chunk, data=b"".join(lines[header_lines:]), offset=None)
+            chunk = chunk.with_columns(found)
             columns = chunk.columns
             if header_lines:
                 yield replace(start, lines=header_lines, columns=columns)

@@ -58,7 +58,7 @@ def _as_lines(found: Iterable[chunks.Chunk]) -> Iterator[chunks.Chunk]:
         count += len(lines)
         if lines:
             data = b"".join(line.translate(_ONE_LINE) + b"\n" for line in lines)
-            yield replace(chunk, data=data, has_lines=False)
+            yield replace(chunk, data=data, offset=None, has_lines=False)
     if is_open:
         raise InputError(f"{path}: row {count + 1}: {_CUT_OFF}; write the file again")
 

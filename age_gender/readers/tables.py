@@ -145,6 +145,7 @@ def end_marked(empty: Chunk, found: Iterable[Chunk]) -> Iterator[Chunk]:
 
 def parse(chunk: Chunk) -> Batch:
     """Read one chunk: a pure function, for any thread, process or machine."""
+    chunk = chunk.with_data()
     if not len(chunk.data):
         return make_batch(chunk, [], {})
     module = _module(chunk.kind)
@@ -170,9 +171,12 @@ def input_bytes(paths: Iterable[str], options: ReadOptions = ANY) -> int | None:
 
 
 def is_long_text(paths: Iterable[str], options: ReadOptions = ANY) -> bool:
-    """Whether the files are so much text that processes which parse it are worth their start."""
+    """Return whether there is so much text that processes which parse it are worth their start.
+
+    They read it from the files: it must not come from a pipe.
+    """
     only_text = {_reader(path, options) for path in paths} <= {"csv_files", "json_files"}
-    return only_text and (input_bytes(paths, options) or LONG_BYTES) >= LONG_BYTES
+    return only_text and (input_bytes(paths, options) or 0) >= LONG_BYTES
 
 
 def _reader(path: str, options: ReadOptions) -> str:

@@ -26,15 +26,18 @@ def parts(
     A row that is too long costs its first line, in case a quote there was never closed. If that
     does not help, or there is no line end, it costs what has been read.
     """
+    offset = len(BOM) if stream.peek(len(BOM)).startswith(BOM) else 0  # of the end of what was read
     rest, options, found = b"", 0, _chunks(start.path, stream, row_mark)
     for chunk in found:
         rest += chunk
+        offset += len(chunk)
         if len(rest) < options:  # where no row ended so far; not to look at it again and again
             continue
         for attempt in range(2):
             cut = row_end(rest)
             if cut:
-                yield replace(start, data=rest[:cut], input_bytes=cut)
+                place = offset - len(rest)
+                yield replace(start, data=rest[:cut], offset=place, input_bytes=cut)
                 rest = rest[cut:]
             options = 0 if cut else min(2 * len(rest), chunks.RECORD_BYTES + 1)
             if len(rest) <= chunks.RECORD_BYTES:
@@ -47,10 +50,11 @@ def parts(
                 rest = next(found, None)
                 if rest is None:
                     return
+                offset += len(rest)
                 end = rest.find(b"\n") + 1
             rest = rest[end:]
     if rest:
-        yield replace(start, data=rest, input_bytes=len(rest))
+        yield replace(start, data=rest, offset=offset - len(rest), input_bytes=len(rest))
 
 
 def first_mark(stream: BinaryIO) -> bytes:

@@ -97,18 +97,3 @@ class Scorer:
         if not np.isfinite(scores).all():
             raise InputError(f"{self.name}: this model's estimates are no numbers; train again")
         return replace(block, features=scores)
-
-
-def keep_memory() -> None:
-    """Have the C library keep memory that is freed, for the next block of the same size.
-
-    Without this it goes back to the system and comes in again page by page, which took a third
-    of run.py's time. One pool for all threads: with two, memory grew by 4 % more from 20,000 to
-    200,000 rows. Only glibc knows how.
-    """
-    import ctypes
-
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX
-        for option, value in ((-1, 1 << 30), (-3, 32 << 20), (-8, 1)):
-            ctypes.CDLL(None).mallopt(option, value)
