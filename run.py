@@ -187,11 +187,10 @@ class Writer:
     def add(self, block: chunks.Batch) -> None:
         names, bad = self.numbering.place(block)
         if bad and not self.errors:
-            is_table = not block.chunk.columns.width and "; " in bad[0].reason  # not this row alone
-            remedy = "" if is_table else "; correct this row or use --skip-bad-rows"
-            raise InputError(f"{bad[0]}{remedy}")
+            remedy = bad[0].remedy or "correct this row or use --skip-bad-rows"
+            raise InputError(f"{bad[0]}; {remedy}")
         for row in bad:
-            self.errors.writerow(row)
+            self.errors.writerow([row.path, row.row, row.line, row.reason])
         strange = block.features[:, -1] > 1
         if strange.any() and not self.strangers:
             self.first_stranger = f"{block.chunk.path}: {names[strange.argmax()]}"

@@ -1,54 +1,64 @@
-"""What the readers share: a chunk of input, the block that is read from it, and its bad rows.
+"""What the readers share: a chunk of input, the batch that is read from it, and its bad rows.
 
-Reading has two steps, so that the slow one can run anywhere: a format's `cut` cuts a file into
-chunks of bounded size, in order, and `tables.parse` turns a chunk into a `Batch` of names and
-features. `Numbering` puts blocks, in order, back into their places in the input.
+Reading has two steps, so that the slow one can run anywhere: a reader's `cut` cuts a file into
+chunks of bounded size, in order, and its `parse` turns a chunk into a `Batch` of names and
+features. `Numbering` puts batches, in order, back into their places in the input.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
 from age_gender.cli import InputError, printable, say
 from age_gender.readers import names, vectors
-from age_gender.readers.columns import UNKNOWN, Columns
+from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions
+from age_gender.readers.errors import BadRow, RowError
 
 DIMENSIONS = 512  # numbers of FaceNet's embeddings, which the shipped data and model hold
 BLOCK_ROWS = 2048  # of arrays
 CHUNK_BYTES = 2 << 20  # of text: about 300 rows; of fewer, each costs more
-SMALL_BYTES = 64 << 10  # of text: read one by one before a parser has been set up
+SMALL_BYTES = 64 << 10  # of text: read row by row before a parser has been set up
 RECORD_BYTES = 1 << 20  # the longest row of a text: 4,096 numbers and a name need far less
 STDIN = "standard input"
 
 
-class BadRow(NamedTuple):
-    """A row that cannot be used, in its block or its file: rows and lines count from 1."""
+class Reader(Protocol):
+    """Reads tables of one container. Stateless, so that a chunk takes its reader along."""
 
-    path: str
-    row: int
-    line: int  # 0 where the format has no lines
-    reason: str
+    is_text: bool  # may come through a pipe
 
-    def __str__(self) -> str:
-        line = f" (line {self.line})" if self.line else ""
-        return f"{self.path}: row {self.row}{line}: {self.reason}"
+    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator["Chunk"]:
+        """Yield the chunks of the file that `stream` is open on.
+
+        Raises InputError for a file that is not a table of embeddings.
+        """
+
+    def parse(self, chunk: "Chunk") -> "Batch":
+        """Return what a chunk holds: a pure function, for any thread, process or machine."""
+
+
+class Row(NamedTuple):
+    """A row that is not read yet. `read` gives what looks a column up, or raises RowError."""
+
+    line: int  # of the file, from 1; 0 where the format has no lines
+    read: Callable[[], Callable[[Hashable], object]]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of one file that `parse` can read by itself, in another process too."""
+    """A part of one file that its reader can parse by itself, in another process too."""
 
     path: str
-    kind: str  # the module that parses it
+    reader: Reader
     data: bytes | np.ndarray | list = b""
-    columns: Columns = UNKNOWN  # until a row tells which column is what: rows before it are bad
+    columns: Columns = UNKNOWN  # until a row shows which column is what: rows before it are bad
     metadata: dict[str, list] = field(default_factory=dict)  # of an array's rows: names, labels
     bad: Sequence[BadRow] = ()  # rows that are not in the data
     lines: int = 0  # of text, besides those of the data
-    has_lines: bool = True  # whether rows are metadata by lines of the file too, if it is text
+    has_lines: bool = True  # whether rows are found by lines of the file too, if it is text
     last: bool = False  # of its file
     input_bytes: int = 0
     offset: int | None = None  # of the data in the file, if it is there as it is here
@@ -71,26 +81,27 @@ class Chunk:
             raise InputError(f"{self.path}: became shorter while it was read; try again")
         return replace(self, data=data, unread=0)
 
-    def with_columns(self, found: Iterable[tuple[int, Columns | str]]) -> "Chunk":
-        """The chunk with the columns by the first row that tells; else with bad rows alone.
+    def with_columns(self, choices: Iterable[tuple[int, Callable[[], Columns]]]) -> "Chunk":
+        """Return the chunk with the columns by the first row that shows them, else bad rows alone.
 
-        `found` has, of each row, its line and the columns, or why it does not tell.
+        `choices` has, of each row, its line and what returns the columns by it or raises RowError.
         """
         bad = [*self.bad]
-        for line, columns in found:
-            if isinstance(columns, Columns):
-                return replace(self, columns=columns)
-            bad.append(BadRow(self.path, len(bad) + 1, line, columns))
+        for line, choose in choices:
+            try:
+                return replace(self, columns=choose())
+            except RowError as error:
+                bad.append(BadRow(self.path, len(bad) + 1, line, error.reason, error.remedy))
         return replace(self, data=b"", bad=bad, lines=self.lines + self.data.count(b"\n"))
 
 
 @dataclass
 class Batch:
-    """What was read of a chunk: the features of its good rows, and what is metadata of them.
+    """What was read of a chunk: the features of its good rows, and the metadata of them.
 
     `features` is float32 (n, width), finite, none all zeros. `good` (n,) holds each row's
     0-based place among the `rows` data rows, which include the bad ones. `metadata` are the columns
-    "name" (as text), and "age" and "gender" as they are written, where they are options and there.
+    "name" (as text), and "age" and "gender" as they are written, where they are read and there.
     """
 
     chunk: Chunk  # without its data
@@ -101,40 +112,59 @@ class Batch:
     metadata: dict[str, list]
 
 
-def read_carefully(chunk: Chunk, rows: Iterable[tuple[int, Callable | ValueError]]) -> Batch:
-    """A block of rows read one by one: of each its line, and what gives the value of a column,
-    or what is wrong with it.
+Parsed = tuple[Sequence, dict[str, list]]  # rows (n, width) and their metadata
+
+
+def parse(
+    chunk: Chunk, at_once: Callable[[Chunk], Parsed | None], rows: Callable[[Chunk], Iterable[Row]]
+) -> Batch:
+    """Return the batch that `at_once` reads, or, where it declines or a row is bad, of its `rows`.
+
+    `at_once` returns None for a chunk that might read otherwise row by row.
     """
+    if not len(chunk.data):
+        return make_batch(chunk, [], {})
+    if parsed := at_once(chunk):
+        batch = make_batch(chunk, *parsed, data_lines=len(parsed[0]))
+        if not batch.bad:
+            return batch
+    return _read_carefully(chunk, rows(chunk))
+
+
+def _read_carefully(chunk: Chunk, rows: Iterable[Row]) -> Batch:
+    """Return the batch of rows that are read one by one."""
     metadata: dict[str, list] = {word: [] for word in chunk.columns.metadata}
-    values, lines, bad = [], [], []
-    for number, (line, get) in enumerate(rows, 1):
+    vectors_read, lines, bad = [], [], []
+    for number, (line, read) in enumerate(rows, 1):
         try:
-            if isinstance(get, ValueError):
-                raise get
-            values.append(chunk.columns.vector(get))
-        except ValueError as error:
-            bad.append(BadRow(chunk.path, number, line, str(error)))
+            get = read()
+            vectors_read.append(chunk.columns.vector(get))
+        except RowError as error:
+            bad.append(BadRow(chunk.path, number, line, error.reason, error.remedy))
             continue
         lines.append(line)
-        for word, found in metadata.items():
-            found.append(get(chunk.columns.metadata[word]))
-    return make_batch(chunk, values, metadata, chunk.data.count(b"\n"), bad, lines)
+        for word, values in metadata.items():
+            values.append(get(chunk.columns.metadata[word]))
+    data_lines = chunk.data.count(b"\n") if isinstance(chunk.data, bytes) else 0
+    return make_batch(chunk, vectors_read, metadata, data_lines, bad, lines)
 
 
 def make_batch(
     chunk: Chunk, table: Sequence, metadata: dict[str, list],
     data_lines: int = 0, bad: Sequence[BadRow] = (), lines: Sequence[int] = (),
 ) -> Batch:  # fmt: skip
-    """A block of a table (n, width), without the rows that turn out to be bad; `bad` are rows
-    that are not in it. `metadata` and `lines`, if the format has any, are of the rows of the table.
+    """Return the batch of a table (n, width), without the rows that turn out to be bad.
+
+    `bad` are rows that are not in the table; `metadata` and `lines`, if the format has any, are of
+    the rows of the table.
     """
     bad = [*chunk.bad, *bad]
     count = len(table) + len(bad)
     places = np.delete(np.arange(count), [row.row - 1 for row in bad])
     features, reasons = _checked(np.asarray(table).reshape(len(table), chunk.columns.width))
     if "name" in metadata:
-        found, of_names = names.as_text(metadata["name"])
-        metadata, reasons = metadata | {"name": found}, of_names | reasons
+        texts, of_names = names.as_text(metadata["name"])
+        metadata, reasons = metadata | {"name": texts}, of_names | reasons
     if reasons:
         for i, reason in reasons.items():
             line = lines[i] if lines else 0
@@ -147,14 +177,14 @@ def make_batch(
 
 
 def _checked(rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-    """Rows of numbers as float32, and what is wrong with which of them."""
+    """Return rows of numbers as float32, and what is wrong with which of them."""
     with np.errstate(over="ignore", invalid="ignore"):
         features = _row_after_row(rows)
         squares = np.einsum("ij,ij->i", features, features)
-        odd = np.flatnonzero(~((squares > vectors.TINY) & (squares < np.inf)))  # to be looked at
-        largest = np.abs(features[odd]).max(axis=1, initial=0)
+        suspects = np.flatnonzero(~((squares > vectors.TINY) & (squares < np.inf)))
+        largest = np.abs(features[suspects]).max(axis=1, initial=0)
     reasons = {}
-    for i in odd[~((largest >= vectors.TINY) & (largest < np.inf))].tolist():
+    for i in suspects[~((largest >= vectors.TINY) & (largest < np.inf))].tolist():
         reasons[i] = "a row of zeros is no embedding (all numbers are under 1e-37)"
         for place in np.flatnonzero(~np.isfinite(features[i]))[:1]:
             what = "too large a number" if np.isfinite(rows[i, place]) else "not a finite number"
@@ -163,7 +193,7 @@ def _checked(rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
 
 
 def _row_after_row(rows: np.ndarray) -> np.ndarray:
-    """`rows` as float32, C-contiguous, where it may lie column after column."""
+    """Return `rows` as float32, C-contiguous, where they may lie column after column."""
     if rows.strides[0] >= rows.strides[1]:
         return np.ascontiguousarray(rows, np.float32)
     features = np.empty(rows.shape, np.float32)
@@ -173,41 +203,41 @@ def _row_after_row(rows: np.ndarray) -> np.ndarray:
 
 
 class Numbering:
-    """Puts blocks, given in input order, back into their places in the input."""
+    """Puts batches, given in input order, back into their places in the input."""
 
     def __init__(self) -> None:
         self.total = self.rows = self.lines = 0
         self.at_end = False  # of a file
         self.left_out: dict[str, None] = {}  # columns, in the order in which they were met
 
-    def place(self, block: Batch) -> tuple[list[str], list[BadRow]]:
-        """The names of the block's good rows, and its bad rows' places.
+    def place(self, batch: Batch) -> tuple[list[str], list[BadRow]]:
+        """Return the names of the batch's good rows, and its bad rows' places in their file.
 
         A row without a name is called by its number over the whole input, or, if it is its
         file's only row, by the file's name. Raises InputError for a file without any row.
         """
-        chunk = block.chunk
+        chunk = batch.chunk
         if self.at_end:
             self.rows = self.lines = 0
         self.at_end = chunk.last
         self.left_out |= dict.fromkeys(chunk.columns.left_out)
-        found = block.metadata.get("name")
-        if found is None:
-            found = [str(self.total + 1 + i) for i in block.good.tolist()]
-            if found and chunk.last and self.rows + block.rows == 1 and chunk.path != STDIN:
-                found = [names.text_name(Path(chunk.path).name.removesuffix(".csv"))]
+        row_names = batch.metadata.get("name")
+        if row_names is None:
+            row_names = [str(self.total + 1 + i) for i in batch.good.tolist()]
+            if row_names and chunk.last and self.rows + batch.rows == 1 and chunk.path != STDIN:
+                row_names = [names.text_name(Path(chunk.path).name.removesuffix(".csv"))]
         bad = [
-            BadRow(path, self.rows + row, self.lines + line if line else 0, reason)
-            for path, row, line, reason in block.bad
+            row._replace(row=self.rows + row.row, line=self.lines + row.line if row.line else 0)
+            for row in batch.bad
         ]
-        self.total += block.rows
-        self.rows += block.rows
+        self.total += batch.rows
+        self.rows += batch.rows
         self.lines += chunk.lines
         if chunk.last and not self.rows:
             raise InputError(
                 f"{chunk.path}: no row of embeddings in this file; write it again or leave it out"
             )
-        return found, bad
+        return row_names, bad
 
     def say_left_out(self) -> None:
         """Name the columns that were not read: once, and only where all went well."""

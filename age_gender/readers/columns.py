@@ -1,4 +1,4 @@
-"""Which column of a table is what: the embedding, the name, the labels; what is left out."""
+"""Which column of a table is what: the embedding, the name, the labels, and the rest."""
 
 import itertools
 import re
@@ -9,6 +9,7 @@ import numpy as np
 
 from age_gender.cli import InputError
 from age_gender.readers import vectors
+from age_gender.readers.errors import RowError
 
 NAMES = ("filename", "file", "path", "image", "name", "identity", "id")  # the first one is taken
 LABELS = ("age", "gender")
@@ -17,10 +18,10 @@ UNNAMED = re.compile(r"|__index_level_\d+__|Unnamed: \d+")  # a pandas index, wr
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a caller wants of tables, and what the user said about them."""
+    """What is read of tables: what the caller needs, and what the user said about them."""
 
     width: int | None = None  # numbers of an embedding; None: as many as the first table has
-    whose: str = "the model"  # has this width
+    first_table: str | None = None  # the file that has this width; None: a model takes it
     embedding: str | None = None  # the column that is the embedding
     name: str | None = None  # the column that is the name
     names: str | None = None  # a text file of the names of an NPY
@@ -28,15 +29,14 @@ class ReadOptions:
     labels: bool = False  # whether ages and genders are read
 
 
-ANY = ReadOptions()  # a table of whatever width, all its columns metadata by their names
+ANY = ReadOptions()  # tables of any width; which column is what is read from them
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a table is what, each by its place or, in JSON, by its key."""
+    """Which column of a table is what: each by its place or, in JSON and Parquet, by its name."""
 
     width: int = 0
-    whose: str = ""
     embedding: Sequence[Hashable] = ()  # the column of lists, or those of a number each
     is_list: bool = False
     metadata: dict[str, Hashable] = field(default_factory=dict)  # "name", "age", "gender": if there
@@ -44,39 +44,37 @@ class Columns:
     left_out: tuple[str, ...] = ()
 
     def vector(self, get: Callable) -> np.ndarray:
-        """A row's float32 (width,), read carefully; `get(column)` is what it holds in a column.
+        """Return a row's float32 (width,); `get(column)` is what the row holds in a column.
 
-        Raises ValueError that says what is wrong with it.
+        Raises RowError.
         """
         if not self.is_list:
             first = self.embedding[0] + 1 if isinstance(self.embedding[0], int) else 1
             return vectors.float32([*map(get, self.embedding)], "cell", first)
         cells = vectors.cells(get(self.embedding[0]), self.width)
         if any(isinstance(cell, str) and "..." in cell for cell in cells):
-            raise ValueError(vectors.SHORTENED)
+            raise RowError("numpy shortened this list (...)", vectors.WHOLE_LISTS)
         if len(cells) != self.width:
-            raise ValueError(wrong_width(len(cells), self))
+            raise RowError(f"{numbers(len(cells))}, not {self.width}")
         return vectors.float32(cells, "number", 1)
 
 
 UNKNOWN = Columns()
 
 
-def of_row(
-    path: str, header: Sequence[str], row: Iterable, options: ReadOptions, **how
-) -> Columns | str:
-    """What `choose` says by the values of a row."""
+def of_row(path: str, header: Sequence[str], row: Iterable, options: ReadOptions, **how) -> Columns:
+    """Return what `choose` does, by the values of a row."""
     return choose(path, header, [vectors.size(v, options.width) for v in row], options, **how)
 
 
 def choose(
     path: str, header: Sequence[str], sizes: Sequence[int], options: ReadOptions,
     by_name: bool = False, strict: bool = False,
-) -> Columns | str:  # fmt: skip
-    """Which column is what, from their names and the `vectors.size` of a row's values.
+) -> Columns:  # fmt: skip
+    """Return which column is what, from their names and the `vectors.size` of a row's values.
 
-    They are metadata by their places, or `by_name`. A reason where this row does not tell, or,
-    `strict`, where no column has the width. Raises InputError, naming `path`, where two answers
+    Columns are named by their places, or `by_name`. Raises RowError where this row does not show
+    it, or, `strict`, where no column has the width; InputError, naming `path`, where two answers
     fit.
     """
     titles = [title.strip() for title in header]
@@ -91,9 +89,9 @@ def choose(
         answers = [a for a in answers if options.embedding in _called(titles, a)]
     for named in (options.name, options.embedding):
         if named not in (None, *titles) and not (named == options.embedding and answers):
-            return f"no column {named}; the columns are {_listed(titles)}"
+            raise RowError(f"no column {named}", f"the columns are {_listed(titles)}")
     if options.embedding is not None and not answers:
-        return f"the column {options.embedding} holds neither a list nor numbers"
+        raise RowError(f"the column {options.embedding} holds neither a list nor numbers")
 
     fitting = [answer for answer in answers if fits(_count(answer, sizes), options.width)]
     if not fitting and not lists and options.embedding is None:  # all numbers of whatever name
@@ -110,11 +108,11 @@ def choose(
     if not fitting and len(lists) == 1 and lists == answers and options.width and not strict:
         fitting = lists  # so that its rows are faulty, and say how
     if not fitting and answers:
-        return wrong_width(max(_count(answer, sizes) for answer in answers), options)
+        raise wrong_width(max(_count(answer, sizes) for answer in answers), options)
     if not fitting:
-        return (
-            "no column of lists and no run of number columns such as e0 ... e511; the columns are "
-            f"{_listed(titles)}; say which is meant: --embedding-column NAME"
+        raise RowError(
+            "no column of lists and no run of number columns such as e0 ... e511",
+            f"the columns are {_listed(titles)}; say which is meant: --embedding-column NAME",
         )
     places = fitting[0]
     used = {*places, *metadata.values()}
@@ -124,7 +122,7 @@ def choose(
     }
     keys = header if by_name else range(len(titles))
     return Columns(
-        options.width or _count(places, sizes), options.whose if options.width else path,
+        options.width or _count(places, sizes),
         tuple(keys[place] for place in places), places in lists,
         {word: keys[place] for word, place in metadata.items()}, len(titles), left_out,
     )  # fmt: skip
@@ -135,18 +133,18 @@ def _count(answer: tuple[int, ...], sizes: Sequence[int]) -> int:
 
 
 def fits(count: int, width: int | None) -> bool:
-    """Whether `count` numbers are an embedding, where `width` or none is options."""
+    """Return whether `count` numbers are an embedding of this width, or, None, of any."""
     return count == width if width else vectors.FEWEST <= count <= vectors.MOST
 
 
 def _called(titles: Sequence[str], answer: tuple[int, ...]) -> list[str]:
-    """What an answer may be called: its first column, or what its columns' names share."""
+    """Return what an answer may be called: its first column, or what its columns' names share."""
     first = titles[answer[0]]
     return [first, first.rstrip("0123456789")] if len(answer) > 1 else [first]
 
 
 def _runs(titles: Sequence[str], sizes: Sequence[int], width: int | None) -> list[tuple[int, ...]]:
-    """Places of columns whose names differ in a running number alone, in its order."""
+    """Return the places of columns whose names differ in a running number alone, in its order."""
     families: dict[tuple[str, str], dict[int, int]] = {}
     for place, title in enumerate(titles):
         if sizes[place] <= 0 and (match := re.fullmatch(r"(.*?)([0-9]{1,6})(\D*)", title)):
@@ -166,25 +164,25 @@ def _runs(titles: Sequence[str], sizes: Sequence[int], width: int | None) -> lis
 def _name(
     path: str, titles: Sequence[str], sizes: Sequence[int], options: ReadOptions
 ) -> int | None:
-    """The place of the column that holds names, or None."""
+    """Return the place of the column that holds names, or None."""
     if options.name is not None:
         return titles.index(options.name) if options.name in titles else None
     for word in NAMES:
-        found = [place for place, title in enumerate(titles) if title.casefold() == word]
-        if len(found) > 1:
-            both = [titles[place] for place in found]
+        places = [place for place, title in enumerate(titles) if title.casefold() == word]
+        if len(places) > 1:
+            both = [titles[place] for place in places]
             raise two_answers(path, "columns", both, "hold names", "--name-column")
-        if found:
-            return found[0]
+        if places:
+            return places[0]
     indices = [i for i, title in enumerate(titles) if UNNAMED.fullmatch(title) and sizes[i] < 0]
     return indices[0] if len(indices) == 1 else None
 
 
-def two_answers(path: str, what: str, found: Sequence[str], fit: str, option: str) -> InputError:
-    """Of two columns, arrays or tables that both `fit`, the user must say which one is meant."""
-    value = '"select path, embedding from faces"' if option == "--query" else found[0]
+def two_answers(path: str, what: str, answers: Sequence[str], fit: str, option: str) -> InputError:
+    """Return the error where two columns, arrays or tables `fit`: the user must say which one."""
+    value = '"select path, embedding from faces"' if option == "--query" else answers[0]
     return InputError(
-        f"{path}: the {what} {found[0]} and {found[1]} both {fit}; say which is meant: "
+        f"{path}: the {what} {answers[0]} and {answers[1]} both {fit}; say which is meant: "
         f"{option} {value}"
     )
 
@@ -193,15 +191,22 @@ def _listed(titles: Sequence[str]) -> str:
     return ", ".join(title or "(unnamed)" for title in titles[:8]) + ", ..." * (len(titles) > 8)
 
 
-def wrong_width(count: int, options: ReadOptions | Columns) -> str:
-    """Why a row of `count` numbers is not what is options."""
-    numbers_of = f"{count} number{'s' * (count != 1)}"
+def numbers(count: int) -> str:
+    return f"{count} number{'s' * (count != 1)}"
+
+
+def wrong_width(count: int, options: ReadOptions) -> RowError:
+    """Return the error of a row of `count` numbers in a table of other embeddings."""
     if options.width is None:
-        return f"{numbers_of}; an embedding has {vectors.FEWEST} to {vectors.MOST:,}"
-    reason = f"{numbers_of}, not {options.width}"
-    if options.whose == "the model":
-        return (
-            f"{reason}, which this model takes; embeddings of another model need a model of their "
-            "own: python prepare.py --features YOURS && python train.py"
+        span = f"{vectors.FEWEST} to {vectors.MOST:,}"
+        return RowError(f"{numbers(count)}", f"an embedding has {span} numbers")
+    reason = f"{numbers(count)}, not {options.width}"
+    if options.first_table is None:
+        return RowError(
+            f"{reason}, which this model takes",
+            "embeddings of another model need a model of their own: "
+            "python prepare.py --features YOURS && python train.py",
         )
-    return f"{reason} as in {options.whose}; prepare tables of one width at a time"
+    return RowError(
+        f"{reason} as in {options.first_table}", "prepare tables of one width at a time"
+    )

@@ -1,5 +1,6 @@
 """JSON: an object a line, or an array of objects, which is cut into such lines."""
 
+import functools
 import io
 import json
 import re
@@ -12,6 +13,7 @@ import numpy as np
 from age_gender.cli import InputError
 from age_gender.readers import chunks, text_chunks, vectors
 from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions, of_row
+from age_gender.readers.errors import RowError
 
 _LIST = re.compile(rb"\s*:\s*\[")
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)  # one that is still open, too
@@ -20,25 +22,38 @@ _ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")  # a space in JSON, but where it i
 _CUT_OFF = "the array does not end here, but the file does: it is cut off"
 
 
-def cut_stream(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Pieces of whole lines, an object each."""
-    start, columns = chunks.Chunk(path, "json_files"), UNKNOWN
+class JsonReader:
+    """Reads JSON and JSON lines."""
+
+    is_text = True
+
+    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+        return cut(path, stream, options)
+
+    def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
+        return chunks.parse(chunk, at_once, one_by_one)
+
+
+def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+    """Yield chunks of whole lines, an object each."""
+    start, columns = chunks.Chunk(path, JsonReader()), UNKNOWN
     if text_chunks.first_mark(stream) == b"[":
-        found = _as_lines(text_chunks.parts(start, stream, _end_of_objects, b"}"))
+        parts = _as_lines(text_chunks.parts(start, stream, _end_of_objects, b"}"))
     else:
-        found = text_chunks.parts(start, stream, lambda data: data.rfind(b"\n") + 1)
-    for chunk in found:
+        parts = text_chunks.parts(start, stream, lambda data: data.rfind(b"\n") + 1)
+    for chunk in parts:
         if columns is UNKNOWN:
-            rows = _objects(chunk)
-            chunk = chunk.with_columns((line, _columns(path, row, options)) for line, row in rows)
+            lines = _lines(chunk)
+            choices = ((n, functools.partial(_columns, path, line, options)) for n, line in lines)
+            chunk = chunk.with_columns(choices)
             columns = chunk.columns
         yield replace(chunk, columns=columns)
 
 
-def _as_lines(found: Iterable[chunks.Chunk]) -> Iterator[chunks.Chunk]:
-    """What a JSON array holds, a line each, whatever the line breaks in the file."""
+def _as_lines(parts: Iterable[chunks.Chunk]) -> Iterator[chunks.Chunk]:
+    """Yield what a JSON array holds, a line each, whatever the line breaks in the file."""
     count, begin, is_open, path = 0, b"[", True, ""
-    for chunk in found:
+    for chunk in parts:
         text, path = chunk.data[chunk.data.find(begin) + len(begin) :], chunk.path
         for row in chunk.bad:
             raise InputError(f"{path}: row {count + 1}: {row.reason}; write the file again")
@@ -68,7 +83,7 @@ def _end_of_objects(data: bytes) -> int:
 
 
 def _places(data: bytes) -> list[tuple[int, int]]:
-    """Where the objects of an array that end in `data` begin and end."""
+    """Return where the objects of an array that end in `data` begin and end."""
     masked = _STRING.sub(lambda string: b" " * len(string[0]), data)
     marks = np.frombuffer(masked, np.uint8)
     braces = np.flatnonzero((marks == ord("{")) | (marks == ord("}")))
@@ -78,15 +93,14 @@ def _places(data: bytes) -> list[tuple[int, int]]:
     return [*zip(starts.tolist(), ends.tolist(), strict=False)]  # the last may still be open
 
 
-def _columns(path: str, found: dict | ValueError, options: ReadOptions) -> Columns | str:
-    """Which key of an object is what, or why it does not tell."""
-    if isinstance(found, ValueError):
-        return str(found)
-    return of_row(path, [*found], found.values(), options, by_name=True)
+def _columns(path: str, line: bytes, options: ReadOptions) -> Columns:
+    """Return which key of an object is what. Raises RowError where it does not show that."""
+    row = _object(line)
+    return of_row(path, [*row], row.values(), options, by_name=True)
 
 
-def at_once(chunk: chunks.Chunk) -> tuple[np.ndarray, dict[str, list]] | None:
-    """All numbers of the chunk and what is metadata of them; None for what is not plain.
+def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
+    """Return the chunk's numbers and metadata; None where rows may read otherwise one by one.
 
     Without its numbers, an object is short, and is read as any JSON.
     """
@@ -94,7 +108,7 @@ def at_once(chunk: chunks.Chunk) -> tuple[np.ndarray, dict[str, list]] | None:
     if len(chunk.data) < chunks.SMALL_BYTES or not columns.is_list:
         return None
     key = columns.embedding[0]
-    word, rows, found = json.dumps(key, ensure_ascii=False).encode(), [], []
+    word, rows, objects = json.dumps(key, ensure_ascii=False).encode(), [], []
     for line in chunk.data.removesuffix(b"\n").split(b"\n"):
         first = _LIST.match(line, line.find(word) + len(word))
         last = line.find(b"]", first.end()) if first else -1
@@ -102,51 +116,61 @@ def at_once(chunk: chunks.Chunk) -> tuple[np.ndarray, dict[str, list]] | None:
             return None
         try:
             short = _DECODER.decode((line[: first.end()] + line[last:]).decode())
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, RowError):
             return None
         if not isinstance(short, dict) or short.get(key) != []:  # taken from within it
             return None
         rows.append(line[first.end() : last])
-        found.append(short)
+        objects.append(short)
     values = vectors.parse(rows, columns.width)
-    metadata = {w: [short.get(column) for short in found] for w, column in columns.metadata.items()}
+    metadata = {
+        w: [short.get(column) for short in objects] for w, column in columns.metadata.items()
+    }
     return None if values is None else (values, metadata)
 
 
-def one_by_one(chunk: chunks.Chunk) -> Iterator[tuple[int, Callable | ValueError]]:
-    """Of each row its line, and what gives the value of a key, or what is wrong with it."""
-    return ((line, row.get if isinstance(row, dict) else row) for line, row in _objects(chunk))
+def one_by_one(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
+    """Yield the rows of a chunk."""
+    for number, line in _lines(chunk):
+        yield chunks.Row(number, functools.partial(_getter, line))
 
 
-def _objects(chunk: chunks.Chunk) -> Iterator[tuple[int, dict | ValueError]]:
-    """Of each line that is not blank its number, and the object or what is wrong with it."""
+def _getter(line: bytes) -> Callable[[str], object]:
+    return _object(line).get
+
+
+def _lines(chunk: chunks.Chunk) -> Iterator[tuple[int, bytes]]:
+    """Yield each line that is not blank, with its number where the file has such lines, else 0."""
     lines = enumerate(io.BytesIO(chunk.data), 1)
-    return ((n * chunk.has_lines, _object(line)) for n, line in lines if line.strip())
+    return ((n * chunk.has_lines, line) for n, line in lines if line.strip())
 
 
-def _object(line: bytes) -> dict | ValueError:
+def _object(line: bytes) -> dict[str, object]:
+    """Return the object that a line holds. Raises RowError."""
     if len(line) > chunks.RECORD_BYTES:
-        return ValueError(text_chunks.TOO_LONG % chunks.RECORD_BYTES)
+        raise RowError(text_chunks.TOO_LONG % chunks.RECORD_BYTES)
     try:
-        found = _DECODER.decode(line.decode())
+        value = _DECODER.decode(line.decode())
     except UnicodeDecodeError:
-        return ValueError("not UTF-8; save the file as UTF-8")
+        raise RowError("not UTF-8; save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
-        return ValueError(f"not JSON: {error}")
-    return found if isinstance(found, dict) else ValueError("not a JSON object, {...}")
+        raise RowError(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise RowError("not a JSON object, {...}")
+    return value
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {vectors.shown(twice)} is given twice")
-    return found
+    values: dict[str, object] = {}
+    for key, value in pairs:
+        if key in values:
+            raise RowError(f"the key {vectors.shown(key)} is given twice")
+        values[key] = value
+    return values
 
 
 def _whole(text: str) -> int | float:
-    """A whole number; one that is no count or name of anything as `float` gives it."""
+    """Return a whole number; one that is no count or name of anything as `float` gives it."""
     return float(text) if text == "-0" or len(text) > 20 else int(text)
 
 

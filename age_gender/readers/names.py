@@ -11,20 +11,21 @@ _TO_QUOTE = ',"\r\n\ufeff'
 
 
 def text_name(name: str) -> str:
-    """A file's name or path as text that any table can hold, also where it is not UTF-8."""
+    """Return a file's name or path as text that any table can hold, also where it is not UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace").replace(os.sep, "/")
 
 
 def as_text(values: list) -> tuple[list[str | None], dict[int, str]]:
-    """Names as they come through CSV, and what is wrong with which of them."""
+    """Return names as they come through CSV, and what is wrong with which of them."""
     with contextlib.suppress(TypeError, UnicodeEncodeError):  # one look at all of them
         if b"\0" not in "".join(values).encode():
             return values, {}
-    found = [str(v) if type(v) is int else v for v in values]
-    return found, {i: reason for i, name in enumerate(found) if (reason := _name_fault(name))}
+    texts = [str(v) if type(v) is int else v for v in values]
+    return texts, {i: reason for i, name in enumerate(texts) if (reason := _name_fault(name))}
 
 
 def _name_fault(name: object) -> str:
+    """Return what is wrong with a name, or an empty text."""
     if name is None:
         return "the name is missing"
     if not isinstance(name, str):
@@ -37,11 +38,11 @@ def _name_fault(name: object) -> str:
 
 
 def quoted(name: str) -> str:
-    """A name as a cell of CSV. (Before Python 3.13, csv.writer leaves a carriage return bare.)"""
+    """Return a name as a cell of CSV. (csv.writer leaves a carriage return bare before 3.13.)"""
     return '"' + name.replace('"', '""') + '"' if any(mark in name for mark in _TO_QUOTE) else name
 
 
 def all_quoted(names: Sequence[str]) -> Sequence[str]:
-    """Names as cells of CSV."""
+    """Return names as cells of CSV."""
     text = "".join(names)  # to look for each mark takes less than a regular expression
     return [*map(quoted, names)] if any(mark in text for mark in _TO_QUOTE) else names

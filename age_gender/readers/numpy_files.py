@@ -19,8 +19,20 @@ NPY_HEADER_BYTES = 10_000  # NumPy's own bound on what it evaluates
 FORTRAN_BYTES = 64 << 20  # of an array in column order that are held at a time
 
 
+class ArrayReader:
+    """Reads NPZ and NPY, and parses the rows of any array, also of Parquet's."""
+
+    is_text = False
+
+    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+        return cut(path, options)
+
+    def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
+        return chunks.make_batch(chunk, chunk.data, chunk.metadata)
+
+
 def cut(path: str, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Pieces of the embeddings of an NPZ or NPY, with the names, ages and genders of their rows."""
+    """Yield chunks of the embeddings of an NPZ or NPY, with the metadata of their rows."""
     with contextlib.ExitStack() as stack:
         found = _open(path, stack)
         embedding, metadata = _choose(path, found, options)
@@ -42,15 +54,10 @@ def cut(path: str, options: ReadOptions) -> Iterator[chunks.Chunk]:
         for block in array.blocks(size):
             of_rows = {word: next(found) for word, found in blocks.items()}
             yield chunks.Chunk(
-                path, "numpy_files", block, columns, of_rows, input_bytes=block.nbytes
+                path, ArrayReader(), block, columns, of_rows, input_bytes=block.nbytes
             )
         for rest in blocks.values():
             next(rest, None)  # the end, where checksums are compared
-
-
-def at_once(chunk: chunks.Chunk) -> tuple[np.ndarray, dict[str, list]]:
-    """The rows of a chunk of any array, also of Parquet's, and what is metadata of them."""
-    return chunk.data, chunk.metadata
 
 
 def _open(path: str, stack: contextlib.ExitStack) -> dict[str, "_Array"]:

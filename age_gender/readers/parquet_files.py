@@ -1,21 +1,35 @@
 """Parquet, by Arrow's batches."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from age_gender.cli import InputError, require
 from age_gender.readers import chunks
-from age_gender.readers.columns import Columns, ReadOptions, choose, wrong_width
+from age_gender.readers.columns import Columns, ReadOptions, choose, numbers
+from age_gender.readers.errors import BadRow, RowError
+from age_gender.readers.numpy_files import ArrayReader
 
 PARQUET_BUFFER = 64 << 10  # bytes a column
 MOST_VALUES = 1 << 22  # numbers of a batch; lists may claim any length
 LOOKED_AT = 20  # rows that tell the length of lists
 
 
+class ParquetReader:
+    """Reads Parquet."""
+
+    is_text = False
+
+    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+        return cut(path, options)
+
+    def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
+        return ArrayReader().parse(chunk)
+
+
 def cut(path: str, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Pieces of a Parquet file, in order."""
+    """Yield chunks of a Parquet file, in order."""
     require(f"{path}: Parquet needs", pyarrow="pyarrow")
     import pyarrow as pa
     import pyarrow.parquet
@@ -27,14 +41,16 @@ def cut(path: str, options: ReadOptions) -> Iterator[chunks.Chunk]:
         if len(set(schema.names)) < len(schema.names):
             raise InputError(f"{path}: two columns of one name; give each its own")
         fixed = any(map(pa.types.is_fixed_size_list, schema.types))
-        columns = choose(path, schema.names, _sizes(pa, table), options, by_name=True, strict=fixed)
-        if isinstance(columns, str):
-            raise InputError(f"{path}: {columns}")
+        sizes = _sizes(pa, table)
+        try:
+            columns = choose(path, schema.names, sizes, options, by_name=True, strict=fixed)
+        except RowError as error:
+            raise InputError(f"{path}: {error}") from None
         used = {*columns.embedding, *columns.metadata.values()}
         # Threads of Arrow's own would take the processors from scoring, and twice the time.
         options = {"columns": [*used], "use_threads": False}
         for batch in table.iter_batches(_batch_rows(path, table, used, columns), **options):
-            bad: list[chunks.BadRow] = []
+            bad: list[BadRow] = []
             if columns.is_list:
                 batch, rows, bad = _lists(pa, path, batch, columns)
             else:
@@ -45,7 +61,7 @@ def cut(path: str, options: ReadOptions) -> Iterator[chunks.Chunk]:
                 of_rows = {word: values[part] for word, values in metadata.items()}
                 size = rows[part].nbytes
                 yield chunks.Chunk(
-                    path, "numpy_files", rows[part], columns, of_rows, bad, input_bytes=size
+                    path, ArrayReader(), rows[part], columns, of_rows, bad, input_bytes=size
                 )
 
 
@@ -87,13 +103,13 @@ def _batch_rows(path: str, table, used: set[str], columns: Columns) -> int:
     return size
 
 
-def _lists(pa, path: str, batch, columns: Columns) -> tuple[Any, np.ndarray, list[chunks.BadRow]]:
+def _lists(pa, path: str, batch, columns: Columns) -> tuple[Any, np.ndarray, list[BadRow]]:
     """A batch without lists of another length, what is left of them (n, width), and what is not."""
     name, width = columns.embedding[0], columns.width
     lengths = batch.column(name).value_lengths()
     wrong = _numpy(lengths.fill_null(width)) != width
     bad = [
-        chunks.BadRow(path, i + 1, 0, wrong_width(lengths[i].as_py(), columns))
+        BadRow(path, i + 1, 0, f"{numbers(lengths[i].as_py())}, not {width}")
         for i in np.flatnonzero(wrong).tolist()
     ]
     batch = batch.filter(pa.array(~wrong)) if bad else batch

@@ -1,11 +1,13 @@
 """SQLite, opened for reading alone: vectors are BLOBs of floats or lists as JSON text."""
 
 import contextlib
+import functools
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from age_gender.cli import InputError
 from age_gender.readers import chunks, vectors
 from age_gender.readers.columns import Columns, ReadOptions, of_row, two_answers
+from age_gender.readers.errors import RowError
 
 PIECE_BYTES = 8 << 20  # of the values of a chunk's rows
 LOOKED_AT = 20  # rows that tell which column is what
@@ -22,12 +25,24 @@ _ALLOWED = (
 )  # fmt: skip
 
 
+class SqliteReader:
+    """Reads SQLite."""
+
+    is_text = False
+
+    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+        return cut(path, options)
+
+    def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
+        return chunks.parse(chunk, at_once, one_by_one)
+
+
 def cut(path: str, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Pieces of what the query gives, or of the one table that holds embeddings."""
+    """Yield chunks of what the query gives, or of the one table that holds embeddings."""
     Path(path).open("rb").close()  # whether it may be read
     with contextlib.closing(_open(path)) as database:
         try:
-            start, query = chunks.Chunk(path, "sqlite_files"), options.query
+            start, query = chunks.Chunk(path, SqliteReader()), options.query
             if query is None:
                 query, columns = _find(path, database, options)
                 start = replace(start, columns=columns)
@@ -35,13 +50,15 @@ def cut(path: str, options: ReadOptions) -> Iterator[chunks.Chunk]:
             titles = next(rows)
             if options.query is not None:
                 head = [*itertools.islice(rows, LOOKED_AT)]
-                start = start.with_columns((0, of_row(path, titles, row, options)) for row in head)
+                start = start.with_columns(
+                    (0, functools.partial(of_row, path, titles, row, options)) for row in head
+                )
                 for row in start.bad:
-                    raise InputError(str(row))
+                    raise InputError("; ".join(filter(None, [str(row), row.remedy])))
                 rows = itertools.chain(head, rows)
             yield from _cut_rows(start, rows)
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) and "busy" not in str(error):
+            if not _is_locked(error):
                 raise
             raise InputError(
                 f"{path}: this database is locked; close what writes to it, or copy the file"
@@ -54,6 +71,10 @@ def _open(path: str) -> sqlite3.Connection:
     database.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, chunks.RECORD_BYTES)
     return database
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _run(path: str, database: sqlite3.Connection, query: str) -> Iterator[tuple]:
@@ -75,9 +96,10 @@ def _run(path: str, database: sqlite3.Connection, query: str) -> Iterator[tuple]
             "columns or rows out of --query"
         ) from None
     except (sqlite3.Warning, sqlite3.DatabaseError) as error:
-        if "authoriz" in str(error) or "one statement" in str(error):
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_AUTH)  # none: two statements
+        if code == sqlite3.SQLITE_AUTH:
             raise InputError(f"{path}: --query runs one SELECT and nothing else") from None
-        if "no such" in str(error) or "syntax" in str(error) or "incomplete" in str(error):
+        if code == sqlite3.SQLITE_ERROR:
             remedy = "name columns and tables as they are"
             raise InputError(f"{path}: --query: {error}; {remedy}") from None
         raise
@@ -91,9 +113,10 @@ def _find(path: str, database: sqlite3.Connection, options: ReadOptions) -> tupl
     for strict in (True, False):  # then also those of another width, whose rows say so
         found = {}
         for table, (titles, rows) in looks.items():
-            metadata = (of_row(path, titles, row, options, strict=strict) for row in rows)
-            if columns := next((one for one in metadata if isinstance(one, Columns)), None):
-                found[table] = columns
+            for row in rows:
+                with contextlib.suppress(RowError):
+                    found[table] = of_row(path, titles, row, options, strict=strict)
+                    break
         if len(found) > 1:
             raise two_answers(path, "tables", [*found], "hold embeddings", "--query")
         for table, columns in found.items():
@@ -118,7 +141,7 @@ def _look(database: sqlite3.Connection, table: str) -> tuple[list[str], list[tup
         query = f"select {columns} from {_quoted(table)} limit {LOOKED_AT}"
         return titles, database.execute(query).fetchall()
     except sqlite3.OperationalError as error:
-        if "locked" in str(error):
+        if _is_locked(error):
             raise
         return [], []  # a table of an extension that is not there
 
@@ -155,6 +178,6 @@ def at_once(chunk: chunks.Chunk) -> tuple[np.ndarray, dict[str, list]] | None:
     return None if values is None else (values, metadata)
 
 
-def one_by_one(chunk: chunks.Chunk) -> Iterator[tuple[int, Callable]]:
-    """Of each row no line, and what gives the value of a column."""
-    return ((0, row.__getitem__) for row in chunk.data)
+def one_by_one(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
+    """Yield the rows of a chunk."""
+    return (chunks.Row(0, functools.partial(getattr, row, "__getitem__")) for row in chunk.data)

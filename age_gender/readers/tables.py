@@ -1,17 +1,15 @@
-"""Which reader a path gets, and reading whole tables."""
+"""The front door: which reader a file gets, its chunks, and whole tables."""
 
 import argparse
 import contextlib
 import glob
-import importlib
 import os
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -19,16 +17,33 @@ from age_gender import files
 from age_gender.cli import InputError, error_line
 from age_gender.labels import face_labels
 from age_gender.readers import text_chunks
-from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, make_batch, read_carefully
+from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, Reader, make_batch
 from age_gender.readers.columns import ANY, LABELS, ReadOptions
+from age_gender.readers.csv_files import CsvReader
+from age_gender.readers.json_files import JsonReader
+from age_gender.readers.numpy_files import ArrayReader
+from age_gender.readers.parquet_files import ParquetReader
 
-# The module that reads a suffix's tables (text those of any other). Its cut(path, options), or for
-# text cut_stream(path, stream, options), gives chunks; its at_once(chunk) all their numbers, or
-# None where one_by_one(chunk) must look.
-READERS = {
-    ".csv": "csv_files", ".npz": "numpy_files", ".npy": "numpy_files", ".parquet": "parquet_files",
-    ".jsonl": "json_files", ".ndjson": "json_files", ".json": "json_files",
-    ".db": "sqlite_files", ".sqlite": "sqlite_files", ".sqlite3": "sqlite_files",
+
+class SqliteReader:
+    """Reads SQLite; imported where a database is met, for what sqlite3 takes to start."""
+
+    is_text = False
+
+    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+        from age_gender.readers import sqlite_files
+
+        return sqlite_files.SqliteReader().cut(path, stream, options)
+
+    def parse(self, chunk: Chunk) -> Batch:
+        raise NotImplementedError  # its chunks have the reader of sqlite_files
+
+
+CSV, JSON, SQLITE = CsvReader(), JsonReader(), SqliteReader()
+READERS: dict[str, Reader] = {  # by the suffix of a file; CSV has any other
+    ".csv": CSV, ".npz": ArrayReader(), ".npy": ArrayReader(), ".parquet": ParquetReader(),
+    ".jsonl": JSON, ".ndjson": JSON, ".json": JSON,
+    ".db": SQLITE, ".sqlite": SQLITE, ".sqlite3": SQLITE,
 }  # fmt: skip
 LONG_BYTES = 32 << 20
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -45,7 +60,7 @@ class Table(NamedTuple):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say what is what in `--features`."""
+    """Add the options that say what is what in `--features`."""
     add = parser.add_argument
     add("--embedding-column", metavar="NAME",
         help="the column (in an NPZ: the array) of embeddings; of a run of number columns the "
@@ -57,7 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_options(args: argparse.Namespace, **more) -> ReadOptions:
-    """What these options say."""
+    """Return the values of these options, and `more` that the script says itself."""
     return ReadOptions(
         embedding=args.embedding_column, name=args.name_column, names=args.names,
         query=args.query, **more,
@@ -91,49 +106,47 @@ def expand(features: Sequence[str | Path]) -> list[str]:
 def cut(paths: Sequence[str], options: ReadOptions = ANY) -> Iterator[Chunk]:
     """Cut the files ("-": standard input) into chunks of bounded size, in order.
 
-    Where no width is options, it is that of the first file. Raises InputError for a file that is
-    not a table of embeddings at all, and where an option does not go with the files.
+    Where the options give no width, it is that of the first file. Raises InputError for a file that
+    is not a table of embeddings at all, and where an option does not go with the files.
     """
-    if options.names and (len(paths) > 1 or _reader(paths[0], options) != "numpy_files"):
+    if options.names and (
+        len(paths) > 1 or not isinstance(_reader(paths[0], options), ArrayReader)
+    ):
         raise InputError("--names goes with one NPY file; other tables hold their names")
     for path in paths:
         reader = _reader(path, options)
-        if reader != "csv_files" and not Path(path).is_file():
+        if not reader.is_text and not Path(path).is_file():
             raise InputError(f"{path}: not a regular file; only CSV and JSON come from a pipe")
         _refuse_pickle(path)
-        empty = Chunk(STDIN if path == "-" else path, reader)
-        for chunk in end_marked(empty, _cut(path, reader, options)):
+        for chunk in _cut(path, reader, options):
             if chunk.columns.width and not options.width:
-                options = replace(options, width=chunk.columns.width, whose=path)
+                options = replace(options, width=chunk.columns.width, first_table=path)
             yield chunk
 
 
-def _cut(path: str, reader: str, options: ReadOptions) -> Iterator[Chunk]:
-    """Pieces of one file. Text is JSON where it begins like it, but for files called .csv."""
-    if reader not in ("csv_files", "json_files"):
-        yield from _module(reader).cut(path, options)
-        return
+def _cut(path: str, reader: Reader, options: ReadOptions) -> Iterator[Chunk]:
+    """Yield chunks of one file. Text is JSON where it begins like it, but for files called .csv."""
     with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as stream:
-        looks_like_json = text_chunks.first_mark(stream) in b"{["
-        if looks_like_json and not path.lower().endswith(".csv"):
-            reader = "json_files"
-        yield from _module(reader).cut_stream(STDIN if path == "-" else path, stream, options)
+        if reader.is_text and not path.lower().endswith(".csv"):
+            reader = JSON if text_chunks.first_mark(stream) in b"{[" else reader
+        empty = Chunk(STDIN if path == "-" else path, reader)
+        yield from end_marked(empty, reader.cut(empty.path, stream, options))
 
 
-def end_marked(empty: Chunk, found: Iterable[Chunk]) -> Iterator[Chunk]:
-    """The chunks of a file, the last one marked: at least one, which may be `empty`.
+def end_marked(empty: Chunk, parts: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Yield the chunks of a file, the last one marked: at least one, which may be `empty`.
 
     What a library raises on a broken file becomes InputError.
     """
     waiting = None
     try:
-        for chunk in found:
+        for chunk in parts:
             if waiting:
                 yield waiting
             waiting = chunk
-    except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many kinds
+    except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many
         known = isinstance(error, InputError | FileNotFoundError | PermissionError)
-        if known or empty.kind in ("csv_files", "json_files"):
+        if known or empty.reader.is_text:
             raise
         reason = error_line(error).rstrip(".") or type(error).__name__
         raise InputError(
@@ -144,23 +157,16 @@ def end_marked(empty: Chunk, found: Iterable[Chunk]) -> Iterator[Chunk]:
 
 
 def parse(chunk: Chunk) -> Batch:
-    """Read one chunk: a pure function, for any thread, process or machine."""
+    """Return what a chunk holds: a pure function, for any thread, process or machine."""
     chunk = chunk.with_data()
-    if not len(chunk.data):
-        return make_batch(chunk, [], {})
-    module = _module(chunk.kind)
-    if found := module.at_once(chunk):
-        block = make_batch(chunk, *found, data_lines=len(found[0]))
-        if not block.bad or chunk.kind == "numpy_files":
-            return block
-    return read_carefully(chunk, module.one_by_one(chunk))
+    return chunk.reader.parse(chunk) if len(chunk.data) else make_batch(chunk, [], {})
 
 
 def input_bytes(paths: Iterable[str], options: ReadOptions = ANY) -> int | None:
-    """About how many `input_bytes` the chunks of these files have in all; None if unknown."""
+    """Return about how many `input_bytes` these files' chunks have in all; None if unknown."""
     total = 0
     for path in paths:
-        if path == "-" or _reader(path, options) in ("parquet_files", "sqlite_files"):
+        if path == "-" or isinstance(_reader(path, options), ParquetReader | SqliteReader):
             return None
         size = os.path.getsize(path)
         if path.lower().endswith(".npz"):  # whoever reads it says what is wrong
@@ -175,16 +181,12 @@ def is_long_text(paths: Iterable[str], options: ReadOptions = ANY) -> bool:
 
     They read it from the files: it must not come from a pipe.
     """
-    only_text = {_reader(path, options) for path in paths} <= {"csv_files", "json_files"}
+    only_text = all(_reader(path, options).is_text for path in paths)
     return only_text and (input_bytes(paths, options) or 0) >= LONG_BYTES
 
 
-def _reader(path: str, options: ReadOptions) -> str:
-    return "sqlite_files" if options.query else READERS.get(Path(path).suffix.lower(), "csv_files")
-
-
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"age_gender.readers.{name}")  # as late as it is needed
+def _reader(path: str, options: ReadOptions) -> Reader:
+    return SQLITE if options.query else READERS.get(Path(path).suffix.lower(), CSV)
 
 
 def _refuse_pickle(path: str) -> None:
@@ -206,26 +208,26 @@ def _refuse_pickle(path: str) -> None:
 
 
 def read_labelled(features: Sequence[str | Path], options: ReadOptions = ANY) -> Table:
-    """All rows of tables that fit into memory, with the ages and genders that they tell.
+    """Return all rows of tables that fit into memory, with the ages and genders that they hold.
 
     Raises InputError that names the file and the row of the first fault.
     """
-    all_names, blocks, labels, numbering, has_columns = [], [], [], Numbering(), False
-    for block in map(parse, cut(expand(features), options)):
-        block_names, bad = numbering.place(block)
+    all_names, features_read, labels, numbering, has_columns = [], [], [], Numbering(), False
+    for batch in map(parse, cut(expand(features), options)):
+        batch_names, bad = numbering.place(batch)
         if bad:
-            raise InputError(f"{bad[0]}; correct or remove this row")
-        all_names += block_names
-        blocks += [block.features] if len(block.features) else []
-        columns = [block.metadata.get(word) for word in LABELS]
-        labels += face_labels(block_names, *columns)
+            raise InputError(f"{bad[0]}; {bad[0].remedy or 'correct or remove this row'}")
+        all_names += batch_names
+        features_read += [batch.features] if len(batch.features) else []
+        columns = [batch.metadata.get(word) for word in LABELS]
+        labels += face_labels(batch_names, *columns)
         has_columns |= columns != [None, None]
     numbering.say_left_out()
-    return Table(all_names, np.concatenate(blocks), *np.array(labels).T, has_columns)
+    return Table(all_names, np.concatenate(features_read), *np.array(labels).T, has_columns)
 
 
 def read(
     features: Sequence[str | Path], options: ReadOptions = ANY
 ) -> tuple[list[str], np.ndarray]:
-    """All names and features, float32 (n, width); raises as `read_labelled` does."""
+    """Return all names and features, float32 (n, width); raises as `read_labelled` does."""
     return read_labelled(features, options)[:2]

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from age_gender.cli import InputError
 from age_gender.readers import chunks
+from age_gender.readers.errors import BadRow
 
 DENSE_BYTES = 64 << 10  # a chunk where rows are far too short: each costs memory of its own
 DENSE_ROW = 512  # bytes; 512 numbers need a thousand
@@ -20,18 +21,18 @@ _QUOTED = re.compile(rb'"(?:[^"]+|"")*+("?)')  # "" stands for a quote
 def parts(
     start: chunks.Chunk, stream: BinaryIO, row_end: Callable[[bytes], int], row_mark: bytes = b"\n"
 ) -> Iterator[chunks.Chunk]:
-    """`start` with the text up to the last row that ends, which `row_end` finds in what was read
-    so far; rows end with `row_mark`.
+    """Yield `start` with the text up to the last row that ends, which `row_end` finds in what was
+    read so far; rows end with `row_mark`.
 
     A row that is too long costs its first line, in case a quote there was never closed. If that
     does not help, or there is no line end, it costs what has been read.
     """
     offset = len(BOM) if stream.peek(len(BOM)).startswith(BOM) else 0  # of the end of what was read
-    rest, options, found = b"", 0, _chunks(start.path, stream, row_mark)
-    for chunk in found:
-        rest += chunk
-        offset += len(chunk)
-        if len(rest) < options:  # where no row ended so far; not to look at it again and again
+    rest, needed, pieces = b"", 0, _read(start.path, stream, row_mark)
+    for piece in pieces:
+        rest += piece
+        offset += len(piece)
+        if len(rest) < needed:  # where no row ended so far; not to look at it again and again
             continue
         for attempt in range(2):
             cut = row_end(rest)
@@ -39,15 +40,15 @@ def parts(
                 place = offset - len(rest)
                 yield replace(start, data=rest[:cut], offset=place, input_bytes=cut)
                 rest = rest[cut:]
-            options = 0 if cut else min(2 * len(rest), chunks.RECORD_BYTES + 1)
+            needed = 0 if cut else min(2 * len(rest), chunks.RECORD_BYTES + 1)
             if len(rest) <= chunks.RECORD_BYTES:
                 break
             end = (rest.rfind if attempt else rest.find)(b"\n") + 1
             lines = rest.count(b"\n", 0, end) or 1
-            bad = [chunks.BadRow(start.path, 1, 1, TOO_LONG % chunks.RECORD_BYTES)]
+            bad = [BadRow(start.path, 1, 1, TOO_LONG % chunks.RECORD_BYTES)]
             yield replace(start, bad=bad, lines=lines)
             while not end:  # bounded memory whatever the length of a line
-                rest = next(found, None)
+                rest = next(pieces, None)
                 if rest is None:
                     return
                 offset += len(rest)
@@ -58,29 +59,30 @@ def parts(
 
 
 def first_mark(stream: BinaryIO) -> bytes:
-    """The first character of a stream, which stays in it, without a mark of its encoding."""
+    """Return the first character of a stream, which stays in it, without a mark of its encoding."""
     return stream.peek(64).removeprefix(BOM).lstrip()[:1] or b" "
 
 
-def _chunks(path: str, stream: BinaryIO, row_mark: bytes) -> Iterator[bytes]:
-    """What the stream holds, up to line ends where that is not far; in smaller chunks where
+def _read(path: str, stream: BinaryIO, row_mark: bytes) -> Iterator[bytes]:
+    """Yield what the stream holds, up to line ends where that is not far; in smaller pieces where
     rows, which end with `row_mark`, are so short that they cost memory.
     """
-    chunk = stream.read(chunks.CHUNK_BYTES)
-    check_is_text(path, chunk)
-    chunk = chunk.removeprefix(BOM) or stream.read(chunks.CHUNK_BYTES)
-    while chunk:
-        chunk += stream.readline(chunks.RECORD_BYTES)
-        ends, at = 0, chunk.find(row_mark)
-        while at >= 0 and ends * DENSE_ROW <= len(chunk):
-            ends, at = ends + 1, chunk.find(row_mark, at + 1)
-        size = len(chunk) if at < 0 else DENSE_BYTES
-        yield from (chunk[i : i + size] for i in range(0, len(chunk), size))
-        chunk = stream.read(chunks.CHUNK_BYTES)
+    piece = stream.read(chunks.CHUNK_BYTES)
+    check_is_text(path, piece)
+    piece = piece.removeprefix(BOM) or stream.read(chunks.CHUNK_BYTES)
+    while piece:
+        piece += stream.readline(chunks.RECORD_BYTES)
+        ends, at = 0, piece.find(row_mark)
+        while at >= 0 and ends * DENSE_ROW <= len(piece):
+            ends, at = ends + 1, piece.find(row_mark, at + 1)
+        size = len(piece) if at < 0 else DENSE_BYTES
+        yield from (piece[i : i + size] for i in range(0, len(piece), size))
+        piece = stream.read(chunks.CHUNK_BYTES)
 
 
 def check_is_text(path: str, start: bytes) -> None:
-    kinds = {
+    """Raise InputError where a file that begins like this is no UTF-8 text."""
+    formats = {
         b"\xff\xfe": "UTF-16 text; save it as UTF-8",
         b"\xfe\xff": "UTF-16 text; save it as UTF-8",
         b"PK\x03\x04": "a ZIP file; give an NPZ the suffix .npz, or unpack it",
@@ -89,16 +91,16 @@ def check_is_text(path: str, start: bytes) -> None:
         b"\x1f\x8b": "compressed; pipe it through gzip -dc into --features -",
         b"SQLite format 3\0": "an SQLite database; give it the suffix .sqlite",
     }
-    for magic, kind in kinds.items():
+    for magic, format in formats.items():
         if start.startswith(magic):
-            raise InputError(f"{path}: not CSV but {kind}")
+            raise InputError(f"{path}: not CSV but {format}")
     start = start[:4096]
     if len(start.translate(None, _CONTROL)) < 0.95 * len(start):
         raise InputError(f"{path}: not CSV but binary data; save the embeddings as UTF-8 CSV")
 
 
 def last_row_end(data: bytes) -> int:
-    """The offset behind the last row of CSV that ends in `data`: at a line end outside quotes."""
+    """Return the offset behind the last row of CSV that ends in `data`, outside quotes."""
     position = end = 0
     quote = data.find(b'"')
     while quote >= 0:

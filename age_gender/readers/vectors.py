@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from age_gender.readers.errors import RowError
+
 FEWEST, MOST = 16, 4096  # numbers of an embedding, where no model says how many
 TINY = 1e-37  # float32 has no accuracy left below
-SHORTENED = (
-    "numpy shortened this list (...); write whole lists: table.embedding.map(lambda e: e.tolist())"
-)
+WHOLE_LISTS = "write whole lists: table.embedding.map(lambda e: e.tolist())"
 
 _NUMBERS = re.compile(r"[0-9eE+\-. \t]*")
 _SCALARS = re.compile(r"np\.float\d+\(([^()]*)\)")  # a list of NumPy's numbers, as it prints them
@@ -27,7 +27,7 @@ _of_thread = threading.local()  # its parser, used again: a new one a chunk take
 
 
 def parse(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
-    """(n, width) float64 of the rows' numbers, each a text of numbers between commas.
+    """Return (n, width) float64 of the rows' numbers, each a text of numbers between commas.
 
     None for what is not so, and for all that JSON refuses or might read otherwise than `float`.
     """
@@ -60,15 +60,16 @@ def parse(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
 
 
 def is_number(text: str) -> bool:
+    """Return whether `float` reads the text, and it is no digits with underscores."""
     try:
         float(text)
     except ValueError:
         return False
-    return "_" not in text  # which Python takes for a number's
+    return "_" not in text
 
 
 def in_list(text: str) -> list[str] | None:
-    """The numbers, as text, of a list as Python, JSON, pgvector or NumPy write it; or None."""
+    """Return the numbers, as text, of a list as Python, JSON, pgvector or NumPy write it."""
     text = text.strip()
     if text[:1] != "[" or text[-1:] != "]":
         return None
@@ -77,49 +78,49 @@ def in_list(text: str) -> list[str] | None:
 
 
 def size(value: object, width: int | None) -> int:
-    """How many numbers a column's value holds: a list's length, 0 for a number, -1 for neither.
+    """Return how many numbers a value holds: a list's length, 0 for a number, -1 for neither.
 
     A BLOB of 4 or 8 bytes for each of `width` numbers is a list; another, or where no width is
     known, where its numbers are plausible.
     """
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(RowError):
         return len(cells(value, width))
     return 0 if type(value) in (int, float) or (type(value) is str and is_number(value)) else -1
 
 
 def blob_type(value: bytes, width: int | None) -> np.dtype | None:
-    """float32 or float64, whichever a BLOB's length tells, else whichever its numbers tell."""
-    kinds = [np.dtype("<f4"), np.dtype("<f8")]
-    for kind in kinds:
-        if width and len(value) == width * kind.itemsize:
-            return kind
-    for kind in kinds:
-        if len(value) % kind.itemsize == 0 and len(value) >= FEWEST * kind.itemsize:
-            numbers = np.frombuffer(value, kind)
+    """Return float32 or float64 by a BLOB's length, else by its numbers, or None."""
+    dtypes = [np.dtype("<f4"), np.dtype("<f8")]
+    for dtype in dtypes:
+        if width and len(value) == width * dtype.itemsize:
+            return dtype
+    for dtype in dtypes:
+        if len(value) % dtype.itemsize == 0 and len(value) >= FEWEST * dtype.itemsize:
+            numbers = np.frombuffer(value, dtype)
             # Halves of doubles are float32s of any size, up to 1e38 or no number at all.
             if np.isfinite(numbers).all() and np.abs(numbers).max() < 1e10:
-                return kind
+                return dtype
     return None
 
 
 def cells(value: object, width: int | None) -> list:
-    """The numbers, or their texts, of a list or BLOB; ValueError says what is wrong with it."""
+    """Return the numbers, or their texts, of a list or BLOB. Raises RowError."""
     if value is None or value == "":
-        raise ValueError("the embedding is missing")
+        raise RowError("the embedding is missing")
     if isinstance(value, bytes):
-        kind = blob_type(value, width)
-        if kind is None:
-            raise ValueError(f"a BLOB of {len(value):,} bytes is not {width} numbers")
-        return np.frombuffer(value, kind).tolist()
-    found = in_list(value) if isinstance(value, str) else value
-    if not isinstance(found, list):
-        raise ValueError(f"{shown(value)} is not a list of numbers")
-    return found
+        dtype = blob_type(value, width)
+        if dtype is None:
+            raise RowError(f"a BLOB of {len(value):,} bytes is not {width} numbers")
+        return np.frombuffer(value, dtype).tolist()
+    cells = in_list(value) if isinstance(value, str) else value
+    if not isinstance(cells, list):
+        raise RowError(f"{shown(value)} is not a list of numbers")
+    return cells
 
 
 @np.errstate(over="ignore")
 def float32(cells: Sequence, what: str, first: int) -> np.ndarray:
-    """A row's numbers, of text or numbers; ValueError says which of them is none.
+    """Return a row's numbers, which may be text. Raises RowError that says which of them is none.
 
     They are called `what` ("cell", "number"), and counted from `first`.
     """
@@ -129,19 +130,19 @@ def float32(cells: Sequence, what: str, first: int) -> np.ndarray:
             return values
     for place, cell in enumerate(cells, first):
         if cell is None or (isinstance(cell, str) and not cell.strip()):
-            raise ValueError(f"{what} {place} is empty")
+            raise RowError(f"{what} {place} is empty")
         try:
             (value,) = _floats([cell])
         except ValueError:
             value = np.nan
         if not np.isfinite(np.float32(value)):
             fault = "not a finite number" if value != value else "too large a number"
-            raise ValueError(f"{what} {place} is {shown(cell)}, {fault}")
-    raise ValueError("not a row of numbers")
+            raise RowError(f"{what} {place} is {shown(cell)}, {fault}")
+    raise RowError("not a row of numbers")
 
 
 def _floats(cells: Sequence) -> list[float]:
-    """What `float` gives; ValueError also for what Python takes for a number: 1_0, nan, True."""
+    """Return what `float` does; ValueError also for what only Python takes: 1_0, nan, True."""
     text = " ".join(cell for cell in cells if isinstance(cell, str))
     if not {*map(type, cells)} <= {str, int, float} or not _NUMBERS.fullmatch(text):
         raise ValueError("not numbers alone")
@@ -149,7 +150,7 @@ def _floats(cells: Sequence) -> list[float]:
 
 
 def shown(value: object) -> str:
-    """A value from a file, in a message."""
+    """Return the beginning of a value from a file, for a message."""
     text = value.strip() if isinstance(value, str) else repr(value)
     text = text if len(text) <= 20 else text[:20] + "..."
     return ascii(text) if isinstance(value, str) else text

@@ -14,19 +14,19 @@ from age_gender.readers import chunks
 from age_gender.readers.names import quoted
 
 
-def write(path: str | Path, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
+def write(path: str | Path, names: Sequence[str], batches: Iterable[np.ndarray]) -> None:
     """Write a table as its suffix says: .npz, .csv or .parquet, whole or not at all.
 
-    `blocks` are arrays (n, width) that hold len(names) rows together. CSV carries 9
+    `batches` are arrays (n, width) that hold len(names) rows together. CSV carries 9
     significant digits, which is all that float32 has.
     """
     check_output(path)
-    blocks = iter(blocks)
-    first = next(blocks, np.empty((0, chunks.DIMENSIONS), np.float32))
-    width, blocks = first.shape[1], itertools.chain([first], blocks)
+    batches = iter(batches)
+    first = next(batches, np.empty((0, chunks.DIMENSIONS), np.float32))
+    width, batches = first.shape[1], itertools.chain([first], batches)
     writers = {".npz": _write_npz, ".csv": _write_csv, ".parquet": _write_parquet}
     with files.whole_file(path) as stream:
-        writers[Path(path).suffix.lower()](stream, names, blocks, width)
+        writers[Path(path).suffix.lower()](stream, names, batches, width)
 
 
 def check_output(path: str | Path) -> None:
@@ -38,26 +38,26 @@ def check_output(path: str | Path) -> None:
     files.check_writable(path)
 
 
-def _write_npz(stream: BinaryIO, names: Sequence[str], blocks: Iterable, width: int) -> None:
+def _write_npz(stream: BinaryIO, names: Sequence[str], batches: Iterable, width: int) -> None:
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(names), width)}
     with zipfile.ZipFile(stream, "w") as archive:
         with archive.open(zipfile.ZipInfo("filenames.npy"), "w", force_zip64=True) as member:
             np.lib.format.write_array(member, np.array(names, dtype=np.str_), allow_pickle=False)
         with archive.open(zipfile.ZipInfo("embeddings.npy"), "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, header)
-            for block in blocks:
-                member.write(np.ascontiguousarray(block, "<f4").data)
+            for batch in batches:
+                member.write(np.ascontiguousarray(batch, "<f4").data)
 
 
-def _write_csv(stream: BinaryIO, names: Sequence[str], blocks: Iterable, width: int) -> None:
+def _write_csv(stream: BinaryIO, names: Sequence[str], batches: Iterable, width: int) -> None:
     remaining = iter(names)
-    for block in blocks:
-        for row in np.asarray(block).tolist():
+    for batch in batches:
+        for row in np.asarray(batch).tolist():
             line = ",".join([quoted(next(remaining)), *map("%.9g".__mod__, row)])
             stream.write(line.encode() + b"\n")
 
 
-def _write_parquet(stream: BinaryIO, names: Sequence[str], blocks: Iterable, width: int) -> None:
+def _write_parquet(stream: BinaryIO, names: Sequence[str], batches: Iterable, width: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -68,8 +68,8 @@ def _write_parquet(stream: BinaryIO, names: Sequence[str], blocks: Iterable, wid
     # Random numbers: a dictionary or compression costs time and saves nothing.
     plain = {"use_dictionary": False, "compression": "none"}
     with pa.parquet.ParquetWriter(stream, schema, **plain) as writer:
-        for block in blocks:
-            values = pa.array(np.ascontiguousarray(block, np.float32).reshape(-1))
+        for batch in batches:
+            values = pa.array(np.ascontiguousarray(batch, np.float32).reshape(-1))
             column = pa.FixedSizeListArray.from_arrays(values, type=vector)
-            part = pa.array([*itertools.islice(remaining, len(block))], pa.string())
+            part = pa.array([*itertools.islice(remaining, len(batch))], pa.string())
             writer.write_batch(pa.record_batch([part, column], schema=schema))

@@ -1,0 +1,28 @@
+"""What is wrong with a row, from the place that finds it to the list of bad rows."""
+
+from typing import NamedTuple
+
+
+class RowError(Exception):
+    """A row cannot be used: `reason` says why, `remedy`, if not empty, what to do about it."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason, remedy)
+        self.reason, self.remedy = reason, remedy
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used, in its batch or its file: rows and lines count from 1."""
+
+    path: str
+    row: int
+    line: int  # 0 where the format has no lines
+    reason: str
+    remedy: str = ""  # where it is another than to correct the row
+
+    def __str__(self) -> str:
+        line = f" (line {self.line})" if self.line else ""
+        return f"{self.path}: row {self.row}{line}: {self.reason}"
