@@ -28,7 +28,6 @@ import argparse
 import collections
 import contextlib
 import hashlib
-import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -199,7 +198,7 @@ def embed(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -
             crops.write(args.output, names, CROPS[embedder.options.template], rows)
         else:
             writing.write(args.output, names, rows)
-    shutil.rmtree(folder)
+    checkpoints.remove_folder(folder)
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     skipped = f"{reasons.total()} of {cli.counted(len(images), 'file')} skipped: {why}"
     return len(names), skipped.removesuffix(": ")

@@ -27,7 +27,6 @@ import contextlib
 import importlib.util
 import itertools
 import platform
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     }  # fmt: skip
     whole = keras.Model(front.input, network(front.output), name="age_gender")
     heads.write_model(args.models, whole, exported, description)
-    shutil.rmtree(work)
+    checkpoints.remove_folder(work)
     cli.say(f"model: {cli.display_path(args.models)} ({time.monotonic() - started:.0f} s)")
 
 
