@@ -95,7 +95,7 @@ def test_a_folder_of_somebody_elses_is_refused_and_left_as_it_is(tmp_path, comma
         (folder / name).write_text(text)
     before = contents(tmp_path)
 
-    with pytest.raises(InputError, match=r"o\.npz\.partial: this folder holds other files; .*move"):
+    with pytest.raises(InputError, match=r"o\.npz\.partial.*move"):
         embed.main(command)
 
     assert contents(tmp_path) == before
@@ -114,7 +114,7 @@ def test_a_link_in_place_of_the_folder_is_refused(tmp_path, command, interrupted
     ours.symlink_to(place)
     before = contents(tmp_path)
 
-    with pytest.raises(InputError, match=r"o\.npz\.partial: here is a link or a file; .*move"):
+    with pytest.raises(InputError, match=r"o\.npz\.partial: .*link.*move"):
         embed.main(command)
 
     assert contents(tmp_path) == before and ours.is_symlink()
