@@ -29,12 +29,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from age_gender import cli, embedding_space, files, paths
+from age_gender import cli, copies, embedding_space, files, paths
 from age_gender.cli import InputError
 from age_gender.readers import tables
 
-COPY = 0.98  # cosine above which two embeddings are of the same face in the same photograph
-QUERIES, FACES = 1024, 16_384  # how many are compared with how many at a time
 CHILDREN_TESTED = 0.1  # share of the faces under --min-age that is put aside for testing
 
 
@@ -110,33 +108,9 @@ def split_faces(faces: np.ndarray, unit: np.ndarray, args: argparse.Namespace):
         raise InputError(f"--test-size {size} leaves none of {len(faces)} faces; name fewer")
     shuffled = np.random.default_rng(args.seed).permutation(faces)
     by_group = args.split == "identity"
-    group = find_copies(unit, faces, faces if by_group else shuffled[:size])
+    group = copies.find_copies(unit, faces, faces if by_group else shuffled[:size])
     test = whole_groups(shuffled, group, size) if by_group else shuffled[:size]
     return test, shuffled[~np.isin(shuffled, test)], group
-
-
-def find_copies(unit: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """A group number for each row of unit-length features (n, width): copies share one, (n,).
-
-    Groups are the connected components of the pairs of `queries` and `faces` (row numbers)
-    whose cosine is above COPY. They are compared in tiles, so that memory stays bounded.
-    """
-    from scipy.sparse import coo_array  # SciPy comes with scikit-learn
-    from scipy.sparse.csgraph import connected_components
-
-    group = np.arange(len(unit))
-    tiles = [(queries[i : i + QUERIES], faces[j : j + FACES])
-             for i in range(0, len(queries), QUERIES)
-             for j in range(0, len(faces), FACES)]  # fmt: skip
-    for rows, among in tqdm(tiles, "copies", unit="block", disable=None):  # on a terminal only
-        left, right = np.nonzero(unit[rows] @ unit[among].T > COPY)
-        left, right = group[rows[left]], group[among[right]]
-        apart = left != right
-        if apart.any():
-            pairs = left[apart], right[apart]
-            links = coo_array((np.ones(len(pairs[0]), bool), pairs), shape=(len(unit), len(unit)))
-            group = connected_components(links, directed=False)[1][group]
-    return group
 
 
 def whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:

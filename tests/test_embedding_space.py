@@ -6,7 +6,7 @@ from conftest import refused, script
 
 import prepare
 import run
-from age_gender import embedding_space, heads, paths, records
+from age_gender import copies, embedding_space, heads, paths, records
 from age_gender.cli import InputError
 from age_gender.readers import tables, writing
 from age_gender.scoring import litert
@@ -201,12 +201,12 @@ def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypat
     angles = np.linspace(0, np.pi / 2, 9)[:, None]  # neighbours are copies, next ones are not
     chain = np.cos(angles) * a + np.sin(angles) * (b - (a @ b) * a) / np.sqrt(1 - (a @ b) ** 2)
     unit = embedding_space.unit(np.concatenate([faces[1][2:400], chain, faces[1][2:50]]))
-    group, alike = np.arange(len(unit)), unit @ unit.T > prepare.COPY
+    group, alike = np.arange(len(unit)), unit @ unit.T > copies.COPY
     for _ in range(len(chain)):
         group = np.where(alike, group, len(unit)).min(axis=1)
     assert len(set(group[398:407])) == 1 and not alike[398, 400]
-    monkeypatch.setattr(prepare, "QUERIES", 70)
-    monkeypatch.setattr(prepare, "FACES", 50)
+    monkeypatch.setattr(copies, "QUERIES", 70)
+    monkeypatch.setattr(copies, "FACES", 50)
     every = np.arange(len(unit))
-    found = prepare.find_copies(unit, every, every)
+    found = copies.find_copies(unit, every, every)
     assert [np.flatnonzero(found == number)[0] for number in found] == group.tolist()
