@@ -93,17 +93,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def check_output(args: argparse.Namespace, inputs: list[str | Path]) -> None:
     """Raise InputError where an output can't be written or would replace an input."""
-    for output in filter(None, [errors_path(args), args.output if args.output != "-" else None]):
-        files.check_writable(output)
+    for output in filter(None, [errors_path(args), args.output]):
+        if output != "-":
+            files.check_writable(output)
         files.check_overwrites_none(output, inputs)
 
 
 def errors_path(args) -> Path | None:
     """Where bad rows are listed with --skip-bad-rows; None for standard error."""
-    output = Path(args.output)
-    if not args.skip_bad_rows or args.output == "-":
+    if not args.skip_bad_rows or args.output == "-" or files.is_stream(args.output):
         return None
-    return output.with_suffix(".errors.csv") if output.is_file() or not output.exists() else None
+    return Path(args.output).with_suffix(".errors.csv")
 
 
 def open_output(output: str) -> contextlib.AbstractContextManager:

@@ -27,6 +27,7 @@ CONNECT_SECONDS = 10  # for a scheduler to answer, and for it to have a worker
 SEND_SECONDS = 120  # for the package and the function to reach all workers
 ANSWER_SECONDS = 10  # for a scheduler that answered before
 CLOSE_SECONDS = 2  # for a cluster to take notice of the end
+END_SECONDS = 20  # for the processes of one that was started here to end
 WIDTH_SECONDS = 2  # between two questions how many workers there are
 
 
@@ -117,9 +118,9 @@ def _ask(address: str, ask: Callable, *arguments: Any, seconds: float = ANSWER_S
         ) from None
 
 
-def _close(end: Callable, *arguments: Any) -> None:
+def _close(end: Callable, *arguments: Any, seconds: float = CLOSE_SECONDS) -> None:
     with contextlib.suppress(Exception):  # the cluster may be gone, or a worker on its way up
-        _within(CLOSE_SECONDS, end, *arguments)
+        _within(seconds, end, *arguments)
 
 
 def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
@@ -133,7 +134,7 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
                 scheduler_kwargs={"dashboard": 0},
                 env={"DASK_LOGGING__DISTRIBUTED": "critical"},
             )  # fmt: skip
-        stack.callback(_close, cluster.close)
+        stack.callback(_close, cluster.close, seconds=END_SECONDS)
         address = cluster.scheduler_address
     open_client = functools.partial(distributed.Client, address, timeout=CONNECT_SECONDS)
     try:

@@ -14,15 +14,21 @@ from typing import IO
 
 from age_gender.cli import InputError, is_users
 
+_DESCRIPTORS = re.compile(r"/dev/fd|/proc/(\d+)(?:/task/\d+)?/fd")
+
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Iterator[IO]:
     """Open a new file beside `path` that takes its name when the block ends well.
 
-    Whatever happens before (an error, a kill, a full disk), `path` holds what it held. A device
-    or a pipe is written to directly. Raises InputError where the folder can't be written.
+    Whatever happens before (an error, a kill, a full disk), `path` holds what it held. A device,
+    a pipe or an open file (/dev/stdout) is written to directly. Raises InputError where the folder
+    can't be written to.
     """
-    place = contextlib.nullcontext(path) if is_device(path) else whole_path(path)
+    if (number := open_file(path)) is not None:
+        place = contextlib.nullcontext(os.dup(number))  # goes on where others stopped
+    else:
+        place = contextlib.nullcontext(path) if is_stream(path) else whole_path(path)
     with place as name, open(name, mode, **options) as stream:
         yield stream
 
@@ -30,15 +36,21 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Ite
 @contextlib.contextmanager
 def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Like `whole_file`, for libraries that want a name: yields the temporary path."""
+    if is_stream(path):
+        raise InputError(f"{path}: not a regular file, which this output must be; name another")
     path = Path(os.path.realpath(path))  # a symbolic link stays one; its target is replaced
     check_writable(path)
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
     temporary = path.with_name(f".{path.name[:30]}.{secrets.token_hex(4)}.part{path.suffix[:20]}")
     try:
+        # Never readable by more people than the file that it replaces.
+        created = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        os.close(os.open(temporary, created, 0o666 if mode is None else mode & 0o600))
         yield temporary
         with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
-        if path.exists():
-            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
+        if mode is not None:
+            os.chmod(temporary, mode)
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) and not error.filename:
@@ -48,16 +60,45 @@ def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def is_device(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is there, but neither a file nor a folder: /dev/stdout, a named pipe."""
-    return Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir()
+def open_file(path: str | os.PathLike[str]) -> int | None:
+    """Return the number of the open file that `path` stands for, as /dev/stdout does; else None.
+
+    Raises InputError for an open file of another process.
+    """
+    path = os.fspath(path)
+    for _ in range(40):  # links to links
+        folder, name = os.path.split(path)
+        folder = os.path.realpath(folder)
+        descriptors = _DESCRIPTORS.fullmatch(folder)
+        if descriptors and name.isdecimal():
+            if descriptors[1] not in (None, str(os.getpid())):
+                raise InputError(f"{path}: an open file of another process; name the file itself")
+            return int(name)
+        path = os.path.join(folder, name)
+        if not os.path.islink(path):
+            return None
+        path = os.path.join(folder, os.readlink(path))
+    return None
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Return whether `path` is written to and never replaced: a device, a pipe, an open file."""
+    path = Path(path)
+    if open_file(path) is not None:
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise InputError unless a file can be made at `path`: before the work, not after it."""
     given, path = os.fspath(path), Path(path)
     folder = path.parent
-    if is_device(path):
+    if (number := open_file(path)) is not None:
+        try:
+            os.write(number, b"")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written to: {error.strerror.lower()}") from None
+    if is_stream(path):
         return  # whoever opens it says what is wrong
     if path.is_dir() or given.endswith("/"):
         raise InputError(f"{path} is a folder: name a file in it")
@@ -65,16 +106,30 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise InputError(f"{folder}: no such folder for {path.name}; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{folder}: this folder cannot be written to; choose another")
+    # As /tmp is: who owns neither the folder nor the file cannot replace it.
+    target = Path(os.path.realpath(path))
+    if target.exists() and hasattr(os, "geteuid"):
+        place, owner = target.parent.stat(), target.stat().st_uid
+        if place.st_mode & stat.S_ISVTX and os.geteuid() not in (0, place.st_uid, owner):
+            raise InputError(f"{path}: belongs to another user; choose another name or folder")
 
 
 def check_overwrites_none(output: str | os.PathLike[str], inputs: Iterable) -> None:
-    """Raise InputError where `output` is one of the `inputs`, of which "-" is standard input."""
-    if not os.path.exists(output) or is_device(output):
+    """Raise InputError where `output` is one of the `inputs`, or "-" is: standard output, input."""
+    written = _status(1 if output == "-" else output)
+    if written is None or not stat.S_ISREG(written.st_mode):
         return
     for path in inputs:
-        source = 0 if path == "-" else path  # the number of an open file is as good as its name
-        if os.path.exists(source) and os.path.samefile(output, source):
-            raise InputError(f"{output}: the output would overwrite this input; choose another")
+        read = _status(0 if path == "-" else path)
+        if read is not None and os.path.samestat(written, read):
+            shown = "standard output" if output == "-" else output
+            raise InputError(f"{shown}: the output would overwrite this input; choose another")
+
+
+def _status(path: int | str | os.PathLike[str]) -> os.stat_result | None:
+    with contextlib.suppress(OSError):
+        return os.stat(path)
+    return None
 
 
 def make_folder(folder: str | os.PathLike[str]) -> Path:
@@ -91,7 +146,7 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import HEADER, MODEL, Run, refused, script, start, with_cell
 
 import run
-from age_gender import heads, paths
+from age_gender import checkpoints, files, heads, paths
 from age_gender.cli import InputError, error_line, is_users
 from age_gender.readers import tables, writing
 from age_gender.readers.columns import ReadOptions
@@ -28,10 +28,12 @@ def as_nobody(folder: Path, *arguments) -> Run:
     """run.py as a user who is not root."""
     if os.geteuid():
         return script("run.py", *arguments)
+    # The scripts, and Python, may lie where nobody else may enter: all is imported before.
     code = (
-        "import locale, os, sys; sys.path.insert(0, sys.argv.pop(1));"
+        "import os, sys; sys.path.insert(0, sys.argv.pop(1));"
         "from age_gender import cli; import run;"
-        "from age_gender.readers import numpy_files, csv_files;"
+        "given = ['--model', 'model.tflite', '--output', os.devnull, '--features'];"
+        "run.main([*given, 'warm.csv']); run.main([*given, 'warm.npz']);"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534); cli.run(run.main)"
     )
     done = subprocess.run(
@@ -42,12 +44,15 @@ def as_nobody(folder: Path, *arguments) -> Run:
 
 
 @pytest.fixture
-def open_folder():
-    """A folder that every user may enter, unlike tmp_path."""
+def open_folder(faces):
+    """A folder that every user may enter, unlike tmp_path, with a model and two good tables."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         shutil.copy(Path(MODEL, heads.LITERT_MODEL), Path(folder, "model.tflite"))
-        os.chmod(Path(folder, "model.tflite"), 0o644)
+        for name in ("warm.csv", "warm.npz"):
+            writing.write(Path(folder, name), faces[0][:3], [faces[1][:3]])
+        for path in Path(folder).iterdir():
+            path.chmod(0o644)
         yield Path(folder)
 
 
@@ -317,3 +322,152 @@ def test_a_named_pipe_is_not_read_again_for_another_model(tmp_path):
     writer = subprocess.Popen(["sh", "-c", 'echo "1,2,3" > "$0"', str(pipe)])
     refused(script("run.py", "--features", pipe), "pipe", "row 1")
     assert writer.wait() == 0
+
+
+# ------------------------------------------------------------------ where outputs may go
+
+
+def redirected(tmp_path: Path, shell: str, *arguments) -> Run:
+    """Run a line of shell; its $R is run.py with a model, "$@" are the arguments."""
+    environment = {**os.environ, "R": f"{sys.executable} {paths.ROOT}/run.py --model {MODEL}"}
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", *map(str, arguments)],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("output", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+def test_an_output_that_is_an_open_file_is_written_to_and_never_replaced(tmp_path, rows, output):
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    (tmp_path / "all.csv").write_text("before\n")
+    assert redirected(tmp_path, f"$R --features a.csv --output {output} >> all.csv").code == 0
+    assert redirected(tmp_path, f"(echo h; $R --features a.csv --output {output}; echo f) > x") == (
+        0, "", f"model: {MODEL}/{heads.LITERT_MODEL}\n"
+    )  # fmt: skip
+    for name, first, last in [("all.csv", "before", ""), ("x", "h", "f")]:
+        lines = (tmp_path / name).read_text().split("\n")
+        assert lines[0] == first and lines[1].startswith("filename,gender")
+        assert len(lines) == 1 + 1 + len(rows) + (2 if last else 1) and last in lines[-2:]
+
+
+def test_bad_rows_beside_an_open_file_are_listed_on_standard_error(tmp_path, rows):
+    (tmp_path / "a.csv").write_text("\n".join([*rows, with_cell(rows[0], "x")]))
+    line = "$R --features a.csv --skip-bad-rows --output /dev/stdout > out.csv"
+    done = redirected(tmp_path, line)
+    assert done.code == 0 and "file,row,line,reason\na.csv,7,7," in done.err
+    assert sorted(os.listdir(tmp_path)) == ["a.csv", "out.csv"]
+    assert not os.path.exists("/dev/stdout.errors.csv")
+
+
+def test_an_open_file_that_cannot_be_written_is_refused(tmp_path, rows):
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    for name in ("/dev/fd/9", "/dev/fd/0"):
+        done = redirected(tmp_path, f"$R --features a.csv --output {name} < a.csv")
+        refused(done, name, "cannot be written to")
+    done = redirected(tmp_path, "$R --features a.csv --output /proc/$$/fd/1")
+    refused(done, "open file of another process")
+
+
+def test_standard_output_is_no_input_too(tmp_path, rows):
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    for output in ("-", "/dev/stdout"):
+        done = redirected(tmp_path, f"$R --features a.csv --output {output} >> a.csv")
+        refused(done, "would overwrite this input")
+    assert (tmp_path / "a.csv").read_text() == "\n".join(rows)
+
+
+def test_an_output_for_few_eyes_is_never_readable_by_more(tmp_path):
+    output = tmp_path / "out.csv"
+    output.write_text("old")
+    for mode in (0o600, 0o640):
+        output.chmod(mode)
+        with files.whole_file(output) as stream:
+            assert [path.stat().st_mode & 0o077 for path in tmp_path.glob(".out*")] == [0]
+            stream.write(b"new")
+        assert output.stat().st_mode & 0o777 == mode
+    with files.whole_file(tmp_path / "new.csv") as stream:
+        stream.write(b"new")
+    assert (tmp_path / "new.csv").stat().st_mode & 0o777 == 0o666 & ~UMASK
+
+
+UMASK = os.umask(0o22)
+os.umask(UMASK)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes another user's file")
+def test_another_users_output_in_a_sticky_folder_is_refused_before_the_work(open_folder, faces):
+    writing.write(open_folder / "my.csv", faces[0][:3], [faces[1][:3]])
+    os.chmod(open_folder / "my.csv", 0o644)
+    sticky = open_folder / "sticky"
+    sticky.mkdir()
+    os.chmod(sticky, 0o1777)
+    (sticky / "out.csv").write_text("root's")
+    for output in ("out.csv", "link.csv"):
+        done = as_nobody(
+            open_folder, "--features", open_folder / "my.csv", "--output", sticky / output,
+            "--model", open_folder / "model.tflite",
+        )  # fmt: skip
+        if output == "out.csv":
+            refused(done, "out.csv", "belongs to another user")
+            assert f"model: {open_folder}" not in done.err
+            (sticky / "link.csv").symlink_to("out.csv")
+        else:
+            refused(done, "link.csv", "belongs to another user")
+
+
+def test_in_a_folder_that_was_deleted_absolute_paths_work(tmp_path, rows):
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    (tmp_path / "gone").mkdir()
+    line = f'cd gone && rmdir "$PWD" && $R --features {tmp_path}/a.csv --output {tmp_path}/o.csv'
+    done = redirected(tmp_path, line)
+    assert done.code == 0, done.err
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == len(rows) + 1
+
+
+# ------------------------------------------------------------------ folders of unfinished work
+
+
+SETTINGS = {"images": "x", "seed": 1}
+
+
+def work_begun(folder: Path) -> None:
+    checkpoints.open_folder(folder, SETTINGS, False, "")
+    (folder / "0.npz").write_bytes(b"part")
+
+
+def test_a_folder_of_unfinished_work_is_ours_only_with_our_settings_in_it(tmp_path):
+    ours = tmp_path / "ours.partial"
+    work_begun(ours)
+    assert ours.stat().st_mode & 0o077 == 0
+    checkpoints.open_folder(ours, SETTINGS, False, "")
+    assert os.listdir(ours) == ["settings.json"], "work of other settings goes"
+
+    work_begun(ours)
+    (tmp_path / "link.partial").symlink_to(ours)
+    (tmp_path / "file.partial").write_text("mine")
+    for name, content in [("theirs.partial", "thesis.txt"), ("code.partial", "settings.json")]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / content).write_text('{"editor.tabSize": 4}')
+    for name in ("link", "file", "theirs", "code"):
+        for resume in (False, True):
+            with pytest.raises(InputError, match=rf"{name}\.partial: .*move"):
+                checkpoints.open_folder(tmp_path / f"{name}.partial", SETTINGS, resume, "")
+    assert (ours / "0.npz").read_bytes() == b"part"
+    assert (tmp_path / "theirs.partial" / "thesis.txt").exists()
+
+
+def test_what_others_put_into_our_folder_stays(tmp_path):
+    work_begun(tmp_path / "o.partial")
+    (tmp_path / "o.partial" / "notes.txt").write_text("mine")
+    checkpoints.remove_folder(tmp_path / "o.partial")
+    assert os.listdir(tmp_path / "o.partial") == ["notes.txt"]
+
+
+def test_settings_of_unfinished_work_that_no_script_wrote_are_refused(tmp_path):
+    work_begun(tmp_path / "o.partial")
+    for text in ("[" * 100_000, "{", '"\\ud800"', "\x00"):
+        (tmp_path / "o.partial" / "settings.json").write_text(text)
+        with pytest.raises(InputError, match=r"settings\.json: cannot be read; start anew"):
+            checkpoints.open_folder(tmp_path / "o.partial", SETTINGS, True, "start anew")
