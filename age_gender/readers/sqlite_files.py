@@ -1,14 +1,11 @@
-"""SQLite, opened for reading alone: vectors are BLOBs of floats or lists as JSON text."""
+"""SQLite: the one table that holds embeddings, or what a query returns."""
 
 import contextlib
 import functools
 import itertools
-import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import BinaryIO
-from urllib.parse import quote
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -16,13 +13,10 @@ from age_gender.cli import InputError
 from age_gender.readers import chunks, vectors
 from age_gender.readers.columns import Columns, ReadOptions, of_row, two_answers
 from age_gender.readers.errors import RowError
+from age_gender.readers.sqlite_database import LOOKED_AT, Database, quoted
+from age_gender.readers.sqlite_vec import Vec0Table
 
-PIECE_BYTES = 8 << 20  # of the values of a chunk's rows
-LOOKED_AT = 20  # rows that tell which column is what
-# What a query may do; everything else is refused.
-_ALLOWED = (
-    sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE
-)  # fmt: skip
+CHUNK_BYTES = 8 << 20  # of the values of a chunk's rows
 
 
 class SqliteReader:
@@ -31,145 +25,157 @@ class SqliteReader:
     is_text = False
 
     def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-        return cut(path, options)
+        """Yield chunks of what the query returns, or of the one table that holds embeddings."""
+        with contextlib.closing(Database(path)) as database:
+            start = chunks.Chunk(path, self)
+            if options.query is None:
+                columns, rows = _choose_table(database, options)
+                yield from _cut_rows(replace(start, columns=columns), rows)
+            else:
+                yield from _cut_rows(*_query(start, database, options))
 
     def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
+        """Return the batch of a chunk's rows."""
         return chunks.parse(chunk, at_once, one_by_one)
 
 
-def cut(path: str, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Yield chunks of what the query gives, or of the one table that holds embeddings."""
-    Path(path).open("rb").close()  # whether it may be read
-    with contextlib.closing(_open(path)) as database:
-        try:
-            start, query = chunks.Chunk(path, SqliteReader()), options.query
-            if query is None:
-                query, columns = _find(path, database, options)
-                start = replace(start, columns=columns)
-            rows = _run(path, database, query)
-            titles = next(rows)
-            if options.query is not None:
-                head = [*itertools.islice(rows, LOOKED_AT)]
-                start = start.with_columns(
-                    (0, functools.partial(of_row, path, titles, row, options)) for row in head
-                )
-                for row in start.bad:
-                    raise InputError("; ".join(filter(None, [str(row), row.remedy])))
-                rows = itertools.chain(head, rows)
-            yield from _cut_rows(start, rows)
-        except sqlite3.OperationalError as error:
-            if not _is_locked(error):
-                raise
-            raise InputError(
-                f"{path}: this database is locked; close what writes to it, or copy the file"
-            ) from None
+class _TooLarge:
+    """Stands for a value that no row of a table may have."""
+
+    def __init__(self, value: bytes | str) -> None:
+        self.size = len(value)
+
+    def __repr__(self) -> str:  # in the reason why the row is bad
+        return f"{self.size:,} bytes"
 
 
-def _open(path: str) -> sqlite3.Connection:
-    uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro"
-    database = sqlite3.connect(uri, uri=True, timeout=2, isolation_level=None)
-    database.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, chunks.RECORD_BYTES)
-    return database
+class _Table(NamedTuple):
+    """A table or view: its columns, some rows, and what yields all rows of certain columns."""
+
+    titles: list[str]
+    head: list[tuple]
+    rows: Callable[[Columns], Iterator[tuple]]
 
 
-def _is_locked(error: sqlite3.Error) -> bool:
-    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def _run(path: str, database: sqlite3.Connection, query: str) -> Iterator[tuple]:
-    """The names of the columns, then the rows of one SELECT; anything else does not run."""
-    database.set_authorizer(
-        lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
-    )
-    row = 0
+def _query(
+    start: chunks.Chunk, database: Database, options: ReadOptions
+) -> tuple[chunks.Chunk, Iterator[tuple]]:
+    """Return the chunk that knows the columns of `--query`, and its rows."""
+    rows = database.select(options.query)
     try:
-        found = database.execute(query)
-        if found.description is None:
-            raise sqlite3.Warning("not authorized")
-        yield tuple(column[0] for column in found.description)
-        for row, values in enumerate(found, 1):  # noqa: B007
-            yield values
-    except sqlite3.DataError:
-        raise InputError(
-            f"{path}: row {row + 1}: a value of over {chunks.RECORD_BYTES:,} bytes; leave such "
-            "columns or rows out of --query"
-        ) from None
-    except (sqlite3.Warning, sqlite3.DatabaseError) as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_AUTH)  # none: two statements
-        if code == sqlite3.SQLITE_AUTH:
-            raise InputError(f"{path}: --query runs one SELECT and nothing else") from None
-        if code == sqlite3.SQLITE_ERROR:
-            remedy = "name columns and tables as they are"
-            raise InputError(f"{path}: --query: {error}; {remedy}") from None
-        raise
+        titles = next(rows)
+    except InputError as error:
+        hint = "; a table of sqlite-vec is read without --query"
+        of_vec0 = any(name in options.query for name in _names(database)[2])
+        raise InputError(f"{error}{hint * of_vec0}") from None
+    head = [_shortened(row) for row in itertools.islice(rows, LOOKED_AT)]
+    start = start.with_columns(
+        (0, functools.partial(of_row, start.path, titles, row, options)) for row in head
+    )
+    for row in start.bad:
+        raise InputError("; ".join(filter(None, [str(row), row.remedy])))
+    return start, itertools.chain(head, rows)
 
 
-def _find(path: str, database: sqlite3.Connection, options: ReadOptions) -> tuple[str, Columns]:
-    """The query that reads the one table with a column of embeddings, NULL for other columns."""
-    master = "select name from sqlite_master where type in ('table', 'view') order by name"
-    tables = [name for (name,) in database.execute(master) if not name.startswith("sqlite_")]
-    looks = {table: _look(database, table) for table in tables}
+def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, Iterator[tuple]]:
+    """Return the columns and the rows of the one table with embeddings, or else of the one view.
+
+    Views come second: they may be slow, or show a table's rows once more.
+    """
+    tables, views, vec0 = _names(database)
+
+    @functools.cache
+    def look(name: str) -> _Table | None:
+        if name in vec0:
+            head = [*itertools.islice(vec0[name].rows(database), LOOKED_AT)]
+            return _Table(vec0[name].titles, head, lambda columns: vec0[name].rows(database))
+        if looked := database.look(name, name in views):
+            titles, head = looked
+            return _Table(titles, head, functools.partial(_select, database, name, titles))
+        return None
+
     for strict in (True, False):  # then also those of another width, whose rows say so
-        found = {}
-        for table, (titles, rows) in looks.items():
-            for row in rows:
-                with contextlib.suppress(RowError):
-                    found[table] = of_row(path, titles, row, options, strict=strict)
-                    break
-        if len(found) > 1:
-            raise two_answers(path, "tables", [*found], "hold embeddings", "--query")
-        for table, columns in found.items():
-            used = {*columns.embedding, *columns.metadata.values()}
-            titles = enumerate(looks[table][0])
-            shown = (_quoted(title) if place in used else "null" for place, title in titles)
-            return f"select {', '.join(shown)} from {_quoted(table)}", columns
-    shown = ", ".join(tables[:8]) or "none"
+        for names in (tables, views):
+            fitting = {name: _columns(database.path, look(name), options, strict) for name in names}
+            fitting = {name: columns for name, columns in fitting.items() if columns}
+            if len(fitting) > 1:
+                raise two_answers(database.path, "tables", [*fitting], "hold embeddings", "--query")
+            for name, columns in fitting.items():
+                return columns, look(name).rows(columns)
+    shown = ", ".join([*tables, *views][:8]) or "none"
+    hidden = ", ".join([name for name in (*tables, *views) if not look(name)][:8])
+    hidden = f"; not looked into, as they take too long or need an extension: {hidden}" * bool(
+        hidden
+    )
     raise InputError(
-        f"{path}: no table with a column of embeddings (tables: {shown}); name the columns: "
-        '--query "select path, embedding from faces"'
+        f"{database.path}: no table with a column of embeddings (tables: {shown}{hidden}); name "
+        'the columns: --query "select path, embedding from faces"'
     )
 
 
-def _look(database: sqlite3.Connection, table: str) -> tuple[list[str], list[tuple]]:
-    """The columns of a table, and some rows; what is too large for an embedding is None."""
-    try:
-        description = database.execute(f"select * from {_quoted(table)} limit 0").description
-        titles = [title for title, *_ in description]
-        small = f"iif(length({{0}}) < {chunks.RECORD_BYTES // 4}, {{0}}, null)"  # UTF-8: 4 bytes
-        columns = ", ".join(small.format(_quoted(title)) for title in titles)
-        query = f"select {columns} from {_quoted(table)} limit {LOOKED_AT}"
-        return titles, database.execute(query).fetchall()
-    except sqlite3.OperationalError as error:
-        if _is_locked(error):
-            raise
-        return [], []  # a table of an extension that is not there
+def _names(database: Database) -> tuple[list[str], list[str], dict[str, Vec0Table]]:
+    """Return the names of tables and of views, and those of the tables that are sqlite-vec's."""
+    master = database.select(
+        "select name, type, coalesce(sql, '') from sqlite_master where type in ('table', 'view') "
+        "and name not like 'sqlite!_%' escape '!' order by name"
+    )
+    next(master)
+    entries = [*master]
+    vec0 = {name: table for name, _, sql in entries if (table := Vec0Table.declared(name, sql))}
+    tables, views = (
+        [
+            name for name, entry_type, _ in entries
+            if entry_type == wanted and not any(table.is_behind(name) for table in vec0.values())
+        ]
+        for wanted in ("table", "view")
+    )  # fmt: skip
+    return tables, views, vec0
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def _columns(path: str, table: _Table | None, options: ReadOptions, strict: bool) -> Columns | None:
+    """Return which column is what by the first row of a table that shows it."""
+    for row in table.head if table else ():
+        with contextlib.suppress(RowError):
+            return of_row(path, table.titles, row, options, strict=strict)
+    return None
+
+
+def _select(database: Database, name: str, titles: list[str], columns: Columns) -> Iterator[tuple]:
+    """Return the rows of a table, NULL in columns that are not used."""
+    used = {*columns.embedding, *columns.metadata.values()}
+    shown = (quoted(title) if i in used else "null" for i, title in enumerate(titles))
+    rows = database.select(f"select {', '.join(shown)} from {quoted(name)}")
+    next(rows)
+    return rows
 
 
 def _cut_rows(start: chunks.Chunk, rows: Iterator[tuple]) -> Iterator[chunks.Chunk]:
     part, size = [], 0
     for row in rows:
-        part.append(row)
-        size += sum(len(value) if isinstance(value, bytes | str) else 8 for value in row)
-        if len(part) == chunks.BLOCK_ROWS or size >= PIECE_BYTES:
+        row_size = sum(len(value) if isinstance(value, bytes | str) else 8 for value in row)
+        part.append(row if row_size <= chunks.RECORD_BYTES else _shortened(row))
+        size += row_size
+        if len(part) == chunks.BLOCK_ROWS or size >= CHUNK_BYTES:
             yield replace(start, data=part, input_bytes=size)
             part, size = [], 0
     yield replace(start, data=part, input_bytes=size)
 
 
+def _shortened(row: tuple) -> tuple:
+    """Return a row whose values are no larger than those of a row of text may be."""
+    large = chunks.RECORD_BYTES
+    return tuple(_TooLarge(v) if isinstance(v, bytes | str) and len(v) > large else v for v in row)
+
+
 def at_once(chunk: chunks.Chunk) -> tuple[np.ndarray, dict[str, list]] | None:
-    """BLOBs of one length, or lists as text, and the names; None for others."""
+    """Return BLOBs of one length, or lists as text, and the names; None for others."""
     columns, values = chunk.columns, None
     cells = [row[columns.embedding[0]] for row in chunk.data]
-    kinds = {*map(type, cells)} if columns.is_list else set()
-    kind = vectors.blob_type(cells[0], columns.width) if kinds == {bytes} else None
-    if kind and {*map(len, cells)} == {columns.width * kind.itemsize}:
-        values = np.frombuffer(b"".join(cells), kind).reshape(len(cells), columns.width)
-    if kinds == {str} and all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
+    types = {*map(type, cells)} if columns.is_list else set()
+    dtype = vectors.blob_type(cells[0], columns.width) if types == {bytes} else None
+    if dtype and {*map(len, cells)} == {columns.width * dtype.itemsize}:
+        values = np.frombuffer(b"".join(cells), dtype).reshape(len(cells), columns.width)
+    if types == {str} and all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
         with contextlib.suppress(UnicodeEncodeError):
             values = vectors.parse([cell[1:-1].encode() for cell in cells], columns.width)
     metadata = {

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, error_line
+from age_gender.cli import InputError, error_line, is_machines
 from age_gender.labels import face_labels
 from age_gender.readers import text_chunks
 from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, Reader, make_batch
@@ -146,7 +146,7 @@ def end_marked(empty: Chunk, parts: Iterable[Chunk]) -> Iterator[Chunk]:
             waiting = chunk
     except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many
         known = isinstance(error, InputError | FileNotFoundError | PermissionError)
-        if known or empty.reader.is_text:
+        if known or empty.reader.is_text or is_machines(error):
             raise
         reason = error_line(error).rstrip(".") or type(error).__name__
         raise InputError(

@@ -1,0 +1,217 @@
+"""Somebody's SQLite database: reading it changes nothing, ends when it should, fits into memory."""
+
+import contextlib
+import errno
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from age_gender.cli import InputError
+
+VALUE_BYTES = 32 << 20  # the longest value: a chunk of sqlite-vec's has 1,024 vectors
+HEAP_BYTES = 128 << 20  # of SQLite's own memory: a row of wide BLOBs, what it sorts by
+TEMPORARY_BYTES = 256 << 20  # of SQLite's temporary files, besides twice the database's size
+STEPS = 1000  # of SQLite's machine, between two looks for an interrupt
+VIEW_SECONDS = 1.0  # of a processor, in which all views have to show their first rows
+LOOKED_AT = 20  # rows that show which column is what
+LOOKED_AT_BYTES = 8 << 20  # of one of these rows at most, and of all of them
+_SECONDS = 0.2  # between two looks at the temporary files
+# What a query may do; everything else is refused.
+_ALLOWED = (
+    sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE
+)  # fmt: skip
+
+
+class Database:
+    """A database that is open for reading.
+
+    An interrupt ends a statement, which SQLite alone would not heed, and so do temporary files of
+    TEMPORARY_BYTES. Raises InputError, or, where the machine lacks something, OSError or
+    MemoryError.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fault = ""  # why a statement was ended
+        self._view_seconds = VIEW_SECONDS
+        self._deadline: float | None = None  # of a view, in seconds of this thread
+        self._next_look = 0.0  # at the temporary files
+        self._temporary_bytes = TEMPORARY_BYTES + 2 * os.path.getsize(path)
+        try:
+            self._connection = _connect(path)
+        except sqlite3.Error as error:
+            raise self._described(error) from None
+        self._connection.set_authorizer(
+            lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
+        )
+        self._connection.set_progress_handler(self._is_over, STEPS)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def select(self, query: str) -> Iterator[tuple]:
+        """Yield the names of the columns, then the rows of one SELECT; nothing else runs."""
+        row = 0
+        try:
+            cursor = self._connection.execute(query)
+            if cursor.description is None:
+                raise sqlite3.ProgrammingError("not a statement that returns rows")
+            yield tuple(column[0] for column in cursor.description)
+            row = 1  # to which Python has stepped: it is always one ahead, and loses a row before
+            for row, cells in enumerate(cursor, 2):  # noqa: B007  a fault
+                yield cells
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise self._described(error, row + 1) from None
+        except MemoryError:
+            self._check_memory()
+            raise InputError(
+                f"{self.path}: a step or a row of this query takes over {HEAP_BYTES >> 20} MB; "
+                "leave wide columns out of --query"
+            ) from None
+
+    def look(self, table: str, is_view: bool) -> tuple[list[str], list[tuple]] | None:
+        """Return the columns of a table and some rows, or None where they cannot be had.
+
+        What is too large for an embedding is None in these rows. All views together have
+        VIEW_SECONDS: one may take for ever.
+        """
+        began = time.thread_time()
+        self._deadline = began + self._view_seconds if is_view else None
+        try:
+            return self._look(table)
+        except sqlite3.Error as error:
+            of_table = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_AUTH)
+            if _code(error) in of_table or self._fault:
+                return None  # a table of an extension that is not there; a view without an end
+            raise self._described(error) from None
+        except MemoryError:
+            self._check_memory()
+            return None
+        finally:
+            self._view_seconds -= time.thread_time() - began if is_view else 0
+            self._deadline, self._fault = None, ""
+
+    def _look(self, table: str) -> tuple[list[str], list[tuple]]:
+        execute = self._connection.execute
+        description = execute(f"select * from {quoted(table)} limit 0").description
+        titles = [title for title, *_ in description]
+        most = LOOKED_AT_BYTES // max(32, len(titles)) // 4  # UTF-8: 4 bytes a character
+        small = f"iif(length({{0}}) <= {most}, {{0}}, null)"
+        columns = ", ".join(small.format(quoted(title)) for title in titles)
+        rows: list[tuple] = []
+        size = 0
+        for row in execute(f"select {columns} from {quoted(table)} limit {LOOKED_AT}"):
+            rows.append(row)
+            size += sum(len(cell) for cell in row if isinstance(cell, bytes | str))
+            if size > LOOKED_AT_BYTES:
+                break
+        return titles, rows
+
+    def _is_over(self) -> bool:
+        """Return whether SQLite must end its statement; it calls this every STEPS.
+
+        Python handles signals on the way, and SQLite takes the KeyboardInterrupt for a yes.
+        """
+        if self._deadline is not None and time.thread_time() > self._deadline:
+            self._fault = "it takes too long"
+        elif (now := time.monotonic()) > self._next_look:
+            self._next_look = now + _SECONDS
+            if _temporary_bytes() > self._temporary_bytes:
+                self._fault = (
+                    f"{self.path}: this query needs over {self._temporary_bytes >> 20:,} MB of "
+                    "temporary files; leave out its order by, distinct or group by"
+                )
+        return bool(self._fault)
+
+    def _check_memory(self) -> None:
+        """Raise MemoryError where it is the machine that has no more."""
+        bytearray(HEAP_BYTES)
+
+    def _described(self, error: sqlite3.Error, row: int = 1) -> BaseException:
+        """Return the error for the user, or SQLite's own where the file is broken."""
+        code, path = _code(error), self.path
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            reason = "this database is locked; close what writes to it, or copy the file"
+        elif code == sqlite3.SQLITE_INTERRUPT:
+            return InputError(self._fault) if self._fault else KeyboardInterrupt()
+        elif code == sqlite3.SQLITE_FULL:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), tempfile.gettempdir())
+        elif code == sqlite3.SQLITE_CANTOPEN and (shortage := _shortage(path)):
+            return shortage
+        elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            reason = (
+                "a write to this database was not finished; copy it with its -journal or -wal file "
+                "to where you may write, and open it once with sqlite3"
+            )
+        elif code == sqlite3.SQLITE_TOOBIG:
+            reason = (
+                f"row {row}: a value of over {VALUE_BYTES:,} bytes; leave such columns or rows out "
+                "of --query"
+            )
+        elif code in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_SCHEMA):  # and two statements
+            reason = "--query runs one SELECT and nothing else"
+        elif code == sqlite3.SQLITE_ERROR:
+            reason = f"--query: {error}; name columns and tables as they are"
+        else:
+            return error
+        return InputError(f"{path}: {reason}")
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL has it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    """Open a database such that neither it nor its folder changes.
+
+    In WAL mode a reader makes files beside it and leaves them, where nobody else has the database
+    open. Without a log, SQLite reads the file as one that cannot change. With one, it keeps the
+    index of the log in memory if nobody else can have the database (https://sqlite.org/wal.html).
+    """
+    real = os.path.realpath(path)
+    with open(real, "rb") as stream:
+        is_wal = stream.read(20)[18:] == b"\2\2"  # https://sqlite.org/fileformat.html
+    is_alone = is_wal and not os.path.exists(f"{real}-shm")
+    has_log = os.path.exists(f"{real}-wal") and os.path.getsize(f"{real}-wal") > 0
+    how = ("&vfs=unix-none" if has_log else "&immutable=1") if is_alone else ""
+    connection = sqlite3.connect(
+        f"{Path(real).as_uri()}?mode=ro{how}", uri=True, timeout=2, isolation_level=None
+    )
+    connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES)
+    connection.execute("pragma trusted_schema = off")
+    connection.execute(f"pragma hard_heap_limit = {HEAP_BYTES}")
+    if is_alone:
+        connection.execute("pragma locking_mode = exclusive")
+    return connection
+
+
+def _code(error: Exception) -> int:
+    """Return SQLite's primary result code; Python's own errors are of what was asked for."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_AUTH) & 0xFF
+
+
+def _shortage(path: str) -> OSError | None:
+    """Return the error where this process may open no more files, of which SQLite needs some."""
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                stack.enter_context(open(path, "rb"))
+    except OSError as error:
+        return error
+    return None
+
+
+def _temporary_bytes() -> int:
+    """Return the size of SQLite's temporary files, which have no name any more."""
+    size = 0
+    with contextlib.suppress(OSError), os.scandir("/proc/self/fd") as descriptors:
+        for descriptor in descriptors:
+            with contextlib.suppress(OSError):
+                if "/etilqs_" in os.readlink(descriptor.path):
+                    size += os.stat(descriptor.path).st_size
+    return size
