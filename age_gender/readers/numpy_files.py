@@ -4,9 +4,7 @@ import contextlib
 import functools
 import io
 import itertools
-import shutil
 import sys
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -174,6 +172,9 @@ def _listed(arrays: dict[str, "_Array"]) -> str:
 
 def _names(path: str, rows: int) -> Iterator[str]:
     """Return the lines of a text file of a name a row, which may come through a pipe."""
+    import shutil
+    import tempfile
+
     stream = open(path, "rb")  # noqa: SIM115  (as long as names are read)
     if not stream.seekable():
         stream, pipe = tempfile.TemporaryFile(), stream  # noqa: SIM115

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,7 +137,9 @@ class Database:
         elif code == sqlite3.SQLITE_INTERRUPT:
             return InputError(self._fault) if self._fault else KeyboardInterrupt()
         elif code == sqlite3.SQLITE_FULL:
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), tempfile.gettempdir())
+            return OSError(
+                errno.ENOSPC, os.strerror(errno.ENOSPC), "temporary files (SQLITE_TMPDIR)"
+            )
         elif code == sqlite3.SQLITE_CANTOPEN and (shortage := _shortage(path)):
             return shortage
         elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
