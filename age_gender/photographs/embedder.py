@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender.cli import InputError, error_line
+from age_gender.cli import InputError, error_line, is_machines
 from age_gender.photographs import faces
 from age_gender.photographs.chips import png
 from age_gender.photographs.images import NoFace, Skipped, fixed_crop, is_one_colour, read_image
@@ -99,9 +99,9 @@ class Embedder:
                 f"{self.root}: not seen where the work is done ({reason}); put the images "
                 "where every Dask worker has them under this path"
             ) from None
-        except MemoryError:
-            raise
         except Exception as error:  # OpenCV's, on any picture in the world
+            if is_machines(error):
+                raise
             raise Skipped(f"the face detector failed: {error_line(error)}") from error
 
     def _cut(self, image: np.ndarray, name: str) -> list[list[np.ndarray]]:

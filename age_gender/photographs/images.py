@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, error_line
+from age_gender.cli import InputError, error_line, is_machines
 
 CHIP = 160  # pixels, FaceNet's input
 LARGEST_IMAGE = 128_000_000  # pixels: 0.4 GB decoded; beyond lie decompression bombs
@@ -90,6 +90,8 @@ def read_image(path: str) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise Skipped("not an image that can be read; convert it to JPEG or PNG") from error
     except Exception as error:  # libraries that decode raise nearly everything
+        if is_machines(error):
+            raise
         raise Skipped(error_line(error) or type(error).__name__) from error
 
 
@@ -106,6 +108,8 @@ def numbers_of_16_bits(path: str) -> np.ndarray | None:
     if header[:4] != b"\x89PNG" or header[24] != 16:  # the place of the depth (PNG, 11.2.1 IHDR)
         return None
     numbers = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if numbers is None:
+        raise ValueError("broken PNG file")
     return numbers if numbers.ndim == 2 else np.ascontiguousarray(numbers[:, :, 2::-1])
 
 

@@ -125,7 +125,7 @@ def test_what_is_no_embedder_is_refused_with_a_remedy(tflite, tmp_path):
     for path, reason in (
         (tmp_path / "rubbish.tflite", "not an embedder in LiteRT's format.*another --embedder"),
         (tflite(1, width=3), "not an embedder.*its output is"),
-        (tflite(1, size=64), "takes chips of 64 pixels; say how with --template"),
+        (tflite(1, size=64), "takes chips of 64 pixels; choose .* --template"),
     ):
         with pytest.raises(InputError, match=reason):
             embed.main([*same, "--embedder", str(path)])
@@ -246,7 +246,7 @@ def test_views_need_chips_and_an_npz(tmp_path, monkeypatch, capfd, arguments):
 
     assert error.value.code == 2
     line = capfd.readouterr().err
-    assert "--views takes --aligned" in line and line.count("\n") == 1
+    assert "--views needs --aligned" in line and line.count("\n") == 1
     assert names_in(tmp_path) == []
 
 
