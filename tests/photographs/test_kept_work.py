@@ -120,10 +120,10 @@ def test_a_link_in_place_of_the_folder_is_refused(tmp_path, command, interrupted
     assert contents(tmp_path) == before and ours.is_symlink()
 
 
-@pytest.mark.parametrize("left", [[], [".settings.json.1234.part.json"]])
-def test_what_a_kill_leaves_before_the_settings_is_started_anew(tmp_path, command, left):
+@pytest.mark.parametrize("leftovers", [[], [".settings.json.1234.part.json"]])
+def test_what_a_kill_leaves_before_the_settings_is_started_anew(tmp_path, command, leftovers):
     (tmp_path / "o.npz.partial").mkdir()
-    for name in left:
+    for name in leftovers:
         (tmp_path / "o.npz.partial" / name).write_text("{")
 
     assert len(embedded(*command)) == 8
@@ -263,11 +263,11 @@ def test_photographs_whose_chips_would_bear_the_names_of_folders_can_be_finished
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn_chip(i, 160).save(path, format="PNG")
 
-    found = embedded(*command, "--chips", tmp_path / "chips")
+    embeddings = embedded(*command, "--chips", tmp_path / "chips")
 
     from PIL import Image
 
-    assert sorted(found) == sorted(names)
+    assert sorted(embeddings) == sorted(names)
     for i, name in enumerate(names):
         chip = np.asarray(Image.open(chip_file(tmp_path / "chips", name)))
         np.testing.assert_array_equal(chip, np.asarray(drawn_chip(i, 160)))

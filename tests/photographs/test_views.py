@@ -54,10 +54,10 @@ def test_a_network_gets_as_many_faces_as_it_was_frozen_for(tflite, batch, count)
     chips = np.random.default_rng(0).integers(0, 256, (count, 112, 112, 3), np.uint8)
     network = networks.read_litert(tflite(batch))
 
-    found = network.load(network.content, network.path)(chips)
+    embeddings = network.load(network.content, network.path)(chips)
 
-    assert network.size == 112 and found.dtype == np.float32
-    np.testing.assert_allclose(found, [by_hand(chip) for chip in chips], atol=1e-5)
+    assert network.size == 112 and embeddings.dtype == np.float32
+    np.testing.assert_allclose(embeddings, [by_hand(chip) for chip in chips], atol=1e-5)
 
 
 def test_chips_of_utkface_are_brought_to_arcfaces_template(tflite, tmp_path):
@@ -74,10 +74,10 @@ def test_chips_of_utkface_are_brought_to_arcfaces_template(tflite, tmp_path):
     for point in template:
         assert np.linalg.norm(at - point, axis=1).min() < 2.5
     drawn_chip(1).save(tmp_path / "a.png")
-    found = embedded("--images", tmp_path, "--aligned", "--embedder", tflite(2),
+    embeddings = embedded("--images", tmp_path, "--aligned", "--embedder", tflite(2),
                      "--output", tmp_path / "o.csv")  # fmt: skip
     expected = by_hand(faces.from_utkface(np.asarray(drawn_chip(1)), "arcface", 112))
-    np.testing.assert_allclose(found["a.png"], expected, atol=1e-5)
+    np.testing.assert_allclose(embeddings["a.png"], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
@@ -183,9 +183,9 @@ def test_views_that_are_resumed_end_the_same(tflite, tmp_path, monkeypatch):
 
     embed.main([*same, str(tmp_path / "o.npz")])
 
-    with np.load(tmp_path / "o.npz") as found, np.load(tmp_path / "whole.npz") as whole:
+    with np.load(tmp_path / "o.npz") as resumed, np.load(tmp_path / "whole.npz") as whole:
         for key in ("filenames", "crops", "embeddings"):
-            np.testing.assert_array_equal(found[key], whole[key])
+            np.testing.assert_array_equal(resumed[key], whole[key])
 
 
 def test_each_crop_is_what_its_name_says():
