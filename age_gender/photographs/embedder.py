@@ -1,4 +1,4 @@
-"""Image files to embeddings, wherever that is done: in a thread, a process, another machine."""
+"""From image files to embeddings, in a thread, a process or on another machine."""
 
 import functools
 import itertools
@@ -43,6 +43,7 @@ class Embedder:
 
     @functools.cached_property  # where the work is done: what is loaded does not travel
     def embed_chips(self) -> Embed:
+        """Load the network when it is first used, and return it."""
         import cv2
 
         cv2.setNumThreads(1)  # batches on several threads use the processors better
@@ -50,6 +51,7 @@ class Embedder:
 
     @functools.cached_property
     def detector(self) -> Callable:
+        """Load the detector when it is first used, and return it."""
         from age_gender.photographs.detector import Detector
 
         return Detector()

@@ -6,7 +6,7 @@ import numpy as np
 
 from age_gender.photographs.images import resize
 
-# Eyes, nose, corners of the mouth, and the side of the chip that they are measured in: UTKFace's
+# Places of eyes, nose and corners of the mouth, and the side of their chip, in pixels: UTKFace's
 # mean landmarks, and the template of ArcFace (Deng et al., insightface), the field's standard.
 TEMPLATES = {
     "utkface": (np.array([[63, 62], [142, 62], [103, 110], [67, 142], [138, 141]], float), 200),

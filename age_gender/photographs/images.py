@@ -30,6 +30,7 @@ def find_images(patterns: Sequence[str], excluded: Path | None) -> tuple[Path, l
     """
     images, roots = set(), []
     for text in patterns:
+        # The files that this folder, file or glob stands for
         if Path(text).is_dir():
             root, paths = text, files.find_below(text, SUFFIXES)
         elif Path(text).exists():
@@ -39,6 +40,7 @@ def find_images(patterns: Sequence[str], excluded: Path | None) -> tuple[Path, l
             paths = (path for path in files.find_matches(text) if Path(path).is_file())
         else:
             raise InputError(f"{text}: no such folder or file; check the path")
+        # Those outside --chips
         where = "there"
         if excluded is not None:
             where, chips = "there outside --chips", os.path.join(os.path.realpath(excluded), "")
@@ -59,6 +61,8 @@ class Skipped(Exception):
 
 
 class NoFace(Skipped):
+    """An image that can be read shows no face, for this reason."""
+
     counts_as = "without a face"
 
 
@@ -73,6 +77,7 @@ def read_image(path: str) -> np.ndarray:
     Image.init()  # registers the formats; WebP would be unknown otherwise
     Image.MAX_IMAGE_PIXELS = None  # Pillow only warns; the check is here
     try:
+        # A file whose format and size are known before it is decoded
         if not Path(path).is_file():
             raise FileNotFoundError("no such file")
         with Image.open(path, formats=FORMATS) as image:
@@ -81,6 +86,7 @@ def read_image(path: str) -> np.ndarray:
                 most = f"{LARGEST_IMAGE:,}; shrink it"
                 raise ValueError(f"{width} x {height} pixels are more than {most}")
             image.load()
+            # 8 bits a colour, upright, RGB
             if (numbers := numbers_of_16_bits(path)) is not None:
                 scaled = Image.fromarray(eight_bits(numbers))
                 scaled.info, image = image.info, scaled
@@ -96,10 +102,10 @@ def read_image(path: str) -> np.ndarray:
 
 
 def numbers_of_16_bits(path: str) -> np.ndarray | None:
-    """Return the grey numbers (height, width) or RGB (height, width, 3) of a 16-bit PNG, uint16.
+    """Return the numbers of a 16-bit PNG, uint16 (height, width), or (height, width, 3 or 4).
 
-    None for another image. Pillow would give the upper 8 bits of RGB, all black from a camera
-    of 12 bits.
+    These are grey, or red, green and blue, and opacity if there is any. None for another image.
+    Of RGB, Pillow would give the upper 8 bits, which are black from a camera of 12 bits.
     """
     import cv2
 
@@ -110,21 +116,25 @@ def numbers_of_16_bits(path: str) -> np.ndarray | None:
     numbers = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if numbers is None:
         raise ValueError("broken PNG file")
-    return numbers if numbers.ndim == 2 else np.ascontiguousarray(numbers[:, :, 2::-1])
+    return numbers if numbers.ndim == 2 else numbers[:, :, [2, 1, 0, 3][: numbers.shape[2]]]
 
 
 def eight_bits(numbers: np.ndarray) -> np.ndarray:
-    """Return numbers of 16 bits as uint8, scaled by the range that they use.
+    """Return what `numbers_of_16_bits` does as uint8, scaled by the range that it uses.
 
-    This is the smallest of 8 to 16 bits that holds them all: cameras give 10 to 14 bits, and
-    pictures of 8 bits are saved as 16. Where 8 bits were spread over all 16, as 257 times their
-    number, dark pictures have less than their range.
+    This is the smallest of 8 to 16 bits that holds all numbers that are seen: cameras give 10 to
+    14 bits, and pictures of 8 bits are saved as 16. Where 8 bits were spread over all 16, as 256
+    or 257 times their number, dark pictures keep their darkness.
     """
     import cv2
 
-    bits = max(8, math.ceil(math.log2(max(1, int(numbers.max())))))
-    spread = not (numbers % 257).any()
-    return cv2.convertScaleAbs(numbers, alpha=255 / (65535 if spread else 2**bits - 1))
+    has_opacity = numbers.shape[2:] == (4,)
+    seen = numbers[numbers[:, :, 3] > 0, :3] if has_opacity else numbers
+    bits = max(8, math.ceil(math.log2(seen.max(initial=1))))
+    if any(not (seen % step).any() for step in (256, 257)):
+        bits = 16
+    colours = np.ascontiguousarray(numbers[:, :, :3] if has_opacity else numbers)
+    return cv2.convertScaleAbs(colours, alpha=255 / (2**bits - 1))
 
 
 def is_one_colour(pixels: np.ndarray) -> bool:

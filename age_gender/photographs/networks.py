@@ -22,12 +22,12 @@ Embed = Callable[[np.ndarray], np.ndarray]  # chips, RGB (n, side, side, 3), to 
 
 
 class Network(NamedTuple):
-    """A network as it travels to where the work is done."""
+    """A network that is not loaded yet, to be sent where the work is done."""
 
     path: Path
     content: bytes
     size: int  # of its chips, in pixels
-    load: Callable[[bytes, Path], Embed]  # from content and path
+    load: Callable[[bytes, Path], Embed]  # called with content and path
 
 
 def read_graph(path: Path | None) -> Network:
@@ -91,6 +91,7 @@ def any_batch(definition):
     """
     import tensorflow as tf
 
+    # The part of the graph between its ends, with phase_train as a constant
     v1 = tf.compat.v1
     with tf.Graph().as_default() as ends:
         v1.placeholder(tf.float32, (1, CHIP, CHIP, 3), name="input")
@@ -100,6 +101,8 @@ def any_batch(definition):
     nodes = {node.name: node for node in cut.node}
     for node in cut.node:
         node.attr.pop("_class", None)  # its place beside a node that is cut away
+
+    # Its shapes, with any number of images in place of one
     with tf.Graph().as_default() as one_image:
         tf.graph_util.import_graph_def(cut, name="")
     nodes["input"].attr["shape"].shape.dim[0].size = -1
@@ -123,6 +126,7 @@ def read_litert(path: Path) -> Network:
 
 
 def load_litert(content: bytes, path: Path) -> Embed:
+    """Return the network in the `content` of a .tflite file. Raises InputError as `LiteRT` does."""
     with quiet_stderr():  # XNNPACK writes a line, once a process
         return LiteRT(content, path)
 

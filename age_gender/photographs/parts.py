@@ -19,6 +19,7 @@ class Part(NamedTuple):
 
 
 def write_part(path: Path, part: Part) -> None:
+    """Write a part as NPZ, whole or not at all."""
     with files.whole_file(path) as stream:
         np.savez(stream, **part._asdict())
 

@@ -82,7 +82,18 @@ def test_a_picture_of_16_bits_is_scaled_by_the_range_that_its_numbers_use(
 def test_8_bits_spread_over_16_are_read_as_they_were_however_dark(tmp_path, pixels, brightness):
     dark = (pixels * brightness).astype(np.uint8)
 
-    assert_shows(read(tmp_path, png(dark.astype(np.uint16) * 257, pixels.ndim - 1 & 2)), dark, 0)
+    for step in (256, 257):
+        deep = png(dark.astype(np.uint16) * step, 2 if pixels.ndim == 3 else 0)
+        assert_shows(read(tmp_path, deep), dark, 257 - step)
+
+
+@pytest.mark.parametrize("hidden", [0, 65535])
+def test_what_is_transparent_does_not_count_for_the_range(tmp_path, hidden):
+    inside = np.hypot(*(np.indices(RGB.shape[:2]) - 100)) < 80
+    numbers = np.where(inside[..., None], scaled(RGB, 4095), np.uint16(hidden))
+    deep = png(np.dstack([numbers, inside * np.uint16(65535)]), 6)
+
+    assert_shows(read(tmp_path, deep)[inside][None], RGB[inside][None])
 
 
 def test_what_pillow_and_opencv_write_in_16_bits_is_read(tmp_path):
