@@ -58,6 +58,7 @@ class Embedder:
 
     def __call__(self, images: Sequence[str]) -> tuple[Part, list[bytes]]:
         """Return what the images give and, where they are asked for, the chips as PNG."""
+        # The chips of all faces, and why images have none
         names, chips, skipped = [], [], []
         for image in images:
             name = text_name(image)
@@ -69,8 +70,15 @@ class Embedder:
             numbered = [f"{name}#{number}" for number in range(1, len(shown) + 1)]
             names += numbered if len(shown) > 1 else [name]
             chips += itertools.chain(*shown)
+
+        # Their embeddings
         rows = [*self._embeddings(chips)]
         embeddings = np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+        if not np.isfinite(embeddings).all():
+            raise InputError(
+                f"{self.network.path}: gives embeddings that are not finite, among those of "
+                f"{names[0]} to {names[-1]}; give another network"
+            )
         if self.options.views and names:
             embeddings = embeddings.reshape(len(names), -1, embeddings.shape[1])
         reasons = np.array(skipped, np.str_).reshape(-1, 3)

@@ -134,6 +134,23 @@ def test_what_is_no_embedder_is_refused_with_a_remedy(tflite, tmp_path):
     assert len(embedded(*same, "--embedder", tflite(1, size=64), "--template", "arcface")) == 1
 
 
+def test_a_network_whose_numbers_are_not_finite_is_refused(tmp_path):
+    import tensorflow as tf
+
+    chips = tf.keras.Input((112, 112, 3))
+    means = tf.keras.layers.Flatten()(tf.keras.layers.AveragePooling2D(28)(chips))
+    model = tf.keras.Model(chips, tf.keras.ops.log(means - 10))  # of negative numbers: NaN
+    network = tmp_path / "logarithm.tflite"
+    network.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    images = chips_in(tmp_path / "in", 3)
+
+    with pytest.raises(InputError, match=r"logarithm\.tflite: gives embeddings .* not finite"):
+        embed.main(["--images", str(images), "--aligned", "--embedder", str(network),
+                    "--output", str(tmp_path / "o.npz")])  # fmt: skip
+
+    assert not (tmp_path / "o.npz").exists()
+
+
 def test_it_needs_no_tensorflow(tflite, tmp_path):
     images, poison = chips_in(tmp_path / "in", 2), tmp_path / "poison" / "tensorflow"
     poison.mkdir(parents=True)
