@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from age_gender.cli import InputError
 from age_gender.labels import AGES
-from age_gender.readers.vectors import FEWEST, MOST
+from age_gender.readers.numbers import FEWEST, MOST
 
 RECORD_BYTES = 1 << 20  # the longest record: 4,096 numbers and a name need far less
 _FRAME = 16  # bytes round a record: its length, 8, and two checksums, 4 each

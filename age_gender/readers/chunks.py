@@ -5,23 +5,25 @@ chunks of bounded size, in order, and its `parse` turns a chunk into a `Batch` o
 features. `Numbering` puts batches, in order, back into their places in the input.
 """
 
+import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
 from age_gender.cli import InputError, printable, say
-from age_gender.readers import names, vectors
+from age_gender.readers import names
 from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions
 from age_gender.readers.errors import BadRow, RowError
+from age_gender.readers.numbers import TINY
 
 DIMENSIONS = 512  # numbers of FaceNet's embeddings, which the shipped data and model hold
 BLOCK_ROWS = 2048  # of arrays
 CHUNK_BYTES = 2 << 20  # of text: about 300 rows; of fewer, each costs more
 SMALL_BYTES = 64 << 10  # of text: read row by row before a parser has been set up
 RECORD_BYTES = 1 << 20  # the longest row of a text: 4,096 numbers and a name need far less
+LOOKED_AT = 20  # rows that show which column is what, and which type bytes hold
 STDIN = "standard input"
 
 
@@ -115,6 +117,15 @@ class Batch:
 Parsed = tuple[Sequence, dict[str, list]]  # rows (n, width) and their metadata
 
 
+def windows(rows: Iterable) -> Iterator[list]:
+    """Yield each row with some that follow it, which help to tell types."""
+    rows = iter(rows)
+    window = [*itertools.islice(rows, LOOKED_AT)]
+    while window:
+        yield window
+        window = [*window[1:], *itertools.islice(rows, 1)]
+
+
 def parse(
     chunk: Chunk, at_once: Callable[[Chunk], Parsed | None], rows: Callable[[Chunk], Iterable[Row]]
 ) -> Batch:
@@ -181,10 +192,10 @@ def _checked(rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
     with np.errstate(over="ignore", invalid="ignore"):
         features = _row_after_row(rows)
         squares = np.einsum("ij,ij->i", features, features)
-        suspects = np.flatnonzero(~((squares > vectors.TINY) & (squares < np.inf)))
+        suspects = np.flatnonzero(~((squares > TINY) & (squares < np.inf)))
         largest = np.abs(features[suspects]).max(axis=1, initial=0)
     reasons = {}
-    for i in suspects[~((largest >= vectors.TINY) & (largest < np.inf))].tolist():
+    for i in suspects[~((largest >= TINY) & (largest < np.inf))].tolist():
         reasons[i] = "a row of zeros is no embedding (all numbers are under 1e-37)"
         for place in np.flatnonzero(~np.isfinite(features[i]))[:1]:
             what = "too large a number" if np.isfinite(rows[i, place]) else "not a finite number"
@@ -221,11 +232,14 @@ class Numbering:
             self.rows = self.lines = 0
         self.at_end = chunk.last
         self.left_out |= dict.fromkeys(chunk.columns.left_out)
-        row_names = batch.metadata.get("name")
-        if row_names is None:
-            row_names = [str(self.total + 1 + i) for i in batch.good.tolist()]
-            if row_names and chunk.last and self.rows + batch.rows == 1 and chunk.path != STDIN:
-                row_names = [names.text_name(Path(chunk.path).name.removesuffix(".csv"))]
+        row_names = batch.metadata.get("name") or [None] * len(batch.good)
+        if None in row_names:
+            numbers = (str(self.total + 1 + i) for i in batch.good.tolist())
+            if chunk.last and self.rows + batch.rows == 1 and chunk.path != STDIN:
+                numbers = iter([names.of_file(chunk.path)])
+            row_names = [
+                n if name is None else name for name, n in zip(row_names, numbers, strict=False)
+            ]
         bad = [
             row._replace(row=self.rows + row.row, line=self.lines + row.line if row.line else 0)
             for row in batch.bad

@@ -2,16 +2,20 @@
 
 import itertools
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from age_gender.cli import InputError
-from age_gender.readers import vectors
+from age_gender.readers import names, vectors
 from age_gender.readers.errors import RowError
+from age_gender.readers.numbers import FEWEST, MOST, float32
 
-NAMES = ("filename", "file", "path", "image", "name", "identity", "id")  # the first one is taken
+# What a column of names is called, also in the plural, nested (image.path) or with an underscore
+# before it (_id). The first of them is taken.
+NAMES = ("filename", "file", "path", "image", "name", "identity", "id", "label")
 LABELS = ("age", "gender")
 UNNAMED = re.compile(r"|__index_level_\d+__|Unnamed: \d+")  # a pandas index, written
 
@@ -26,6 +30,7 @@ class ReadOptions:
     name: str | None = None  # the column that is the name
     names: str | None = None  # a text file of the names of an NPY
     query: str | None = None  # to SQLite
+    blob_type: str | None = None  # of the numbers in bytes: a name of blobs.DTYPES
     labels: bool = False  # whether ages and genders are read
 
 
@@ -38,7 +43,7 @@ class Columns:
 
     width: int = 0
     embedding: Sequence[Hashable] = ()  # the column of lists, or those of a number each
-    is_list: bool = False
+    form: vectors.Form | None = None  # of the values of a column of lists; None: of numbers
     metadata: dict[str, Hashable] = field(default_factory=dict)  # "name", "age", "gender": if there
     count: int = 0  # of all columns
     left_out: tuple[str, ...] = ()
@@ -48,39 +53,69 @@ class Columns:
 
         Raises RowError.
         """
-        if not self.is_list:
+        if self.form is None:
             first = self.embedding[0] + 1 if isinstance(self.embedding[0], int) else 1
-            return vectors.float32([*map(get, self.embedding)], "cell", first)
-        cells = vectors.cells(get(self.embedding[0]), self.width)
-        if any(isinstance(cell, str) and "..." in cell for cell in cells):
-            raise RowError("numpy shortened this list (...)", vectors.WHOLE_LISTS)
-        if len(cells) != self.width:
-            raise RowError(f"{numbers(len(cells))}, not {self.width}")
-        return vectors.float32(cells, "number", 1)
+            return float32([*map(get, self.embedding)], "cell", first)
+        return self.form.read(get(self.embedding[0]), self.width)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether one column holds the embedding."""
+        return self.form is not None
 
 
 UNKNOWN = Columns()
 
 
-def of_row(path: str, header: Sequence[str], row: Iterable, options: ReadOptions, **how) -> Columns:
-    """Return what `choose` does, by the values of a row."""
-    return choose(path, header, [vectors.size(v, options.width) for v in row], options, **how)
+class Sample(NamedTuple):
+    """What the first values of a column show of it."""
+
+    size: int  # numbers of an embedding in its first value: 0 for a number, -1 for neither
+    form: vectors.Form | None = None
+    can_name: bool = True
+    fault: RowError | None = None  # of a first value that is an embedding, but faulty
+
+
+def sample(values: Sequence[object], options: ReadOptions) -> Sample:
+    """Return what the values of a column in the first rows show."""
+    form = vectors.find_form(values, options.width, options.blob_type)
+    try:
+        size = vectors.size(values[0], form)
+    except RowError as fault:
+        return Sample(-1, form, False, fault)
+    return Sample(size, form if size > 0 else None, size <= 0 and names.can_name(values[0]))
+
+
+def of_rows(
+    path: str, header: Sequence[str], rows: Sequence[Sequence], options: ReadOptions, **how
+) -> Columns:
+    """Return what `choose` does, by the first of these rows; the others help to tell types."""
+    return choose(path, header, samples_of(rows, options), options, **how)
+
+
+def samples_of(rows: Sequence[Sequence], options: ReadOptions) -> list[Sample]:
+    """Return a sample of each column of the first row; rows of another length do not count."""
+    rows = [row for row in rows if len(row) == len(rows[0])]
+    return [sample(values, options) for values in zip(*rows, strict=True)]
 
 
 def choose(
-    path: str, header: Sequence[str], sizes: Sequence[int], options: ReadOptions,
+    path: str, header: Sequence[str], samples: Sequence[Sample], options: ReadOptions,
     by_name: bool = False, strict: bool = False,
 ) -> Columns:  # fmt: skip
-    """Return which column is what, from their names and the `vectors.size` of a row's values.
+    """Return which column is what, from their names and what their first values show.
 
     Columns are named by their places, or `by_name`. Raises RowError where this row does not show
     it, or, `strict`, where no column has the width; InputError, naming `path`, where two answers
     fit.
     """
+    for fault in filter(None, (sample.fault for sample in samples)):
+        raise fault
+    sizes = [sample.size for sample in samples]
     titles = [title.strip() for title in header]
     folded = [title.casefold() for title in titles]
     metadata = {word: folded.index(word) for word in LABELS if folded.count(word) == 1}
-    if (name := _name(path, titles, sizes, options)) is not None:
+    if (name := _name(path, titles, samples, options)) is not None:
         metadata["name"] = name
     # An answer is the place of a column of lists, or the places of columns of a number each.
     lists = [(place,) for place, size in enumerate(sizes) if size > 0]
@@ -120,10 +155,15 @@ def choose(
     metadata = {
         w: i for w, i in metadata.items() if i not in places and (w == "name" or options.labels)
     }
+    form = samples[places[0]].form if places in lists else None
+    if form and form.rivals:
+        raise InputError(
+            f"{path}: the bytes of {titles[places[0]]} may be {form.name} or {form.rivals[0]} "
+            f"numbers; say which: --blob-type {form.name}"
+        )
     keys = header if by_name else range(len(titles))
     return Columns(
-        options.width or _count(places, sizes),
-        tuple(keys[place] for place in places), places in lists,
+        options.width or _count(places, sizes), tuple(keys[place] for place in places), form,
         {word: keys[place] for word, place in metadata.items()}, len(titles), left_out,
     )  # fmt: skip
 
@@ -134,7 +174,7 @@ def _count(answer: tuple[int, ...], sizes: Sequence[int]) -> int:
 
 def fits(count: int, width: int | None) -> bool:
     """Return whether `count` numbers are an embedding of this width, or, None, of any."""
-    return count == width if width else vectors.FEWEST <= count <= vectors.MOST
+    return count == width if width else FEWEST <= count <= MOST
 
 
 def _called(titles: Sequence[str], answer: tuple[int, ...]) -> list[str]:
@@ -162,19 +202,26 @@ def _runs(titles: Sequence[str], sizes: Sequence[int], width: int | None) -> lis
 
 
 def _name(
-    path: str, titles: Sequence[str], sizes: Sequence[int], options: ReadOptions
+    path: str, titles: Sequence[str], samples: Sequence[Sample], options: ReadOptions
 ) -> int | None:
     """Return the place of the column that holds names, or None."""
     if options.name is not None:
         return titles.index(options.name) if options.name in titles else None
+    places_of: dict[str, list[int]] = {}
+    for place, title in enumerate(titles):
+        if samples[place].can_name:
+            last = title.casefold().rpartition(".")[2].lstrip("_")
+            word = last if last in NAMES else last.removesuffix("s")
+            places_of.setdefault(word, []).append(place)
     for word in NAMES:
-        places = [place for place, title in enumerate(titles) if title.casefold() == word]
+        places = places_of.get(word, [])
+        places = [place for place in places if titles[place].casefold() == word] or places[:1]
         if len(places) > 1:
             both = [titles[place] for place in places]
             raise two_answers(path, "columns", both, "hold names", "--name-column")
         if places:
             return places[0]
-    indices = [i for i, title in enumerate(titles) if UNNAMED.fullmatch(title) and sizes[i] < 0]
+    indices = [i for i, t in enumerate(titles) if UNNAMED.fullmatch(t) and samples[i].size < 0]
     return indices[0] if len(indices) == 1 else None
 
 
@@ -191,16 +238,16 @@ def _listed(titles: Sequence[str]) -> str:
     return ", ".join(title or "(unnamed)" for title in titles[:8]) + ", ..." * (len(titles) > 8)
 
 
-def numbers(count: int) -> str:
+def count_of(count: int) -> str:
     return f"{count} number{'s' * (count != 1)}"
 
 
 def wrong_width(count: int, options: ReadOptions) -> RowError:
     """Return the error of a row of `count` numbers in a table of other embeddings."""
     if options.width is None:
-        span = f"{vectors.FEWEST} to {vectors.MOST:,}"
-        return RowError(f"{numbers(count)}", f"an embedding has {span} numbers")
-    reason = f"{numbers(count)}, not {options.width}"
+        span = f"{FEWEST} to {MOST:,}"
+        return RowError(f"{count_of(count)}", f"an embedding has {span} numbers")
+    reason = f"{count_of(count)}, not {options.width}"
     if options.first_table is None:
         return RowError(
             f"{reason}, which this model takes",

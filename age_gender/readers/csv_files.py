@@ -6,28 +6,34 @@ import functools
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
-from age_gender.readers import chunks, text_chunks, vectors
+from age_gender.readers import chunks, numbers, text_chunks, vectors
 from age_gender.readers.columns import (
     LABELS,
     UNKNOWN,
     Columns,
     ReadOptions,
+    Sample,
     choose,
     fits,
+    samples_of,
     wrong_width,
 )
+from age_gender.readers.csv_dialects import Dialect, find_dialect
 from age_gender.readers.errors import RowError
 
-_CELL = rb'(?:([^",\n]*)|"((?:[^"\n]|"")*+)")'
+COMMAS = Dialect()
+MOST_CELLS = 1 << 16  # of a row: far more than an embedding and what stands beside it
 
 
+@dataclass(frozen=True)
 class CsvReader:
-    """Reads CSV."""
+    """Reads CSV, and other text with a row a line."""
 
+    dialect: Dialect = COMMAS
     is_text = True
 
     def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
@@ -39,24 +45,39 @@ class CsvReader:
 
 def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Yield chunks of whole rows of CSV; a header is a chunk without data."""
-    start, columns, header, is_first = chunks.Chunk(path, CsvReader()), UNKNOWN, None, True
-    for chunk in text_chunks.parts(start, stream, text_chunks.last_row_end):
+    dialect: Dialect | None = None
+
+    def row_end(data: bytes) -> int:
+        nonlocal dialect
+        dialect = dialect or find_dialect(data)
+        return text_chunks.last_row_end(data, dialect.delimiter)
+
+    columns, header, is_first = UNKNOWN, None, True
+    for chunk in text_chunks.parts(chunks.Chunk(path, CsvReader()), stream, row_end):
+        chunk = replace(chunk, reader=CsvReader(dialect or COMMAS))
         if columns is UNKNOWN:
+            # The first row may be a header, below a line that says the separator.
             lines, header_lines = io.BytesIO(chunk.data).readlines(), 0
-            for row in itertools.islice(_csv_rows(lines), is_first):
+            if is_first and chunk.reader.dialect.sep_line:
+                header_lines = 1
+            rows = _csv_rows(lines[header_lines:], chunk.reader.dialect)
+            for row in itertools.islice(rows, is_first):
                 is_first = False
                 if row.fault is None and _is_header(row.cells, options.width):
-                    header, header_lines = row.cells, row.last_line
+                    header, header_lines = row.cells, header_lines + row.last_line
             is_first = is_first and not chunk.bad
-            rows = _csv_rows(lines[header_lines:])
+            # The first row that shows which column is what.
+            rows = _csv_rows(lines[header_lines:], chunk.reader.dialect)
             choices = (
-                (row.line, functools.partial(_columns, path, header, row, options)) for row in rows
+                (window[0].line, functools.partial(_columns, path, header, window, options))
+                for window in chunks.windows(rows)
             )
             chunk = replace(chunk, data=b"".join(lines[header_lines:]), offset=None)
             chunk = chunk.with_columns(choices)
             columns = chunk.columns
             if header_lines:
-                yield replace(start, lines=header_lines, columns=columns)
+                header_chunk = chunks.Chunk(path, chunk.reader, columns=columns)
+                yield replace(header_chunk, lines=header_lines)
         yield replace(chunk, columns=columns)
 
 
@@ -64,42 +85,56 @@ def _is_header(cells: list[str], width: int | None) -> bool:
     """Return whether no cell after the first is a number, or pandas counted the columns."""
     if len(cells) == 1:  # a line of text is a row, whatever separates its cells
         return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
-    numbers = [cell for cell in cells[1:] if vectors.is_number(cell)]
-    for counted in (numbers, [cells[0], *numbers]):
+    found = [cell for cell in cells[1:] if numbers.is_number(cell)]
+    for counted in (found, [cells[0], *found]):
         count = len(counted)
-        enough = count == width if width else count >= vectors.FEWEST
+        enough = count == width if width else count >= numbers.FEWEST
         if enough and any(counted == [*map(str, range(i, i + count))] for i in (0, 1)):
             return True
-    return not numbers and not any(map(vectors.in_list, cells))
+    return not found and not any(vectors.find_form([cell], width) for cell in cells)
 
 
-def _columns(path: str, header: list[str] | None, row: "_CsvRow", options: ReadOptions) -> Columns:
-    """Return which cell of a row is what. Raises RowError where it does not show that."""
-    cells = row.read()
+def _columns(
+    path: str, header: list[str] | None, rows: Sequence["_CsvRow"], options: ReadOptions
+) -> Columns:
+    """Return which cell of the first of these rows is what. Raises RowError."""
+    cells = rows[0].read()
+    if len(cells) > MOST_CELLS:
+        raise RowError(f"{len(cells):,} cells, more than {MOST_CELLS:,}")
+    count, has_end = len(cells), len(cells) > 2 and not cells[-1].strip()
+    if has_end and (not header or not header[-1].strip() or len(header) == count - 1):
+        cells, header = cells[:-1], header and header[: count - 1]  # a separator behind the row
     if header and len(header) != len(cells):
         raise RowError(f"{len(cells)} cells, not {len(header)} as in the header")
-    sizes = [vectors.size(cell, options.width) for cell in cells]
+    following = [row.cells[: len(cells)] for row in rows[1:] if row.fault is None]
+    samples = samples_of([cells, *following][: 1 + 4 * MOST_CELLS // count], options)
+    sizes = [sample.size for sample in samples]
     unnamed = _titles(cells, sizes, options.width)
     titles = header or unnamed
     if not header and max(sizes) <= 0:  # then the row must be a good one, to be sure
         named = unnamed.count("filename")
         if not fits(len(cells) - named, options.width):
-            raise _wrong_separator(cells) or wrong_width(len(cells) - named, options)
-        vectors.float32(cells[named:], "cell", 1 + named)
-    try:
-        columns = choose(path, titles, sizes, options)
-    except RowError:
-        if not header or not options.width or options.embedding:
-            raise
-        columns = None
-        with contextlib.suppress(RowError):
-            columns = choose(path, unnamed, sizes, options)  # numbers of any names
-        if columns is None:
-            raise
+            raise wrong_width(len(cells) - named, options)
+        numbers.float32(cells[named:], "cell", 1 + named)
+    columns = _choose(path, header, unnamed, samples, options)
     is_rest = columns.embedding == tuple(range(1, len(cells)))
     if is_rest and "name" not in columns.metadata and titles[0].strip().casefold() not in LABELS:
         columns = replace(columns, metadata=columns.metadata | {"name": 0}, left_out=())
-    return columns
+    return replace(columns, count=count)
+
+
+def _choose(
+    path: str, header: list[str] | None, unnamed: list[str],
+    samples: Sequence[Sample], options: ReadOptions,
+) -> Columns:  # fmt: skip
+    """Return the columns by the header, or, under any other names, by a width that is known."""
+    try:
+        return choose(path, header or unnamed, samples, options)
+    except RowError:
+        if header and options.width and not options.embedding:
+            with contextlib.suppress(RowError):
+                return choose(path, unnamed, samples, options)
+        raise
 
 
 def _titles(cells: list[str], sizes: list[int], width: int | None) -> list[str]:
@@ -117,18 +152,29 @@ def _titles(cells: list[str], sizes: list[int], width: int | None) -> list[str]:
     return ["filename"] * named + [*map(str, range(count - named))]
 
 
+# -------------------------------------------------------------------------- all at once
+
+
+@functools.cache
+def _cell(delimiter: bytes) -> bytes:
+    return rb'(?:([^"%s\n]*)|"((?:[^"\n]|"")*+)")' % re.escape(delimiter)
+
+
 def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
     """Return the chunk's numbers and metadata; None where rows may read otherwise one by one."""
-    columns, data = chunk.columns, chunk.data
+    columns, data, dialect = chunk.columns, chunk.data, chunk.reader.dialect
     start, end = columns.embedding[0], columns.embedding[-1] + 1
     if len(data) < chunks.SMALL_BYTES or columns.embedding != tuple(range(start, end)):
+        return None
+    if columns.is_list and columns.form.name != vectors.LIST.name:
         return None
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
         if b"\r" in data:
             return None
-    before = re.compile((_CELL + b",") * start)
-    behind = re.compile((b"," + _CELL) * (columns.count - end))
+    data, delimiter = dialect.prepared(data), dialect.delimiter
+    before = re.compile((_cell(delimiter) + re.escape(delimiter)) * start)
+    behind = re.compile((re.escape(delimiter) + _cell(delimiter)) * (columns.count - end))
     rows, cells, at, view = [], [], 0, memoryview(data)  # a row is no copy
     while at < len(data):
         stop = data.find(b"\n", at)
@@ -138,14 +184,17 @@ def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
             return None
         first, last = start_cells.end(), stop
         if columns.is_list:
-            last = data.find(b']"', first, stop)
-            if data[first : first + 2] != b'"[' or last < 0:
+            quote = data[first : first + 1] == b'"'
+            last = data.find(b']"' if quote else b"]", first, stop)
+            if data[first + quote : first + quote + 1] != b"[" or last < 0:
                 return None
-            rows.append(view[first + 2 : last])
-            last += 2
+            if not quote and delimiter == b",":
+                return None
+            rows.append(view[first + 1 + quote : last])
+            last += 1 + quote
         else:
             for _ in range(columns.count - end):
-                last = data.rfind(b",", first, max(last, first))
+                last = data.rfind(delimiter, first, max(last, first))
             rows.append(view[first:last] if last >= 0 else b"")
         groups = start_cells.groups()
         if last < stop:
@@ -157,7 +206,9 @@ def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
             return None
         cells.append(groups)
         at = stop + 1
-    values = vectors.parse(rows, columns.width)
+    if not columns.is_list and delimiter != b",":
+        rows = [_with_commas(bytes(row), dialect) for row in rows]
+    values = numbers.parse(rows, columns.width)
     if values is None:
         return None
     metadata = {}
@@ -170,13 +221,24 @@ def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
     return values, metadata
 
 
+def _with_commas(row: bytes, dialect: Dialect) -> bytes:
+    if dialect.decimal_comma:
+        row = row.replace(b",", b".")
+    elif b"," in row:
+        return b""  # no row of numbers: it is read by itself
+    return row.replace(dialect.delimiter, b",")
+
+
 def _text(cell: bytes, quoted: bytes | None) -> str:
     return cell.decode() if quoted is None else quoted.decode().replace('""', '"')
 
 
+# --------------------------------------------------------------------------- one by one
+
+
 def one_by_one(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
     """Yield the rows of a chunk, each with as many cells as the first one has."""
-    for row in _csv_rows(io.BytesIO(chunk.data).readlines()):
+    for row in _csv_rows(io.BytesIO(chunk.data).readlines(), chunk.reader.dialect):
         yield chunks.Row(row.line, functools.partial(_getter, row, chunk.columns))
 
 
@@ -192,7 +254,7 @@ def _wrong_count(cells: list[str], columns: Columns) -> RowError:
     if columns.is_list or named not in (0, 1) or columns.metadata.get("name"):
         return RowError(f"{len(cells)} cells, not {columns.count}")
     reason = f"{len(cells) - named} numbers{' after the name' * named}, not {columns.width}"
-    return _wrong_separator(cells) or RowError(reason)
+    return RowError(reason)
 
 
 class _CsvRow(NamedTuple):
@@ -209,16 +271,17 @@ class _CsvRow(NamedTuple):
         return self.cells
 
 
-def _csv_rows(lines: list[bytes]) -> Iterator[_CsvRow]:
+def _csv_rows(lines: list[bytes], dialect: Dialect) -> Iterator[_CsvRow]:
     """Yield the rows of a text. One that is not CSV costs its first line only, in case a quote
     there was never closed; but not without end.
     """
     csv.field_size_limit(chunks.RECORD_BYTES)  # here, so that it holds on a Dask worker too
-    at, attempts = 0, 100
+    at, attempts, delimiter = 0, 100, dialect.delimiter.decode()
     while at < len(lines):
         first, fault, cells = at + 1, None, []
         rest = map(lines.__getitem__, range(at, len(lines)))
-        reader = csv.reader((line.decode("utf-8", "surrogateescape") for line in rest), strict=True)
+        texts = (dialect.prepared(line).decode("utf-8", "surrogateescape") for line in rest)
+        reader = csv.reader(texts, delimiter=delimiter, strict=True)
         try:
             cells = next(reader)
             at += reader.line_num
@@ -228,8 +291,14 @@ def _csv_rows(lines: list[bytes]) -> Iterator[_CsvRow]:
             fault = RowError(_csv_fault(error))
             attempts -= 1
             at = first if attempts > 0 else at + reader.line_num
+        if dialect.decimal_comma:
+            cells = [_with_point(cell) for cell in cells]
         if fault or len(cells) > 1 or "".join(cells).strip():
             yield _CsvRow(first, at, cells, fault)
+
+
+def _with_point(cell: str) -> str:
+    return cell.replace(",", ".") if cell.count(",") == 1 and cell[-1:].isdigit() else cell
 
 
 def _csv_fault(error: csv.Error) -> str:
@@ -239,12 +308,3 @@ def _csv_fault(error: csv.Error) -> str:
     if "end of data" in str(error):
         return "a quote is not closed"
     return f"not CSV: {error}"
-
-
-def _wrong_separator(cells: list[str]) -> RowError | None:
-    """Return the error where something else than a comma separates the cells of a row."""
-    row = ",".join(cells)
-    for mark, word in ((";", "semicolons"), ("\t", "tabs"), (" ", "spaces")):
-        if row.count(mark) >= 15 and (mark == ";" or len(cells) < 15):
-            return RowError(f"cells are separated by {word}", "separate them by commas")
-    return None

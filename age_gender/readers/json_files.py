@@ -11,8 +11,8 @@ from typing import BinaryIO
 import numpy as np
 
 from age_gender.cli import InputError
-from age_gender.readers import chunks, text_chunks, vectors
-from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions, of_row
+from age_gender.readers import chunks, numbers, text_chunks
+from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions, of_rows
 from age_gender.readers.errors import RowError
 
 _LIST = re.compile(rb"\s*:\s*\[")
@@ -96,7 +96,7 @@ def _places(data: bytes) -> list[tuple[int, int]]:
 def _columns(path: str, line: bytes, options: ReadOptions) -> Columns:
     """Return which key of an object is what. Raises RowError where it does not show that."""
     row = _object(line)
-    return of_row(path, [*row], row.values(), options, by_name=True)
+    return of_rows(path, [*row], [[*row.values()]], options, by_name=True)
 
 
 def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
@@ -122,7 +122,7 @@ def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
             return None
         rows.append(line[first.end() : last])
         objects.append(short)
-    values = vectors.parse(rows, columns.width)
+    values = numbers.parse(rows, columns.width)
     metadata = {
         w: [short.get(column) for short in objects] for w, column in columns.metadata.items()
     }
@@ -164,7 +164,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values: dict[str, object] = {}
     for key, value in pairs:
         if key in values:
-            raise RowError(f"the key {vectors.shown(key)} is given twice")
+            raise RowError(f"the key {numbers.shown(key)} is given twice")
         values[key] = value
     return values
 

@@ -26,7 +26,7 @@ from age_gender.readers.columns import (
 )  # fmt: skip
 from age_gender.readers.errors import BadRow
 from age_gender.readers.names import text_name
-from age_gender.readers.vectors import FEWEST, MOST
+from age_gender.readers.numbers import FEWEST, MOST
 
 NPY_HEADER_BYTES = 10_000  # NumPy's own bound on what it evaluates
 FORTRAN_BYTES = 64 << 20  # of an array in column order that are held at a time

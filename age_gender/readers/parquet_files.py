@@ -6,8 +6,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from age_gender.cli import InputError, require
-from age_gender.readers import chunks
-from age_gender.readers.columns import Columns, ReadOptions, choose, numbers
+from age_gender.readers import chunks, vectors
+from age_gender.readers.columns import Columns, ReadOptions, Sample, choose, count_of
 from age_gender.readers.errors import BadRow, RowError
 from age_gender.readers.numpy_files import ArrayReader
 
@@ -42,8 +42,12 @@ def cut(path: str, options: ReadOptions) -> Iterator[chunks.Chunk]:
             raise InputError(f"{path}: two columns of one name; give each its own")
         fixed = any(map(pa.types.is_fixed_size_list, schema.types))
         sizes = _sizes(pa, table)
+        samples = [
+            Sample(size, vectors.OBJECTS[0] if size > 0 else None, _can_name(pa, column.type))
+            for size, column in zip(sizes, schema, strict=True)
+        ]
         try:
-            columns = choose(path, schema.names, sizes, options, by_name=True, strict=fixed)
+            columns = choose(path, schema.names, samples, options, by_name=True, strict=fixed)
         except RowError as error:
             raise InputError(f"{path}: {error}") from None
         used = {*columns.embedding, *columns.metadata.values()}
@@ -80,6 +84,10 @@ def _sizes(pa, table) -> list[int]:
     return sizes
 
 
+def _can_name(pa, kind) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+
+
 def _is_number(pa, kind) -> bool:
     return pa.types.is_floating(kind) or pa.types.is_integer(kind)
 
@@ -109,7 +117,7 @@ def _lists(pa, path: str, batch, columns: Columns) -> tuple[Any, np.ndarray, lis
     lengths = batch.column(name).value_lengths()
     wrong = _numpy(lengths.fill_null(width)) != width
     bad = [
-        BadRow(path, i + 1, 0, f"{numbers(lengths[i].as_py())}, not {width}")
+        BadRow(path, i + 1, 0, f"{count_of(lengths[i].as_py())}, not {width}")
         for i in np.flatnonzero(wrong).tolist()
     ]
     batch = batch.filter(pa.array(~wrong)) if bad else batch

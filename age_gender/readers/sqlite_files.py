@@ -10,8 +10,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from age_gender.cli import InputError
-from age_gender.readers import chunks, vectors
-from age_gender.readers.columns import Columns, ReadOptions, of_row, two_answers
+from age_gender.readers import chunks, numbers, vectors
+from age_gender.readers.columns import Columns, ReadOptions, of_rows, two_answers
 from age_gender.readers.errors import RowError
 from age_gender.readers.sqlite_database import LOOKED_AT, Database, quoted
 from age_gender.readers.sqlite_vec import Vec0Table
@@ -70,7 +70,8 @@ def _query(
         raise InputError(f"{error}{hint * of_vec0}") from None
     head = [_shortened(row) for row in itertools.islice(rows, LOOKED_AT)]
     start = start.with_columns(
-        (0, functools.partial(of_row, start.path, titles, row, options)) for row in head
+        (0, functools.partial(of_rows, start.path, titles, rows, options))
+        for rows in chunks.windows(head)
     )
     for row in start.bad:
         raise InputError("; ".join(filter(None, [str(row), row.remedy])))
@@ -134,9 +135,9 @@ def _names(database: Database) -> tuple[list[str], list[str], dict[str, Vec0Tabl
 
 def _columns(path: str, table: _Table | None, options: ReadOptions, strict: bool) -> Columns | None:
     """Return which column is what by the first row of a table that shows it."""
-    for row in table.head if table else ():
+    for rows in chunks.windows(table.head if table else ()):
         with contextlib.suppress(RowError):
-            return of_row(path, table.titles, row, options, strict=strict)
+            return of_rows(path, table.titles, rows, options, strict=strict)
     return None
 
 
@@ -172,12 +173,13 @@ def at_once(chunk: chunks.Chunk) -> tuple[np.ndarray, dict[str, list]] | None:
     columns, values = chunk.columns, None
     cells = [row[columns.embedding[0]] for row in chunk.data]
     types = {*map(type, cells)} if columns.is_list else set()
-    dtype = vectors.blob_type(cells[0], columns.width) if types == {bytes} else None
+    dtype = columns.form.dtype if types == {bytes} else None
     if dtype and {*map(len, cells)} == {columns.width * dtype.itemsize}:
         values = np.frombuffer(b"".join(cells), dtype).reshape(len(cells), columns.width)
-    if types == {str} and all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
+    are_lists = types == {str} and columns.form.name == vectors.LIST.name
+    if are_lists and all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
         with contextlib.suppress(UnicodeEncodeError):
-            values = vectors.parse([cell[1:-1].encode() for cell in cells], columns.width)
+            values = numbers.parse([cell[1:-1].encode() for cell in cells], columns.width)
     metadata = {
         word: [row[column] for row in chunk.data] for word, column in columns.metadata.items()
     }

@@ -16,7 +16,7 @@ import numpy as np
 from age_gender import files
 from age_gender.cli import InputError, error_line, is_machines
 from age_gender.labels import face_labels
-from age_gender.readers import text_chunks
+from age_gender.readers import blobs, text_chunks
 from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, Reader, make_batch
 from age_gender.readers.columns import ANY, LABELS, ReadOptions
 from age_gender.readers.csv_files import CsvReader
@@ -67,6 +67,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "first")  # fmt: skip
     add("--name-column", metavar="NAME", help="the column (in an NPZ: the array) of names")
     add("--names", metavar="FILE", help="the names of an NPY: a text file, one a line")
+    add("--blob-type", choices=blobs.DTYPES, metavar="TYPE",
+        help="the numbers that bytes hold: float16, float32, float64, with -be big-endian; else "
+        "told from their size")  # fmt: skip
     add("--query", metavar="SELECT",
         help='what to read of SQLite, such as "select path, embedding from faces"')  # fmt: skip
 
@@ -75,7 +78,7 @@ def read_options(args: argparse.Namespace, **more) -> ReadOptions:
     """Return the values of these options, and `more` that the script says itself."""
     return ReadOptions(
         embedding=args.embedding_column, name=args.name_column, names=args.names,
-        query=args.query, **more,
+        query=args.query, blob_type=args.blob_type, **more,
     )  # fmt: skip
 
 

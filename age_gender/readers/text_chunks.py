@@ -99,12 +99,12 @@ def check_is_text(path: str, start: bytes) -> None:
         raise InputError(f"{path}: not CSV but binary data; save the embeddings as UTF-8 CSV")
 
 
-def last_row_end(data: bytes) -> int:
+def last_row_end(data: bytes, delimiter: bytes = b",") -> int:
     """Return the offset behind the last row of CSV that ends in `data`, outside quotes."""
-    position = end = 0
+    position, end, starts = 0, 0, delimiter + b"\r\n"
     quote = data.find(b'"')
     while quote >= 0:
-        if quote and data[quote - 1] not in b",\r\n":  # not at the start of a cell
+        if quote and data[quote - 1] not in starts:  # not at the start of a cell
             quote = data.find(b'"', quote + 1)
             continue
         cell = _QUOTED.match(data, quote)

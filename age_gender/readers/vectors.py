@@ -1,156 +1,253 @@
-"""Numbers of embeddings from whatever a cell holds: text, a list, a BLOB.
+"""A value of whatever form into the numbers of an embedding: text, bytes, lists, objects.
 
-`parse` reads the text of many rows at once; `cells` and `float32` read one row carefully and say
-what is wrong with it. Both give what Python's `float` gives, to the last bit of float32.
+The form of a column is found by `find_form` in its first values and holds for the file. A form is
+one entry in a table: what stands round the numbers of a text (WRAPPERS), what lists and objects
+look like (OBJECTS), what encodes bytes as text and which type they hold (in blobs.py).
 """
 
 import contextlib
+import functools
 import re
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from age_gender.readers import blobs
 from age_gender.readers.errors import RowError
+from age_gender.readers.numbers import FEWEST, finite, float32, is_number, shown
 
-FEWEST, MOST = 16, 4096  # numbers of an embedding, where no model says how many
-TINY = 1e-37  # float32 has no accuracy left below
-WHOLE_LISTS = "write whole lists: table.embedding.map(lambda e: e.tolist())"
+SHORTENED = RowError(
+    "numpy shortened this list (...)",
+    "write whole lists: table.embedding.map(lambda e: e.tolist())",
+)
 
-_NUMBERS = re.compile(r"[0-9eE+\-. \t]*")
-_SCALARS = re.compile(r"np\.float\d+\(([^()]*)\)")  # a list of NumPy's numbers, as it prints them
-_MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
-_MARK = b"3e38"  # stands between rows: a number that is in no embedding
+# Of each form of text: its name, and what stands before and behind its numbers or another form.
+_NAMED = r"(?:,\s*\w+=(?:<[^<>]*>|'[^']*'|\([\d, ]*\)|[\w.]+))*"  # dtype=float32, grad_fn=<...>
+WRAPPERS = {
+    "a Go slice": (r"\[\d*\]float(?:32|64)", ""),  # []float32{0.1, 0.2}
+    "a list": (r"\[", r",?\s*\]"),  # Python, JSON, pgvector, Java; with spaces NumPy, Go
+    "a tuple": (r"\(", r",?\s*\)"),  # Python, PostgreSQL's cube
+    "a PostgreSQL array": (r"\{", r"\}"),
+    "a NumPy array": (r"(?:np\.|numpy\.|jnp\.|jax\.)?[aA]rray\(", rf"{_NAMED},?\s*\)"),
+    "a PyTorch tensor": (r"(?:torch\.)?tensor\(", rf"{_NAMED},?\s*\)"),
+    "a TensorFlow tensor": (r"tf\.Tensor\(", rf"{_NAMED}\)"),
+    "a TensorFlow value": (r"<tf\.Tensor:[^\[]*numpy=", ">"),
+    "a typed array": (r"(?:new )?Float(?:32|64)Array\s*(?:\(\d+\)\s*)?(?=[\[{(])", ""),
+    "an R vector": (r"c\(", r"\)"),
+    "a Julia vector": (r"Float(?:16|32|64)(?=\[)", ""),
+    "a C# or Java array": (r"(?:new )?(?:float|double)\[\d*\]\s*(?=\{)", ""),
+    "a deque": (r"(?:collections\.)?deque\(", rf"{_NAMED}\)"),
+}
+_OPENED = {name: re.compile(opening) for name, (opening, _) in WRAPPERS.items()}
+_CLOSED = {name: re.compile(rf"(?:{closing})\Z") for name, (_, closing) in WRAPPERS.items()}
+_BEHIND = 400  # characters at the end of a text in which what closes it is looked for
+_SCALARS = re.compile(r"(?:np\.float\d+|Decimal)\('?([^()']*)'?\)")  # numbers of a list, printed
+_TYPE_NAMES = re.compile(r"System\.\w+\[\]|\[[FD]@\w+|\[object \w+\]|<memory at \w+>|<\w[^>]*>")
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")
 
 
-_of_thread = threading.local()  # its parser, used again: a new one a chunk takes a quarter more
+@dataclass(frozen=True)
+class Form:
+    """How a column's values hold numbers. `numbers` gives None for a value of another form."""
+
+    name: str
+    numbers: Callable[[object], Sequence | None]
+    dtype: np.dtype | None = None  # of bytes that are the numbers and nothing else
+    rivals: tuple[str, ...] = ()  # types that the bytes may be as well
+
+    def read(self, value: object, width: int) -> np.ndarray:
+        """Return the value as float32 (width,). Raises RowError."""
+        if value is None or value == "":
+            raise RowError("the embedding is missing")
+        cells = self.numbers(value)
+        if cells is None:
+            raise _not_of(self, value)
+        if len(cells) != width:
+            raise RowError(f"{len(cells)} number{'s' * (len(cells) != 1)}, not {width}")
+        if isinstance(cells, np.ndarray):
+            return finite(cells)
+        return float32(cells, "number", 1)
 
 
-def parse(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
-    """Return (n, width) float64 of the rows' numbers, each a text of numbers between commas.
+def find_form(
+    values: Sequence[object], width: int | None = None, blob_type: str | None = None
+) -> Form | None:
+    """Return the form that reads the first of these values which is not missing, or None.
 
-    None for what is not so, and for all that JSON refuses or might read otherwise than `float`.
+    The others help to tell which type bytes hold, unless the user gave one of blobs.DTYPES.
     """
-    try:
-        import simdjson
-    except ImportError:  # no wheel for this Python: the careful way reads the same
+    values = [value for value in values if value is not None and value != ""]
+    if not values or _is_scalar(values[0]):
         return None
-    parser = _of_thread.parser = getattr(_of_thread, "parser", None) or simdjson.Parser()
-    text = (b",%s," % _MARK).join([b"[1", *rows, b"1]"])
-    if text.find(b"[", 1) >= 0:  # a list in a list would be taken apart
-        return None
-    try:
-        document = parser.parse(text)
-        values = np.frombuffer(document.as_buffer(of_type="d"))
-    except (ValueError, TypeError, RuntimeError):
-        return None
-    finally:
-        document = None  # or the parser would refuse the next text
-    if values.size != len(rows) * (width + 1) + 3:
-        return None
-    table = values[2:-1].reshape(len(rows), width + 1)[:, :width]
-    marks = np.flatnonzero(values == float(_MARK))
-    if not np.array_equal(marks, np.arange(1, values.size, width + 1)):
-        return None
-    for row in np.flatnonzero(~table.all(axis=1)) if (values == 0).any() else ():
-        if _MINUS_ZERO.search(rows[row]):  # which JSON takes for the whole number 0
-            table = table if table.flags.writeable else table.copy()
-            table[row] = [*map(float, bytes(rows[row]).split(b","))]
-    return table
-
-
-def is_number(text: str) -> bool:
-    """Return whether `float` reads the text, and it is no digits with underscores."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text
-
-
-def in_list(text: str) -> list[str] | None:
-    """Return the numbers, as text, of a list as Python, JSON, pgvector or NumPy write it."""
-    text = text.strip()
-    if text[:1] != "[" or text[-1:] != "]":
-        return None
-    text = _SCALARS.sub(r"\1", text)[1:-1] if "np." in text else text[1:-1]
-    return text.split(",") if "," in text else text.split()
-
-
-def size(value: object, width: int | None) -> int:
-    """Return how many numbers a value holds: a list's length, 0 for a number, -1 for neither.
-
-    A BLOB of 4 or 8 bytes for each of `width` numbers is a list; another, or where no width is
-    known, where its numbers are plausible.
-    """
-    with contextlib.suppress(RowError):
-        return len(cells(value, width))
-    return 0 if type(value) in (int, float) or (type(value) is str and is_number(value)) else -1
-
-
-def blob_type(value: bytes, width: int | None) -> np.dtype | None:
-    """Return float32 or float64 by a BLOB's length, else by its numbers, or None."""
-    dtypes = [np.dtype("<f4"), np.dtype("<f8")]
-    for dtype in dtypes:
-        if width and len(value) == width * dtype.itemsize:
-            return dtype
-    for dtype in dtypes:
-        if len(value) % dtype.itemsize == 0 and len(value) >= FEWEST * dtype.itemsize:
-            numbers = np.frombuffer(value, dtype)
-            # Halves of doubles are float32s of any size, up to 1e38 or no number at all.
-            if np.isfinite(numbers).all() and np.abs(numbers).max() < 1e10:
-                return dtype
+    for form in (*OBJECTS, *TEXTS):
+        if _reads(form, values[0], width):
+            return form
+    for name, decode in blobs.ENCODINGS.items():
+        if (data := decode(values[0])) is None:
+            continue
+        all_data = [data, *(other for other in map(decode, values[1:]) if other is not None)]
+        inner = _form_of_bytes(all_data, width, blob_type)
+        if inner:
+            dtype = inner.dtype if decode is blobs.as_bytes else None
+            decoded = functools.partial(_decoded, decode, inner)
+            return Form(name + inner.name, decoded, dtype, inner.rivals)
     return None
 
 
-def cells(value: object, width: int | None) -> list:
-    """Return the numbers, or their texts, of a list or BLOB. Raises RowError."""
-    if value is None or value == "":
-        raise RowError("the embedding is missing")
-    if isinstance(value, bytes):
-        dtype = blob_type(value, width)
-        if dtype is None:
-            raise RowError(f"a BLOB of {len(value):,} bytes is not {width} numbers")
-        return np.frombuffer(value, dtype).tolist()
-    cells = in_list(value) if isinstance(value, str) else value
-    if not isinstance(cells, list):
-        raise RowError(f"{shown(value)} is not a list of numbers")
-    return cells
+def size(value: object, form: Form | None) -> int:
+    """Return how many numbers a value holds: of its form, 0 for a number, -1 for anything else.
 
-
-@np.errstate(over="ignore")
-def float32(cells: Sequence, what: str, first: int) -> np.ndarray:
-    """Return a row's numbers, which may be text. Raises RowError that says which of them is none.
-
-    They are called `what` ("cell", "number"), and counted from `first`.
+    Raises RowError for a value of the form that is faulty.
     """
-    with contextlib.suppress(ValueError):
-        values = np.array(_floats(cells)).astype(np.float32)
-        if np.isfinite(values).all():
-            return values
-    for place, cell in enumerate(cells, first):
-        if cell is None or (isinstance(cell, str) and not cell.strip()):
-            raise RowError(f"{what} {place} is empty")
-        try:
-            (value,) = _floats([cell])
-        except ValueError:
-            value = np.nan
-        if not np.isfinite(np.float32(value)):
-            fault = "not a finite number" if value != value else "too large a number"
-            raise RowError(f"{what} {place} is {shown(cell)}, {fault}")
-    raise RowError("not a row of numbers")
+    if _is_scalar(value):
+        return 0
+    cells = form.numbers(value) if form else None
+    return -1 if cells is None else len(cells)
 
 
-def _floats(cells: Sequence) -> list[float]:
-    """Return what `float` does; ValueError also for what only Python takes: 1_0, nan, True."""
-    text = " ".join(cell for cell in cells if isinstance(cell, str))
-    if not {*map(type, cells)} <= {str, int, float} or not _NUMBERS.fullmatch(text):
-        raise ValueError("not numbers alone")
-    return [*map(float, cells)]
+def _is_scalar(value: object) -> bool:
+    return type(value) in (int, float) or (type(value) is str and is_number(value))
 
 
-def shown(value: object) -> str:
-    """Return the beginning of a value from a file, for a message."""
-    text = value.strip() if isinstance(value, str) else repr(value)
-    text = text if len(text) <= 20 else text[:20] + "..."
-    return ascii(text) if isinstance(value, str) else text
+def _reads(form: Form, value: object, width: int | None) -> bool:
+    """Return whether a value is of a form; a few numbers are, like "(1)", only in a list."""
+    try:
+        cells = form.numbers(value)
+    except RowError:  # of this form, but faulty
+        return True
+    is_list = form is LIST or form in OBJECTS
+    return cells is not None and (is_list or len(cells) == width or len(cells) >= FEWEST)
+
+
+# --------------------------------------------------------------------------------- text
+
+
+def _wrapped(name: str, value: object) -> list[str] | None:
+    """Return the numbers of a text that this wrapper, and maybe others in it, stand round."""
+    if not isinstance(value, str) or (body := _unwrap(name, value.strip())) is None:
+        return None
+    for _ in range(3):
+        inner = (_unwrap(other, body) for other in WRAPPERS)
+        if (peeled := next((text for text in inner if text is not None), None)) is None:
+            break
+        body = peeled
+    if "..." in body:
+        raise SHORTENED
+    if "(" in body:
+        body = _SCALARS.sub(r"\1", body)
+    if re.search(r"[\])}]\s*,?\s*[\[({a-zA-Z]", body):
+        raise RowError("a list of several faces", "write a row a face")
+    return body.split(",") if "," in body else body.split()
+
+
+def _unwrap(name: str, text: str) -> str | None:
+    opened = _OPENED[name].match(text)
+    closed = opened and _CLOSED[name].search(text, max(opened.end(), len(text) - _BEHIND))
+    return text[opened.end() : closed.start()].strip() if closed else None
+
+
+TEXTS = [Form(name, functools.partial(_wrapped, name)) for name in WRAPPERS]
+LIST = next(form for form in TEXTS if form.name == "a list")
+
+
+# --------------------------------------------------------------------- lists and objects
+
+
+def _of_list(value: object) -> Sequence | None:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if not isinstance(value, list | tuple):
+        return None
+    if len(value) == 1 and isinstance(value[0], list | tuple | dict):
+        return _of_list(value[0]) if isinstance(value[0], list | tuple) else _of_object(value[0])
+    return value
+
+
+def _of_object(value: object) -> Sequence | None:
+    """Return the values of {"0": 0.1, "1": 0.2, ...}: keys that count up from 0 or 1, in order."""
+    if not isinstance(value, Mapping) or len(value) < 2:
+        return None
+    stems, numbers = zip(*map(_running, map(str, value)), strict=True)
+    start = min(numbers)
+    if start not in (0, 1) or len({*stems}) > 1 or len({*numbers}) < len(numbers):
+        return None
+    if max(numbers) - start + 1 != len(numbers):
+        return None
+    return [cell for _, cell in sorted(zip(numbers, value.values(), strict=True), key=_first)]
+
+
+def _running(key: str) -> tuple[str, int]:
+    digits = re.search(r"[0-9]{1,6}\Z", key)
+    return (key[: digits.start()], int(digits[0])) if digits else (key, -1)
+
+
+def _first(pair: tuple) -> object:
+    return pair[0]
+
+
+def _of_array_object(value: object) -> Sequence | None:
+    """Return the numbers of an object that says what it is: {"type": "Buffer", "data": [...]}."""
+    if isinstance(value, Mapping):
+        for key in ("values", "data", "vector", "embedding"):
+            inner = value.get(key)
+            if isinstance(inner, list) and len(inner) >= FEWEST and type(inner[0]) is float:
+                return inner
+    return None
+
+
+OBJECTS = [
+    Form("a list of numbers", _of_list),
+    Form("an object with running keys", _of_object),
+    Form("an object of values", _of_array_object),
+]
+
+# --------------------------------------------------------------------------------- bytes
+
+
+def _decoded(decode: Callable, inner: Form, value: object) -> Sequence | None:
+    data = decode(value)
+    return None if data is None else inner.numbers(data)
+
+
+def _of_utf8(data: bytes) -> Sequence | None:
+    if data[:1] not in (b"[", b"(", b"{"):
+        return None
+    with contextlib.suppress(UnicodeDecodeError):
+        text = data.decode()
+        return next((cells for f in TEXTS if (cells := f.numbers(text)) is not None), None)
+    return None
+
+
+NPY, UTF8 = Form("an .npy file", blobs.of_npy), Form("a list as text", _of_utf8)
+
+
+def _form_of_bytes(
+    values: Sequence[bytes], width: int | None, blob_type: str | None
+) -> Form | None:
+    """Return the form of bytes: an .npy, text, or numbers of a type that fits or is plausible."""
+    for form in (NPY, UTF8):
+        if _reads(form, values[0], width):
+            return form
+    types = [blobs.DTYPES[blob_type]] if blob_type else blobs.plausible_types(values, width)
+    if not types:
+        return None
+    names = [blobs.name_of(dtype) for dtype in types]
+    return Form(names[0], functools.partial(blobs.of_dtype, types[0]), types[0], tuple(names[1:]))
+
+
+# ------------------------------------------------------------------- what is no embedding
+
+
+def _not_of(form: Form, value: object) -> RowError:
+    """Return the error of a value that is not of a column's form, with what it seems to be."""
+    if isinstance(value, str) and _TYPE_NAMES.fullmatch(value.strip()):
+        return RowError(f"{shown(value)} is the name of a type, not its numbers", "write the list")
+    if isinstance(value, bytes) and value.startswith(_IMAGES):
+        return RowError("the value is an image, not an embedding")
+    if isinstance(value, bytes):
+        return RowError(f"a BLOB of {len(value):,} bytes is not {form.name}")
+    other = find_form([value])
+    if other and other.name != form.name:
+        return RowError(f"{shown(value)} is {other.name}, not {form.name} as in the first rows")
+    return RowError(f"{shown(value)} is not a list of numbers")

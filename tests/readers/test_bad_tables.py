@@ -43,10 +43,6 @@ def test_a_csv_that_is_none_is_refused(tmp_path, rows):
         (text.encode("utf-16-le"), "save the embeddings as UTF-8"),
         (text.encode("utf-32"), "save it as UTF-8"),
         (generator.bytes(30_000), "binary data"),
-        (text.replace(",", ";").encode(), "row 1 (line 1): cells are separated by semicolons"),
-        (text.replace(",", "\t").encode(), "row 1 (line 1): cells are separated by tabs"),
-        (text.replace(",", " ").encode(), "row 1 (line 1): cells are separated by spaces"),
-        (text.replace(",", ";").replace(".", ",").encode(), "separated by semicolons"),
         (text.replace("\n", "\r").encode(), "end lines with a line feed"),
         (b"PK\x03\x04" + text.encode(), "suffix .npz"),
         (b"\x93NUMPY" + text.encode(), "suffix .npy"),
@@ -276,7 +272,6 @@ def test_other_parquet_tables_are_refused(tmp_path, faces):
         ({"e": pa.array([row[:7] for row in table.tolist()])}, "row 1: 7 numbers, not 512"),
         ({"e": pa.array([[["x"]]])}, "no column of lists"),
         ({"e": pa.array(holes, vector)}, "row 2: number 1 is nan"),
-        ({"filename": ["a", None, "b"], "e": pa.array(table.tolist(), vector)}, "row 2: the name"),
         ({"filename": [], "e": pa.array([], vector)}, "no row of embeddings"),
     ]:
         parquet.write_table(pa.table(columns), tmp_path / "t.parquet")

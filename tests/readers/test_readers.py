@@ -27,7 +27,7 @@ settings.register_profile("quick", max_examples=60, deadline=None)
 settings.load_profile("quick")
 
 
-WANTED = ReadOptions(width=WIDTH)
+OPTIONS = ReadOptions(width=WIDTH)
 
 
 def random_tables(dtype="float32", least=1):
@@ -109,7 +109,7 @@ def test_an_npz_reads_the_same_whatever_its_type_order_and_compression(
     save = data.draw(st.sampled_from([np.savez, np.savez_compressed]))
     table = np.asarray(table, order=data.draw(st.sampled_from("CF")))
     save(path, filenames=np.array(row_names), embeddings=table, other=np.zeros(3))
-    found, features = tables.read([path], WANTED)
+    found, features = tables.read([path], OPTIONS)
     assert found == row_names
     np.testing.assert_array_equal(features, table.astype(np.float32))
 
@@ -121,7 +121,7 @@ def test_an_npy_reads_the_same_in_either_order_and_in_bands(tmp_path_factory, ta
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(numpy_files, "FORTRAN_BYTES", band)
         patch.setattr(chunks, "BLOCK_ROWS", 1 + band % 4)
-        _, features = tables.read([path], WANTED)
+        _, features = tables.read([path], OPTIONS)
     np.testing.assert_array_equal(features, table)
 
 
@@ -155,7 +155,7 @@ def test_lists_read_the_same_from_json_csv_and_databases(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "CHUNK_BYTES", chunk)
         patch.setattr(chunks, "SMALL_BYTES", 0 if fast else 1 << 30)
-        found, features = tables.read([path], WANTED)
+        found, features = tables.read([path], OPTIONS)
     assert found == row_names
     np.testing.assert_array_equal(features, table)
 
@@ -174,7 +174,7 @@ def test_a_parquet_reads_the_same_as_columns_and_as_lists(
         columns |= {f"c{i}": table[:, i] for i in range(WIDTH)}
     path = str(tmp_path_factory.getbasetemp() / "t.parquet")
     parquet.write_table(pa.table(columns), path)
-    found, features = tables.read([path], WANTED)
+    found, features = tables.read([path], OPTIONS)
     np.testing.assert_array_equal(features, table)
     if named:
         assert found == row_names
@@ -220,7 +220,7 @@ def test_a_changed_binary_file_is_refused_or_read_with_the_same_values(
         content[place] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     try:
-        found, features = tables.read([path], WANTED)
+        found, features = tables.read([path], OPTIONS)
     except InputError as error:
         assert str(path) in str(error)
         return

@@ -1,0 +1,118 @@
+r"""Bytes of an embedding: what encodes them as text, and which type of numbers they hold."""
+
+import ast
+import base64
+import binascii
+import contextlib
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from age_gender.readers.errors import RowError
+from age_gender.readers.numbers import FEWEST, MOST
+
+DTYPES = {
+    "float32": np.dtype("<f4"), "float64": np.dtype("<f8"), "float16": np.dtype("<f2"),
+    "float32-be": np.dtype(">f4"), "float64-be": np.dtype(">f8"), "float16-be": np.dtype(">f2"),
+}  # fmt: skip
+_HEX = re.compile(r"(?:\\\\?x|0x|[xX]')?((?:[0-9a-fA-F]{2})+)'?")  # PostgreSQL, MySQL, SQLite
+_URL_SAFE = str.maketrans("-_", "+/", "\r\n")
+
+
+def as_bytes(value: object) -> bytes | None:
+    return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else None
+
+
+def of_hex(value: object) -> bytes | None:
+    r"""Return the bytes of \x0080c23b, 0x0080C23B, X'0080c23b' or 0080c23b."""
+    if isinstance(value, str) and (text := _HEX.fullmatch(value.strip())):
+        return binascii.unhexlify(text[1])
+    return None
+
+
+def of_base64(value: object) -> bytes | None:
+    """Return the bytes of base64, also URL-safe, without padding or with line breaks."""
+    if not isinstance(value, str):
+        return None
+    text = value.strip().translate(_URL_SAFE).rstrip("=")
+    with contextlib.suppress(binascii.Error, ValueError):
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    return None
+
+
+def of_literal(value: object) -> bytes | None:
+    r"""Return the bytes of b'\x00\x80', as Python prints them and pandas writes them."""
+    if isinstance(value, str) and re.match(r"b['\"]", value.strip()):
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return as_bytes(ast.literal_eval(value.strip()))
+    return None
+
+
+def of_object(value: object) -> bytes | None:
+    """Return the bytes of {"type": "Buffer", "data": [0, 128, ...]} or MongoDB's $binary."""
+    if not isinstance(value, Mapping):
+        return None
+    if value.get("type") == "Buffer" and isinstance(value.get("data"), list):
+        with contextlib.suppress(ValueError, TypeError):
+            return bytes(value["data"])
+    binary = value.get("$binary")
+    return of_base64(binary.get("base64") if isinstance(binary, Mapping) else binary)
+
+
+# A name for messages, and what gives a value's bytes, or None for a value of another encoding.
+ENCODINGS: dict[str, Callable[[object], bytes | None]] = {
+    "": as_bytes, "hex of ": of_hex, "a bytes literal of ": of_literal, "base64 of ": of_base64,
+    "an object of ": of_object,
+}  # fmt: skip
+
+
+def of_npy(data: bytes) -> np.ndarray | None:
+    """Return the numbers of an .npy, flat. Raises RowError for one that cannot be read."""
+    if not data.startswith(b"\x93NUMPY"):
+        return None
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception:  # NumPy raises many
+        raise RowError("an .npy that cannot be read") from None
+    return array.reshape(-1) if array.dtype.kind in "fiu" else None
+
+
+def of_dtype(dtype: np.dtype, data: bytes) -> np.ndarray:
+    """Return bytes as numbers of a type. Raises RowError where the last one is cut off."""
+    if not data or len(data) % dtype.itemsize:
+        raise RowError(f"a BLOB of {len(data):,} bytes is not {name_of(dtype)} numbers")
+    return np.frombuffer(data, dtype)
+
+
+def name_of(dtype: np.dtype) -> str:
+    return next(name for name, other in DTYPES.items() if other == dtype)
+
+
+def plausible_types(values: Sequence[bytes], width: int | None) -> list[np.dtype]:
+    """Return the types that bytes may be: by the width where that fits, else by their numbers.
+
+    Where the width fits, little-endian comes first unless only big-endian makes sense.
+    """
+    sensible = [dtype for dtype in DTYPES.values() if _is_plausible(values, dtype)]
+    of_size = [d for d in DTYPES.values() if width and len(values[0]) == width * d.itemsize]
+    return ([d for d in of_size if d in sensible] or of_size)[:1] or sensible
+
+
+@np.errstate(all="ignore")
+def _is_plausible(values: Sequence[bytes], dtype: np.dtype) -> bool:
+    """Return whether bytes read as numbers of an embedding's size.
+
+    Read as another type, numbers are of any size: float32 of float16 are 1e-9, of float64 up to
+    1e38, float16 of float32 are infinite or thousands, or every second one is zero.
+    """
+    if {len(value) % dtype.itemsize for value in values} != {0}:
+        return False
+    for numbers in (np.frombuffer(value, dtype).astype(float) for value in values):
+        length = np.sqrt((numbers**2).sum())
+        if not (FEWEST <= len(numbers) <= MOST and 1e-3 < length < 1e3):
+            return False
+        if np.count_nonzero(numbers[::2]) < len(numbers) / 8:
+            return False
+    return True
