@@ -1,15 +1,16 @@
-"""Labelled face embeddings to TFRecords for training and testing.
+"""Write labelled face embeddings as TFRecords for training and testing.
 
-Takes age and gender from columns of these names or else from UTKFace's file names, shuffles, and
-puts some aside for testing. Writes train.tfrecords and test.tfrecords, and faces under --min-age
-apart: children.tfrecords, and a tenth of them in children_test.tfrecords. Counts the test faces
-that have a copy in training; --split identity keeps copies on one side. Rows of one name are views
-of one face: the test takes the first of them, and no two files share them.
+Reads ages and genders from the columns age and gender (sex, Male, female), else from UTKFace's file
+names, shuffles, and puts some faces aside for testing: train.tfrecords and test.tfrecords. Faces
+under --min-age go to children.tfrecords, a tenth of them to children_test.tfrecords. Rows of one
+name, age and gender are views of one face: all are for training, or the first is for testing.
+Counts the test faces that have a copy in training; --split identity keeps copies on one side.
 
 examples:
   python prepare.py
   python prepare.py --features data/mine.npz
   python prepare.py --features "csv_folder/*.csv" --output my_records --test-size 500
+  python prepare.py --features my.csv --gender-codes 1=male,2=female
   python prepare.py --split identity
 """
 
@@ -24,52 +25,81 @@ if __name__ == "__main__":
 # isort: split
 import argparse
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from age_gender import cli, copies, embedding_space, files, paths
+from age_gender import cli, copies, embedding_space, files, label_columns, paths
 from age_gender.cli import InputError
+from age_gender.labels import GENDERS
 from age_gender.readers import tables
+from age_gender.scoring import label_checks
 
+RECORDS = (paths.TRAIN_RECORDS, paths.TEST_RECORDS, paths.CHILDREN_RECORDS,
+           paths.CHILDREN_TEST_RECORDS)  # fmt: skip
 CHILDREN_TESTED = 0.1  # share of the faces under --min-age that is put aside for testing
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
+    inputs = [*tables.expand(args.features), *filter(None, [args.names])]
     output = files.make_folder(args.output)
+    for path in RECORDS:
+        files.check_overwrites_none(output / path.name, inputs)
     table = tables.read_labelled(args.features, tables.read_options(args, labels=True))
     unit, _ = embedding_space.examine(table.features, table.names, "the features", "embeddings: ")
-    labelled = (table.age >= 0) & (table.gender >= 0)
-    is_child = labelled & (table.age < args.min_age)
-    is_grown = labelled & ~is_child
-    first: dict[str, int] = {}  # row of a name: rows of one name are views of one face
-    face = np.array([first.setdefault(name, row) for row, name in enumerate(table.names)])
-    is_first = face == np.arange(len(face))
 
-    faces = np.flatnonzero(is_grown & is_first)
-    test, train, group = split_faces(faces, unit, args)
-    young = np.random.default_rng([args.seed, 1]).permutation(np.flatnonzero(is_child & is_first))
-    children, children_test = np.split(young, [round((1 - CHILDREN_TESTED) * len(young))])
-    # The other views of a face follow it into training; a test has each face once.
-    views = np.flatnonzero(is_grown & ~is_first & np.isin(face, train))
-    young_views = np.flatnonzero(is_child & ~is_first & np.isin(face, children))
+    # Labels, and the faces that have both.
+    age = label_columns.read_ages(table.ages, args.min_age)
+    gender = read_genders(table, age, args.gender_codes)
+    is_labelled = (age >= 0) & (gender >= 0)
+    is_child = is_labelled & (age < args.min_age)
+    face = group_views(table, age, gender, is_labelled)
+    is_first = is_labelled & (face == np.arange(len(face)))
+
+    # The split. The other views of a face follow it into training.
+    faces, children = np.flatnonzero(is_first & ~is_child), np.flatnonzero(is_first & is_child)
+    if not args.gender_codes and len({*gender[faces]}) == 1:
+        raise InputError(
+            f"all {len(faces):,} faces to train and test on are {GENDERS[gender[faces[0]]]}; if "
+            f"that is right, say so: --gender-codes {label_columns.codes_of(table.genders, gender)}"
+        )
+    test, train, group = split_faces(faces, unit, args.test_size, args.split, args.seed)
+    children = np.random.default_rng([args.seed, 1]).permutation(children)
+    children, children_test = np.split(children, [round((1 - CHILDREN_TESTED) * len(children))])
+    other_views = np.flatnonzero(is_labelled & ~is_first)
+    views_of_train = other_views[np.isin(face[other_views], train)]
+    views_of_children = other_views[np.isin(face[other_views], children)]
     parts = {
         paths.TEST_RECORDS: test,
-        paths.TRAIN_RECORDS: np.append(train, views),
+        paths.TRAIN_RECORDS: np.append(train, views_of_train),
         paths.CHILDREN_TEST_RECORDS: children_test,
-        paths.CHILDREN_RECORDS: np.append(children, young_views),
+        paths.CHILDREN_RECORDS: np.append(children, views_of_children),
     }
-    write_records({output / path.name: rows for path, rows in parts.items()}, table)
+    write_records({output / path.name: rows for path, rows in parts.items()}, table, age, gender)
 
-    where = "row" if table.has_columns else "name"
-    for row in np.flatnonzero(~labelled):
-        cli.say(f"no age and gender in this {where}: {cli.printable(table.names[row])}")
+    # What became of every row.
+    places = label_columns.places(table.ages)
+    for row, (path, number) in enumerate(places):
+        if not is_labelled[row]:
+            missing = " and no gender" * int(gender[row] < 0)
+            missing = f"no age{missing}" if age[row] < 0 else "no gender"
+            cli.say(cli.printable(f"{path}: row {number}: {missing}: {table.names[row]}"))
+    counts = {
+        "train": len(parts[paths.TRAIN_RECORDS]),
+        "test": len(test),
+        "children": len(parts[paths.CHILDREN_RECORDS]) + len(children_test),
+        "without labels": int((~is_labelled).sum()),
+        "repeated": len(other_views) - len(views_of_train) - len(views_of_children),
+    }
+    if sum(counts.values()) != len(face):
+        raise RuntimeError(f"{len(face)} rows were read, and {counts} written or left out")
+    men, women = ((gender[is_labelled] == code).sum() for code in range(len(GENDERS)))
     print(f"read {len(face)}")
-    print(f"dropped as under {args.min_age}: {is_child.sum()}")
-    print(f"skipped as unreadable names: {(~labelled).sum()}")
-    print(f"train: {len(train)}, test: {len(test)}")
+    print(", ".join(f"{name}: {count}" for name, count in counts.items()))
+    print(f"men: {men}, women: {women}")
     print(f"test faces with a copy in training: {np.isin(group[test], group[train]).sum()}")
 
 
@@ -82,39 +112,115 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     tables.add_options(parser)
     add("--output", type=Path, default=paths.DATA, metavar="DIR",
         help="folder for the records")  # fmt: skip
+    add("--gender-codes", type=label_columns.parse_gender_codes, action="append",
+        default=[], metavar="VALUE=male,VALUE=female",
+        help="what the values of the column of genders mean, where they do not say it or say it "
+        "wrongly; VALUE=unknown for a missing gender; given twice, against a trained model's "
+        "estimates too")  # fmt: skip
     add("--min-age", type=cli.whole_number(0), default=10, metavar="YEARS",
         help="faces below this age go to children.tfrecords")  # fmt: skip
     add("--test-size", type=cli.whole_number(1), default=1500, metavar="N",
         help="faces put aside for testing")  # fmt: skip
-    add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="seed of the shuffle")
+    add("--seed", type=cli.whole_number(0, 2**32 - 1), default=0, metavar="N",
+        help="seed of the shuffle")  # fmt: skip
     add("--split", choices=("random", "identity"), default="random",
         help="random, as the original experiment; identity keeps copies of a face on one "
         "side")  # fmt: skip
-    return parser.parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else [*argv]
+    for place in range(len(arguments) - 2, -1, -1):
+        if arguments[place] == "--gender-codes":  # of -1=female,1=male, which looks like an option
+            arguments[place : place + 2] = ["=".join(arguments[place : place + 2])]
+    return parser.parse_args(arguments)
 
 
-def split_faces(faces: np.ndarray, unit: np.ndarray, args: argparse.Namespace):
-    """Rows for the test and for training, and the group of copies of each row (n,).
+def read_genders(table: tables.Table, age: np.ndarray, given: list[dict[str, int]]) -> np.ndarray:
+    """Return the gender of each row (n,), 0 male, 1 female, -1 where it is missing.
+
+    `given` are the codes of each --gender-codes. Raises InputError where the column may mean two
+    things, or where a trained model sees the other gender in most faces. The user insists by codes
+    that are what the column means without them, or that are given twice.
+    """
+    codes = {value: code for part in given for value, code in part.items()}
+    if any(part.items() - codes.items() for part in given):
+        raise InputError("--gender-codes: a value is given both genders; give it one")
+    gender = label_columns.read_genders(table.genders, codes)
+    insists = len(given) > 1
+    if codes and not insists:
+        with contextlib.suppress(InputError):
+            plain = label_columns.read_genders(table.genders, {})
+            insists = np.array_equal(gender, plain)
+    rows = np.flatnonzero((age >= 0) & (gender >= 0))
+    suspicion = label_checks.check(table.features[rows], age[rows], gender[rows])
+    if suspicion and not insists:
+        as_read = label_columns.codes_of(table.genders, gender)
+        other_way = label_columns.codes_of(table.genders, np.where(gender >= 0, 1 - gender, -1))
+        twice = " given twice" * bool(codes)
+        raise InputError(
+            f"{suspicion}; if they are the wrong way round: --gender-codes {other_way}; if they "
+            f"are right: --gender-codes {as_read}{twice}"
+        )
+    cli.say(f"genders: {label_columns.codes_of(table.genders, gender)}")
+    return gender
+
+
+def group_views(
+    table: tables.Table, age: np.ndarray, gender: np.ndarray, is_labelled: np.ndarray
+) -> np.ndarray:
+    """Return the first row of the face of each row (n,): labelled rows of one name are of one face.
+
+    Raises InputError where their labels differ, with the name and both rows.
+    """
+    first: dict[str, int] = {}
+    face = np.arange(len(age))
+    for row in np.flatnonzero(is_labelled).tolist():
+        name = table.names[row]
+        face[row] = other = first.setdefault(name, row)
+        if (age[row], gender[row]) == (age[other], gender[other]):
+            continue
+        places = [*label_columns.places(table.ages)]
+        both = [
+            f"{path}: row {number} ({GENDERS[gender[of]]}, {age[of]})"
+            for of, (path, number) in ((of, places[of]) for of in (other, row))
+        ]
+        is_one_file = places[other][0] == places[row][0]
+        names, rows = len({*table.names}), len(table.names)
+        remedy = "rows of one name are views of one face: name each photograph"
+        if not is_one_file:
+            remedy = "name the faces of the two files differently, or prepare the files apart"
+        elif 2 * names <= rows:
+            remedy = f"{names:,} names for {rows:,} rows look like names of persons"
+        remedy += "; another column of names: --name-column NAME" * is_one_file
+        raise InputError(f"{both[0]} and {both[1]} are both called {cli.printable(name)}; {remedy}")
+    return face
+
+
+def split_faces(
+    faces: np.ndarray, unit: np.ndarray, test_size: int, split: str, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows for the test, those for training, and the group of copies of each row (n,).
 
     Raises InputError where there are too few faces, or their groups cannot be split that way.
     """
     if len(faces) == 0:
         raise InputError(
-            "no face has an age and gender in its name and is old enough; names follow UTKFace: "
-            "[age]_[gender]_[race]_[date&time].jpg (or give the table columns age and gender)"
+            "no face has an age and a gender and is old enough; give the table columns age and "
+            "gender, or names like UTKFace's: [age]_[gender]_[race]_[date&time].jpg"
         )
-    size = args.test_size
-    if size >= len(faces):
-        raise InputError(f"--test-size {size} leaves none of {len(faces)} faces; name fewer")
-    shuffled = np.random.default_rng(args.seed).permutation(faces)
-    by_group = args.split == "identity"
-    group = copies.find_copies(unit, faces, faces if by_group else shuffled[:size])
-    test = whole_groups(shuffled, group, size) if by_group else shuffled[:size]
+    if test_size >= len(faces):
+        count = f"{len(faces):,} face" + "s" * (len(faces) != 1)
+        raise InputError(f"--test-size {test_size} leaves none of {count} to train on; lower it")
+    shuffled = np.random.default_rng(seed).permutation(faces)
+    by_group = split == "identity"
+    group = copies.find_copies(unit, faces, faces if by_group else shuffled[:test_size])
+    test = whole_groups(shuffled, group, test_size) if by_group else shuffled[:test_size]
     return test, shuffled[~np.isin(shuffled, test)], group
 
 
 def whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
-    """The `size` test faces: the first whose groups of copies fit in whole."""
+    """Return `size` faces for the test: the first whose groups of copies fit in whole.
+
+    Raises InputError where none such are enough.
+    """
     members: dict[int, list[int]] = {}
     for face in shuffled.tolist():
         members.setdefault(group[face], []).append(face)
@@ -127,24 +233,23 @@ def whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarr
     return np.array(test)
 
 
-def write_records(parts: dict[Path, np.ndarray], table: tables.Table) -> None:
-    """Write the rows of each file, with a progress bar; all take their names at the end.
+def write_records(
+    parts: dict[Path, np.ndarray], table: tables.Table, age: np.ndarray, gender: np.ndarray
+) -> None:
+    """Write the rows of each file, with a progress bar; a file without rows goes.
 
-    Killed in between, it must not leave a new test file beside an old training file. Where there
-    is no child, an earlier run's children go: they may be of another kind.
+    An earlier run's children may be of another network.
     """
     cli.import_tensorflow()
     from age_gender import records
 
-    names, features, age, gender, _ = table
-    with contextlib.ExitStack() as together:
-        for path, rows in parts.items():
-            if len(rows):
-                bar = tqdm(rows.tolist(), path.name, unit="face", disable=None)
-                faces = ((features[i], int(age[i]), int(gender[i]), names[i]) for i in bar)
-                records.write(together.enter_context(files.whole_path(path)), faces)
-            else:
-                path.unlink(missing_ok=True)
+    def faces(rows: np.ndarray, title: str) -> Iterator[tuple[np.ndarray, int, int, str]]:
+        for i in tqdm(rows.tolist(), title, unit="face", disable=None):
+            yield table.features[i], int(age[i]), int(gender[i]), table.names[i]
+
+    records.write_all(
+        {path: faces(rows, path.name) if len(rows) else None for path, rows in parts.items()}
+    )
 
 
 if __name__ == "__main__":

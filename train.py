@@ -126,7 +126,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="how far principal components are made alike: 0 not at all, 1 wholly")  # fmt: skip
     add("--crop-share", type=cli.share, default=0.5, metavar="X",
         help="share of the faces that another crop shows in an epoch")  # fmt: skip
-    add("--seed", type=whole_number(0), default=0, metavar="N",
+    add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N",
         help="seed of the weights, the shuffles, the crops and what is held out")  # fmt: skip
     add("--resume", action="store_true", help="go on with an interrupted training")
     add("--logs", type=Path, default=paths.LOGS, metavar="DIR",

@@ -148,9 +148,10 @@ def _argument(kind: type, what: str, is_good: Callable) -> Callable[[str], float
     return parse
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least `least`."""
-    return _argument(int, f"whole number from {least} up", lambda value: value >= least)
+def whole_number(least: int, most: float = math.inf) -> Callable[[str], int]:
+    """Return an argparse type: a whole number of at least `least` and at most `most`."""
+    span = f"{least} up" if most == math.inf else f"{least} to {most}"
+    return _argument(int, f"whole number from {span}", lambda value: least <= value <= most)
 
 
 # The same of other numbers.

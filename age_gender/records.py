@@ -6,9 +6,10 @@ gender     int64        0 male, 1 female
 file_name  bytes        the face's name, UTF-8
 """
 
+import contextlib
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +18,14 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from age_gender.cli import InputError
+from age_gender.files import whole_path
 from age_gender.labels import AGES
 from age_gender.readers.numbers import FEWEST, MOST
 
 RECORD_BYTES = 1 << 20  # the longest record: 4,096 numbers and a name need far less
 _FRAME = 16  # bytes round a record: its length, 8, and two checksums, 4 each
+
+INCOMPLETE = ".records_incomplete"  # in a folder whose records are being replaced
 
 
 class Records(NamedTuple):
@@ -33,8 +37,29 @@ class Records(NamedTuple):
     file_name: list[str]
 
 
-def write(path: Path, faces: Iterable[tuple[np.ndarray, int, int, str]]) -> None:
-    """Write (embedding, age, gender, file name) of each face. Raises OSError on a full disk."""
+Face = tuple[np.ndarray, int, int, str]  # embedding, age, gender, file name
+
+
+def write_all(files_of_faces: Mapping[Path, Iterable[Face] | None]) -> None:
+    """Write files of one folder that belong together: all or none; those of None are removed.
+
+    Files are renamed one after the other, and a kill in between would leave some of the old ones.
+    Meanwhile the folder holds INCOMPLETE, with which `read` refuses them.
+    """
+    incomplete = next(iter(files_of_faces)).with_name(INCOMPLETE)
+    with contextlib.ExitStack() as together:
+        for path, faces in files_of_faces.items():
+            if faces is not None:
+                write(together.enter_context(whole_path(path)), faces)
+        incomplete.touch()
+        for path, faces in files_of_faces.items():
+            if faces is None:
+                path.unlink(missing_ok=True)
+    incomplete.unlink()
+
+
+def write(path: Path, faces: Iterable[Face]) -> None:
+    """Write the record of each face. Raises OSError on a full disk."""
     try:
         with tf.io.TFRecordWriter(os.fsencode(path)) as writer:
             for embedding, age, gender, name in faces:
@@ -56,6 +81,11 @@ def read(path: Path) -> Records:
     """Return a whole file of records, checked. Raises InputError that names file and record."""
     if not path.is_file():
         raise InputError(f"{path}: no such file of records; make it with: python prepare.py")
+    if path.with_name(INCOMPLETE).exists():
+        raise InputError(
+            f"{path.parent}: prepare.py was ended while it replaced the records in this folder, "
+            "which may be of two runs; repair them by running it again: python prepare.py"
+        )
     _check_lengths(path)
     rows, width = [], 0
     try:

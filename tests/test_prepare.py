@@ -22,7 +22,7 @@ def test_children_are_kept_apart_and_a_tenth_of_them_for_testing(table, faces, t
     assert len(found["children_test"].age) == pytest.approx(len(young) / 10, abs=1)
     assert not {*found["children"].file_name} & {*found["children_test"].file_name}
     assert min(found["train"].age.min(), found["test"].age.min()) == 10
-    assert f"dropped as under 10: {len(young)}\n" in capfd.readouterr().out
+    assert f"children: {len(young)}, without" in capfd.readouterr().out
 
 
 def test_without_children_those_of_an_earlier_run_go(table, tmp_path):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender.cli import InputError
+from age_gender.label_columns import GENDER_COLUMNS
 from age_gender.readers import names, vectors
 from age_gender.readers.errors import RowError
 from age_gender.readers.numbers import FEWEST, MOST, float32
@@ -16,7 +17,7 @@ from age_gender.readers.numbers import FEWEST, MOST, float32
 # What a column of names is called, also in the plural, nested (image.path) or with an underscore
 # before it (_id). The first of them is taken.
 NAMES = ("filename", "file", "path", "image", "name", "identity", "id", "label")
-LABELS = ("age", "gender")
+LABELS = ("age", *GENDER_COLUMNS)
 UNNAMED = re.compile(r"|__index_level_\d+__|Unnamed: \d+")  # a pandas index, written
 
 
@@ -113,8 +114,7 @@ def choose(
         raise fault
     sizes = [sample.size for sample in samples]
     titles = [title.strip() for title in header]
-    folded = [title.casefold() for title in titles]
-    metadata = {word: folded.index(word) for word in LABELS if folded.count(word) == 1}
+    metadata = label_columns(path, titles, options)
     if (name := _name(path, titles, samples, options)) is not None:
         metadata["name"] = name
     # An answer is the place of a column of lists, or the places of columns of a number each.
@@ -166,6 +166,17 @@ def choose(
         options.width or _count(places, sizes), tuple(keys[place] for place in places), form,
         {word: keys[place] for word, place in metadata.items()}, len(titles), left_out,
     )  # fmt: skip
+
+
+def label_columns(path: str, titles: Sequence[str], options: ReadOptions) -> dict[str, int]:
+    """Return the places of the columns of ages and of genders; of several genders the first."""
+    folded = [title.casefold() for title in titles]
+    present = [word for word in LABELS if word in folded]
+    for word in present:
+        if options.labels and folded.count(word) > 1:
+            raise InputError(f"{path}: two columns are called {word}; leave one of them out")
+    genders = [word for word in present if word in GENDER_COLUMNS][:1]
+    return {word: folded.index(word) for word in ["age"] * ("age" in present) + genders}
 
 
 def _count(answer: tuple[int, ...], sizes: Sequence[int]) -> int:

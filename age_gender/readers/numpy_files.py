@@ -21,6 +21,7 @@ from age_gender.readers.columns import (
     Columns,
     ReadOptions,
     fits,
+    label_columns,
     two_answers,
     wrong_width,
 )  # fmt: skip
@@ -89,7 +90,7 @@ def _cut_faces(
         for number, (name, array) in enumerate(part, 1):
             if array.size == width:
                 names.append(name)
-                rows += array.blocks(1)
+                rows += [block.reshape(1, -1) for block in array.blocks(width)]
             else:
                 error = wrong_width(array.size, replace(options, width=width))
                 bad.append(BadRow(path, number, 0, error.reason, error.remedy))
@@ -133,7 +134,8 @@ def _choose(
     """Return which array holds the embeddings, and which the names, ages and genders."""
     tables = [word for word, array in arrays.items() if array.is_table]
     tables = [word for word in tables if arrays[word].columns == options.width] or tables
-    texts = [w for w, array in arrays.items() if array.dtype.kind in "US" and w not in LABELS]
+    texts = [w for w, array in arrays.items() if array.dtype.kind in "US"]
+    texts = [word for word in texts if word.casefold() not in LABELS]
     embedding = _the_one(
         path, tables, arrays, options.embedding, "embeddings", "--embedding-column"
     )
@@ -144,7 +146,8 @@ def _choose(
         )
     rows = arrays[embedding].rows
     arrays[embedding].check(embedding, options, 2)
-    metadata = {word: word for word in LABELS if options.labels and word in arrays}
+    labels = label_columns(path, [*arrays], options) if options.labels else {}
+    metadata = {word: [*arrays][place] for word, place in labels.items()}
     name = _the_one(path, texts, arrays, options.name, "filenames", "--name-column")
     metadata |= {"name": name} if name is not None else {}
     for word, array in arrays.items():
@@ -252,7 +255,7 @@ class _Array:
         if len(shape) != dimensions or min(shape) < 0:
             needed = "(N,)" if dimensions == 1 else f"(N, {options.width or 'W'})"
             raise InputError(f"{path}: an array of shape {shape}, not {needed}; save it as that")
-        kinds = "fiu" if dimensions == 2 else "USfiu" if name in LABELS else "US"
+        kinds = "fiu" if dimensions == 2 else "USfiub" if name.casefold() in LABELS else "US"
         if self.dtype.kind not in kinds and self.rows:
             needed = "numbers" if dimensions == 2 else "strings"
             raise InputError(f"{path}: {name} of type {self.dtype}; save them as {needed}")
@@ -260,12 +263,10 @@ class _Array:
             raise InputError(f"{path}: {self.row_bytes:,} bytes a row; shorten the filenames")
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """Yield (n, columns), or (n,) of names, with n at most `size`; of one vector (1, width)."""
+        """Yield (n, columns), or (n,) of names, with n at most `size`."""
         with self.open_stream() as stream:
             stream.seek(self.start)
-            if self.is_vector:
-                yield self._read(stream, self.size).reshape(1, -1)
-            elif self.fortran and self.columns > 1 and self.rows > 1:
+            if self.fortran and self.columns > 1 and self.rows > 1:
                 yield from self._bands(stream, size)
             else:
                 for start in range(0, self.rows, size):

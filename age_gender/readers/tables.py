@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import glob
+import itertools
 import os
 import sys
 import zipfile
@@ -15,10 +16,11 @@ import numpy as np
 
 from age_gender import files
 from age_gender.cli import InputError, error_line, is_machines
-from age_gender.labels import face_labels
+from age_gender.label_columns import GENDER_COLUMNS, LabelColumn
+from age_gender.labels import utkface_labels
 from age_gender.readers import blobs, text_chunks
 from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, Reader, make_batch
-from age_gender.readers.columns import ANY, LABELS, ReadOptions
+from age_gender.readers.columns import ANY, ReadOptions
 from age_gender.readers.csv_files import CsvReader
 from age_gender.readers.json_files import JsonReader
 from age_gender.readers.numpy_files import ArrayReader
@@ -50,13 +52,12 @@ PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 class Table(NamedTuple):
-    """Names, features float32 (n, width), and whole years and genders (n,), -1 where missing."""
+    """Names, features float32 (n, width), and, of each file, ages and genders as written."""
 
     names: list[str]
     features: np.ndarray
-    age: np.ndarray
-    gender: np.ndarray
-    has_columns: bool  # of ages or genders
+    ages: list[LabelColumn]
+    genders: list[LabelColumn]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -211,22 +212,47 @@ def _refuse_pickle(path: str) -> None:
 
 
 def read_labelled(features: Sequence[str | Path], options: ReadOptions = ANY) -> Table:
-    """Return all rows of tables that fit into memory, with the ages and genders that they hold.
+    """Return all rows of tables that fit into memory, with the labels that they hold.
 
     Raises InputError that names the file and the row of the first fault.
     """
-    all_names, features_read, labels, numbering, has_columns = [], [], [], Numbering(), False
+    all_names, features_read, ages, genders, numbering = [], [], [], [], Numbering()
     for batch in map(parse, cut(expand(features), options)):
-        batch_names, bad = numbering.place(batch)
+        row_names, bad = numbering.place(batch)
         if bad:
             raise InputError(f"{bad[0]}; {bad[0].remedy or 'correct or remove this row'}")
-        all_names += batch_names
+        all_names += row_names
         features_read += [batch.features] if len(batch.features) else []
-        columns = [batch.metadata.get(word) for word in LABELS]
-        labels += face_labels(batch_names, *columns)
-        has_columns |= columns != [None, None]
+        if options.labels:
+            rows = numbering.rows - batch.rows + batch.good + 1
+            ages.append(_label_column(batch, ("age",), row_names, rows))
+            genders.append(_label_column(batch, GENDER_COLUMNS, row_names, rows))
     numbering.say_left_out()
-    return Table(all_names, np.concatenate(features_read), *np.array(labels).T, has_columns)
+    return Table(all_names, np.concatenate(features_read), _of_files(ages), _of_files(genders))
+
+
+def _label_column(
+    batch: Batch, titles: Sequence[str], row_names: list[str], rows: np.ndarray
+) -> LabelColumn:
+    """Return the values of the column of labels that the batch has, or those in its names."""
+    title = next((title for title in titles if title in batch.metadata), "")
+    if title:
+        values = batch.metadata[title]
+    else:
+        place = 0 if "age" in titles else 1
+        labels = map(utkface_labels, row_names)
+        values = [of_name and of_name[place] for of_name in labels]
+    return LabelColumn(batch.chunk.path, title, [*values], rows)
+
+
+def _of_files(batches: list[LabelColumn]) -> list[LabelColumn]:
+    """Return the columns of batches, those of one file joined."""
+    columns = []
+    for (path, title), group in itertools.groupby(batches, lambda column: column[:2]):
+        parts = [*group]
+        values = [value for column in parts for value in column.values]
+        columns.append(LabelColumn(path, title, values, np.concatenate([c.rows for c in parts])))
+    return columns
 
 
 def read(

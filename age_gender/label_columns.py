@@ -1,0 +1,239 @@
+"""What columns of ages and genders mean, or why they are refused.
+
+Data sets code genders in many ways. A value is understood only where it can mean one thing: words
+by a table, 0 and 1 where a column holds these two alone. Everything else is for the user to say.
+"""
+
+import argparse
+import functools
+import math
+import re
+import shlex
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from age_gender.cli import InputError, printable
+from age_gender.labels import AGES, GENDERS
+
+MALE, FEMALE, MISSING = 0, 1, -1
+GENDER_COLUMNS = ("gender", "sex", *GENDERS)  # the first that a table has is taken
+GENDER_WORDS = {  # as data sets write them; male, female
+    "English": ("male males man men boy", "female females woman women girl"),
+    "German": ("männlich mann maennlich", "weiblich frau"),
+    "French": ("homme masculin", "femme féminin"),
+    "Spanish": ("hombre masculino varón", "mujer femenino"),
+    "Portuguese": ("homem masculino", "mulher feminino"),
+    "Italian": ("uomo maschio maschile", "donna femmina femminile"),
+    "Dutch": ("man mannelijk", "vrouw vrouwelijk"),
+    "Swedish, Danish, Norwegian": ("man mand mann", "kvinna kvinde kvinne"),
+    "Polish": ("mężczyzna", "kobieta"),
+    "Czech": ("muž", "žena"),
+    "Russian": ("мужчина мужской муж", "женщина женский жен"),
+    "Turkish": ("erkek", "kadın kadin"),
+    "Indonesian": ("laki-laki pria", "perempuan wanita"),
+    "Chinese, Japanese": ("男 男性 男人", "女 女性 女人"),
+    "Korean": ("남 남자 남성", "여 여자 여성"),
+}
+# A letter means something beside its counterpart alone: M is Spanish "mujer" beside H.
+LETTERS = ("mf", "mw", "hf", "hm", "mk", "ek", "mz", "lp", "мж")  # male, female
+UNKNOWN_WORDS = {
+    "", "-", "--", "?", "n/a", "na", "<na>", "nan", "nat", "none", "null", "unknown", "unk",
+    "undefined", "missing", "unbekannt", "inconnu", "desconocido", "неизвестно", "未知",
+}  # fmt: skip
+YES, NO = ("1", "true", "yes"), ("0", "false", "no")  # in a column called male or female
+
+
+class LabelColumn(NamedTuple):
+    """The ages or the genders of one file: its column, or, without a title, what its names say."""
+
+    path: str
+    title: str
+    values: list
+    rows: np.ndarray  # their numbers in the file, from 1
+
+    def __str__(self) -> str:
+        subject = f"the column {printable(self.title)} holds" if self.title else "its names hold"
+        return f"{self.path}: {subject}"
+
+
+def parse_gender_codes(text: str) -> dict[str, int]:
+    """Return the gender that each value of VALUE=male,VALUE=female stands for.
+
+    A value may also be =unknown: a missing label. Raises ArgumentTypeError for any other text.
+    """
+    meanings = {**{word: gender for gender, word in enumerate(GENDERS)}, "unknown": MISSING}
+    codes: dict[str, int] = {}
+    for code in text.split(","):
+        value, equals, word = code.rpartition("=")
+        if not equals or word.strip().casefold() not in meanings:
+            raise argparse.ArgumentTypeError(f"{code!r} is not VALUE=male or VALUE=female")
+        gender = meanings[word.strip().casefold()]
+        if codes.setdefault(_normal(value), gender) != gender:
+            raise argparse.ArgumentTypeError(f"{value!r} is given twice")
+    return codes
+
+
+def read_genders(columns: Sequence[LabelColumn], codes: dict[str, int]) -> np.ndarray:
+    """Return the gender of each row (n,), 0 male, 1 female, -1 where it is missing.
+
+    `codes` are what the user said. Raises InputError for a column that may mean two things, with
+    its values, how often each stands, and the option that says what they mean.
+    """
+    genders, normal = [], [[*map(_normal_of, column.values)] for column in columns]
+    of_all = Counter(value for values in normal for value in values)
+    if codes and not codes.keys() & of_all.keys():
+        raise InputError(
+            f"--gender-codes: no row has the value {printable(' or '.join(codes))}; there are "
+            f"{_counts(of_all)}"
+        )
+    for column, values in zip(columns, normal, strict=True):
+        counts = Counter(values)
+        if len(counts.keys() - UNKNOWN_WORDS - codes.keys()) == 1:
+            counts = of_all  # a row a file, or the last part of a table that is many files
+        meanings = _meanings({*counts}, column.title.casefold(), codes)
+        if unclear := set(values) - meanings.keys():
+            raise _unclear(column, counts, unclear)
+        genders += [meanings[value] for value in values]
+    return np.array(genders, np.int64)
+
+
+def read_ages(columns: Sequence[LabelColumn], min_age: int) -> np.ndarray:
+    """Return the age of each row (n,) in whole years, -1 where it is missing or over 116.
+
+    Raises InputError for a column that does not hold numbers of years, with the first such row.
+    """
+    ages: list[int] = []
+    for column in columns:
+        years = [*_years(column)]
+        beyond = np.flatnonzero(np.array(years) >= AGES)
+        if 2 * len(beyond) > sum(age >= 0 for age in years):
+            raise InputError(
+                f"{column.path}: row {column.rows[beyond[0]]}: the age {years[beyond[0]]} is not "
+                f"from 0 to {AGES - 1}, as most of the column {column.title}; give it years of age"
+            )
+        ages += [age if age < AGES else MISSING for age in years]
+    known = [age for age in ages if age >= 0]
+    if known and max(known) < min(10, min_age):
+        raise InputError(
+            f"{columns[0]} ages from {min(known)} to {max(known)} alone, which look like numbers "
+            "of classes; give years, or, where these are the years of children, --min-age 0"
+        )
+    return np.array(ages, np.int64)
+
+
+def codes_of(columns: Sequence[LabelColumn], genders: np.ndarray) -> str:
+    """Return the --gender-codes that say what `genders` (n,) were read as: 0=male,1=female."""
+    shown: dict[str, int] = {}
+    values = (value for column in columns for value in column.values)
+    for value, gender in zip(values, genders.tolist(), strict=True):
+        if gender != MISSING:
+            shown.setdefault(_normal_of(value), gender)
+    codes = sorted(shown.items(), key=lambda code: (code[0].startswith("-"), code[0]))
+    return shlex.quote(",".join(f"{value}={GENDERS[gender]}" for value, gender in codes))
+
+
+def places(columns: Sequence[LabelColumn]) -> Iterator[tuple[str, int]]:
+    """Yield the file of each row of the input, and its number there, from 1."""
+    for column in columns:
+        for number in column.rows.tolist():
+            yield column.path, number
+
+
+def _normal_of(value: object) -> str:
+    """Return a value as it is compared: text in small letters without accents; 1 for 1.0."""
+    plain = value is None or isinstance(value, str | bytes | bool | int | float)
+    return _normal(
+        value if plain else value.item() if isinstance(value, np.generic) else str(value)
+    )
+
+
+@functools.lru_cache(4096, typed=True)
+def _normal(value: str | bytes | float | None) -> str:
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    text = text.strip().strip("\"'").strip().rstrip(".")
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    text = "".join(mark for mark in decomposed if not unicodedata.combining(mark))
+    if (number := _number(text)) is not None and math.isfinite(number):
+        return f"{number + 0:g}"  # without the sign of -0
+    return "" if text in UNKNOWN_WORDS else text
+
+
+def _number(text: str) -> float | None:
+    if "_" in text:  # which float() reads over
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _known_words() -> dict[str, int]:
+    return {
+        _normal(word): gender
+        for pair in GENDER_WORDS.values()
+        for gender, words in enumerate(pair)
+        for word in words.split()
+    }
+
+
+def _meanings(values: set[str], title: str, codes: dict[str, int]) -> dict[str, int]:
+    """Return what those values of a column mean that can mean one thing alone, and the codes."""
+    meanings = dict.fromkeys(UNKNOWN_WORDS, MISSING) | _known_words()
+    rest = values - meanings.keys()
+    if title in GENDERS:  # 1 is what the column is called
+        named = GENDERS.index(title)
+        meanings |= {**dict.fromkeys(YES, named), **dict.fromkeys(NO, 1 - named)}
+        if "-1" in rest:  # beside 1 alone, as CelebA has it, the other gender
+            meanings["-1"] = MISSING if "0" in rest else 1 - named
+    elif not title:  # UTKFace's names
+        meanings |= {"0": MALE, "1": FEMALE}
+    elif {"0", "1"} <= rest <= {"0", "1", "-1"} and len(values - {""}) == len(rest):
+        meanings |= {"0": MALE, "1": FEMALE, "-1": MISSING}
+    letters = {value for value in rest - codes.keys() if len(value) == 1 and value.isalpha()}
+    for male, female in LETTERS:
+        if letters == {male, female}:
+            meanings |= {male: MALE, female: FEMALE}
+    if codes.keys() & {"0", "1"}:  # whoever says what one number means says it of both
+        meanings = {value: meanings[value] for value in meanings.keys() - {"0", "1"}}
+    return meanings | codes
+
+
+def _unclear(column: LabelColumn, counts: Counter, unclear: set[str]) -> InputError:
+    """Return the error of values that may mean either gender, or none."""
+    values = sorted(unclear, key=lambda value: (value[0] not in "0123456789mh", value))[:4]
+    words = [*GENDERS, "unknown", "unknown"]
+    option = ",".join(f"{value}={word}" for value, word in zip(values, words, strict=False))
+    return InputError(
+        f"{column} {_counts(counts)}; say which is male and which is female, such as "
+        f"--gender-codes {shlex.quote(printable(option))}"
+    )
+
+
+def _counts(counts: Counter) -> str:
+    """Return the values and in how many rows each stands."""
+    parts = [
+        f"{printable(value)[:40] or 'no value'} ({count:,} row{'s' * (count != 1)})"
+        for value, count in counts.most_common(8)
+    ]
+    return ", ".join(parts) + ", ..." * (len(counts) > 8)
+
+
+def _years(column: LabelColumn) -> Iterator[int]:
+    """Yield the whole years of each row, -1 where they are missing; InputError for a text."""
+    for row, value in zip(column.rows, column.values, strict=True):
+        text = str(value.decode("utf-8", "replace") if isinstance(value, bytes) else value).strip()
+        number = None if isinstance(value, bool | np.bool_) else _number(text.strip("\"'"))
+        if number is None and text.casefold() not in UNKNOWN_WORDS:
+            is_range = len(re.findall(r"\d+", text)) == 2
+            what = "a range, not a number" if is_range else "not a number"
+            remedy = "such as the middle of the range" if is_range else "and nothing else"
+            raise InputError(
+                f"{column.path}: row {row}: the age {printable(repr(value))[:80]} is {what}; give "
+                f"the column {printable(column.title)} one number of years in each row, {remedy}"
+            )
+        is_age = number is not None and 0 <= number < 1e9
+        yield math.floor(number + 0.5) if is_age else MISSING

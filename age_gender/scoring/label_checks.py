@@ -1,0 +1,68 @@
+"""What a trained model of the same network sees of labelled faces: labels that were misread."""
+
+import numpy as np
+
+from age_gender import heads, metrics, paths
+from age_gender.cli import InputError, display_path, say
+from age_gender.scoring import litert
+
+ROWS = 20_000  # that are looked at, at most; of more, every second or third ...
+GENDER_ROWS, AGE_ROWS = 100, 200  # fewer are no evidence
+LEAST_CORRELATION = 0.3  # rank correlation of labelled and estimated ages; UTKFace's is 0.93
+MOST_YEARS = 15  # median difference of the two; UTKFace's is 4
+
+
+def check(features: np.ndarray, age: np.ndarray, gender: np.ndarray) -> str:
+    """Return why genders (n,) look the wrong way round, or nothing; say where ages look misread.
+
+    `features` are (n, W), `age` (n,) in years. Without a model of their network, nothing is seen.
+    Raises InputError for ages under 10 alone of faces that are no children.
+    """
+    step = -(-len(features) // ROWS) or 1
+    features, age, gender = features[::step], age[::step], gender[::step]
+    model, scores = _estimates(features)
+    if not model:
+        return ""
+    estimate, labelled = scores["age"], f"the model {model} estimates"
+    if len(age) >= 20 and age.max() < 10 <= np.median(estimate):
+        raise InputError(
+            f"ages from {age.min()} to {age.max()} alone, of faces of {np.median(estimate):.0f} "
+            f"years, as {labelled}: they look like numbers of classes; give years"
+        )
+    if len(age) >= AGE_ROWS:
+        _warn_of_ages(age, estimate, labelled)
+    wrong = ~metrics.gender_is_right(scores["female_probability"], gender)
+    if len(gender) < GENDER_ROWS or wrong.mean() <= 0.5:
+        return ""
+    return f"{wrong.sum():,} of {len(wrong):,} genders are not those that {labelled}"
+
+
+def _warn_of_ages(age: np.ndarray, estimate: np.ndarray, labelled: str) -> None:
+    """Say where the ages have little to do with the estimated ones."""
+    from scipy.stats import spearmanr
+
+    varied = age.min() < age.max() and estimate.min() < estimate.max()
+    correlation = float(spearmanr(age, estimate).statistic) if varied else 0.0
+    difference = float(np.median(metrics.age_error(estimate, age)))
+    if correlation < LEAST_CORRELATION or difference > MOST_YEARS:
+        say(
+            f"warning: the ages are not those that {labelled} (rank correlation {correlation:.2f}, "
+            f"median difference {difference:.0f} years): are they years, and of these rows?"
+        )
+
+
+def _estimates(features: np.ndarray) -> tuple[str, dict[str, np.ndarray]]:
+    """Return the folder of the model of these embeddings (n, W), and its scores by their names.
+
+    What train.py wrote last is not asked: it may have been trained on the same mistake.
+    """
+    for path in sorted(paths.MODELS.glob(f"[!.]*/{heads.LITERT_MODEL}")):
+        try:
+            model = litert.Model(path.read_bytes(), str(path))
+        except InputError:  # of another version; whoever scores with it is told
+            continue
+        if len(features) and model.width == features.shape[1]:
+            scores = model.outputs(features)
+            if np.mean(scores["distance"] > 1) < 0.5:
+                return display_path(path.parent), scores
+    return "", {}
