@@ -20,7 +20,7 @@ SHEET_FACES = 1000  # larger pictures are hard to open
 def chip_file(folder: Path, name: str) -> Path:
     """Return where the chip of the face `name` lies: below `folder`, and nobody else's."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    for i, part in enumerate(parts[:-1]):  # a folder is called like no chip
+    for i, part in enumerate(parts[:-1]):  # no folder may have a chip's name
         parts[i] = re.sub(r"(\.png_*)$", r"\1_", part, flags=re.IGNORECASE)
     for i, part in enumerate(map(str.encode, parts)):
         if len(part) > 150:  # with what is added, file systems take no more than 255
@@ -35,7 +35,9 @@ def write_chip(folder: Path, name: str, data: bytes) -> None:
     path = chip_file(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     if os.path.realpath(path) != os.path.join(os.path.realpath(folder), path.relative_to(folder)):
-        raise InputError(f"{path}: a link leads elsewhere from here; remove it: chips are no links")
+        raise InputError(
+            f"{path}: this path leads through a link to another place; remove the link"
+        )
     with files.whole_file(path) as stream:
         stream.write(data)
 
@@ -58,7 +60,9 @@ def contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) -> int:
     # The rows whose faces have a chip
     shown = [row for row in predicted if chip_file(chips, row[0]).is_file()]
     if not shown:
-        raise InputError(f"{chips}: no chip of a face in the predictions; make them with --chips")
+        raise InputError(
+            f"{chips}: no chip of a face in the predictions; write chips with --images and --chips"
+        )
     if len(shown) > SHEET_FACES:
         say(f"{output}: shows the first {SHEET_FACES:,} of {len(shown):,} faces")
     shown = shown[:SHEET_FACES]

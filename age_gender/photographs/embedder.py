@@ -106,13 +106,13 @@ class Embedder:
             if Path(self.root).is_dir():
                 raise
             raise InputError(
-                f"{self.root}: not seen where the work is done ({reason}); put the images "
-                "where every Dask worker has them under this path"
+                f"{self.root}: this folder is not there where the work is done ({reason}); with "
+                "--dask, every worker needs the images under this path"
             ) from None
         except Exception as error:  # OpenCV's, on any picture in the world
             if is_machines(error):
                 raise
-            raise Skipped(f"the face detector failed: {error_line(error)}") from error
+            raise Skipped(f"this image could not be processed: {error_line(error)}") from error
 
     def _cut(self, image: np.ndarray, name: str) -> list[list[np.ndarray]]:
         options, size = self.options, self.network.size

@@ -121,7 +121,10 @@ def read_litert(path: Path) -> Network:
     content = path.read_bytes()
     network = load_litert(content, path)
     digest = hashlib.sha256(content).hexdigest()
-    cli.say(f"{path}: {network.size} pixels to {network.width} numbers, SHA-256 {digest}")
+    cli.say(
+        f"{path}: takes chips of {network.size} pixels, gives {network.width} numbers a face; "
+        f"SHA-256 {digest}"
+    )
     return Network(path, content, network.size, load_litert)
 
 

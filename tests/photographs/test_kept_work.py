@@ -240,7 +240,7 @@ def test_chips_are_not_written_through_links(tmp_path, command):
     (tmp_path / "chips" / "00.png.png").symlink_to(photograph)
     before = photograph.read_bytes()
 
-    with pytest.raises(InputError, match=r"00\.png\.png: a link leads elsewhere"):
+    with pytest.raises(InputError, match=r"00\.png\.png: this path leads through a link"):
         embed.main([*command, "--chips", str(tmp_path / "chips")])
 
     assert photograph.read_bytes() == before
