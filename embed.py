@@ -30,7 +30,7 @@ import contextlib
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from age_gender.cli import InputError
 from age_gender.photographs.chips import contact_sheet, write_chip
 from age_gender.photographs.embedder import CropOptions, Embedder
 from age_gender.photographs.faces import TEMPLATES
-from age_gender.photographs.images import find_images
+from age_gender.photographs.images import find_images, fingerprint
 from age_gender.photographs.networks import read_graph, read_litert
 from age_gender.photographs.parts import read_embeddings, read_part, write_part
 from age_gender.photographs.views import CROPS
@@ -174,7 +174,29 @@ def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
 
 def embed(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -> tuple[int, str]:
     """Make the output of the images; return the number of faces, and a line on what was skipped."""
-    # The folder that keeps the work until the output is whole
+    folder = open_folder(embedder, images, args)
+    # A part for each batch, or for fewer images where there would not be work for all processors
+    size = max(1, min(embedder.batch_size, len(images) // 4))
+    starts = range(0, len(images), size)
+    batches = {folder / f"{start:010}.npz": images[start : start + size] for start in starts}
+    names, reasons = make_parts(embedder, batches, args)
+    if names:
+        rows = read_embeddings(batches, names)
+        if embedder.options.views:
+            crops.write(args.output, names, CROPS[embedder.options.template], rows)
+        else:
+            writing.write(args.output, names, rows)
+    checkpoints.remove_folder(folder)
+    why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    skipped = f"{reasons.total()} of {cli.counted(len(images), 'file')} skipped: {why}"
+    return len(names), skipped.removesuffix(": ")
+
+
+def open_folder(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -> Path:
+    """Return the folder that keeps finished batches until the output is whole.
+
+    Raises InputError for a folder that another command or other images left.
+    """
     settings = {
         "images": fingerprint(embedder.root, images),
         **asdict(embedder.options),
@@ -193,35 +215,7 @@ def embed(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -
             f"{folder}: begun with other {changed}{why}; give the same command to go on, or remove "
             "this folder to start anew"
         )
-
-    # A part for each batch, or for fewer images where there would not be work for all processors
-    size = max(1, min(embedder.batch_size, len(images) // 4))
-    starts = range(0, len(images), size)
-    batches = {folder / f"{start:010}.npz": images[start : start + size] for start in starts}
-    names, reasons = make_parts(embedder, batches, args)
-
-    # The output of all parts
-    if names:
-        rows = read_embeddings(batches, names)
-        if embedder.options.views:
-            crops.write(args.output, names, CROPS[embedder.options.template], rows)
-        else:
-            writing.write(args.output, names, rows)
-    checkpoints.remove_folder(folder)
-    why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    skipped = f"{reasons.total()} of {cli.counted(len(images), 'file')} skipped: {why}"
-    return len(names), skipped.removesuffix(": ")
-
-
-def fingerprint(root: str, images: Iterable[str]) -> str:
-    """Return a hash of the images' folder, names, sizes and times of change."""
-    digest = hashlib.sha256(os.fsencode(root))
-    for image in images:
-        digest.update(b"\0" + os.fsencode(image))
-        with contextlib.suppress(OSError):  # reading it says what is wrong
-            status = os.stat(os.path.join(root, image))
-            digest.update(b"\0%d\0%d" % (status.st_size, status.st_mtime_ns))
-    return digest.hexdigest()
+    return folder
 
 
 def make_parts(

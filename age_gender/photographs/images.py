@@ -2,9 +2,10 @@
 
 import contextlib
 import glob
+import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,17 @@ def find_images(patterns: Sequence[str], excluded: Path | None) -> tuple[Path, l
         images |= below
     above = os.path.commonpath(roots)
     return Path(above), [os.path.relpath(path, above) for path in files.each_once(sorted(images))]
+
+
+def fingerprint(root: str, images: Iterable[str]) -> str:
+    """Return a hash of the images' folder, names, sizes and times of change."""
+    digest = hashlib.sha256(os.fsencode(root))
+    for image in images:
+        digest.update(b"\0" + os.fsencode(image))
+        with contextlib.suppress(OSError):  # reading it says what is wrong
+            status = os.stat(os.path.join(root, image))
+            digest.update(b"\0%d\0%d" % (status.st_size, status.st_mtime_ns))
+    return digest.hexdigest()
 
 
 class Skipped(Exception):
