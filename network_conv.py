@@ -12,8 +12,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from age_gender import rounding
 from age_gender.cli import quiet_stderr
-from age_gender.embedding_space import EmbeddingSpace
+from age_gender.embedding_space import MIRROR_LIMIT, EmbeddingSpace
 from age_gender.labels import AGES, GENDERS, NOMINAL
 from age_gender.metrics import YEARS, expected_age
 
@@ -21,7 +22,7 @@ CHILD = 3.5  # estimated years round which genders become a guess; fitted on hel
 
 
 class Calibration(NamedTuple):
-    """What makes the softmaxes mean what they say; fitted by `calibrate` on held-out faces."""
+    """Corrections that make the softmaxes mean what they say, fitted on held-out faces."""
 
     tail: float  # the interval's ends are this and the 1 - tail quantile of the age softmax
     gender_temperature: float  # which divides the gender's logits
@@ -29,26 +30,29 @@ class Calibration(NamedTuple):
 
 
 def build_front(space: EmbeddingSpace, whitening: float) -> keras.Model:
-    """Embeddings float32 (n, W) of any length to their principal components (n, W).
+    """Return the layers before the network: embeddings (n, W) of any length to (n, k) components.
 
-    They are of the embeddings at unit length, divided by a power, the `whitening`, of their
-    standard deviation. The small ones carry age too; otherwise the large ones would drown them.
+    They are the principal components that hold more than storage adds, divided by a power, the
+    `whitening`, of their standard deviation: small ones carry age too, and large ones would drown
+    them.
     """
+    # To unit length, by the largest number first: squares of very long or short ones overflow.
     embedding = keras.Input(space.mean.shape, name="features")
-    # By the largest number first: the squares of very long or short ones would overflow.
     largest = ops.max(ops.abs(embedding), axis=-1, keepdims=True)
     unit = layers.UnitNormalization()(embedding / ops.maximum(largest, 1e-37))
-    rotation = layers.Dense(len(space.mean), trainable=False, name="principal_axes")
+
+    # Principal components, of a mean square of 1.
+    deviations = np.maximum(space.deviations[: space.components], 1e-4 * space.deviations[0])
+    squares = np.square(deviations ** (1 - whitening))
+    kernel = space.axes[:, : space.components] / deviations**whitening / np.sqrt(squares.mean())
+    rotation = layers.Dense(space.components, trainable=False, name="principal_axes")
     front = keras.Model(embedding, rotation(unit), name="front")
-    deviations = np.maximum(space.deviations, 1e-4 * space.deviations[0])
-    left = deviations ** (2 - 2 * whitening)  # their squares, but for their mean, which is made 1
-    kernel = space.axes / np.sqrt(deviations ** (2 * whitening) * left.mean())
     rotation.set_weights([kernel, -space.mean @ kernel])
     return front
 
 
 def build_network(width: int) -> keras.Model:
-    """Principal components (n, width) to the softmaxes {"age": (n, 117), "gender": (n, 2)}.
+    """Return the network: components (n, width) to softmaxes "age" (n, 117), "gender" (n, 2).
 
     The dense layers do the work. Measured on held-out training records (the model card has the
     table): with this convolution, added to what it reads, MAE 5.14 and gender 96.4 %; without
@@ -57,7 +61,7 @@ def build_network(width: int) -> keras.Model:
     principal = keras.Input((width,), name="principal")
     hidden = block(layers.Dropout(0.1)(principal))
 
-    # The 384 as a sequence of 24 steps of 16 channels, convolved, and added to themselves.
+    # The 384 as a sequence of 24 steps of 16 channels: its convolution is added to it.
     sequence = layers.Reshape((24, 16))(hidden)
     sequence = layers.Conv1D(16, 3, padding="same", kernel_initializer="zeros")(sequence)
     hidden = layers.Add()([hidden, layers.Flatten()(sequence)])
@@ -69,7 +73,7 @@ def build_network(width: int) -> keras.Model:
 
 
 def block(hidden):
-    """A dense layer of 384, and what follows it."""
+    """Return the output of a dense layer of 384 with its normalisation, activation and dropout."""
     hidden = layers.Dense(384, kernel_initializer="he_normal")(hidden)
     hidden = layers.LayerNormalization()(hidden)
     hidden = layers.Activation("silu")(hidden)  # 0.02 years better than relu, and as fast
@@ -77,20 +81,18 @@ def block(hidden):
 
 
 def compiled(network: keras.Model, steps: int, epochs: int, learning_rate: float) -> keras.Model:
-    """The network with their losses and optimizer; `steps` are those of an epoch."""
-    trainer = keras.Model(
-        network.input, network.output
-    )  # so that the network are saved without losses
+    """Return the network with its losses and optimizer; `steps` are those of an epoch."""
+    trainer = keras.Model(network.input, network.output)  # the network is saved without losses
     warm_up = max(1, steps * epochs // 20)
-    falling = max(1, steps * epochs - warm_up)
+    decay = max(1, steps * epochs - warm_up)
     schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 100, falling, warmup_target=learning_rate, warmup_steps=warm_up
+        learning_rate / 100, decay, warmup_target=learning_rate, warmup_steps=warm_up
     )
     trainer.compile(
         keras.optimizers.AdamW(schedule, weight_decay=1e-4),
         loss={"age": age_loss, "gender": "sparse_categorical_crossentropy"},
         weighted_metrics={"age": [age_error], "gender": ["accuracy"]},
-        # Steps between two looks of Python; they must divide an epoch.
+        # Steps that run without a return to Python; they must divide an epoch.
         steps_per_execution=max(n for n in range(1, 14) if steps % n == 0),
         jit_compile=False,  # XLA's compilation costs more than it saves here
     )
@@ -99,12 +101,14 @@ def compiled(network: keras.Model, steps: int, epochs: int, learning_rate: float
 
 
 def build_scorer(
-    front: keras.Model, network: keras.Model, calibration: Calibration, space: EmbeddingSpace
-) -> keras.Model:
-    """The model to export: features (n, W) to these outputs, each (n,).
+    front: keras.Model, network: keras.Model, calibration: Calibration, space: EmbeddingSpace,
+    rounded: tuple[np.ndarray, np.ndarray],
+) -> keras.Model:  # fmt: skip
+    """Return the model to export: features (n, W) to these outputs, each (n,).
 
-    `age` the expected age in years; `age_low` and `age_high` a 90 % interval in whole years;
-    `female_probability`; `distance`, over 1 outside the space (`EmbeddingSpace`).
+    `age` is the expected age in years; `age_low` and `age_high` a 90 % interval in whole years;
+    `distance` that of `EmbeddingSpace`, over 1 outside it; `rounding_years` by how many years the
+    rounding of the row's numbers moves ages, by the points `rounded` of `rounding.measure`.
     """
     # The front's matrix is multiplied into the first dense layer's: a third of the time less.
     rotation = front.get_layer("principal_axes")
@@ -115,10 +119,6 @@ def build_scorer(
     folded.set_weights([kernel @ exact, bias @ exact + first_bias, *others])
     softmax = folded(unit)
 
-    centred = unit - space.mean
-    outside = ops.sum(ops.square(ops.matmul(centred, space.probes)), axis=-1)
-    along = ops.matmul(unit, space.normal)
-
     # Quantiles: how many classes the cumulative probability leaves below them.
     age = expected_age(softmax["age"], ops.matmul)
     cumulative = ops.matmul(softmax["age"], np.triu(np.ones((AGES, AGES), np.float32)))
@@ -128,18 +128,38 @@ def build_scorer(
 
     certainty = child_factor(age, calibration.child_certainty) / calibration.gender_temperature
     logits = ops.log(softmax["gender"] + 1e-9) * ops.expand_dims(certainty, -1)
+
+    # What the row has along the space's directions: those that are tested, those that are empty.
+    along = ops.matmul(unit - space.mean, space.directions)
+    tested, empty = along[:, : len(space.variances)], along[:, len(space.variances) :]
+    starts, slopes = rounding.ramps(*rounded)
+    deviation = ops.sqrt(
+        ops.sum(ops.square(empty), axis=-1, keepdims=True) / max(empty.shape[1], 1)
+    )
     outputs = {
         "age": age,
         "age_low": ops.minimum(low, ops.round(age)),
         "age_high": ops.maximum(ops.minimum(high, AGES - 1.0), ops.round(age)),
         "female_probability": ops.softmax(logits)[:, 1],
-        "distance": ops.maximum(outside / space.off, -along),
+        "distance": distance(unit, tested, space),
+        "rounding_years": ops.sum(ops.relu(deviation - starts) * slopes, axis=-1),
     }
     return keras.Model(front.input, outputs, name="scorer")
 
 
+def distance(unit, centred, space: EmbeddingSpace):
+    """Return `EmbeddingSpace.distance` (n,) of rows `unit`; `centred` are along its directions."""
+    if not space.tells_rows:
+        return ops.ones_like(centred[:, 0])
+    mean = space.mean @ space.directions[:, : len(space.variances)]
+    squares = ops.square(centred) / space.variances - ops.square(centred + mean)
+    ratio = 0.5 * (len(space.mean) * ops.sum(squares, axis=-1) + np.log(space.variances).sum())
+    mirrored = ops.matmul(unit, space.mirror) / MIRROR_LIMIT
+    return ops.relu(ops.maximum(1 - ratio / space.nearest, mirrored))
+
+
 def tail_factor(age):
-    """What the interval's tail is multiplied by, for estimated ages in years (n,): (n,).
+    """Return what the interval's tail is multiplied by, for estimated ages in years (n,): (n,).
 
     With one tail for all, intervals held too few of the faces that are estimated 45 and over.
     """
@@ -147,7 +167,7 @@ def tail_factor(age):
 
 
 def child_factor(age, certainty):
-    """What the gender's logits are multiplied by, for estimated ages in years (n,): (n,).
+    """Return what the gender's logits are multiplied by, for estimated ages (n,): (n,).
 
     From `certainty` for a newborn to 1 from about ten years; half of the way at CHILD years.
     """
@@ -155,45 +175,47 @@ def child_factor(age, certainty):
 
 
 def calibrate(
-    softmax: dict[str, np.ndarray], age: np.ndarray, gender: np.ndarray, grown: np.ndarray
+    softmax: dict[str, np.ndarray], age: np.ndarray, gender: np.ndarray, is_adult: np.ndarray
 ) -> Calibration:
-    """The Calibration by the softmaxes "age" (n, 117) and "gender" (n, 2) of held-out faces.
+    """Fit the Calibration to the softmaxes "age" (n, 117) and "gender" (n, 2) of held-out faces.
 
-    The tail is the largest that leaves NOMINAL of the ages of `grown` faces (n,) inside (Romano
-    et al., "Conformalized Quantile Regression", 2019, with the softmax's quantiles). The
-    temperature (Guo et al., "On Calibration of Modern Neural Networks", 2017) has the least gender
-    loss of the grown, the certainty of children that of all who are estimated under 25.
+    The tail is the largest that leaves NOMINAL of the adults' ages inside (Romano et al.,
+    "Conformalized Quantile Regression", 2019, with the softmax's quantiles). The temperature (Guo
+    et al., "On Calibration of Modern Neural Networks", 2017) has the least gender loss of adults,
+    the certainty of children that of all who are estimated under 25.
     """
+    # The gender's temperature, on adults, and how much less sure it is of children.
     estimate = expected_age(softmax["age"])
     logit = np.diff(np.log(softmax["gender"] + 1e-9), axis=1)[:, 0]
     right = np.where(gender == 1, logit, -logit)
     factors = 1 / np.linspace(0.5, 3, 251)
-    temperature = 1 / factors[least_loss(right[grown] * factors[:, None])]
+    temperature = 1 / factors[least_loss(right[is_adult] * factors[:, None])]
     certainty = 1.0
-    if not grown.all():
-        young, certainties = estimate < 25, np.linspace(0, 1, 101)
-        factors = np.asarray(child_factor(estimate[young], certainties[:, None]))
-        certainty = certainties[least_loss(right[young] * factors / temperature)]
+    if not is_adult.all():
+        is_young, certainties = estimate < 25, np.linspace(0, 1, 101)
+        factors = np.asarray(child_factor(estimate[is_young], certainties[:, None]))
+        certainty = certainties[least_loss(right[is_young] * factors / temperature)]
+
+    # The interval's tail, by the level at which each adult's age is just inside: P(age <= label)
+    # below, P(age >= label) above, whichever is smaller.
     softmax, rows = softmax["age"], np.arange(len(age))
     cumulative = np.cumsum(softmax, axis=1)
-    # The level at which a face's age is just inside: P(age <= label) below, P(age >= label)
-    # above, whichever is smaller.
     level = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax)[rows, age])
-    level = (level / np.asarray(tail_factor(estimate)))[grown]
+    level = (level / np.asarray(tail_factor(estimate)))[is_adult]
     outside = int((1 - NOMINAL) * (len(level) + 1))
     tail = np.sort(level)[max(outside - 1, 0)]
     return Calibration(float(tail), float(temperature), float(certainty))
 
 
 def least_loss(logits: np.ndarray) -> int:
-    """Which row of logits of the right gender (k, n) has the least mean cross-entropy."""
+    """Return which row of logits of the right gender (k, n) has the least mean cross-entropy."""
     return int(np.logaddexp(0, -logits).mean(axis=1).argmin())
 
 
 def to_litert(scorer: keras.Model) -> bytes:
-    """The scorer as a LiteRT flatbuffer, for any batch size, with outputs by name.
+    """Return the scorer as a LiteRT flatbuffer, for any batch size, with outputs by name.
 
-    Keras's own export: others convert without a warning and lose the weights.
+    By Keras's own export: others convert without a warning and lose the weights.
     """
     with tempfile.TemporaryDirectory() as folder, quiet_stderr():
         path = Path(folder) / "scorer.tflite"
@@ -202,12 +224,12 @@ def to_litert(scorer: keras.Model) -> bytes:
 
 
 def age_loss(age, probabilities):
-    """Cross-entropy with a Gaussian round the label + 0.1 * |expected age - label|, (n,).
+    """Return the cross-entropy with a Gaussian round the label + 0.1 * |expected age - label|.
 
-    `age` is (n,) or (n, 1), in years; `probabilities` (n, 117). Neighbouring years are nearly right
-    (Gao et al., "Deep Label Distribution Learning with Label Ambiguity", 2017), but not a child's:
-    the Gaussian is narrow there. The second term is the error that is judged (Gao et al., "Age
-    Estimation Using Expectation of Label Distribution Learning", 2018).
+    It is (n,); `age` is (n,) or (n, 1), in years, `probabilities` (n, 117). Neighbouring years are
+    nearly right (Gao et al., "Deep Label Distribution Learning with Label Ambiguity", 2017), but
+    not a child's: the Gaussian is narrow there. The second term is the error that is judged (Gao
+    et al., "Age Estimation Using Expectation of Label Distribution Learning", 2018).
     """
     age = ops.reshape(ops.cast(age, "float32"), (-1, 1))
     sigma = ops.minimum(0.7 + 0.08 * age, 3.0)
@@ -217,7 +239,6 @@ def age_loss(age, probabilities):
 
 
 def age_error(age, probabilities):
-    """The absolute error of the expected age, in years: (n, 117) to (n,)."""
-    return ops.abs(
-        expected_age(probabilities, ops.matmul) - ops.reshape(ops.cast(age, "float32"), (-1,))
-    )
+    """Return the absolute error of the expected age in years, (n,), of probabilities (n, 117)."""
+    age = ops.reshape(ops.cast(age, "float32"), (-1,))
+    return ops.abs(expected_age(probabilities, ops.matmul) - age)

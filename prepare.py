@@ -35,7 +35,7 @@ from age_gender import cli, copies, embedding_space, files, label_columns, paths
 from age_gender.cli import InputError
 from age_gender.labels import GENDERS
 from age_gender.readers import tables
-from age_gender.scoring import label_checks
+from age_gender.scoring import choice, label_checks
 
 RECORDS = (paths.TRAIN_RECORDS, paths.TEST_RECORDS, paths.CHILDREN_RECORDS,
            paths.CHILDREN_TEST_RECORDS)  # fmt: skip
@@ -49,7 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     for path in RECORDS:
         files.check_overwrites_none(output / path.name, inputs)
     table = tables.read_labelled(args.features, tables.read_options(args, labels=True))
-    unit, _ = embedding_space.examine(table.features, table.names, "the features", "embeddings: ")
+    refuse_other_networks(table)
+    unit = embedding_space.unit(table.features)
 
     # Labels, and the faces that have both.
     age = label_columns.read_ages(table.ages, args.min_age)
@@ -131,6 +132,20 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         if arguments[place] == "--gender-codes":  # of -1=female,1=male, which looks like an option
             arguments[place : place + 2] = ["=".join(arguments[place : place + 2])]
     return parser.parse_args(arguments)
+
+
+def refuse_other_networks(table: tables.Table) -> None:
+    """Say what embeddings these are; InputError where some are of another network than the rest."""
+    model, is_outside = choice.outside(table.features)
+    network = f", of the network of models/{model}" if model else ""
+    length = embedding_space.median_length(table.features)
+    cli.say(f"embeddings of {table.features.shape[1]} numbers, median length {length:.3g}{network}")
+    if is_outside.any():
+        name = cli.printable(table.names[is_outside.argmax()])
+        raise InputError(
+            f"the features: {is_outside.sum():,} of {len(is_outside):,} rows are embeddings of "
+            f"another network than the rest; the first is {name}; embed all with one network"
+        )
 
 
 def read_genders(table: tables.Table, age: np.ndarray, given: list[dict[str, int]]) -> np.ndarray:

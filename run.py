@@ -1,8 +1,8 @@
 """Ages and genders from face embeddings: a table of embeddings in, a CSV out.
 
-Scores embeddings (FaceNet's, unless the model was trained on others) with the exported LiteRT
-model; TensorFlow is not needed. Writes filename, gender (0 male, 1 female), age, a 90 % interval
-in whole years and the probability of female, a row a face, in the order of the input.
+Scores embeddings with the exported LiteRT model for the network that made them, which it finds
+by itself; TensorFlow is not needed. Writes filename, gender (0 male, 1 female), age, a 90 %
+interval in whole years and the probability of female, a row a face, in the order of the input.
 
 examples:
   python run.py --features my.csv
@@ -26,47 +26,39 @@ import contextlib
 import csv
 import itertools
 import time
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from age_gender import cli, files, heads, parallel, paths
+from age_gender import cli, files, heads, parallel, paths, rounding
 from age_gender.cli import InputError
 from age_gender.readers import chunks, tables
 from age_gender.readers.columns import ReadOptions
-from age_gender.scoring import litert, predictions
+from age_gender.scoring import choice, litert, predictions
 
-WINDOW = 1024  # rows of which at least half must be of the model's kind
-FEW = 8  # rows of a file that are judged by themselves at its end
+BAD_CHUNKS = 64  # without a good row, from the start of the input, before it is given up
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    model = heads.find_model(args.model, heads.LITERT_MODEL)
     inputs = tables.expand(args.features)
-    read = [*inputs, *filter(None, [args.names]), *model.parent.glob("age_gender*"), model]
+    read = [*inputs, *filter(None, [args.names]), *model_files(args.model)]
     check_output(args, read)
-    cli.say(f"model: {cli.display_path(model)}")
-    score = litert.Scorer(model.read_bytes(), str(model))
-    options = tables.read_options(args, width=score.load())
-    found = tables.cut(inputs, options)
+    options = tables.read_options(args)
+    score, chunks_read = choose_model(args.model, inputs, options, args.force, args.skip_bad_rows)
     in_processes = not args.dask and tables.is_long_text(inputs, options)
     if in_processes:
-        found = (chunk.without_data() for chunk in found)
-    scored = parallel.map_in_order(score, found, args.dask, processes=in_processes)
-    try:
-        with contextlib.closing(scored), open_output(args.output) as output:
-            total = tables.input_bytes(inputs, options)
-            with open_errors(args) as errors, cli.Progress(total, "B") as progress:
-                writer = Writer(output, errors, progress, args.force)
-                writer.write(scored)
-            writer.finish()  # the list of bad rows stays, even if no row was good
-    except InputError as error:
-        raise InputError(f"{error}{other_model(model, inputs, options)}") from None
+        chunks_read = (chunk.without_data() for chunk in chunks_read)
+    scored = parallel.map_in_order(score, chunks_read, args.dask, processes=in_processes)
+    with contextlib.closing(scored), open_output(args.output) as output:
+        total = tables.input_bytes(inputs, options)
+        with open_errors(args) as errors, cli.Progress(total, "B") as progress:
+            writer = Writer(output, errors, progress, args.force)
+            writer.write(scored)
+        writer.finish()  # the list of bad rows stays, even if no row was good
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -79,12 +71,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--output", default="-", metavar="FILE",
         help="CSV file to write; - is standard output")  # fmt: skip
     add("--model", metavar="PATH",
-        help="a folder that train.py wrote, or its .tflite (default: models/ once train.py has "
-        "written there, else models/facenet/)")  # fmt: skip
+        help="a folder that train.py wrote, or its .tflite (default: the one in models/ for the "
+        "network that made the embeddings)")  # fmt: skip
     add("--skip-bad-rows", action="store_true",
         help="score the other rows; the bad ones of out.csv are in out.errors.csv")  # fmt: skip
     add("--force", action="store_true",
-        help="score also embeddings that are not of the kind the model was trained on")  # fmt: skip
+        help="score embeddings of another network than the model's, too")  # fmt: skip
     add("--dask", metavar="ADDRESS",
         help="score on a Dask cluster: a scheduler's address, or local to start one "
         "here")  # fmt: skip
@@ -119,110 +111,115 @@ def open_errors(args) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext(sys.stderr if args.skip_bad_rows else None)
 
 
-def other_model(model: Path, inputs: list[str], options: ReadOptions) -> str:
-    """A hint at the model that would take a table which this one does not; else nothing."""
-    is_pipe = not all(Path(path).is_file() for path in inputs)  # what came through it is gone
-    if is_pipe or is_taken(model, inputs, options):
-        return ""
-    for other in sorted(paths.MODELS.rglob(heads.LITERT_MODEL)):
-        if other != model and is_taken(other, inputs, options):
-            folder = cli.display_path(other.parent)
-            return f" ({folder} takes embeddings like these: --model {folder})"
-    return ""
+def model_files(model: str | None) -> list[Path]:
+    """Return the files of the model, or of all here where none is given: none is an output."""
+    folders = [Path(model), Path(model).parent] if model else heads.installed(paths.MODELS)
+    return [path for folder in folders for path in folder.glob("age_gender*")]
 
 
-def is_taken(model: Path, inputs: list[str], options: ReadOptions) -> bool:
-    """Whether rows at the start of the input are of the width and the kind of a model."""
-    with contextlib.suppress(InputError):
-        score = litert.Scorer(model.read_bytes(), str(model))
-        found = tables.cut(inputs, replace(options, width=score.load()))
-        blocks = [score(chunk) for chunk in itertools.islice(found, 2)]
-        strange = np.concatenate([block.features[:, -1] > 1 for block in blocks])
-        return len(strange) > 0 and strange.mean() < 0.5
-    return False
+def choose_model(
+    model: str | None, inputs: list[str], options: ReadOptions, force: bool, skip_bad_rows: bool
+) -> tuple[litert.Scorer, Iterator[chunks.Chunk]]:
+    """Return the scorer for the input, and its chunks; say which model that is.
+
+    Without a `model` it is chosen by the first rows, which are read once: of what was looked at,
+    the chunks come first.
+    """
+    if model is not None:
+        score = choice.load(model, force)
+        chunks_read = tables.cut(inputs, replace(options, width=score.width))
+    else:
+        widths = tuple(heads.installed(paths.MODELS).values())
+        chunks_read = tables.cut(inputs, replace(options, widths=widths, models=choice.listed()))
+        first, rows = look_ahead(chunks_read, skip_bad_rows)
+        score = choice.choose(rows, force, must_fit=not skip_bad_rows)
+        chunks_read = itertools.chain(first, chunks_read)
+    cli.say(f"model: {cli.display_path(Path(score.name))}")
+    return score, chunks_read
+
+
+def look_ahead(
+    chunks_read: Iterator[chunks.Chunk], skip_bad_rows: bool
+) -> tuple[list[chunks.Chunk], np.ndarray]:
+    """Return the first chunks, up to one with a good row, and its good rows (n, W).
+
+    Without a good row, n is 0: the input has none, or its first bad row ends the run. Raises
+    InputError where no row of many chunks is good.
+    """
+    first = []
+    for chunk in itertools.islice(chunks_read, BAD_CHUNKS):
+        first.append(chunk)
+        batch = tables.parse(chunk)
+        if len(batch.features) or (batch.bad and not skip_bad_rows):
+            return first, batch.features
+    if len(first) == BAD_CHUNKS:
+        raise InputError(f"{first[0].path}: none of the first rows is good; see {batch.bad[0]}")
+    return first, np.empty((0, 0), np.float32)
 
 
 class Writer:
-    """Writes scored blocks in input order, and judges whether the input is of the model's kind.
+    """Writes scored batches in input order, and judges of each file whether it was rounded.
 
-    Where more than half of WINDOW rows, or of a file, are strangers, the input as a whole is
-    of another kind; what is not yet judged is not yet written. Single strange rows are scored.
+    What is not yet judged is not yet written.
     """
 
     def __init__(self, output: BinaryIO, errors, progress, force: bool) -> None:
         self.output, self.progress, self.force = output, progress, force
         self.errors = errors and csv.writer(errors, lineterminator="\n")
         self.numbering = chunks.Numbering()
-        self.strange: deque[bool] = deque(maxlen=WINDOW)
         self.waiting = [predictions.HEADER]
-        self.rows = self.bad = self.strangers = 0
-        self.first_stranger = ""
+        self.rounding_years: list[np.ndarray] | None = []  # of this file; None once it is judged
+        self.rows = self.bad = 0
+        self.has_warned = False
 
     def write(self, scored: Iterable[chunks.Batch]) -> None:
-        """Write all blocks. Raises InputError for what ends the run."""
+        """Write all batches. Raises InputError for what ends the run."""
         if self.errors:
             self.errors.writerow(["file", "row", "line", "reason"])
         started = time.monotonic()
-        for block in scored:
-            self.add(block)
+        for batch in scored:
+            self.add(batch)
             rate = self.rows / max(time.monotonic() - started, 1e-3)
-            self.progress.update(block.chunk.input_bytes, f"{rate:,.0f} rows/s")
-        if self.rows == len(self.strange):  # so few that nothing was judged
-            self.judge(block.chunk.path)
+            self.progress.update(batch.chunk.input_bytes, f"{rate:,.0f} rows/s")
 
     def finish(self) -> None:
-        """Write the rest; say what was skipped or strange. InputError if no row was good."""
+        """Write the rest; say what was skipped. Raises InputError where no row was good."""
         if self.bad and not self.rows:
-            raise InputError(f"none of the {self.bad} rows is good; correct what the list names")
-        self.release()
+            which = f"all {self.bad} are bad" if self.bad > 1 else "the only one is bad"
+            raise InputError(f"no row can be scored: {which}; correct what the list of them names")
+        self.output.writelines(self.waiting)
         self.numbering.say_left_out()
         if self.bad:
-            cli.say(f"skipped {self.bad} bad rows, scored {self.rows}")
-        if self.strangers:
-            cli.say(
-                f"warning: {self.strangers} of {self.rows} rows are unlike the embeddings that "
-                f"the model was trained on; the first is {cli.printable(self.first_stranger)}"
-            )
+            cli.say(f"skipped {self.bad} bad row{'s' * (self.bad > 1)}, scored {self.rows}")
 
-    def add(self, block: chunks.Batch) -> None:
-        names, bad = self.numbering.place(block)
+    def add(self, batch: chunks.Batch) -> None:
+        """Write a batch, or keep it until its file is judged."""
+        names, bad = self.numbering.place(batch)
         if bad and not self.errors:
             remedy = bad[0].remedy or "correct this row or use --skip-bad-rows"
             raise InputError(f"{bad[0]}; {remedy}")
         for row in bad:
             self.errors.writerow([row.path, row.row, row.line, row.reason])
-        strange = block.features[:, -1] > 1
-        if strange.any() and not self.strangers:
-            self.first_stranger = f"{block.chunk.path}: {names[strange.argmax()]}"
         self.rows += len(names)
         self.bad += len(bad)
-        self.strangers += int(strange.sum())
-        for start in range(0, len(strange), WINDOW):
-            self.strange.extend(strange[start : start + WINDOW].tolist())
-            if len(self.strange) == WINDOW:
-                self.judge(block.chunk.path)
-        self.waiting.append(predictions.as_csv(names, block.features))
-        if block.chunk.last and len(self.strange) >= FEW:
-            self.judge(block.chunk.path)
-            self.release()
-            self.strange.clear()
-        elif len(self.strange) == WINDOW:
-            self.release()
+        self.waiting.append(predictions.as_csv(names, batch.features))
+        if self.rounding_years is not None:
+            self.rounding_years.append(batch.features[:, litert.ROUNDING])
+            if batch.chunk.last or sum(map(len, self.rounding_years)) >= rounding.JUDGED_ROWS:
+                self.judge(batch.chunk.path)
+        if self.rounding_years is None and self.rows:
+            self.output.writelines(self.waiting)
+            self.waiting.clear()
+        if batch.chunk.last:
+            self.rounding_years = []
 
     def judge(self, path: str) -> None:
-        """Raise InputError where the rows last seen are not the model's kind of embedding."""
-        count = sum(self.strange)
-        if count * 2 > len(self.strange) and not self.force:
-            raise InputError(
-                f"{path}: {count} of {len(self.strange)} rows are not the kind of embedding that "
-                "this model was trained on (expected: under 1 in 1,000); embed with its network "
-                "and do not round, or train on your own: python prepare.py --features YOURS && "
-                "python train.py; --force scores all the same"
-            )
-
-    def release(self) -> None:
-        self.output.writelines(self.waiting)
-        self.waiting.clear()
+        """Warn, once for all files, where a file looks rounded; InputError where it is too much."""
+        warning = rounding.judge(path, np.concatenate(self.rounding_years), self.force)
+        self.rounding_years = None
+        if warning and not self.has_warned:
+            self.progress.say(warning)
+            self.has_warned = True
 
 
 if __name__ == "__main__":

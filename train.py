@@ -1,8 +1,8 @@
 """Train the network on records of faces; write the model that test.py and run.py load.
 
-Every epoch shows half of the faces through other crops, by what --views tell of them. Of --children
-the ages are learnt, not the genders. A fifth of the faces is first held out: a network trained on
-the others gives the validation figures and the calibration. The network that is written is then
+Every epoch shows half of the faces through other crops; --views shows what cropping does to an
+embedding. Of --children the ages are learnt, not the genders. A fifth of the faces is first held
+out, and gives the validation figures and the calibration; in the last epochs the network is then
 trained on all of them. Writes age_gender.keras, .tflite and .json.
 
 examples:
@@ -35,23 +35,65 @@ from typing import NamedTuple
 import numpy as np
 import threadpoolctl
 
-from age_gender import checkpoints, cli, crops, embedding_space, files, heads, metrics, paths
+from age_gender import (
+    checkpoints,
+    cli,
+    crops,
+    embedding_space,
+    files,
+    heads,
+    metrics,
+    paths,
+    rounding,
+)
 from age_gender.cli import InputError
+from age_gender.embedding_space import EmbeddingSpace
 
-VALIDATION = 0.2  # share of the faces that is held out first
-ABSENT = {  # what it means that a default input is not there
+VALIDATION = 0.2  # fraction of the faces that is held out first
+# Epochs on all faces, also the held-out ones, as a fraction of those before, and their learning
+# rate. Two trainings of 24 epochs were 0.02 years better (mean of three seeds), in twice the time.
+REFINING, REFINING_RATE = 5 / 8, 1 / 2
+ROUNDED_FACES = 3000  # on which it is measured what rounding costs
+NONE = Path("none")
+CONSEQUENCES = {  # of a default input that is missing
     "children": "training without children (prepare.py writes them)",
     "views": "training without other crops (embed.py --aligned --views makes them)",
 }
-NONE = Path("none")
-# What --resume must find again.
-SETTINGS = ("epochs", "batch_size", "learning_rate", "whitening", "crop_share", "seed")
+
+
+class Recipe(NamedTuple):
+    """The settings of a training, which --resume must find unchanged."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    whitening: float
+    crop_share: float
+    seed: int
+
+
+class Faces(NamedTuple):
+    """Components float32 (n, k), ages, genders, and whether each is no child: (n,) each."""
+
+    components: np.ndarray
+    age: np.ndarray
+    gender: np.ndarray
+    is_adult: np.ndarray
+
+    def at(self, places) -> "Faces":
+        return Faces(*(values[places] for values in self))
+
+    def for_keras(self) -> tuple:
+        """Return inputs, labels, and the labels' weights: a child's gender is not learnt."""
+        weights = {"age": np.ones(len(self.age), "f4"), "gender": self.is_adult.astype("f4")}
+        return self.components, {"age": self.age, "gender": self.gender}, weights
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
+    recipe = Recipe(*(getattr(args, name) for name in Recipe._fields))
     started = time.monotonic()
-    inputs = find_inputs(args)
+    inputs = find_inputs(args.train, args.children, args.views)
     cli.import_tensorflow()
     import keras
     import tensorflow as tf
@@ -60,42 +102,57 @@ def main(argv: list[str] | None = None) -> None:
 
     tf.config.experimental.enable_op_determinism()  # the same seed gives the same figures
     keras.utils.clear_session()  # so that layers have the same names in every training
-    faces, grown = read_faces(args, inputs)
+
+    # The records, and whether an interrupted training of them goes on.
+    records, is_adult = read_faces(args.train, inputs["children"])
     settings = {name: path and files.sha256(path) for name, path in inputs.items()}
-    settings |= {key: getattr(args, key) for key in SETTINGS}
+    settings |= recipe._asdict()
     for folder in (args.models, args.logs):
         files.make_folder(folder)
     work = args.models / ".training"
     open_work(work, settings, args.resume)
-    unit, space, held, maps = learn_crops(faces, grown, args, inputs["views"])
-    front = network_conv.build_front(space, args.whitening)
-    maps = maps and maps.moved(front.get_layer("principal_axes").get_weights()[0], space.mean)
-    principal = front.predict(unit, batch_size=4096, verbose=0)
-    everything = Faces(principal, faces.age, faces.gender, grown)
-    held_out, rest = everything.at(held), everything.at(~held)
 
+    # The embedding space, the layers before the network, and what crops do.
+    held = hold_out(records.file_name, is_adult, recipe.seed)
+    if held.all():
+        raise InputError(f"{args.train}: {len(held)} faces are too few to train on; prepare more")
+    unit, views, space = fit_space(records, held, inputs["views"])
+    front = network_conv.build_front(space, recipe.whitening)
+    components = predict(front, unit)
+    maps = None if views is None else crops.fit(predict(front, views))
+
+    # Training without the held-out faces, which then calibrate, and at last with all.
+    everything = Faces(components, records.age, records.gender, is_adult)
+    held_out, others = everything.at(held), everything.at(~held)
+    steps = min(-(-len(held) // recipe.batch_size), len(others.age))  # of an epoch
+    refining = recipe._replace(epochs=max(1, round(REFINING * recipe.epochs)),
+                               learning_rate=REFINING_RATE * recipe.learning_rate)  # fmt: skip
     fit_started = time.monotonic()
-    steps = min(-(-len(unit) // args.batch_size), len(rest.age))  # of an epoch, in both trainings
-    network = fit(rest, maps, steps, args, work / "validation.npz", held_out)
-    softmax = network.predict(held_out.principal, batch_size=1024, verbose=0)
+    keras.utils.set_random_seed(recipe.seed)
+    network = network_conv.build_network(components.shape[1])
+    fit(network, others, maps, steps, recipe, work / "validation.npz", args.logs, held_out)
+    softmax = network.predict(held_out.components, batch_size=1024, verbose=0)
     validation = judge(softmax, held_out)
     calibration = network_conv.calibrate(softmax, *held_out[1:])
-    network = fit(everything, maps, steps, args, work / "final.npz")
+    rounded = measure_rounding(front, network, space, unit[held])
+    fit(network, everything, maps, steps, refining, work / "final.npz", args.logs)
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
-    scorer = network_conv.build_scorer(front, network, calibration, space)
+    # The three files.
+    scorer = network_conv.build_scorer(front, network, calibration, space, rounded)
     exported = network_conv.to_litert(scorer)
     description = {
         "settings": settings,
-        "faces": int(grown.sum()),
-        "children": int((~grown).sum()),
+        "faces": int(is_adult.sum()),
+        "children": int((~is_adult).sum()),
         "crops": len(maps.matrices) if maps else 0,
-        "epochs": args.epochs,
-        "embeddings": {"dimensions": unit.shape[1], "subspace": space.count,
-                       "effective_rank": round(space.effective_rank, 1)},
+        "epochs": recipe.epochs,
+        "embeddings": describe(space),
         "calibration": calibration._asdict(),
+        "rounding": dict(zip(("deviation", "years"), np.float64(rounded).round(6).tolist(),
+                             strict=True)),
         "validation": validation,
-        "fit": {"seconds": fit_seconds, "steps": 2 * steps * args.epochs},
+        "fit": {"seconds": fit_seconds, "steps": steps * (recipe.epochs + refining.epochs)},
         "versions": {"python": platform.python_version()}
         | {module.__name__: module.__version__ for module in (tf, keras, np)},
         "seconds": round(time.monotonic() - started, 1),
@@ -114,18 +171,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--children", type=Path, default=paths.CHILDREN_RECORDS, metavar="FILE",
         help="records of the faces under --min-age, as a rule beside --train, or none")  # fmt: skip
     add("--views", type=Path, default=paths.VIEWS, metavar="NPZ",
-        help="faces through several crops, of embed.py --views, or none")  # fmt: skip
+        help="faces through several crops, as embed.py --views writes them, or none")  # fmt: skip
     add("--models", type=Path, default=paths.MODELS, metavar="DIR",
         help="folder for the model")  # fmt: skip
-    add("--epochs", type=whole_number(1), default=24, metavar="N", help="passes over the records")
+    add("--epochs", type=whole_number(1), default=16, metavar="N", help="passes over the records")
     add("--batch-size", type=whole_number(1), default=512, metavar="N",
         help="faces a step, at most")  # fmt: skip
     add("--learning-rate", type=cli.positive, default=2e-2, metavar="X",
         help="AdamW's highest learning rate; it rises to it and falls as a cosine")  # fmt: skip
     add("--whitening", type=cli.share, default=0.5, metavar="X",
-        help="how far principal components are made alike: 0 not at all, 1 wholly")  # fmt: skip
+        help="strength of PCA whitening: 0 leaves the principal components as they are, 1 gives "
+        "all the same variance")  # fmt: skip
     add("--crop-share", type=cli.share, default=0.5, metavar="X",
-        help="share of the faces that another crop shows in an epoch")  # fmt: skip
+        help="fraction of the faces augmented by a crop in each epoch")  # fmt: skip
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N",
         help="seed of the weights, the shuffles, the crops and what is held out")  # fmt: skip
     add("--resume", action="store_true", help="go on with an interrupted training")
@@ -134,8 +192,45 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def find_inputs(train: Path, children: Path, views: Path) -> dict[str, Path | None]:
+    """Return the paths of the inputs; None for one that is `none`, or by default and missing.
+
+    By default the children are those beside the records. Raises InputError for another path that
+    is missing.
+    """
+    beside = train.with_name(paths.CHILDREN_RECORDS.name)
+    if children == paths.CHILDREN_RECORDS:
+        children = beside
+    inputs: dict[str, Path | None] = {"train": train}
+    for name, path, default in (("children", children, beside), ("views", views, paths.VIEWS)):
+        inputs[name] = path if path != NONE and path.is_file() else None
+        if inputs[name] is None and path not in (NONE, default):
+            raise InputError(f"{path}: no such file; give another, or none to train without")
+        if inputs[name] is None and path != NONE:
+            cli.say(f"{cli.display_path(path)}: no such file: {CONSEQUENCES[name]}")
+    return inputs
+
+
+def read_faces(train: Path, children: Path | None):
+    """Return the records of adults and children together, and which of them are adults (n,)."""
+    from age_gender import records
+
+    parts = [records.read(path) for path in (train, children) if path]
+    widths = [part.features.shape[1] for part in parts]
+    if widths[-1] != widths[0]:
+        raise InputError(
+            f"{children}: embeddings of {widths[1]} numbers, and of {widths[0]} in {train}; "
+            "prepare both from one table, or give --children none"
+        )
+    faces = records.Records(*map(np.concatenate, zip(*parts, strict=True)))
+    return faces, np.arange(len(faces.age)) < len(parts[0].age)
+
+
 def open_work(work: Path, settings: dict, resume: bool) -> None:
-    """The folder of an interrupted training, empty without `resume`; InputError for another's."""
+    """Open the folder of an interrupted training, empty without `resume`.
+
+    Raises InputError where it holds a training with other settings.
+    """
     anew = "train anew without --resume"
     if resume and not (work / checkpoints.SETTINGS).exists():
         cli.say("nothing to resume: training from the start")
@@ -144,162 +239,156 @@ def open_work(work: Path, settings: dict, resume: bool) -> None:
         raise InputError(f"{work}: {had}; give the same, or {anew}")
 
 
-class Faces(NamedTuple):
-    """Principal components float32 (n, W), ages and genders (n,), who is no child (n,)."""
-
-    principal: np.ndarray
-    age: np.ndarray
-    gender: np.ndarray
-    grown: np.ndarray
-
-    def at(self, places) -> "Faces":
-        return Faces(*(values[places] for values in self))
-
-    def for_keras(self) -> tuple:
-        """Inputs, labels, and their weights: a child's gender is not learnt."""
-        weights = {"age": np.ones(len(self.age), np.float32), "gender": self.grown.astype("f4")}
-        return self.principal, {"age": self.age, "gender": self.gender}, weights
-
-
-def find_inputs(args: argparse.Namespace) -> dict[str, Path | None]:
-    """The paths of the inputs; None for one that is `none`, or by default and not there.
-
-    Raises InputError for another path that is not there.
-    """
-    children = args.train.with_name(paths.CHILDREN_RECORDS.name)
-    if args.children == paths.CHILDREN_RECORDS:
-        args.children = children  # of the same table
-    inputs: dict[str, Path | None] = {"train": args.train}
-    for name, default in (("children", children), ("views", paths.VIEWS)):
-        path = getattr(args, name)
-        inputs[name] = path if path != NONE and path.is_file() else None
-        if inputs[name] is None and path not in (NONE, default):
-            raise InputError(f"{path}: no such file; give another, or none to train without")
-    return inputs
-
-
-def read_faces(args: argparse.Namespace, inputs: dict[str, Path | None]):
-    """The records of faces and of children, and which of them are no children (n,)."""
-    from age_gender import records
-
-    parts = [records.read(path) for path in (args.train, inputs["children"]) if path]
-    widths = [part.features.shape[1] for part in parts]
-    if widths[-1] != widths[0]:
-        raise InputError(
-            f"{args.children}: embeddings of {widths[1]} numbers, and of {widths[0]} in "
-            f"{args.train}; prepare both from one table, or give --children none"
-        )
-    for name, meaning in ABSENT.items():
-        path = getattr(args, name)
-        if inputs[name] is None and path != NONE:
-            cli.say(f"{cli.display_path(path)}: not there: {meaning}")
-    faces = records.Records(*map(np.concatenate, zip(*parts, strict=True)))
-    return faces, np.arange(len(faces.age)) < len(parts[0].age)
-
-
-def learn_crops(faces, grown: np.ndarray, args: argparse.Namespace, views: Path | None):
-    """Unit-length embeddings (n, W), their space, who is held out (n,), the maps to other crops."""
-    # However many threads the environment grants: another number of them rounds otherwise.
-    with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        heading = f"{len(faces.age)} faces; embeddings of "
-        unit, space = embedding_space.examine(
-            faces.features, faces.file_name, str(args.train), heading
-        )
-        held = hold_out(faces.file_name, grown, args)
-        maps = views and crops.learn(views, space, faces.file_name, held)
-        if maps:  # the space is that of all crops
-            mapped = crops.draw(unit, maps, np.random.default_rng(args.seed), share=1)
-            space = embedding_space.measure(np.concatenate([unit, mapped]))
-    return unit, space, held, maps
-
-
-def hold_out(names: list[str], grown: np.ndarray, args: argparse.Namespace) -> np.ndarray:
-    """Which rows (n,) are held out: VALIDATION of the faces, drawn at random, in all views."""
-    random = np.random.default_rng(args.seed)
+def hold_out(names: list[str], is_adult: np.ndarray, seed: int) -> np.ndarray:
+    """Return which rows (n,) are held out: VALIDATION of the faces at random, in all views."""
+    random = np.random.default_rng(seed)
     held = np.zeros(len(names), bool)
-    number = np.unique(np.array(names, object), return_inverse=True)[1]
-    for part in (grown, ~grown):
-        faces = random.permutation(np.unique(number[part]))
-        held |= part & np.isin(number, faces[: int(np.ceil(VALIDATION * len(faces)))])
-    if held.all():
-        raise InputError(f"{args.train}: {held.sum()} face is too few to train on; prepare more")
+    face = np.unique(np.array(names, object), return_inverse=True)[1]
+    for part in (is_adult, ~is_adult):
+        faces = random.permutation(np.unique(face[part]))
+        held |= part & np.isin(face, faces[: int(np.ceil(VALIDATION * len(faces)))])
     return held
 
 
+def fit_space(records, held: np.ndarray, views: Path | None):
+    """Return unit-length embeddings (n, W), the views to fit maps on or None, and their space.
+
+    Raises InputError where nothing can be learnt from the embeddings.
+    """
+    # With two threads whatever the environment grants: another number of them rounds otherwise.
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        unit = embedding_space.unit(records.features)
+        length = embedding_space.median_length(records.features)
+        rows = unit
+        if fitted := views and embedding_space.fit(unit, length, folds=0):
+            fitted = crops.read_fitted(views, fitted, records.file_name, held)
+            if fitted is not None:
+                rows = np.concatenate([unit, fitted[:, 1:].reshape(-1, unit.shape[1])])
+        space = embedding_space.fit(rows, length)
+    cli.say(
+        f"{len(unit)} faces; embeddings of {unit.shape[1]} dimensions, of which "
+        f"{space.components} hold more than rounding; median length {length:.3g}"
+    )
+    if space.deviations[0] < 1e-6:
+        raise InputError(f"the embeddings of all {len(unit)} faces are the same: nothing to learn")
+    if not space.tells_rows:
+        cli.say(
+            "warning: these embeddings are too few or too varied to tell another network's "
+            "from them: run.py will score any row of this width with this model"
+        )
+    return unit, fitted, space
+
+
+def predict(front, embeddings: np.ndarray) -> np.ndarray:
+    """Return the components (..., k) of embeddings (..., W)."""
+    rows = embeddings.reshape(-1, embeddings.shape[-1])
+    components = front.predict(rows, batch_size=4096, verbose=0)
+    return components.reshape(*embeddings.shape[:-1], components.shape[-1])
+
+
 def fit(
-    faces: Faces, maps: crops.Maps | None, steps: int, args: argparse.Namespace, state: Path,
-    held_out: Faces | None = None,
-):  # fmt: skip
-    """The heads, trained on faces anew or from the `state` that is saved every epoch.
+    network, faces: Faces, maps: crops.Maps | None, steps: int, recipe: Recipe, state: Path,
+    logs: Path, held_out: Faces | None = None,
+) -> None:  # fmt: skip
+    """Train the network on faces, from the `state` that is saved every epoch if there is one.
 
     It does not stop early: of 8 epochs without crops the last was the best, or within 0.003 years
-    of it (eight trainings); with crops the age error of held-out faces falls to the end.
+    of it (eight trainings); with crops the age error of held-out faces falls to the end. Raises
+    InputError where the training diverges.
     """
     import keras
 
     import network_conv
 
-    keras.utils.set_random_seed(args.seed)
-    network = network_conv.build_network(faces.principal.shape[1])
-    trainer = network_conv.compiled(network, steps, args.epochs, args.learning_rate)
+    # As far as an interrupted training came.
+    trainer = network_conv.compiled(network, steps, recipe.epochs, recipe.learning_rate)
     if state.exists():
         checkpoints.restore(state, trainer)
     done = int(trainer.optimizer.iterations) // steps
-    if done == args.epochs:
-        return network
     callbacks = [
-        keras.callbacks.CSVLogger(args.logs / f"{state.stem}.csv", append=done > 0),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.CSVLogger(logs / f"{state.stem}.csv", append=done > 0),
         keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: checkpoints.save(state, trainer)),
     ]
     if importlib.util.find_spec("tensorboard"):
-        callbacks.insert(0, keras.callbacks.TensorBoard(args.logs / state.stem, write_graph=False))
+        callbacks.insert(0, keras.callbacks.TensorBoard(logs / state.stem, write_graph=False))
+
+    # The other epochs.
     cli.say(f"{state.stem}: {len(faces.age)} faces")
-    with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
-        trainer.fit(
-            batches(faces, maps, range(done, args.epochs), steps, args),
-            shuffle=False,  # batches() does
-            steps_per_epoch=steps,
-            initial_epoch=done,
-            epochs=args.epochs,
-            validation_data=held_out and held_out.for_keras(),
-            validation_batch_size=1024,
-            callbacks=callbacks,
-            verbose=1 if sys.stderr.isatty() else 2,
+    if done < recipe.epochs:
+        keras.utils.set_random_seed(recipe.seed)
+        with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
+            trainer.fit(
+                batches(faces, maps, range(done, recipe.epochs), steps, recipe),
+                shuffle=False,  # batches() does
+                steps_per_epoch=steps,
+                initial_epoch=done,
+                epochs=recipe.epochs,
+                validation_data=held_out and held_out.for_keras(),
+                validation_batch_size=1024,
+                callbacks=callbacks,
+                verbose=1 if sys.stderr.isatty() else 2,
+            )
+    if not all(np.isfinite(weights).all() for weights in network.get_weights()):
+        raise InputError(
+            "the training diverged: its weights are no finite numbers; train again with a lower "
+            f"--learning-rate than {recipe.learning_rate:g}"
         )
-    return network
 
 
 def batches(
-    faces: Faces, maps: crops.Maps | None, epochs: range, steps: int, args: argparse.Namespace
+    faces: Faces, maps: crops.Maps | None, epochs: range, steps: int, recipe: Recipe
 ) -> Iterator[tuple]:
-    """What Keras takes: `steps` parts of each epoch's faces, as equal in size as can be.
+    """Yield what Keras takes: `steps` parts of each epoch's faces, as equal in size as can be.
 
     What is random in an epoch, the order and the crops, follows from the seed and its number.
     """
     for epoch in epochs:
-        random = np.random.default_rng([args.seed, epoch])
-        drawn = faces.at(random.permutation(len(faces.age)))
+        random = np.random.default_rng([recipe.seed, epoch])
+        shown = faces.at(random.permutation(len(faces.age)))
         if maps:
-            seen = crops.draw(drawn.principal, maps, random, args.crop_share)
-            drawn = drawn._replace(principal=seen)
-        ends = np.arange(steps + 1) * len(drawn.age) // steps
+            components = crops.draw(shown.components, maps, random, recipe.crop_share)
+            shown = shown._replace(components=components)
+        ends = np.arange(steps + 1) * len(shown.age) // steps
         for start, end in itertools.pairwise(ends):
-            yield drawn.at(slice(start, end)).for_keras()
+            yield shown.at(slice(start, end)).for_keras()
 
 
 def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
-    """Figures of held-out faces by their softmaxes, which it also says."""
+    """Return the figures of held-out faces by their softmaxes, and say them."""
     error = metrics.age_error(metrics.expected_age(softmax["age"]), faces.age)
     right = metrics.gender_is_right(softmax["gender"][:, 1], faces.gender)
-    grown, young = error[faces.grown], error[~faces.grown]
-    mae, accuracy = float(grown.mean()), float(right[faces.grown].mean())
+    of_adults, of_children = error[faces.is_adult], error[~faces.is_adult]
+    mae, accuracy = float(of_adults.mean()), float(right[faces.is_adult].mean())
     cli.say(f"held out: age MAE {mae:.2f} years, gender accuracy {accuracy:.2%}")
-    figures = {"faces": len(grown), "age_mae": round(mae, 3), "gender_accuracy": round(accuracy, 4)}
-    if len(young):
-        mae = float(young.mean())
+    figures = {"faces": len(of_adults), "age_mae": round(mae, 3)}
+    figures["gender_accuracy"] = round(accuracy, 4)
+    if len(of_children):
+        mae = float(of_children.mean())
         cli.say(f"held-out children: age MAE {mae:.2f} years")
-        figures |= {"children": len(young), "children_age_mae": round(mae, 3)}
+        figures |= {"children": len(of_children), "children_age_mae": round(mae, 3)}
     return figures
+
+
+def measure_rounding(front, network, space: EmbeddingSpace, unit: np.ndarray):
+    """Return what rounding costs held-out unit-length embeddings (n, W), by `rounding.measure`."""
+
+    def estimate_ages(rows: np.ndarray) -> np.ndarray:
+        softmax = network.predict(predict(front, rows), batch_size=1024, verbose=0)
+        return metrics.expected_age(softmax["age"])
+
+    return rounding.measure(unit[:: -(-len(unit) // ROUNDED_FACES)], space, estimate_ages)
+
+
+def describe(space: EmbeddingSpace) -> dict[str, float]:
+    """Return what the model's description says of the embedding space."""
+    return {
+        "dimensions": len(space.mean),
+        "components": space.components,
+        "effective_rank": round(space.effective_rank, 1),
+        "own_refused": round(space.own_refused, 5),
+        "random_accepted": round(space.random_accepted, 5),
+    }
 
 
 if __name__ == "__main__":

@@ -1,1 +1,29 @@
-"""What the five scripts share: tables, scoring, photographs, the report, and what they stand on."""
+"""What the scripts share, and `estimate`, the one function for programs."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class EmbeddingError(ValueError):
+    """Embeddings or a model that cannot be used: one line that says why, and what to do."""
+
+
+def estimate(embeddings, model=None, skip_bad_rows: bool = False) -> "pd.DataFrame":
+    """Return ages and genders of face embeddings, a row an embedding, in their order.
+
+    `embeddings` are an array of numbers (n, W), or (W,) for one; of any length. `model` is a folder
+    that train.py wrote; None takes the one here for the network that made them. The columns are
+    run.py's: gender (0 male, 1 female), age, age_low, age_high (whole years; 90 % of ages lie
+    between these two), female_probability. With `skip_bad_rows`, embeddings that cannot be used are
+    rows of missing values; otherwise the first one raises EmbeddingError, a ValueError. May be
+    called from threads; models are loaded once.
+    """
+    from age_gender.cli import InputError
+    from age_gender.scoring import in_memory
+
+    try:
+        return in_memory.estimate(embeddings, model, skip_bad_rows)
+    except InputError as error:
+        raise EmbeddingError(str(error)) from None

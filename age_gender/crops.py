@@ -1,8 +1,8 @@
-"""What another crop of a face does to its embedding: a linear map and noise, fitted on views.
+"""What cropping does to an embedding: a linear map and noise, fitted on augmented views.
 
 A face-recognition pipeline cuts faces out of photographs in its own way, and the same face gives
-another embedding. To FaceNet that is nearly a linear map of the plain crop's embedding, and what
-is left over is nearly Gaussian. train.py draws from both, so that a network learns every crop.
+another embedding. To FaceNet that is nearly a linear map of the plain crop's embedding, and the
+residual is nearly Gaussian. train.py draws from both, so that a network learns every crop.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from age_gender.readers import numpy_files
 
 RIDGE = 0.03  # of the mean square of the components on which the maps are fitted
 FEWEST = 200  # faces that maps are fitted on; of fewer, they say too little of others
-TWICE = 0.5  # of the faces that `draw` sends through a crop, the share that go through two
+TWICE = 0.5  # of the faces that `draw` sends through a crop, the fraction that go through two
 
 
 class Views(NamedTuple):
@@ -31,25 +31,21 @@ class Views(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """Of C crops: matrices (C, W, W), offsets (C, W) and roots of the noise (C, W, W).
+    """Of C crops: matrices (C, k, k), offsets (C, k) and roots of the noise (C, k, k).
 
-    A plain embedding x through crop c is x @ matrices[c] + offsets[c] + z @ roots[c], z normal.
+    A plain crop's components x become x @ matrices[c] + offsets[c] + z @ roots[c], z normal.
     """
 
     matrices: np.ndarray
     offsets: np.ndarray
     roots: np.ndarray
 
-    def moved(self, kernel: np.ndarray, mean: np.ndarray) -> "Maps":
-        """The same maps for (x - mean) @ kernel in place of x, kernel (W, W) of full rank."""
-        kernel = kernel.astype(np.float64)
-        matrices = np.linalg.inv(kernel) @ self.matrices @ kernel
-        offsets = (mean @ self.matrices + self.offsets - mean) @ kernel
-        return Maps(*map(np.float32, (matrices, offsets, self.roots @ kernel)))
-
 
 def read(path: Path) -> Views:
-    """The views in an NPZ of `embed.py --views`. InputError for another file, OSError for none."""
+    """Return the views in an NPZ of `embed.py --views`.
+
+    Raises InputError for another file, OSError for one that cannot be read.
+    """
     open(path, "rb").close()  # whether it is there and may be read
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -83,23 +79,26 @@ def _texts(values: np.ndarray) -> list[str]:
     return texts
 
 
-def learn(path: Path, space: EmbeddingSpace, names: list[str], held: np.ndarray) -> Maps | None:
-    """Maps to the crops in the file of views at `path`; None, with a line that says why, without.
+def read_fitted(
+    path: Path, space: EmbeddingSpace, names: list[str], held_out: np.ndarray
+) -> np.ndarray | None:
+    """Return the views (N, C, W) to fit maps on; None, with a line that says why, without any.
 
-    They are fitted on faces of the records that are not held out; on all faces of the file where
-    the records hold none of them. So no face that is tested is fitted on.
+    They are those of the faces `names` of the records that are not `held_out` (n,), or all of the
+    file where the records hold none of them. So no face that is tested is fitted on. `space` is
+    that of the records.
     """
     views = read(path)
     theirs, names = ([base_name(name) for name in part] for part in (views.names, names))
-    plain, ours = views.embeddings[:, 0], np.isin(theirs, names)
+    plain, in_records = views.embeddings[:, 0], np.isin(theirs, names)
     if plain.shape[1] != len(space.mean) or np.mean(space.distance(plain) > 1) > 0.5:
-        reason = "its embeddings are of another space than the records"
+        reason = "its embeddings are of another network than the records"
     else:
-        known = ours & ~np.isin(theirs, np.array(names)[held])
-        fitted = views.embeddings[known if ours.any() else slice(None)]
+        known = in_records & ~np.isin(theirs, np.array(names)[held_out])
+        fitted = views.embeddings[known if in_records.any() else slice(None)]
         if len(fitted) >= FEWEST:
-            return fit(fitted)
-        reason = f"{len(fitted)} of its faces are there to fit on, not {FEWEST}"
+            return fitted
+        reason = f"{len(fitted)} of its faces are in the records and not held out, not {FEWEST}"
     say(
         f"{display_path(path)}: {reason}: training for this crop of the face alone "
         "(embed.py --aligned --views makes views for your own embedder)"
@@ -108,37 +107,33 @@ def learn(path: Path, space: EmbeddingSpace, names: list[str], held: np.ndarray)
 
 
 def fit(views: np.ndarray) -> Maps:
-    """The maps from the first crop to each of the others, from unit-length views (N, C, W).
+    """Fit the maps from the first crop to each of the others, by ridge regression.
 
-    By ridge regression on the principal components of the first crop, whitened half-way, as
-    the network's input is: fitted on the embeddings themselves, large components drown what the
-    small ones tell of age (0.02 to 0.04 years on crops that were not fitted).
+    `views` (N, C, k) are principal components as the network reads them. Fitted on the embeddings
+    themselves, large components drown what the small ones tell of age (0.02 to 0.04 years on
+    crops that were not fitted).
     """
     plain, others = views[:, 0].astype(np.float64), views[:, 1:].astype(np.float64)
     count, width = plain.shape
     mean, means = plain.mean(axis=0), others.mean(axis=0)
-    variances, axes = np.linalg.eigh(np.cov((plain - mean).T, ddof=0))
-    deviations = np.sqrt(np.maximum(variances, 1e-12 * variances[-1]))
-    whitening = axes / np.sqrt(deviations * deviations.mean())  # the mean square becomes 1
-    components = (plain - mean) @ whitening
-    gram = components.T @ components + RIDGE * count * np.eye(width)
+    centred = plain - mean
+    gram = centred.T @ centred + RIDGE * count * np.square(centred).mean() * np.eye(width)
     targets = (others - means).transpose(1, 0, 2)
-    slopes = np.linalg.solve(gram, components.T @ targets)
-    left = targets - components @ slopes
-    covariance = left.transpose(0, 2, 1) @ left / count
+    matrices = np.linalg.solve(gram, centred.T @ targets)
+    residual = targets - centred @ matrices
+    covariance = residual.transpose(0, 2, 1) @ residual / count
     floor = 1e-9 * np.trace(covariance, axis1=1, axis2=2)[:, None, None] * np.eye(width)
     roots = np.linalg.cholesky(covariance + floor).transpose(0, 2, 1)
-    matrices = whitening @ slopes
     return Maps(*map(np.float32, (matrices, means - mean @ matrices, roots)))
 
 
-def draw(faces: np.ndarray, maps: Maps, random: np.random.Generator, share: float) -> np.ndarray:
-    """Faces (n, W), of which a `share` goes through a crop drawn at random, with its noise.
+def draw(faces: np.ndarray, maps: Maps, random: np.random.Generator, fraction: float) -> np.ndarray:
+    """Return faces (n, k), of which a `fraction` went through a crop drawn at random, with noise.
 
     Of these, TWICE go through a second one, which makes crops that are in no table of views.
     """
     drawn, chosen = faces.copy(), np.ones(len(faces), bool)
-    for part in (share, TWICE):
+    for part in (fraction, TWICE):
         chosen &= random.random(len(faces)) < part
         crop = np.where(chosen, random.integers(len(maps.matrices), size=len(faces)), -1)
         for number, (matrix, offset, root) in enumerate(zip(*maps, strict=True)):

@@ -12,7 +12,7 @@ from age_gender.files import sha256, whole_path
 KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
 DESCRIPTION = "age_gender.json"
-MODEL_FORMAT = 1  # raised when the outputs of the exported model change
+MODEL_FORMAT = 2  # raised when the outputs of the exported model change
 
 
 def write_model(folder: Path, network, exported: bytes, description: dict) -> None:
@@ -26,27 +26,38 @@ def write_model(folder: Path, network, exported: bytes, description: dict) -> No
         network.save(keras)
         litert.write_bytes(exported)
         hashes = {KERAS_MODEL: sha256(keras), LITERT_MODEL: sha256(litert)}
-        found = {"format": MODEL_FORMAT, "files": hashes} | description
-        text.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        description = {"format": MODEL_FORMAT, "files": hashes} | description
+        text.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def find_model(model: str | os.PathLike[str] | None, options: str) -> Path:
-    """The path of the `options` file (KERAS_MODEL or LITERT_MODEL) of a trained model.
+def installed(models: Path) -> dict[Path, int]:
+    """Return the folders of the models in and below `models`, and the widths of their embeddings.
+
+    First `models` itself, where train.py wrote one there, then its folders by name. Raises
+    InputError for a description that cannot be read.
+    """
+    described = [models / DESCRIPTION, *sorted(models.glob(f"[!.]*/{DESCRIPTION}"))]
+    return {path.parent: _read_description(path)[1] for path in described if path.exists()}
+
+
+def find_model(model: str | os.PathLike[str] | None, file_name: str) -> Path:
+    """Return the path of a trained model's file, KERAS_MODEL or LITERT_MODEL.
 
     `model` is a folder, one of its files, or None for what train.py wrote in models/ and else
     models/facenet/. Raises InputError, also where age_gender.json beside it has other hashes.
     """
     if model is None:
-        model = (paths.MODELS if (paths.MODELS / DESCRIPTION).exists() else paths.FACENET) / options
+        trained = (paths.MODELS / DESCRIPTION).exists()
+        model = (paths.MODELS if trained else paths.FACENET) / file_name
     elif not Path(model).exists():
         raise InputError(f"{model}: no such model; give a folder that train.py wrote")
     path = Path(model)
     if path.is_dir():
-        path /= options
+        path /= file_name
     elif path.suffix not in (".keras", ".tflite", ".json"):
         raise InputError(f"{path}: not a model; give a folder that train.py wrote")
-    elif path.suffix != Path(options).suffix:
-        path = path.with_name(options)
+    elif path.suffix != Path(file_name).suffix:
+        path = path.with_name(file_name)
     if not path.exists():
         raise InputError(f"{path}: no such model file; train.py writes it (python train.py)")
     if path.with_name(DESCRIPTION).exists():
@@ -54,22 +65,30 @@ def find_model(model: str | os.PathLike[str] | None, options: str) -> Path:
     return path
 
 
-def _check_hashes(card_path: Path, path: Path) -> None:
+def _check_hashes(description: Path, path: Path) -> None:
+    """Raise InputError where the files are not those that the description was written with."""
+    hashes, _ = _read_description(description)
+    for name, value in hashes.items():
+        file = description.with_name(name)
+        if file.exists() and value != sha256(file):
+            raise InputError(f"{file}: not the file that {description.name} describes; train again")
+    if sha256(path) not in hashes.values():
+        raise InputError(f"{path}: not a file that {description.name} describes; train again")
+
+
+def _read_description(path: Path) -> tuple[dict[str, str], int]:
+    """Return the hashes of a model's files by their names, and the width of its embeddings."""
     try:
-        card = json.loads(card_path.read_text(encoding="utf-8"))
-        version, hashes = card["format"], dict(card["files"])
+        description = json.loads(path.read_text(encoding="utf-8"))
+        version, hashes = description["format"], dict(description["files"])
+        width = int(description["embeddings"]["dimensions"])
         if not hashes.keys() <= {KERAS_MODEL, LITERT_MODEL}:
             raise ValueError("other files")
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"{card_path}: not a model description; run train.py again") from None
+        raise InputError(f"{path}: not a model description; run train.py again") from None
     if version != MODEL_FORMAT:
         raise InputError(
-            f"{card_path}: model of format {version}, these scripts read format {MODEL_FORMAT}; "
+            f"{path}: model of format {version}, these scripts read format {MODEL_FORMAT}; "
             "run train.py again"
         )
-    for name, value in hashes.items():
-        file = card_path.with_name(name)
-        if file.exists() and value != sha256(file):
-            raise InputError(f"{file}: not the file that {card_path.name} describes; train again")
-    if sha256(path) not in hashes.values():
-        raise InputError(f"{path}: not a file that {card_path.name} describes; train again")
+    return hashes, width

@@ -225,7 +225,7 @@ def test_skipping_with_standard_output_lists_on_standard_error(tmp_path, rows):
     assert done.code == 0 and len(done.out.splitlines()) == 2
     said = [text for text in done.err.splitlines() if not text.startswith("model: ")]
     assert said[0] == "file,row,line,reason"
-    assert said[1].startswith(f"{path},2,2,") and said[2] == "skipped 1 bad rows, scored 1"
+    assert said[1].startswith(f"{path},2,2,") and said[2] == "skipped 1 bad row, scored 1"
     assert os.listdir(tmp_path) == ["my.csv"]
 
 
@@ -235,7 +235,7 @@ def test_where_no_row_is_good_there_is_the_list_but_no_output(tmp_path, rows):
     done = script(
         "run.py", "--features", path, "--output", output, "--skip-bad-rows", "--model", MODEL
     )
-    refused(done, "none of the 6 rows is good", "the list")
+    refused(done, "no row can be scored: all 6 are bad", "the list")
     assert not output.exists()
     assert len(list(csv.DictReader((tmp_path / "out.errors.csv").open()))) == 6
     done = script("run.py", "--features", path, "--skip-bad-rows", "--model", MODEL)

@@ -32,7 +32,7 @@ def test_without_children_those_of_an_earlier_run_go(table, tmp_path):
 
 def test_the_views_of_a_face_are_never_on_two_sides_and_tested_once(faces, tmp_path):
     names, features = faces
-    views = np.concatenate([features, features[::-1] + 0.01])  # two rows a name
+    views = np.concatenate([features, features[::-1] + 0.001])  # two rows a name
     path = tmp_path / "views.npz"
     writing.write(path, [*names, *names[::-1]], [views])
     found = prepared(path, tmp_path)

@@ -113,14 +113,15 @@ def test_a_resumed_training_ends_as_one_that_was_not_interrupted(
 
     def interrupted(path, *rest, **options):  # at the second and at the last epoch's state
         saved.append(path)
-        if len(saved) == 3:
+        if len(saved) == allowed:
             raise KeyboardInterrupt
         return whole_file(path, *rest, **options)
 
     arguments = training(record_folder, tmp_path)
     monkeypatch.setattr(files, "whole_file", interrupted)
-    for _ in range(2):
+    for count in (3, 2):  # the settings are the first
         saved.clear()
+        allowed = count
         with pytest.raises(KeyboardInterrupt):
             train.main(arguments)
         arguments = [*training(record_folder, tmp_path), "--resume"]
@@ -254,15 +255,15 @@ def test_calibration_by_hand():
     # The estimates are 29.5, 30.5, 33.5 and 14.5 years; the tail is multiplied from 45 only.
     softmax = softmax.astype(np.float32)
     many = {"age": np.repeat(softmax, 105, 0), "gender": np.tile([0.2, 0.8], (420, 1))}
-    grown = np.ones(420, bool)
+    is_adult = np.ones(420, bool)
     genders = np.tile([1, 1, 1, 1, 0], 84)
-    calibration = network_conv.calibrate(many, np.repeat(age, 105), genders, grown)
+    calibration = network_conv.calibrate(many, np.repeat(age, 105), genders, is_adult)
     assert calibration.child_certainty == 1  # no child was held out
     assert calibration.tail == pytest.approx(0, abs=1e-6)
     assert calibration.gender_temperature == pytest.approx(1, abs=0.011)  # 4 of 5 are female
     third = {key: values[:315] for key, values in many.items()}  # levels 0.5, 0.5 and 0.2
     genders = np.tile([1, 0], 158)[:315]
-    calibration = network_conv.calibrate(third, np.repeat(age, 105)[:315], genders, grown[:315])
+    calibration = network_conv.calibrate(third, np.repeat(age, 105)[:315], genders, is_adult[:315])
     assert calibration.tail == pytest.approx(0.2)
     # A hundred newborns of whom as many are boys as girls, all called girls with 0.8.
     newborn = np.zeros((100, 117), np.float32)

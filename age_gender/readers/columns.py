@@ -27,12 +27,25 @@ class ReadOptions:
 
     width: int | None = None  # numbers of an embedding; None: as many as the first table has
     first_table: str | None = None  # the file that has this width; None: a model takes it
+    widths: tuple[int, ...] = ()  # without a width: those of the models here; none: any
+    models: str = ""  # these models, for a message
     embedding: str | None = None  # the column that is the embedding
     name: str | None = None  # the column that is the name
     names: str | None = None  # a text file of the names of an NPY
     query: str | None = None  # to SQLite
     blob_type: str | None = None  # of the numbers in bytes: a name of blobs.DTYPES
     labels: bool = False  # whether ages and genders are read
+
+    def fits(self, count: int) -> bool:
+        """Return whether `count` numbers are an embedding of a width that is read."""
+        if self.width or self.widths:
+            return count == self.width if self.width else count in self.widths
+        return FEWEST <= count <= MOST
+
+    def width_of(self, count: int) -> int | None:
+        """Return the width that is read of which `count` cells are a row, maybe behind a name."""
+        widths = (self.width,) if self.width else self.widths
+        return next((width for width in widths if 0 <= count - width <= 1), None)
 
 
 ANY = ReadOptions()  # tables of any width; which column is what is read from them
@@ -128,11 +141,11 @@ def choose(
     if options.embedding is not None and not answers:
         raise RowError(f"the column {options.embedding} holds neither a list nor numbers")
 
-    fitting = [answer for answer in answers if fits(_count(answer, sizes), options.width)]
+    fitting = [answer for answer in answers if options.fits(_count(answer, sizes))]
     if not fitting and not lists and options.embedding is None:  # all numbers of whatever name
         rest = tuple(i for i, size in enumerate(sizes) if not size and i not in metadata.values())
         others = len(titles) - len(rest) - len({*metadata.values()})
-        if fits(len(rest), options.width) and (options.width or not others):
+        if options.fits(len(rest)) and (options.width or options.widths or not others):
             fitting = [rest]
     if not options.width and len(fitting) > 1 and not {*fitting} & {*lists}:
         longest = max(map(len, fitting))
@@ -181,11 +194,6 @@ def label_columns(path: str, titles: Sequence[str], options: ReadOptions) -> dic
 
 def _count(answer: tuple[int, ...], sizes: Sequence[int]) -> int:
     return max(len(answer), sizes[answer[0]])
-
-
-def fits(count: int, width: int | None) -> bool:
-    """Return whether `count` numbers are an embedding of this width, or, None, of any."""
-    return count == width if width else FEWEST <= count <= MOST
 
 
 def _called(titles: Sequence[str], answer: tuple[int, ...]) -> list[str]:
@@ -255,6 +263,12 @@ def count_of(count: int) -> str:
 
 def wrong_width(count: int, options: ReadOptions) -> RowError:
     """Return the error of a row of `count` numbers in a table of other embeddings."""
+    if options.width is None and options.widths:
+        return RowError(
+            f"{count_of(count)}, which no model here takes ({options.models})",
+            "embeddings of another network need a model of their own: "
+            "python prepare.py --features YOURS && python train.py",
+        )
     if options.width is None:
         span = f"{FEWEST} to {MOST:,}"
         return RowError(f"{count_of(count)}", f"an embedding has {span} numbers")
@@ -265,6 +279,4 @@ def wrong_width(count: int, options: ReadOptions) -> RowError:
             "embeddings of another model need a model of their own: "
             "python prepare.py --features YOURS && python train.py",
         )
-    return RowError(
-        f"{reason} as in {options.first_table}", "prepare tables of one width at a time"
-    )
+    return RowError(f"{reason} as in {options.first_table}", "give tables of one width at a time")

@@ -18,7 +18,6 @@ from age_gender.readers.columns import (
     ReadOptions,
     Sample,
     choose,
-    fits,
     samples_of,
     wrong_width,
 )
@@ -109,11 +108,11 @@ def _columns(
     following = [row.cells[: len(cells)] for row in rows[1:] if row.fault is None]
     samples = samples_of([cells, *following][: 1 + 4 * MOST_CELLS // count], options)
     sizes = [sample.size for sample in samples]
-    unnamed = _titles(cells, sizes, options.width)
+    unnamed = _titles(cells, sizes, options.width_of(count))
     titles = header or unnamed
     if not header and max(sizes) <= 0:  # then the row must be a good one, to be sure
         named = unnamed.count("filename")
-        if not fits(len(cells) - named, options.width):
+        if not options.fits(len(cells) - named):
             raise wrong_width(len(cells) - named, options)
         numbers.float32(cells[named:], "cell", 1 + named)
     columns = _choose(path, header, unnamed, samples, options)
@@ -131,7 +130,7 @@ def _choose(
     try:
         return choose(path, header or unnamed, samples, options)
     except RowError:
-        if header and options.width and not options.embedding:
+        if header and (options.width or options.widths) and not options.embedding:
             with contextlib.suppress(RowError):
                 return choose(path, unnamed, samples, options)
         raise
@@ -143,7 +142,7 @@ def _titles(cells: list[str], sizes: list[int], width: int | None) -> list[str]:
     if max(sizes) > 0:
         named = ["filename"] if sizes[0] <= 0 else []
         return named + [f"column {place + 1}" for place in range(len(named), count)]
-    if width and 0 <= count - width <= 1:
+    if width:
         named = count > width
     else:
         # 513 cells are a name and 512 numbers, also where the name looks like a number.

@@ -20,7 +20,6 @@ from age_gender.readers.columns import (
     LABELS,
     Columns,
     ReadOptions,
-    fits,
     label_columns,
     two_answers,
     wrong_width,
@@ -82,7 +81,7 @@ def _cut_faces(
 ) -> Iterator[chunks.Chunk]:
     """Yield chunks of faces of an array each, (W,) or (1, W), which is called by the face."""
     width = options.width or next(iter(arrays.values())).size
-    if not fits(width, options.width):
+    if not options.fits(width):
         raise InputError(f"{path}: {wrong_width(width, options)}")
     columns, faces = Columns(width, metadata={"name": "name"}), iter(arrays.items())
     while part := [*itertools.islice(faces, chunks.BLOCK_ROWS)]:
@@ -107,7 +106,7 @@ def _cut_table(
     # Which array is what
     embedding, metadata = _choose(path, arrays, options)
     array, others = arrays[embedding], {word: arrays[name] for word, name in metadata.items()}
-    if not fits(array.columns, options.width):
+    if not options.fits(array.columns):
         raise InputError(f"{path}: {wrong_width(array.columns, options)}")
     left_out = tuple(name for name in arrays if name not in (embedding, *metadata.values()))
     columns = Columns(array.columns, left_out=left_out)
@@ -133,7 +132,7 @@ def _choose(
 ) -> tuple[str, dict[str, str]]:
     """Return which array holds the embeddings, and which the names, ages and genders."""
     tables = [word for word, array in arrays.items() if array.is_table]
-    tables = [word for word in tables if arrays[word].columns == options.width] or tables
+    tables = [word for word in tables if options.fits(arrays[word].columns)] or tables
     texts = [w for w, array in arrays.items() if array.dtype.kind in "US"]
     texts = [word for word in texts if word.casefold() not in LABELS]
     embedding = _the_one(

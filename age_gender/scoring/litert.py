@@ -6,21 +6,28 @@ from dataclasses import replace
 
 import numpy as np
 
-from age_gender.cli import InputError, quiet_stderr
+from age_gender.cli import InputError, printable, quiet_stderr
 from age_gender.readers import chunks, tables
+from age_gender.readers.errors import BadRow
 
-OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance")
+OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance", "rounding_years")
+DISTANCE, ROUNDING = OUTPUTS.index("distance"), OUTPUTS.index("rounding_years")
 BATCH_ROWS = 256  # what the network makes of them stays in the processor's cache
 _has_spoken = False  # XNNPACK's line comes once a process
+OTHER_NETWORK = "an embedding of another network than the model's, or too coarsely rounded"
+REMEDY = (
+    "embed it with that network, leave it out with --skip-bad-rows, or score it all the same with "
+    "--force; for another network train a model: python prepare.py --features YOURS && python "
+    "train.py"
+)
 
 
 class Model:
-    """An exported model, loaded: maps features, float32 (n, width), to scores, float32 (n, 5).
+    """An exported model, loaded: maps features, float32 (n, width), to scores, float32 (n, 6).
 
-    The columns are the OUTPUTS. One thread at a time may call it.
-
-    Raises InputError, naming it `name`, for bytes that are not such a model. The first of a
-    process must be loaded before other threads write messages: it silences standard error.
+    The columns are the OUTPUTS. One thread at a time may call it. Raises InputError, naming it
+    `name`, for bytes that are not such a model. The first one of a process must be loaded before
+    other threads write messages: it silences standard error.
     """
 
     def __init__(self, model: bytes, name: str) -> None:
@@ -33,8 +40,8 @@ class Model:
                 signature = self._interpreter.get_signature_runner()
                 features = signature.get_input_details()["features"]
                 self._input, self.width = features["index"], int(features["shape"][-1])
-                found = signature.get_output_details()
-                self._outputs, self._size = [found[name]["index"] for name in OUTPUTS], 0
+                outputs = signature.get_output_details()
+                self._outputs, self._size = [outputs[name]["index"] for name in OUTPUTS], 0
                 del signature  # no size can be set while it is there
                 self(np.ones((1, self.width), np.float32))
                 _has_spoken = True
@@ -58,42 +65,67 @@ class Model:
             self._interpreter.tensor(self._input)()[: len(rows)] = rows
             self._interpreter.invoke()
             for column, output in enumerate(self._outputs):
-                found = self._interpreter.get_tensor(output)[: len(rows)]
-                scores[start : start + step, column] = found
+                values = self._interpreter.get_tensor(output)[: len(rows)]
+                scores[start : start + step, column] = values
         return scores
 
     def outputs(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        """The scores by their names, each (n,)."""
+        """Return the scores by their names, each (n,)."""
         return dict(zip(OUTPUTS, self(features).T, strict=True))
 
 
 class Scorer:
     """Parses a chunk of input and scores its rows, in a thread, a process, on another machine.
 
-    It maps a chunk to its block, the features replaced by their scores, float32 (n, 5). Any
-    number of threads may call it; each takes a loaded model for itself meanwhile.
+    It maps a chunk to its batch, the features replaced by their scores, float32 (n, 6). Rows
+    outside the model's embedding space are bad rows, unless `force`. Any number of threads may
+    call it; each takes a loaded model for itself meanwhile.
     """
 
-    def __init__(self, model: bytes, name: str) -> None:
-        self.model, self.name = model, name
+    def __init__(self, model: bytes, name: str, force: bool = False) -> None:
+        self.model, self.name, self.force = model, name, force
         self.idle: deque[Model] = deque()
 
-    def __reduce__(self):  # what is sent to another machine
-        return type(self), (self.model, self.name)
+    def __reduce__(self):  # to be sent to another machine
+        return type(self), (self.model, self.name, self.force)
 
     def load(self) -> int:
-        """Have a model ready; its width. Raises InputError for a file that is not one."""
+        """Have a model ready, and return its width. Raises InputError for a file that is none."""
         self.idle.append(Model(self.model, self.name))
-        return self.idle[0].width
+        self.width = self.idle[0].width
+        return self.width
 
-    def __call__(self, chunk: chunks.Chunk) -> chunks.Batch:
-        block = tables.parse(chunk)
+    def score(self, features: np.ndarray) -> np.ndarray:
+        """Return the scores, float32 (n, 6), of features (n, width)."""
         try:
             model = self.idle.pop()
         except IndexError:
             model = Model(self.model, self.name)
-        scores = model(block.features)
+        scores = model(features)
         self.idle.append(model)
         if not np.isfinite(scores).all():
             raise InputError(f"{self.name}: this model's estimates are no numbers; train again")
-        return replace(block, features=scores)
+        return scores
+
+    def __call__(self, chunk: chunks.Chunk) -> chunks.Batch:
+        batch = tables.parse(chunk)
+        scores = self.score(batch.features)
+        batch = replace(batch, features=scores)
+        outside = scores[:, DISTANCE] > 1
+        return without(batch, outside) if outside.any() and not self.force else batch
+
+
+def without(batch: chunks.Batch, outside: np.ndarray) -> chunks.Batch:
+    """Return a batch whose good rows, where they are `outside` (n,), are bad ones."""
+    names, path = batch.metadata.get("name"), batch.chunk.path
+    bad = [*batch.bad]
+    for place in np.flatnonzero(outside):
+        called = f" ({printable(names[place])})" if names else ""
+        row = int(batch.good[place]) + 1
+        bad.append(BadRow(path, row, 0, f"{OTHER_NETWORK}{called}", REMEDY))
+    kept = np.flatnonzero(~outside)
+    metadata = {word: [values[i] for i in kept] for word, values in batch.metadata.items()}
+    return replace(
+        batch, features=batch.features[kept], good=batch.good[kept], bad=sorted(bad),
+        metadata=metadata,
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""Which of the models here takes a table: the one whose embedder made its embeddings."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from age_gender import heads, paths
+from age_gender.cli import InputError, display_path
+from age_gender.scoring.litert import DISTANCE, Scorer
+
+ROWS = 256  # that are scored with each model, at most
+
+
+def load(model: str | Path, force: bool = False) -> Scorer:
+    """Return the scorer of a model, a folder or one of its files, loaded.
+
+    Raises InputError for a model that cannot be used.
+    """
+    path = heads.find_model(model, heads.LITERT_MODEL)
+    scorer = Scorer(path.read_bytes(), str(path), force)
+    scorer.load()
+    return scorer
+
+
+def choose(
+    rows: np.ndarray, force: bool = False, must_fit: bool = True,
+    load: Callable[[Path, bool], Scorer] = load,
+) -> Scorer:  # fmt: skip
+    """Return the scorer of the model here that most of the first rows (n, W) are of.
+
+    Of several it is the nearest, to a tenth of the `distance`; of these the first that
+    heads.installed names, and the first of all for no rows. Raises InputError where the rows are
+    of none; unless `must_fit`, only where none has their width.
+    """
+    models, rows, ranks = heads.installed(paths.MODELS), rows[:ROWS], []
+    if not models:
+        raise InputError(
+            f"{paths.MODELS}: no model here; make one: python prepare.py && python train.py"
+        )
+    for place, (folder, width) in enumerate(models.items()):
+        if not len(rows):
+            return load(folder, force)
+        if width == rows.shape[1]:
+            scorer = load(folder, force)
+            distance = scorer.score(rows)[:, DISTANCE]
+            outside, median = int(np.sum(distance > 1)), round(float(np.median(distance)), 1)
+            ranks.append((outside, median, place, scorer))
+    if not ranks or (must_fit and not force and min(ranks)[0] == len(rows)):
+        raise InputError(
+            f"embeddings of {rows.shape[1]} numbers, but of no network that a model here is for "
+            f"({listed()}); embed with one of these and do not round, or train on your own: python "
+            "prepare.py --features YOURS && python train.py; --force scores them all the same"
+        )
+    return min(ranks)[-1]
+
+
+def outside(features: np.ndarray) -> tuple[str, np.ndarray]:
+    """Return which rows (n,) of a table (n, W) are of another network than most of them.
+
+    That is told by the model here for the network that most are of, whose folder's name comes
+    first; without such a model it is "", and no row is told.
+    """
+    with contextlib.suppress(InputError):
+        scorer = choose(features[:: -(-len(features) // ROWS)])
+        is_outside = scorer.score(features)[:, DISTANCE] > 1
+        if is_outside.mean() < 0.5:
+            return Path(scorer.name).parent.name, is_outside
+    return "", np.zeros(len(features), bool)
+
+
+def listed() -> str:
+    """Return the models here and the widths of their embeddings, for a message."""
+    models = heads.installed(paths.MODELS)
+    return ", ".join(f"{display_path(folder)} {width}" for folder, width in models.items())
