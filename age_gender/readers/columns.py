@@ -72,6 +72,10 @@ class Columns:
             return float32([*map(get, self.embedding)], "cell", first)
         return self.form.read(get(self.embedding[0]), self.width)
 
+    def names(self) -> list[Hashable]:
+        """Return the columns that are read."""
+        return [*self.embedding, *self.metadata.values()]
+
     @property
     def is_list(self) -> bool:
         """Whether one column holds the embedding."""
@@ -183,7 +187,7 @@ def choose(
 
 def label_columns(path: str, titles: Sequence[str], options: ReadOptions) -> dict[str, int]:
     """Return the places of the columns of ages and of genders; of several genders the first."""
-    folded = [title.casefold() for title in titles]
+    folded = [title.casefold().rpartition(".")[2] for title in titles]  # payload.age, too
     present = [word for word in LABELS if word in folded]
     for word in present:
         if options.labels and folded.count(word) > 1:

@@ -1,23 +1,28 @@
-"""JSON: an object a line, or an array of objects, which is cut into such lines."""
+"""JSON: an object a line, an array, or a document that holds rows in another shape."""
 
 import functools
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
 
 from age_gender.cli import InputError
-from age_gender.readers import chunks, numbers, text_chunks
+from age_gender.readers import chunks, json_shapes, numbers, text_chunks, vectors
 from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions, of_rows
 from age_gender.readers.errors import RowError
 
+HEAD_BYTES = 1 << 20  # that show the shape of JSON
+BEGUN_BYTES = 1 << 18  # of a document that is not whole in them
+WHOLE_BYTES = 1 << 30  # of a document that cannot be read in parts
+
 _LIST = re.compile(rb"\s*:\s*\[")
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)  # one that is still open, too
-_BETWEEN = b", \t\r\n"  # objects of an array
+_KEY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*\Z', re.DOTALL)
+_BETWEEN = b", \t\r\n"  # elements of an array
 _ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")  # a space in JSON, but where it is none in a string
 _CUT_OFF = "the array does not end here, but the file does: it is cut off"
 
@@ -35,40 +40,104 @@ class JsonReader:
 
 
 def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Yield chunks of whole lines, an object each."""
-    start, columns = chunks.Chunk(path, JsonReader()), UNKNOWN
-    if text_chunks.first_mark(stream) == b"[":
-        parts = _as_lines(text_chunks.parts(start, stream, _end_of_objects, b"}"))
-    else:
-        parts = text_chunks.parts(start, stream, lambda data: data.rfind(b"\n") + 1)
-    for chunk in parts:
+    """Yield chunks of whole lines, a row each."""
+    columns = UNKNOWN
+    for chunk in _lines_of(path, stream):
         if columns is UNKNOWN:
-            lines = _lines(chunk)
-            choices = ((n, functools.partial(_columns, path, line, options)) for n, line in lines)
+            lines = ((number, line) for number, line in _lines(chunk))
+            choices = (
+                (window[0][0], functools.partial(_columns, path, window, options))
+                for window in chunks.windows(lines)
+            )
             chunk = chunk.with_columns(choices)
             columns = chunk.columns
         yield replace(chunk, columns=columns)
 
 
-def _as_lines(parts: Iterable[chunks.Chunk]) -> Iterator[chunks.Chunk]:
-    """Yield what a JSON array holds, a line each, whatever the line breaks in the file."""
-    count, begin, is_open, path = 0, b"[", True, ""
-    for chunk in parts:
-        text, path = chunk.data[chunk.data.find(begin) + len(begin) :], chunk.path
+def _lines_of(path: str, stream: BinaryIO) -> Iterator[chunks.Chunk]:
+    """Yield chunks of the rows of JSON in any shape, a line each."""
+    start = chunks.Chunk(path, JsonReader())
+    head = stream.read(HEAD_BYTES)
+    text_chunks.check_is_text(path, head)
+    text = head.removeprefix(text_chunks.BOM).lstrip()
+    stream = io.BufferedReader(_Joined(head, stream))
+    if text.startswith(b"["):
+        stream.read(head.find(b"[") + 1)
+        is_objects = text[1:].lstrip()[:1] in b"{"
+        yield from _elements(start, stream, b"{}" if is_objects else b"[]{}")
+    elif _is_lines(text):
+        yield from text_chunks.parts(start, stream, lambda data: data.rfind(b"\n") + 1)
+    elif len(head) < HEAD_BYTES or (place := _find_rows(head)) is None:
+        yield from _whole_document(start, stream)
+    else:
+        stream.read(place)
+        yield from _elements(start, stream, b"[]{}", head[place - 1 : place])
+
+
+def _is_lines(text: bytes) -> bool:
+    """Return whether text that begins with an object has an object a line."""
+    line, _, rest = text.partition(b"\n")
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return line.rstrip()[-1:] not in (b"{", b"[", b",", b":") and bool(rest.strip())
+    return bool(rest.strip()) or not isinstance(json.loads(line), dict)
+
+
+class _Joined(io.RawIOBase):
+    """What was read of a stream, and the rest of it."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self.head, self.rest = memoryview(head), rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        data = self.head[: len(buffer)] or self.rest.read(len(buffer))
+        self.head = self.head[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+# ------------------------------------------------------------------- arrays, in parts
+
+
+def _elements(
+    start: chunks.Chunk, stream: BinaryIO, marks: bytes, inside: bytes = b""
+) -> Iterator[chunks.Chunk]:
+    """Yield what the array holds that the stream is in, a line each.
+
+    `marks` are the brackets of its elements. `inside`, if not empty, is what opened the list or
+    object of rows in a document, the rest of which is passed over.
+    """
+    count, is_open, path = 0, True, start.path
+
+    def row_end(data: bytes) -> int:
+        places, end = _places(data, marks)
+        return len(data) if end >= 0 and inside else max((b for _, b in places), default=0)
+
+    for chunk in text_chunks.parts(start, stream, row_end, marks[1:2]):
         for row in chunk.bad:
             raise InputError(f"{path}: row {count + 1}: {row.reason}; write the file again")
-        lines, end, begin = [], 0, b""
-        for start, behind in _places(text):
-            lines += [text[end:start].strip(_BETWEEN), text[start:behind]]  # no object, an object
+        if inside and not is_open:
+            continue
+        places, close = _places(chunk.data, marks)
+        text = chunk.data if close < 0 or not inside else chunk.data[: close + 1]
+        lines, end = [], 0
+        for begin, behind in places:
+            lines += _element(text[end:begin], text[begin:behind], inside)
             end = behind
         rest = text[end:].strip(_BETWEEN)
-        last = rest.removesuffix(b"]").strip(_BETWEEN)
-        lines = [*filter(None, [*lines, last])]
-        if any(line.startswith(b"]") for line in lines) or (lines and not is_open):
+        closing = b"}" if inside == b"{" else b"]"
+        last = rest.removesuffix(closing).strip(_BETWEEN)
+        if inside != b"{":
+            lines = [*filter(None, [*lines, last])]
+        if not inside and (any(ln.startswith(b"]") for ln in lines) or (lines and not is_open)):
             raise InputError(f"{path}: there is more behind the end of the array; write one array")
-        if rest.endswith(b"]") and b"{" not in last:
+        if rest.endswith(closing) and b"{" not in last:
             is_open = False
-        elif last:
+        elif last and inside != b"{":
             lines.pop()  # which is cut off
         count += len(lines)
         if lines:
@@ -78,25 +147,139 @@ def _as_lines(parts: Iterable[chunks.Chunk]) -> Iterator[chunks.Chunk]:
         raise InputError(f"{path}: row {count + 1}: {_CUT_OFF}; write the file again")
 
 
-def _end_of_objects(data: bytes) -> int:
-    return max((end for _, end in _places(data)), default=0)
+def _element(between: bytes, value: bytes, inside: bytes) -> list[bytes]:
+    """Return the lines of an element and of what stands before it, or of a name and its value."""
+    if inside != b"{":
+        return [between.strip(_BETWEEN), value]
+    if key := _KEY.search(between):
+        return [b'{"%s": %s, "%s": %s}' % (_NAME, key[1], _EMBEDDING, value)]
+    return []
 
 
-def _places(data: bytes) -> list[tuple[int, int]]:
-    """Return where the objects of an array that end in `data` begin and end."""
+_NAME, _EMBEDDING = json_shapes.NAME.encode(), json_shapes.EMBEDDING.encode()
+
+
+def _places(data: bytes, marks: bytes) -> tuple[list[tuple[int, int]], int]:
+    """Return where the elements that end in `data` begin and end, and where it closes, or -1."""
     masked = _STRING.sub(lambda string: b" " * len(string[0]), data)
-    marks = np.frombuffer(masked, np.uint8)
-    braces = np.flatnonzero((marks == ord("{")) | (marks == ord("}")))
-    steps = np.where(marks[braces] == ord("{"), 1, -1)
+    codes = np.frombuffer(masked, np.uint8)
+    steps = np.zeros(256, np.int8)
+    steps[[*marks[::2]]], steps[[*marks[1::2]]] = 1, -1
+    brackets = np.flatnonzero(steps[codes])
+    steps = steps[codes[brackets]].astype(int)
     depth = np.cumsum(steps)
-    starts, ends = braces[(steps > 0) & (depth == 1)], braces[(steps < 0) & (depth == 0)] + 1
-    return [*zip(starts.tolist(), ends.tolist(), strict=False)]  # the last may still be open
+    closed = brackets[depth < 0][:1].tolist()
+    if closed:
+        inner = brackets < closed[0]
+        brackets, steps, depth = brackets[inner], steps[inner], depth[inner]
+    starts, ends = brackets[(steps > 0) & (depth == 1)], brackets[(steps < 0) & (depth == 0)] + 1
+    places = [*zip(starts.tolist(), ends.tolist(), strict=False)]  # the last may still be open
+    return places, closed[0] if closed else -1
 
 
-def _columns(path: str, line: bytes, options: ReadOptions) -> Columns:
-    """Return which key of an object is what. Raises RowError where it does not show that."""
-    row = _object(line)
-    return of_rows(path, [*row], [[*row.values()]], options, by_name=True)
+# ------------------------------------------------------------------------- documents
+
+
+def _find_rows(head: bytes) -> int | None:
+    """Return the offset behind what opens the rows of a document; None: it must be read whole."""
+    try:
+        document = _begun(head[:BEGUN_BYTES])
+        path = json_shapes.find_rows(document)
+        if path is None or (path and not _is_begun_list(document, path)):
+            return None
+        text, decoder = head.decode("utf-8", "replace"), json.JSONDecoder()
+        at = text.index("{") + 1
+        for key in path:
+            while (found := decoder.raw_decode(text, _behind(text, at, ", \t\r\n")))[0] != key:
+                at = decoder.raw_decode(text, _behind(text, found[1], ": \t\r\n"))[1]
+            at = _behind(text, found[1], ": \t\r\n") + 1
+        return len(text[:at].encode())
+    except (ValueError, RecursionError, KeyError, IndexError, RowError):
+        return None
+
+
+def _is_begun_list(document: dict, path: json_shapes.Path) -> bool:
+    return isinstance(functools.reduce(lambda value, key: value[key], path, document), list)
+
+
+def _behind(text: str, at: int, passed: str) -> int:
+    while text[at] in passed:
+        at += 1
+    return at
+
+
+def _begun(head: bytes) -> dict:
+    """Return a document as far as its beginning shows it. Raises ValueError."""
+    masked = _STRING.sub(lambda string: b" " * len(string[0]), head)
+    opened: list[bytes] = []
+    last, closing = 0, b""
+    for mark in re.finditer(rb"[\[\]{},]", masked):
+        if mark[0] in b"[{":
+            opened.append(b"]" if mark[0] == b"[" else b"}")
+        elif mark[0] in b"]}":
+            opened.pop()
+        else:
+            last, closing = mark.start(), b"".join(reversed(opened))
+    return json.loads(head[:last] + closing)
+
+
+def _whole_document(start: chunks.Chunk, stream: BinaryIO) -> Iterator[chunks.Chunk]:
+    """Yield the rows of a document, or of several behind each other, that is read whole."""
+    data = stream.read(WHOLE_BYTES + 1)
+    if len(data) > WHOLE_BYTES:
+        raise InputError(
+            f"{start.path}: JSON of this shape must be read whole, and is over 1 GB; write an "
+            "object a line"
+        )
+    size, rows, lines = len(data), _rows_of_text(start.path, data), []
+    del data
+    for row in rows:
+        lines.append(row if isinstance(row, bytes) else json.dumps(row).encode())
+        if sum(map(len, lines[-1:])) * len(lines) > chunks.CHUNK_BYTES:
+            yield _chunk_of(start, lines)
+            lines = []
+    yield replace(_chunk_of(start, lines), input_bytes=size)
+
+
+def _chunk_of(start: chunks.Chunk, lines: list[bytes]) -> chunks.Chunk:
+    return replace(start, data=b"".join(line + b"\n" for line in lines), has_lines=False)
+
+
+def _rows_of_text(path: str, data: bytes) -> Iterator[object]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8; save the file as UTF-8") from None
+    at, documents = 0, 0
+    while text[at:].strip() if at else text.strip():
+        at += len(text[at:]) - len(text[at:].lstrip())
+        try:
+            document, at = _DECODER.raw_decode(text, at)
+        except RowError as error:
+            raise InputError(f"{path}: {error}; write the file again") from None
+        except (ValueError, RecursionError) as error:
+            if documents or not isinstance(error, ValueError):
+                raise InputError(f"{path}: not JSON: {error}; write the file again") from None
+            yield text[at : at + chunks.RECORD_BYTES].replace("\n", " ").encode()  # one bad row
+            return
+        documents += 1
+        yield from json_shapes.rows_of(document)
+
+
+# ------------------------------------------------------------------------------- rows
+
+
+def _columns(path: str, lines: list[tuple[int, bytes]], options: ReadOptions) -> Columns:
+    """Return which key of the objects of the first line is what. Raises RowError."""
+    row, following = _faces(lines[0][1])[0], []
+    for _, line in lines[1:]:
+        try:
+            following += _faces(line)
+        except RowError:
+            continue
+    titles = [title for title in row if title != json_shapes.FACE]
+    rows = [[face.get(title) for title in titles] for face in (row, *following)]
+    return of_rows(path, titles, rows, options, by_name=True)
 
 
 def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
@@ -107,8 +290,11 @@ def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
     columns = chunk.columns
     if len(chunk.data) < chunks.SMALL_BYTES or not columns.is_list:
         return None
-    key = columns.embedding[0]
-    word, rows, objects = json.dumps(key, ensure_ascii=False).encode(), [], []
+    if columns.form.name != vectors.OBJECTS[0].name:
+        return None
+    key, is_nested = columns.embedding[0], any(map(_has_path, columns.names()))
+    last = key.rpartition(".")[2] if is_nested else key
+    word, rows, objects = json.dumps(last, ensure_ascii=False).encode(), [], []
     for line in chunk.data.removesuffix(b"\n").split(b"\n"):
         first = _LIST.match(line, line.find(word) + len(word))
         last = line.find(b"]", first.end()) if first else -1
@@ -118,25 +304,50 @@ def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
             short = _DECODER.decode((line[: first.end()] + line[last:]).decode())
         except (ValueError, RecursionError, RowError):
             return None
-        if not isinstance(short, dict) or short.get(key) != []:  # taken from within it
+        if not isinstance(short, dict):
+            return None
+        if is_nested:
+            (short,) = json_shapes.faces_of(short)
+        if short.get(key) != []:  # taken from within it
             return None
         rows.append(line[first.end() : last])
         objects.append(short)
     values = numbers.parse(rows, columns.width)
     metadata = {
-        w: [short.get(column) for short in objects] for w, column in columns.metadata.items()
+        word: [short.get(column) for short in objects] for word, column in columns.metadata.items()
     }
     return None if values is None else (values, metadata)
 
 
+def _has_path(key: str) -> bool:
+    return "." in key
+
+
 def one_by_one(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
-    """Yield the rows of a chunk."""
+    """Yield the rows of a chunk: the faces of each line."""
     for number, line in _lines(chunk):
-        yield chunks.Row(number, functools.partial(_getter, line))
+        try:
+            faces = _faces(line)
+        except RowError as error:
+            yield chunks.Row(number, functools.partial(_fail, error))
+            continue
+        for face in faces:
+            yield chunks.Row(number, functools.partial(_getter, face, chunk.columns))
 
 
-def _getter(line: bytes) -> Callable[[str], object]:
-    return _object(line).get
+def _fail(error: RowError) -> Callable:
+    raise error
+
+
+def _getter(face: dict, columns: Columns) -> Callable[[str], object]:
+    """Return what looks a key up; the name of one of several faces has its number behind it."""
+    number, name = face.get(json_shapes.FACE), columns.metadata.get("name")
+
+    def get(key: str) -> object:
+        value = face.get(key)
+        return f"{value}#{number}" if number and key == name and value is not None else value
+
+    return get
 
 
 def _lines(chunk: chunks.Chunk) -> Iterator[tuple[int, bytes]]:
@@ -145,8 +356,8 @@ def _lines(chunk: chunks.Chunk) -> Iterator[tuple[int, bytes]]:
     return ((n * chunk.has_lines, line) for n, line in lines if line.strip())
 
 
-def _object(line: bytes) -> dict[str, object]:
-    """Return the object that a line holds. Raises RowError."""
+def _faces(line: bytes) -> list[dict[str, object]]:
+    """Return the faces of the row that a line holds. Raises RowError."""
     if len(line) > chunks.RECORD_BYTES:
         raise RowError(text_chunks.TOO_LONG % chunks.RECORD_BYTES)
     try:
@@ -155,9 +366,9 @@ def _object(line: bytes) -> dict[str, object]:
         raise RowError("not UTF-8; save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise RowError(f"not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise RowError("not a JSON object, {...}")
-    return value
+    if not isinstance(value, dict | list) or not value:
+        raise RowError("not a JSON object, {...}, or list of numbers")
+    return json_shapes.faces_of(value)
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -7,6 +7,7 @@ look like (OBJECTS), what encodes bytes as text and which type they hold (in blo
 
 import contextlib
 import functools
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -167,6 +168,8 @@ def _of_list(value: object) -> Sequence | None:
 def _of_object(value: object) -> Sequence | None:
     """Return the values of {"0": 0.1, "1": 0.2, ...}: keys that count up from 0 or 1, in order."""
     if not isinstance(value, Mapping) or len(value) < 2:
+        return None
+    if not all(type(cell) in (int, float) for cell in itertools.islice(value.values(), 3)):
         return None
     stems, numbers = zip(*map(_running, map(str, value)), strict=True)
     start = min(numbers)

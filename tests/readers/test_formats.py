@@ -302,7 +302,7 @@ def test_rows_of_json_that_are_no_objects_are_refused(tmp_path, names, features)
     good = [json.dumps(row) for row in objects(names, features)]
     for bad, reason in [
         ('{"Path": "a", "Path": "b"}', "the key 'Path' is given twice"),
-        ("{", "not JSON"), ("[1, 2]", "not a JSON object"), ("nonsense", "not JSON"),
+        ("{", "not JSON"), ("[1, 2]", "2 numbers, not 512"), ("nonsense", "not JSON"),
         ("{" + '"a":[' * 100_000, "not JSON"), ('{"Path": "a"}', "the embedding is missing"),
         (good[0].replace('"Path": "', '"Path": "\\ud800'), "the name is not UTF-8"),
         (good[0].replace('"Path": "folder', '"Path": 0.5, "x": "'), "the name is 0.5, not text"),
