@@ -1,7 +1,7 @@
-"""How fast embed.py is, as ratios that are measured side by side in one run.
+"""Measure how fast embed.py is, as ratios to other ways, side by side in one run.
 
-Every round measures each thing once, one after the other; what is printed are medians over
-the rounds, the network being loaded before. Without folders, chips (200 x 200) and photographs
+The networks are loaded first. Each round then measures every way once, one after the other; medians
+over the rounds are printed. Without folders, chips (200 x 200) and photographs
 (250 x 250, one face each) are drawn.
 
 examples:

@@ -104,6 +104,7 @@ def read_image(path: str) -> np.ndarray:
                 scaled.info, image = image.info, scaled
             with contextlib.suppress(Exception):  # what is wrong with EXIF is not the picture's
                 image = ImageOps.exif_transpose(image)
+            image.info.pop("transparency", None)  # of a palette, which Pillow warns of
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
         raise Skipped("not an image that can be read; convert it to JPEG or PNG") from error

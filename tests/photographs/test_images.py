@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -172,6 +173,17 @@ def test_every_mode_of_png_shows_the_same_picture(tmp_path, mode, off):
         image = image.quantize(256)
 
     assert_shows(read(tmp_path, saved(image, format="PNG")), pixels, off)
+
+
+def test_a_palette_with_transparency_shows_its_colours_without_a_warning(tmp_path):
+    palette = Image.fromarray(RGB).quantize(256)
+    data = saved(palette, format="PNG", transparency=bytes(range(256)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = read(tmp_path, data)
+
+    assert_shows(image, np.asarray(palette.convert("RGB")), 0)
 
 
 def test_black_and_white_and_4_bits_of_grey_span_0_to_255(tmp_path):
