@@ -37,6 +37,7 @@ def per_face(age: np.ndarray, gender: np.ndarray, names: list[str], scores: dict
         "age_mae": metrics.age_error(scores["age"], age), "age_bias": error,
         "gender_accuracy": metrics.gender_is_right(probability, gender),
         "interval_coverage": (low <= age) & (age <= high), "interval_width": high - low,
+        "low": low, "high": high,
     })  # fmt: skip
 
 

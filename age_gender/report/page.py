@@ -30,6 +30,7 @@ def write(folder: Path, figures: dict, faces) -> None:
     encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
     page = render("page.html", figures, images=encoded)
     contents = {f"{name}.png": image for name, image in images.items()} | {
+        "overview.png": plots.overview(faces),
         "tables.md": render("tables.md", figures).encode(),
         "figures.json": f"{json.dumps(figures, indent=2, ensure_ascii=False)}\n".encode(),
         # A number keeps its % or its "n =" on its line.

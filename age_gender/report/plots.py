@@ -5,6 +5,7 @@ where a phone shows it. matplotlib is imported as late as the first plot.
 """
 
 import io
+import itertools
 from operator import itemgetter
 from pathlib import Path
 
@@ -32,6 +33,53 @@ def draw_all(figures: dict, faces) -> dict[str, bytes]:
             figure.savefig(image, format="png")
         images[draw.__name__] = image.getvalue()
     return images
+
+
+def overview(faces) -> bytes:
+    """Return the PNG of README's picture: ages with their interval, genders by certainty.
+
+    Two panels for readers who have not seen a report: each face's labelled age over its estimated
+    age with the mean interval around it, and how often genders are right, by their probability.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(fname=Path(__file__).with_suffix(".mplstyle")):
+        figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
+        ages, genders = figure.subplots(1, 2)
+
+        # The interval depends on the estimate: its mean ends over bins of five years.
+        bins = (faces.estimate // 5).astype(int)
+        ends = faces.groupby(bins)[["estimate", "low", "high"]].mean()
+        ages.fill_between(ends.estimate, ends.low, ends.high, color=BLUE, alpha=0.15,
+                          label="90 % interval (mean)")  # fmt: skip
+        ages.scatter(faces.estimate, faces.age, s=5, color=BLUE, alpha=0.35, linewidths=0,
+                     label="a face")  # fmt: skip
+        ages.plot([0, 100], [0, 100], color=ORANGE, linewidth=1.2, label="label = estimate")
+        ages.set(xlim=(0, 100), ylim=(0, 105), xlabel="estimated age, years",
+                 ylabel="age as labelled, years")  # fmt: skip
+        ages.set_title(f"Age of {len(faces):,} test faces", fontsize=12)
+        ages.set_title(f"Age of {len(faces):,} test faces", fontsize=12)
+        ages.legend(loc="upper left")
+
+        certainty = np.maximum(faces.probability, 1 - faces.probability)
+        edges = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0])
+        place = np.clip(np.searchsorted(edges, certainty, side="right") - 1, 0, len(edges) - 2)
+        right = 100 * faces.gender_accuracy.groupby(place).mean().reindex(range(len(edges) - 1))
+        count = np.bincount(place, minlength=len(edges) - 1)
+        genders.bar(range(len(count)), right, color=BLUE, alpha=0.8)
+        for bar, (share, number) in enumerate(zip(right, count, strict=True)):
+            if number:
+                genders.text(bar, share + 1, f"{number:,}", ha="center", fontsize=9, color=GREY)
+        names = [f"{100 * a:.0f}\u2013{100 * b:.0f}" for a, b in itertools.pairwise(edges)]
+        genders.set_xticks(range(len(names)), names)
+        genders.grid(axis="x", visible=False)
+        genders.set(ylim=(0, 108), xlabel="probability of the gender that is printed, %",
+                    ylabel="gender is as labelled, % of faces")  # fmt: skip
+        genders.set_title("Gender by certainty, with numbers of faces", fontsize=12)
+        image = io.BytesIO()
+        figure.savefig(image, format="png")
+    return image.getvalue()
 
 
 def age_estimated_against_true(axes, figures: dict, faces) -> None:
