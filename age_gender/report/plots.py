@@ -59,7 +59,6 @@ def overview(faces) -> bytes:
         ages.set(xlim=(0, 100), ylim=(0, 105), xlabel="estimated age, years",
                  ylabel="age as labelled, years")  # fmt: skip
         ages.set_title(f"Age of {len(faces):,} test faces", fontsize=12)
-        ages.set_title(f"Age of {len(faces):,} test faces", fontsize=12)
         ages.legend(loc="upper left")
 
         certainty = np.maximum(faces.probability, 1 - faces.probability)
