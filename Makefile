@@ -13,6 +13,12 @@ road: .venv/road
 	$(BIN)/python train.py
 	$(BIN)/python test.py
 	$(BIN)/python run.py --features data/utkface.npz | head -n 6
+	@echo
+	@echo "prepare.py  wrote the labelled embeddings of data/utkface.npz to data/*.tfrecords."
+	@echo "train.py    trained a model on them: models/age_gender.tflite, curves in logs/."
+	@echo "test.py     measured it on 1,500 faces that it was not trained on: the Summary above."
+	@echo "run.py      printed the first estimates. From now on it takes the model just trained;"
+	@echo "            with --model models/facenet it takes the shipped one."
 
 test: .venv/dev
 	$(BIN)/python -m pytest
