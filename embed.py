@@ -36,7 +36,7 @@ from pathlib import Path
 
 from age_gender import checkpoints, cli, crops, files, parallel
 from age_gender.cli import InputError
-from age_gender.photographs.chips import contact_sheet, write_chip
+from age_gender.photographs.chips import chip_file, contact_sheet, write_chip
 from age_gender.photographs.embedder import CropOptions, Embedder
 from age_gender.photographs.faces import TEMPLATES
 from age_gender.photographs.images import find_images, fingerprint
@@ -222,7 +222,7 @@ def make_parts(
     embedder: Embedder, batches: dict[Path, Sequence[str]], args: argparse.Namespace
 ) -> tuple[list[str], collections.Counter]:
     """Embed each batch without a part; return all faces' names, and how often images gave none."""
-    todo = {path: images for path, images in batches.items() if not path.exists()}
+    todo = {path: images for path, images in batches.items() if not is_done(path, args.chips)}
     total = sum(map(len, batches.values()))
     done = total - sum(map(len, todo.values()))
     if done:
@@ -245,6 +245,13 @@ def make_parts(
                 write_part(path, part)
                 progress.update(len(images))
     return names, reasons
+
+
+def is_done(part: Path, chips: Path | None) -> bool:
+    """Return whether the part of a batch is there, with its chips where there is a folder for them."""
+    if chips is None or not part.exists():
+        return part.exists()
+    return all(chip_file(chips, name).exists() for name in read_part(part).names.tolist())
 
 
 if __name__ == "__main__":

@@ -79,6 +79,19 @@ def test_the_same_pictures_are_resumed(command, interrupted, capfd):
     assert not interrupted[0].parent.exists()
 
 
+def test_chips_that_are_gone_when_work_is_resumed_are_made_again(tmp_path, command, monkeypatch):
+    command += ["--chips", str(tmp_path / "chips")]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(embed, "read_embeddings", interrupt)
+        embed.main(command)
+    chips = contents(tmp_path / "chips")
+    (tmp_path / "chips" / "03.png.png").unlink()
+
+    embed.main(command)
+
+    assert contents(tmp_path / "chips") == chips and len(chips) == 8
+
+
 # ------------------------------------------------------------- a folder of somebody else's
 
 
