@@ -248,7 +248,7 @@ def make_parts(
 
 
 def is_done(part: Path, chips: Path | None) -> bool:
-    """Return whether the part of a batch is there, with its chips where there is a folder for them."""
+    """Return whether the part of a batch is there, and its chips where they have a folder."""
     if chips is None or not part.exists():
         return part.exists()
     return all(chip_file(chips, name).exists() for name in read_part(part).names.tolist())
