@@ -2,11 +2,14 @@
 
 from typing import NamedTuple
 
+from age_gender.cli import printable
+
 
 class RowError(Exception):
     """A row cannot be used: `reason` says why, `remedy`, if not empty, what to do about it."""
 
     def __init__(self, reason: str, remedy: str = "") -> None:
+        reason, remedy = printable(reason), printable(remedy)  # both may show what a file holds
         super().__init__(reason, remedy)
         self.reason, self.remedy = reason, remedy
 

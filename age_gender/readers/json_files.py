@@ -60,7 +60,7 @@ def _lines_of(path: str, stream: BinaryIO) -> Iterator[chunks.Chunk]:
     head = stream.read(HEAD_BYTES)
     text_chunks.check_is_text(path, head)
     text = head.removeprefix(text_chunks.BOM).lstrip()
-    stream = io.BufferedReader(_Joined(head, stream))
+    stream = io.BufferedReader(text_chunks.Joined(head, stream))
     if text.startswith(b"["):
         stream.read(head.find(b"[") + 1)
         is_objects = text[1:].lstrip()[:1] in b"{"
@@ -82,22 +82,6 @@ def _is_lines(text: bytes) -> bool:
     except (ValueError, RecursionError):
         return line.rstrip()[-1:] not in (b"{", b"[", b",", b":") and bool(rest.strip())
     return bool(rest.strip()) or not isinstance(json.loads(line), dict)
-
-
-class _Joined(io.RawIOBase):
-    """What was read of a stream, and the rest of it."""
-
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
-        self.head, self.rest = memoryview(head), rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        data = self.head[: len(buffer)] or self.rest.read(len(buffer))
-        self.head = self.head[len(buffer) :]
-        buffer[: len(data)] = data
-        return len(data)
 
 
 # ------------------------------------------------------------------- arrays, in parts

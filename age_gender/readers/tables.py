@@ -18,7 +18,7 @@ from age_gender import files
 from age_gender.cli import InputError, error_line, is_machines
 from age_gender.label_columns import GENDER_COLUMNS, LabelColumn
 from age_gender.labels import utkface_labels
-from age_gender.readers import blobs, text_chunks
+from age_gender.readers import blobs, compressed, foreign_files, text_chunks
 from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, Reader, make_batch
 from age_gender.readers.columns import ANY, ReadOptions
 from age_gender.readers.csv_files import CsvReader
@@ -44,11 +44,14 @@ class SqliteReader:
 CSV, JSON, SQLITE = CsvReader(), JsonReader(), SqliteReader()
 READERS: dict[str, Reader] = {  # by the suffix of a file; CSV has any other
     ".csv": CSV, ".npz": ArrayReader(), ".npy": ArrayReader(), ".parquet": ParquetReader(),
-    ".jsonl": JSON, ".ndjson": JSON, ".json": JSON,
+    ".tsv": CSV, ".jsonl": JSON, ".ndjson": JSON, ".json": JSON,
     ".db": SQLITE, ".sqlite": SQLITE, ".sqlite3": SQLITE,
 }  # fmt: skip
+SUFFIXES = (*READERS, *(  # of tables in a folder
+    suffix + packed for suffix, reader in READERS.items() if reader.is_text
+    for packed in compressed.SUFFIXES
+))  # fmt: skip
 LONG_BYTES = 32 << 20
-PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 class Table(NamedTuple):
@@ -92,7 +95,8 @@ def expand(features: Sequence[str | Path]) -> list[str]:
     for given in map(str, features):
         path = Path(given)
         if path.is_dir():
-            inside = sorted(files.find_below(given, tuple(READERS), (".partial",)))  # embed.py's
+            foreign_files.refuse_folder(given)
+            inside = sorted(files.find_below(given, SUFFIXES, (".partial",)))  # embed.py's
             if not inside:
                 raise InputError(
                     f"{given}: no {', '.join(READERS)} file in this folder; name another"
@@ -119,9 +123,11 @@ def cut(paths: Sequence[str], options: ReadOptions = ANY) -> Iterator[Chunk]:
         raise InputError("--names goes with one NPY file; other tables hold their names")
     for path in paths:
         reader = _reader(path, options)
+        if not reader.is_text and path.lower().endswith(compressed.SUFFIXES):
+            raise InputError(f"{path}: only text is read compressed; unpack it")
         if not reader.is_text and not Path(path).is_file():
             raise InputError(f"{path}: not a regular file; only CSV and JSON come from a pipe")
-        _refuse_pickle(path)
+        foreign_files.refuse(path)
         for chunk in _cut(path, reader, options):
             if chunk.columns.width and not options.width:
                 options = replace(options, width=chunk.columns.width, first_table=path)
@@ -131,10 +137,15 @@ def cut(paths: Sequence[str], options: ReadOptions = ANY) -> Iterator[Chunk]:
 def _cut(path: str, reader: Reader, options: ReadOptions) -> Iterator[Chunk]:
     """Yield chunks of one file. Text is JSON where it begins like it, but for files called .csv."""
     with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as stream:
-        if reader.is_text and not path.lower().endswith(".csv"):
-            reader = JSON if text_chunks.first_mark(stream) in b"{[" else reader
-        empty = Chunk(STDIN if path == "-" else path, reader)
-        yield from end_marked(empty, reader.cut(empty.path, stream, options))
+        source, text = STDIN if path == "-" else path, stream
+        if reader.is_text:
+            text = compressed.unpacked(source, stream)
+            mark, text = text_chunks.first_mark(text)
+            is_csv = compressed.without_suffix(path).lower().endswith(".csv")
+            reader = JSON if mark in b"{[" and not is_csv else reader
+        for chunk in end_marked(Chunk(source, reader), reader.cut(source, text, options)):
+            is_as_in_file = text is stream  # where another process finds it again
+            yield chunk if is_as_in_file else replace(chunk, offset=None)
 
 
 def end_marked(empty: Chunk, parts: Iterable[Chunk]) -> Iterator[Chunk]:
@@ -170,7 +181,8 @@ def input_bytes(paths: Iterable[str], options: ReadOptions = ANY) -> int | None:
     """Return about how many `input_bytes` these files' chunks have in all; None if unknown."""
     total = 0
     for path in paths:
-        if path == "-" or isinstance(_reader(path, options), ParquetReader | SqliteReader):
+        is_binary = isinstance(_reader(path, options), ParquetReader | SqliteReader)
+        if path == "-" or is_binary or path.lower().endswith(compressed.SUFFIXES):
             return None
         size = os.path.getsize(path)
         if path.lower().endswith(".npz"):  # whoever reads it says what is wrong
@@ -190,25 +202,8 @@ def is_long_text(paths: Iterable[str], options: ReadOptions = ANY) -> bool:
 
 
 def _reader(path: str, options: ReadOptions) -> Reader:
-    return SQLITE if options.query else READERS.get(Path(path).suffix.lower(), CSV)
-
-
-def _refuse_pickle(path: str) -> None:
-    """Raise InputError for a pickle, which could run anything: it is never read."""
-    suffix = Path(path).suffix
-    pickled = suffix.lower() in (".pkl", ".pickle")
-    if not pickled and Path(path).is_file():
-        with open(path, "rb") as stream:
-            pickled = stream.read(2) in PICKLES
-    if pickled:
-        name, new = Path(path).name, Path(path).with_suffix(".npz").name
-        raise InputError(
-            f"{path}: not a readable {suffix} file but a pickle, which is never opened; if you "
-            "trust it, turn it into NPZ, with your columns' names: import numpy, pandas; "
-            f"table = pandas.DataFrame(pandas.read_pickle({name!r})); "
-            f"numpy.savez({new!r}, filenames=numpy.array(table['identity'], str), "
-            "embeddings=numpy.stack(table['embedding']))"
-        )
+    reader = READERS.get(Path(compressed.without_suffix(path)).suffix.lower(), CSV)
+    return SQLITE if options.query else reader
 
 
 def read_labelled(features: Sequence[str | Path], options: ReadOptions = ANY) -> Table:

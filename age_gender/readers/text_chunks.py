@@ -1,5 +1,6 @@
 """Text cut at the ends of its rows, in bounded memory whatever the length of a line."""
 
+import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -58,9 +59,38 @@ def parts(
         yield replace(start, data=rest, offset=offset - len(rest), input_bytes=len(rest))
 
 
-def first_mark(stream: BinaryIO) -> bytes:
-    """Return the first character of a stream, which stays in it, without a mark of its encoding."""
-    return stream.peek(64).removeprefix(BOM).lstrip()[:1] or b" "
+class Joined(io.RawIOBase):
+    """What was read of a stream, and the rest of it."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self.head, self.rest = memoryview(head), rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        data = self.head[: len(buffer)] or self.rest.read1(len(buffer))
+        self.head = self.head[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def first_mark(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
+    """Return the first character that is no space and no mark of an encoding, and the stream.
+
+    A pipe may pause before it: the stream is a new one where something was read of it.
+    """
+    mark = stream.peek(64).removeprefix(BOM).lstrip()[:1]
+    if mark and mark not in BOM:
+        return mark, stream
+    head = b""
+    while head == BOM[: len(head)] or not head.removeprefix(BOM).strip():
+        byte = stream.read(1) if len(head) < chunks.RECORD_BYTES else b""
+        if not byte:
+            break
+        head += byte
+    mark = head.removeprefix(BOM).lstrip()[:1] or b" "
+    return mark, io.BufferedReader(Joined(head, stream))
 
 
 def _read(path: str, stream: BinaryIO, row_mark: bytes) -> Iterator[bytes]:
@@ -88,7 +118,7 @@ def check_is_text(path: str, start: bytes) -> None:
         b"PK\x03\x04": "a ZIP file; give an NPZ the suffix .npz, or unpack it",
         b"\x93NUMPY": "an NPY file; give it the suffix .npy",
         b"PAR1": "a Parquet file; give it the suffix .parquet",
-        b"\x1f\x8b": "compressed; pipe it through gzip -dc into --features -",
+        b"\x1f\x8b": "compressed twice; unpack it",
         b"SQLite format 3\0": "an SQLite database; give it the suffix .sqlite",
     }
     for magic, format in formats.items():

@@ -1,0 +1,134 @@
+"""Compressed text as a stream, in bounded memory whatever the file claims."""
+
+import bz2
+import io
+import lzma
+import re
+import zlib
+from typing import Any, BinaryIO
+
+from age_gender.cli import InputError
+
+SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+PIECE_BYTES = 64 << 10
+# A table of random numbers shrinks to a half or a third, one face repeated to a hundredth.
+MOST_TIMES = 200  # that the text may be larger than the file
+LEAST_BYTES = 64 << 20  # of text, below which that does not matter
+XZ_MEMORY = 128 << 20  # more than any setting of xz but for --ultra needs
+MAGICS = {
+    b"\x1f\x8b": "gzip", b"BZh91AY&SY": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd",
+}  # fmt: skip
+
+
+def without_suffix(path: str) -> str:
+    """Return a path without what says that it is compressed."""
+    return re.sub(r"\.(gz|bz2|xz|zst)\Z", "", path, flags=re.IGNORECASE)
+
+
+def unpacked(path: str, stream: BinaryIO) -> BinaryIO:
+    """Return the text of a stream: itself, or, by its first bytes, what it is compressed from."""
+    start = stream.peek(10)
+    if start.startswith(b"BZh"):
+        start = b"BZh9" + start[4:]  # of any level
+    for magic, name in MAGICS.items():
+        if start.startswith(magic):
+            return io.BufferedReader(_Unpacked(path, stream, name), PIECE_BYTES)
+    if path.lower().endswith(SUFFIXES) and start:
+        raise InputError(f"{path}: not compressed as its name says; rename it or write it again")
+    return stream
+
+
+class _Gzip:
+    """zlib's decompressor, called as those of bz2 and lzma are."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(31)  # with gzip's header and checksum
+
+    def decompress(self, data: bytes, size: int) -> bytes:
+        return self._zlib.decompress(self._zlib.unconsumed_tail + data, size)
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._zlib.unconsumed_tail
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+
+class _Unpacked(io.RawIOBase):
+    """What a compressed stream holds, also of several behind each other, as cat joins them.
+
+    Raises InputError for one that is broken, cut off, or far larger than it may be.
+    """
+
+    def __init__(self, path: str, stream: BinaryIO, name: str) -> None:
+        self.path, self.stream, self.name = path, stream, name
+        self.decompressor: Any = None  # of the member that is under way
+        self.waiting = b""  # read, but not given to it
+        self.read_bytes = self.given_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        try:
+            data = self._next(len(buffer))
+        except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError) as error:
+            raise InputError(
+                f"{self.path}: broken {self.name} data ({error}); copy or write it again"
+            ) from None
+        self.given_bytes += len(data)
+        if self.given_bytes > max(LEAST_BYTES, MOST_TIMES * self.read_bytes):
+            raise InputError(
+                f"{self.path}: unpacks to more than {MOST_TIMES} times its size, as no table of "
+                "embeddings does; unpack it if it is one"
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _next(self, size: int) -> bytes:
+        while True:
+            if self.decompressor is None:
+                self._fill()
+                if not self.waiting.strip(b"\0"):
+                    return b""
+                self.decompressor = _decompressor(self.path, self.name)
+            elif self.decompressor.needs_input and not self._fill():
+                raise EOFError("it is cut off")
+            data = self.decompressor.decompress(self.waiting, size)
+            self.waiting = b""
+            if self.decompressor.eof:
+                self.waiting, self.decompressor = self.decompressor.unused_data, None
+            if data:
+                return data
+
+    def _fill(self) -> bytes:
+        if not self.waiting:
+            self.waiting = self.stream.read1(PIECE_BYTES)
+            self.read_bytes += len(self.waiting)
+        return self.waiting
+
+
+def _decompressor(path: str, name: str) -> Any:
+    if name == "gzip":
+        return _Gzip()
+    if name == "bzip2":
+        return bz2.BZ2Decompressor()
+    if name == "xz":
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
+    try:
+        from compression.zstd import ZstdDecompressor  # from Python 3.14 on
+    except ImportError:
+        try:
+            from backports.zstd import ZstdDecompressor
+        except ImportError:
+            raise InputError(
+                f"{path}: this Python cannot unpack zstd: pip install backports.zstd, or "
+                f"zstd -dc {path} | python run.py --features -"
+            ) from None
+    return ZstdDecompressor()

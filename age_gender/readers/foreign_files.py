@@ -1,0 +1,102 @@
+"""Files that are no tables: what each is called, and the lines that export it. None is opened."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from age_gender.cli import InputError
+
+
+class _Format(NamedTuple):
+    """A format: its suffixes, how its files begin, its name, what exports {name} to {new}."""
+
+    suffixes: tuple[str, ...]
+    magics: tuple[bytes, ...]
+    name: str
+    export: str
+    new_suffix: str = ".npz"
+
+
+_PANDAS = "import pandas; pandas.{reader}({{name!r}}).to_csv({{new!r}}, index=False)"
+FORMATS = (
+    _Format((".pkl", ".pickle"), (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+            "a pickle, which is never opened",
+            "import numpy, pandas; table = pandas.DataFrame(pandas.read_pickle({name!r})); "
+            "numpy.savez({new!r}, filenames=numpy.array(table['identity'], str), "
+            "embeddings=numpy.stack(table['embedding']))"),
+    _Format((".pt", ".pth", ".ckpt"), (), "PyTorch's, which is never opened",
+            "import numpy, torch; found = torch.load({name!r}, weights_only=True); "
+            "numpy.savez({new!r}, embeddings=found.cpu().numpy())"),
+    _Format((".safetensors",), (), "a safetensors file",
+            "import numpy; from safetensors.numpy import load_file; "
+            "numpy.savez({new!r}, **load_file({name!r}))"),
+    _Format((".xlsx", ".xls", ".xlsm", ".ods"), (b"\xd0\xcf\x11\xe0",), "a spreadsheet",
+            _PANDAS.format(reader="read_excel") + " (or save it as CSV)", ".csv"),
+    _Format((".h5", ".hdf5", ".hdf"), (b"\x89HDF\r\n\x1a\n",), "HDF5",
+            "import h5py, numpy; file = h5py.File({name!r}); print(list(file)); "
+            "numpy.savez({new!r}, filenames=file['filenames'].asstr()[:], "
+            "embeddings=file['embeddings'][:])"),
+    _Format((".mat",), (b"MATLAB 5.0 MAT-file",), "a MATLAB file",
+            "import numpy, scipy.io; found = scipy.io.loadmat({name!r}); print(list(found)); "
+            "numpy.savez({new!r}, embeddings=found['embeddings'])"),
+    _Format((".faiss", ".index"),
+            (b"IxF2", b"IxFI", b"IxFl", b"IwFl", b"IHNf", b"IxM2", b"IxMp", b"IwPQ", b"IxPq"),
+            "a FAISS index, which has no names",
+            "import faiss, numpy; index = faiss.read_index({name!r}); "
+            "numpy.save({new!r}, index.reconstruct_n(0, index.ntotal))", ".npy"),
+    _Format((".ann",), (), "an Annoy index, which has no names",
+            "import annoy, numpy; index = annoy.AnnoyIndex(512, 'angular'); index.load({name!r}); "
+            "numpy.save({new!r}, [index.get_item_vector(i) for i in range(index.get_n_items())])",
+            ".npy"),
+    _Format((".feather", ".arrow"), (b"ARROW1\0\0",), "an Arrow file",
+            "import pandas; pandas.read_feather({name!r}).to_parquet({new!r})", ".parquet"),
+    _Format((".orc",), (), "an ORC file",
+            "import pandas; pandas.read_orc({name!r}).to_parquet({new!r})", ".parquet"),
+    _Format((".avro",), (b"Obj\x01",), "an Avro file",
+            "import fastavro, pandas; rows = fastavro.reader(open({name!r}, 'rb')); "
+            "pandas.DataFrame(rows).to_parquet({new!r})", ".parquet"),
+    _Format((".duckdb",), (), "a DuckDB database",
+            "import duckdb; duckdb.connect({name!r}, read_only=True).sql('from faces')"
+            ".write_parquet({new!r})", ".parquet"),
+    _Format((".rds", ".rdata"), (), "an R file",
+            "in R: write.csv(readRDS({name!r}), {new!r}, row.names = FALSE)", ".csv"),
+    _Format((".lance",), (), "a LanceDB table",
+            "import lancedb; table = lancedb.connect('.').open_table({stem!r}); "
+            "table.to_pandas().to_parquet({new!r})", ".parquet"),
+    _Format((".tfrecord", ".tfrecords", ".tfrecord.gz", ".tfrecords.gz"), (), "TFRecords",
+            "import tensorflow; records = tensorflow.data.TFRecordDataset({name!r}, {packed}); "
+            "write what tensorflow.io.parse_single_example gives of each with numpy.savez"),
+    _Format((".jpg", ".jpeg", ".png", ".webp", ".bmp"),
+            (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF89a"), "a photograph",
+            "python embed.py --images {name} --output {new} makes its embeddings"),
+)  # fmt: skip
+
+
+def refuse(path: str) -> None:
+    """Raise InputError for a file or a folder that is no table, with what makes one of it."""
+    start = b""
+    if Path(path).is_file():
+        with open(path, "rb") as stream:
+            start = stream.read(32)
+    lowered = path.rstrip("/").lower()
+    for form in FORMATS:
+        if lowered.endswith(form.suffixes) or (form.magics and start.startswith(form.magics)):
+            raise InputError(_message(path, form))
+
+
+def refuse_folder(path: str) -> None:
+    """Raise InputError for a folder that is a vector database's, or holds one's tables."""
+    tables = [path] if path.rstrip("/").endswith(".lance") else sorted(Path(path).glob("*.lance"))
+    for table in tables[:1]:
+        refuse(str(table))
+
+
+def _message(path: str, form: _Format) -> str:
+    name = Path(path).name
+    stem = name.partition(".")[0]
+    packed = "'GZIP'" if name.lower().endswith(".gz") else "''"
+    export = form.export.format(name=name, new=stem + form.new_suffix, stem=stem, packed=packed)
+    what = f"not a readable {Path(path).suffix} file but {form.name}"
+    trust = "if you trust it, turn it" if "never opened" in form.name else "turn it"
+    kind = {".npz": "NPZ", ".npy": "NPY", ".csv": "CSV", ".parquet": "Parquet"}[form.new_suffix]
+    columns = ", with your columns' names" if "[" in form.export else ""
+    return f"{path}: {what}; {trust} into {kind}{columns}: {export}"
