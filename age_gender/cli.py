@@ -109,7 +109,11 @@ def is_machines(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) in numbers:
         return True
     by_libraries = isinstance(error, (RuntimeError, ImportError, OSError))
-    return by_libraries and any(words in str(error).lower() for words in _LIMITS)
+    return by_libraries and _names_a_limit(str(error))
+
+
+def _names_a_limit(text: str) -> bool:
+    return any(words in text.lower() for words in _LIMITS)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -180,6 +184,9 @@ def error_line(error: BaseException) -> str:
     """Return what happened, in one line of at most 500 characters."""
     if isinstance(error, MemoryError):
         return printable(f"not enough memory{_REMEDIES[errno.ENOMEM]} {error}")
+    if is_machines(error) and not getattr(error, "strerror", None):
+        reason = next(line for line in str(error).splitlines() if _names_a_limit(line))
+        return printable(f"not enough memory, threads or open files (see ulimit -a): {reason}")
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return printable(where + error.strerror.lower() + _REMEDIES.get(error.errno, ""))

@@ -220,3 +220,29 @@ def test_several_runs_on_one_output_leave_one_whole_result(many, faces, tmp_path
     assert output.read_bytes() in wholes
     assert os.listdir(output.parent) == ["out.csv"]
     assert len(list(csv.reader(output.open()))) in (4501, 901)
+
+
+# ------------------------------------------------------------------------- low limits
+
+
+@pytest.mark.parametrize("suffix", ["csv", "npz", "parquet"])
+def test_with_little_memory_or_few_open_files_the_machine_is_blamed_not_the_file(
+    tmp_path, faces, suffix
+):
+    path = tmp_path / f"my.{suffix}"
+    writing.write(path, faces[0], [faces[1]])
+    limits = [(resource.RLIMIT_AS, size << 20) for size in (50, 100, 130, 200, 300)]
+    limits += [(resource.RLIMIT_NOFILE, count) for count in (5, 6)]
+    failed = 0
+    for limit, value in limits:
+        process = start(
+            "run.py", "--features", path, "--model", MODEL,
+            preexec_fn=lambda limit=limit, value=value: resource.setrlimit(limit, (value, value)),
+        )  # fmt: skip
+        said = process.communicate(timeout=60)[1].decode()
+        assert process.returncode in (0, 1), (limit, value, said)
+        failed += process.returncode
+        assert "Traceback" not in said and "write it again" not in said, (limit, value, said)
+        lines = [line for line in said.splitlines() if not line.startswith("model: ")]
+        assert len(lines) == process.returncode, (limit, value, said)
+    assert failed >= 3
