@@ -8,6 +8,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import itertools
 import logging
 import os
 import sys
@@ -20,15 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from age_gender import interrupts
-from age_gender.cli import InputError, error_line, require
+from age_gender.cli import InputError, environment, error_line, require
 
 PACKAGE = Path(__file__).resolve().parent
 CONNECT_SECONDS = 10  # for a scheduler to answer, and for it to have a worker
-SEND_SECONDS = 120  # for the package and the function to reach all workers
+SEND_SECONDS = 30  # for the package and the function to be loaded by all workers
+SEND_RATE = 1e6  # bytes a second, which they travel at least
 ANSWER_SECONDS = 10  # for a scheduler that answered before
+FETCH_ATTEMPTS = 6  # of ANSWER_SECONDS, to get from a worker what it has done
 CLOSE_SECONDS = 2  # for a cluster to take notice of the end
 END_SECONDS = 20  # for the processes of one that was started here to end
 WIDTH_SECONDS = 2  # between two questions how many workers there are
+_SILENT = (
+    "%s: this Dask scheduler, or one of its workers, no longer answers; start it anew, then the "
+    "same command"
+)
 
 
 @contextlib.contextmanager
@@ -81,13 +88,15 @@ class _Result:
         return self.future.done()
 
     def result(self) -> Any:
-        while not self.future.done():
-            with contextlib.suppress(TimeoutError):
-                self.future.result(ANSWER_SECONDS)
-                break
-            if not self.future.done():
-                _ask(self.address, self.client.nthreads)
-        return self.future.result()
+        for unanswered in itertools.count():
+            try:
+                return self.future.result(ANSWER_SECONDS)
+            except TimeoutError:
+                if self.future.status == "error":  # what the function raised
+                    raise
+                if self.future.done() and unanswered >= FETCH_ATTEMPTS:
+                    raise InputError(_SILENT % self.address) from None
+            _ask(self.address, self.client.nthreads)
 
 
 def _within(seconds: float, ask: Callable, *arguments: Any) -> Any:
@@ -112,10 +121,7 @@ def _ask(address: str, ask: Callable, *arguments: Any, seconds: float = ANSWER_S
     try:
         return _within(seconds, ask, *arguments)
     except (OSError, CancelledError):  # TimeoutError is an OSError
-        raise InputError(
-            f"{address}: this Dask scheduler, or one of its workers, no longer answers; start it "
-            "anew, then the same command"
-        ) from None
+        raise InputError(_SILENT % address) from None
 
 
 def _close(end: Callable, *arguments: Any, seconds: float = CLOSE_SECONDS) -> None:
@@ -125,10 +131,15 @@ def _close(end: Callable, *arguments: Any, seconds: float = CLOSE_SECONDS) -> No
 
 def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
     """Return a client, and the address of its scheduler; for "local" one is started here."""
+    from multiprocessing import resource_tracker
+
     import distributed
 
     if address == "local":
-        with interrupts.ignored_by_children():
+        # Python's tracker of semaphores unblocks Ctrl-C when it starts, and is loud after one.
+        with environment(PYTHONWARNINGS="ignore"):
+            resource_tracker.ensure_running()
+        with interrupts.blocked_in_children():
             cluster = distributed.LocalCluster(
                 silence_logs=logging.CRITICAL, dashboard_address=":0",
                 scheduler_kwargs={"dashboard": 0},
@@ -139,8 +150,9 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
     open_client = functools.partial(distributed.Client, address, timeout=CONNECT_SECONDS)
     try:
         client = _within(CONNECT_SECONDS + 1, open_client)
-    except Exception as error:  # whatever answers on a port that is no scheduler's
-        reason = error_line(error) or f"within {CONNECT_SECONDS} seconds"
+    except Exception as error:  # an address that is none, or whatever another server's bytes cause
+        reason = "something else does" if isinstance(error, MemoryError) else error_line(error)
+        reason = reason or f"within {CONNECT_SECONDS} seconds"
         raise InputError(
             f"{address}: no Dask scheduler answers ({reason}); start one with "
             "`dask scheduler` and give its address, such as tcp://HOST:8786"
@@ -205,5 +217,5 @@ def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]
                 "until it is done, or take another cluster"
             )
     register = functools.partial(client.register_plugin, Carrier(), name=package)
-    _ask(address, register, seconds=SEND_SECONDS)
+    _ask(address, register, seconds=SEND_SECONDS + len(pickled) / SEND_RATE)
     return package, apply

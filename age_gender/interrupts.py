@@ -4,11 +4,13 @@ They raise KeyboardInterrupt, so that what is half done is tidied up; not while 
 """
 
 import contextlib
+import io
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
            if hasattr(signal, name)]  # fmt: skip
@@ -45,21 +47,36 @@ def deferred() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ignored_by_children() -> Iterator[None]:
-    """Have processes that start within the block ignore Ctrl-C, which this one gets after it.
+def blocked_in_children() -> Iterator[None]:
+    """Have processes that threads start that start in the block never get a Ctrl-C.
 
-    Blocked as well as ignored, it is kept.
+    This process gets it after the block.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Interruptible(io.RawIOBase):
+    """What a stream holds. Each read of a pipe lets an interrupt through.
+
+    io.BufferedReader makes many to fill a large buffer; an interrupt between two of them would
+    wait for more data.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        return self.stream.readinto1(buffer)
 
 
 def end_with_parent() -> None:

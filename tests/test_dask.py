@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import start as start_script
 
 import run
 from age_gender import dask_cluster, parallel, paths
@@ -31,6 +33,7 @@ def free_port() -> int:
 
 class Scheduler(NamedTuple):
     address: str
+    process: subprocess.Popen
     workers: list[subprocess.Popen]
     add_worker: Callable[[int], subprocess.Popen]  # with so many threads
 
@@ -56,13 +59,13 @@ def scheduler(tmp_path):
             stack.callback(process.terminate)
             return process
 
-        start("scheduler", "--host", address, "--no-dashboard")
+        process = start("scheduler", "--host", address, "--no-dashboard")
         options = ("--no-dashboard", "--no-nanny", "--death-timeout", "30", "--nthreads")
 
         def add_worker(threads: int) -> subprocess.Popen:
             return start("worker", address, *options, str(threads))
 
-        yield Scheduler(address, [add_worker(1), add_worker(1)], add_worker)
+        yield Scheduler(address, process, [add_worker(1), add_worker(1)], add_worker)
 
 
 def test_workers_without_the_project_parse_embeddings(scheduler, tmp_path):
@@ -277,3 +280,83 @@ def test_a_scheduler_that_does_not_answer_is_refused_soon(monkeypatch):
         next(parallel.map_in_order(int, range(3), dask=f"tcp://127.0.0.1:{free_port()}"))
 
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n" * 99, bytes(5000)])
+def test_a_port_that_is_no_scheduler_is_refused_soon(monkeypatch, answer):
+    """It accepts, says something else or nothing, and never hangs up."""
+    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 2)
+    connections = []
+
+    def accept(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connections.append(listener.accept()[0])
+                connections[-1].sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        began = time.monotonic()
+        with pytest.raises(InputError, match="no Dask scheduler answers"):
+            next(
+                parallel.map_in_order(
+                    int, range(3), dask=f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+                )
+            )
+        assert time.monotonic() - began < 10
+
+
+def test_a_scheduler_that_is_stopped_is_refused_soon(scheduler, monkeypatch):
+    under_way = parallel.map_in_order(time.sleep, [0.1] * 1000, dask=scheduler.address)
+    next(under_way)
+    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(dask_cluster, "ANSWER_SECONDS", 1)
+    began = time.monotonic()
+    scheduler.process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(InputError, match="no longer answers; start it anew"):
+            list(under_way)
+        with pytest.raises(InputError, match="no Dask scheduler answers"):
+            next(parallel.map_in_order(int, range(3), dask=scheduler.address))
+    finally:
+        scheduler.process.send_signal(signal.SIGCONT)
+    assert time.monotonic() - began < 20
+
+
+def test_a_worker_that_is_stopped_does_not_hold_back_ctrl_c(scheduler, table, tmp_path):
+    scheduler.workers[1].kill()
+    process = start_script(
+        "run.py", "--features", "-", "--output", tmp_path / "out.csv", "--model", paths.FACENET,
+        "--dask", scheduler.address, stdin=subprocess.PIPE,
+    )  # fmt: skip
+    names, features = tables.read([table])
+    row = names[0] + "," + ",".join(map(str, features[0].tolist())) + "\n"
+    process.stdin.write(row.encode() * 2000)
+    process.stdin.flush()
+    time.sleep(3)
+    scheduler.workers[0].send_signal(signal.SIGSTOP)
+    try:
+        process.stdin.write(row.encode() * 20)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert process.wait(timeout=60) == 130
+        assert time.monotonic() - began < 10
+        said = process.stderr.read().decode().splitlines()
+        assert said[-1] == "run.py: interrupted" and len(said) == 2, said
+    finally:
+        scheduler.workers[0].send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("seconds", [1.2, 2.4, 3.6])
+def test_ctrl_c_is_not_lost_while_a_local_cluster_starts(tmp_path, seconds):
+    process = start_script(
+        "run.py", "--features", "-", "--output", tmp_path / "out.csv", "--model", paths.FACENET,
+        "--dask", "local", stdin=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    process.stdin.write(b"half a row")
+    process.stdin.flush()
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: its workers, too
+    assert process.wait(timeout=60) == 130
+    said = process.stderr.read().decode().splitlines()
+    assert said[-1] == "run.py: interrupted" and len(said) <= 2, said

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import glob
+import io
 import itertools
 import os
 import sys
@@ -14,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from age_gender import files
+from age_gender import files, interrupts
 from age_gender.cli import InputError, error_line, is_machines
 from age_gender.label_columns import GENDER_COLUMNS, LabelColumn
 from age_gender.labels import utkface_labels
@@ -137,6 +138,8 @@ def cut(paths: Sequence[str], options: ReadOptions = ANY) -> Iterator[Chunk]:
 def _cut(path: str, reader: Reader, options: ReadOptions) -> Iterator[Chunk]:
     """Yield chunks of one file. Text is JSON where it begins like it, but for files called .csv."""
     with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as stream:
+        if reader.is_text:
+            stream = io.BufferedReader(interrupts.Interruptible(stream))
         source, text = STDIN if path == "-" else path, stream
         if reader.is_text:
             text = compressed.unpacked(source, stream)
