@@ -67,7 +67,7 @@ def parse_gender_codes(text: str) -> dict[str, int]:
     """
     meanings = {**{word: gender for gender, word in enumerate(GENDERS)}, "unknown": MISSING}
     codes: dict[str, int] = {}
-    for code in text.split(","):
+    for code in re.split("[,;]", text):
         value, equals, word = code.rpartition("=")
         if not equals or word.strip().casefold() not in meanings:
             raise argparse.ArgumentTypeError(f"{code!r} is not VALUE=male or VALUE=female")

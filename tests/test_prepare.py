@@ -1,45 +1,370 @@
-"""prepare.py: children apart, and the views of a face on one side."""
+"""prepare.py: which file a row goes to, what ends the run, and that every row is counted."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import refused, script, training
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import prepare
-from age_gender import records
+import train
+from age_gender import paths, records
+from age_gender.cli import InputError
 from age_gender.readers import writing
 
+WIDTH = 16  # of embeddings that no model here takes
 
-def prepared(table, folder, *more: str) -> dict[str, records.Records]:
+
+def prepared(table, folder, *more: str, test_size: int = 150) -> dict[str, records.Records]:
     """The records that prepare.py makes of a table, by their file's name."""
-    prepare.main(["--features", str(table), "--output", str(folder), "--test-size", "150", *more])
+    prepare.main(["--features", str(table), "--output", str(folder),
+                  "--test-size", str(test_size), *more])  # fmt: skip
     return {path.stem: records.read(path) for path in sorted(folder.glob("*.tfrecords"))}
 
 
+def refusal(*arguments) -> str:
+    """What prepare.py says about these tables; it writes no records."""
+    with tempfile.TemporaryDirectory() as folder:
+        with pytest.raises(InputError) as caught:
+            prepare.main(["--features", *map(str, arguments), "--output", folder])
+        assert not list(Path(folder).iterdir())
+    return str(caught.value)
+
+
+def write(path: Path, **columns: list) -> Path:
+    """JSON lines with these columns and the embeddings `e`."""
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def vectors(count: int, seed: int = 0) -> list[list[float]]:
+    """Embeddings of no network here; the first number of each is its row, from 1."""
+    values = np.random.default_rng(seed).normal(size=(count, WIDTH)).round(3)
+    values[:, 0] = np.arange(count) + 1
+    return values.tolist()
+
+
+# ---------------------------------------------------------------------- children and views
+
+
 def test_children_are_kept_apart_and_a_tenth_of_them_for_testing(table, faces, tmp_path, capfd):
-    found = prepared(table, tmp_path)
-    young = {name for name in faces[0] if int(name.split("_")[0]) < 10}
-    assert len(young) > 100
-    assert {*found["children"].file_name, *found["children_test"].file_name} == young
-    assert len(found["children_test"].age) == pytest.approx(len(young) / 10, abs=1)
-    assert not {*found["children"].file_name} & {*found["children_test"].file_name}
-    assert min(found["train"].age.min(), found["test"].age.min()) == 10
-    assert f"children: {len(young)}, without" in capfd.readouterr().out
+    parts = prepared(table, tmp_path)
+    children = {name for name in faces[0] if int(name.split("_")[0]) < 10}
+    assert len(children) > 100
+    assert {*parts["children"].file_name, *parts["children_test"].file_name} == children
+    assert len(parts["children_test"].age) == pytest.approx(len(children) / 10, abs=1)
+    assert not {*parts["children"].file_name} & {*parts["children_test"].file_name}
+    assert min(parts["train"].age.min(), parts["test"].age.min()) == 10
+    men = sum(name.split("_")[1] == "0" for name in faces[0])
+    assert capfd.readouterr().out.splitlines()[:3] == [
+        "read 900",
+        f"train: {750 - len(children)}, test: 150, children: {len(children)}, without labels: 0, "
+        "repeated: 0",
+        f"men: {men}, women: {900 - men}",
+    ]
 
 
-def test_without_children_those_of_an_earlier_run_go(table, tmp_path):
-    assert len(prepared(table, tmp_path)) == 4
-    assert sorted(prepared(table, tmp_path, "--min-age", "0")) == ["test", "train"]
+def test_without_children_those_of_an_earlier_run_go(few, tmp_path):
+    assert len(prepared(few, tmp_path)) == 4
+    assert sorted(prepared(few, tmp_path, "--min-age", "0")) == ["test", "train"]
 
 
-def test_the_views_of_a_face_are_never_on_two_sides_and_tested_once(faces, tmp_path):
-    names, features = faces
+def test_the_views_of_a_face_are_never_on_two_sides_and_tested_once(few_faces, tmp_path, capfd):
+    names, features = few_faces
     views = np.concatenate([features, features[::-1] + 0.001])  # two rows a name
     path = tmp_path / "views.npz"
     writing.write(path, [*names, *names[::-1]], [views])
-    found = prepared(path, tmp_path)
-    for test, train in (("test", "train"), ("children_test", "children")):
-        assert not {*found[test].file_name} & {*found[train].file_name}
-        assert len({*found[test].file_name}) == len(found[test].file_name)
-        assert len(found[train].file_name) == 2 * len({*found[train].file_name})
+    parts = prepared(path, tmp_path, test_size=100)
+    for test, train_part in (("test", "train"), ("children_test", "children")):
+        assert not {*parts[test].file_name} & {*parts[train_part].file_name}
+        assert len({*parts[test].file_name}) == len(parts[test].file_name)
+        assert len(parts[train_part].file_name) == 2 * len({*parts[train_part].file_name})
     first = dict(zip(names, features, strict=True))
-    for name, row in zip(found["test"].file_name, found["test"].features, strict=True):
+    for name, row in zip(parts["test"].file_name, parts["test"].features, strict=True):
         np.testing.assert_array_equal(row, first[name])
+    repeated = len(parts["test"].age) + len(parts["children_test"].age)
+    assert f"repeated: {repeated}\n" in capfd.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def few_faces(faces):
+    """240 of these faces: fewer take less time."""
+    return [part[:720:3] for part in faces]
+
+
+@pytest.fixture(scope="module")
+def few(few_faces, tmp_path_factory) -> Path:
+    """These faces as an NPZ."""
+    path = tmp_path_factory.mktemp("few") / "few.npz"
+    writing.write(path, few_faces[0], [few_faces[1]])
+    return path
+
+
+# ------------------------------------------------------------------------------------ names
+
+
+def test_rows_of_one_name_with_other_labels_end_the_run(tmp_path):
+    table = {"name": ["a", "b", "a", "c"], "gender": [*"mfmf"], "e": vectors(4)}
+    path = write(tmp_path / "t.jsonl", age=[20, 30, 21, 40], **table)
+    said = refusal(path)
+    for word in (
+        "t.jsonl: row 1 (male, 20)",
+        "t.jsonl: row 3 (male, 21)",
+        "called a",
+        "--name-col",
+    ):
+        assert word in said
+    path = write(tmp_path / "t.jsonl", age=[20, 30, 20, 40], **{**table, "gender": [*"mfff"]})
+    assert "row 3 (female, 20)" in refusal(path)
+
+
+def test_a_column_of_persons_is_called_that(tmp_path):
+    path = write(tmp_path / "t.jsonl", name=[*"abcd"] * 5, age=[*range(20, 40)],
+                 gender=[*"mfmf"] * 5, e=vectors(20))  # fmt: skip
+    said = refusal(path)
+    assert "4 names for 20 rows look like names of persons" in said and "--name-column" in said
+    path = write(tmp_path / "t.jsonl", name=[*"abcd"] * 5, photo=[*range(20)], e=vectors(20),
+                 age=[*range(20, 40)], gender=[*"mfmf"] * 5)  # fmt: skip
+    assert len(prepared(path, tmp_path, "--name-column", "photo", test_size=5)["train"].age) == 15
+
+
+def test_names_of_two_files_are_of_one_face_only_if_their_labels_agree(tmp_path):
+    names, genders = [f"{i:05}.jpg" for i in range(12)], [*"mf"] * 6
+    one = write(tmp_path / "a.jsonl", name=names, age=[*range(20, 32)], gender=genders,
+                e=vectors(12))  # fmt: skip
+    other = write(tmp_path / "b.jsonl", name=names, age=[*range(20, 31), 60], gender=genders,
+                  e=vectors(12, 1))  # fmt: skip
+    said = refusal(one, other)
+    for word in ("a.jsonl: row 12 (female, 31)", "b.jsonl: row 12 (female, 60)", "00011.jpg"):
+        assert word in said
+    parts = prepared(one, tmp_path / "one", "--features", str(one), str(one), test_size=4)
+    assert not {*parts["train"].file_name} & {*parts["test"].file_name}
+
+
+# ----------------------------------------------------------------------------------- labels
+
+
+def test_records_of_one_gender_are_refused_unless_that_is_said(tmp_path):
+    table = {"age": [*range(20, 40)], "gender": ["f"] * 10 + ["woman"] * 10, "e": vectors(20)}
+    table["gender"] = ["female"] * 10 + ["woman"] * 10
+    path = write(tmp_path / "t.jsonl", **table)
+    assert "20 faces" in refusal(path) and "--gender-codes female=female,woman=fem" in refusal(path)
+    codes = ["--gender-codes", "female=female,woman=female"]
+    assert {*prepared(path, tmp_path, *codes, test_size=5)["train"].gender} == {1}
+
+
+def labelled(path: Path, few_faces, gender, age=None) -> Path:
+    """A table of these faces, with their own ages and with genders or ages as they are given."""
+    labels = np.array([[int(number) for number in name.split("_")[:2]] for name in few_faces[0]])
+    columns = {"age": labels[:, 0] if age is None else age, "gender": gender(labels[:, 1])}
+    np.savez(
+        path, filenames=[f"{i}.jpg" for i in range(len(labels))], embeddings=few_faces[1], **columns
+    )
+    return path
+
+
+def test_genders_the_wrong_way_round_are_seen_by_a_model_of_the_same_embeddings(
+    few_faces, tmp_path
+):
+    path = labelled(tmp_path / "t.npz", few_faces, lambda gender: 1 - gender)
+    said = refusal(path)
+    assert "models/facenet" in said and "of 240 genders" in said
+    assert "--gender-codes 0=female,1=male" in said and "--gender-codes 0=male,1=female" in said
+    turned = prepared(path, tmp_path, "--gender-codes", "0=female,1=male")
+    names = {f"{i}.jpg": int(name.split("_")[1]) for i, name in enumerate(few_faces[0])}
+    assert all(
+        names[name] == gender
+        for name, gender in zip(turned["train"].file_name, turned["train"].gender, strict=True)
+    )
+    insisted = prepared(path, tmp_path, "--gender-codes", "0=male,1=female")
+    assert (insisted["train"].gender == 1 - turned["train"].gender).all()
+
+
+def test_codes_that_are_the_wrong_way_round_must_be_given_twice(few_faces, tmp_path):
+    path = labelled(tmp_path / "t.npz", few_faces, lambda gender: gender + 1)  # 1 male, 2 female
+    assert "--gender-codes 1=male,2=female" in refusal(path)
+    wrong = ["--gender-codes", "1=female,2=male"]
+    assert "given twice" in refusal(path, *wrong)
+    assert len(prepared(path, tmp_path, *wrong, *wrong)) == 4
+    with pytest.raises(InputError, match="both genders"):
+        prepare.main(["--features", str(path), *wrong, "--gender-codes", "1=male"])
+
+
+def test_fewer_than_a_hundred_faces_are_no_evidence_against_their_genders(few_faces, tmp_path):
+    few = [part[:99] for part in few_faces]
+    path = labelled(tmp_path / "t.npz", few, lambda gender: 1 - gender)
+    assert prepared(path, tmp_path, test_size=20)
+
+
+def test_ages_that_have_nothing_to_do_with_the_faces_are_warned_of(few_faces, tmp_path, capfd):
+    ages = np.random.default_rng(0).permutation([int(name.split("_")[0]) for name in few_faces[0]])
+    prepared(labelled(tmp_path / "t.npz", few_faces, lambda gender: gender, ages), tmp_path)
+    assert "warning: the ages are not those that the model" in capfd.readouterr().err
+    prepared(labelled(tmp_path / "t.npz", few_faces, lambda gender: gender), tmp_path)
+    assert "warning" not in capfd.readouterr().err
+
+
+def test_numbers_of_classes_are_seen_where_children_were_said(few_faces, tmp_path):
+    classes = np.array([min(int(name.split("_")[0]) // 10, 8) for name in few_faces[0]])
+    path = labelled(tmp_path / "t.npz", few_faces, lambda gender: gender, classes)
+    assert "numbers of classes" in refusal(path)
+    assert "of faces of" in refusal(path, "--min-age", "0")
+
+
+@pytest.mark.parametrize("title, codes", [("sex", [1, 0]), ("Male", [0, 1]), ("female", [1, 0])])
+def test_genders_come_from_columns_of_these_names(tmp_path, title, codes):
+    path = write(tmp_path / "t.jsonl", age=[*range(20, 40)], e=vectors(20),
+                 **{title: codes * 10})  # fmt: skip
+    parts = prepared(path, tmp_path, test_size=5)
+    rows = parts["train"].features[:, 0].astype(int)
+    assert parts["train"].gender.tolist() == (rows % 2).tolist()  # the first is a woman
+
+
+def test_two_columns_of_one_label_are_refused(tmp_path):
+    path = write(tmp_path / "t.jsonl", age=[20], Age=[30], gender=["m"], e=vectors(1))
+    assert "two columns are called age" in refusal(path)
+
+
+def test_codes_may_begin_with_a_minus(tmp_path):
+    path = write(tmp_path / "t.jsonl", age=[*range(20, 40)], gender=[-1, 1] * 10, e=vectors(20))
+    assert "--gender-codes 1=male,-1=female" in refusal(path)
+    parts = prepared(path, tmp_path, "--gender-codes", "-1=female,1=male", test_size=5)
+    assert {*parts["train"].gender} == {0, 1}
+
+
+def test_a_mistyped_code_is_named_with_the_form(tmp_path):
+    done = script("prepare.py", "--gender-codes", "1:male")
+    refused(done, "--gender-codes", "'1:male' is not VALUE=male or VALUE=female")
+
+
+# -------------------------------------------------------------------------- paths and kills
+
+
+def test_an_input_is_never_overwritten(table, tmp_path):
+    for name in ("train", "test", "children", "children_test"):
+        folder = tmp_path / name
+        folder.mkdir()
+        source = folder / f"{name}.tfrecords"
+        shutil.copy(table.with_suffix(".npz"), source)
+        with pytest.raises(InputError, match="would overwrite this input"):
+            prepare.main(["--features", str(source), "--output", str(folder)])
+        link = tmp_path / f"{name}.npz"
+        link.symlink_to(source)
+        with pytest.raises(InputError, match="would overwrite this input"):
+            prepare.main(["--features", str(link), "--output", str(folder)])
+        assert source.read_bytes() == table.read_bytes()
+
+
+def test_records_that_were_being_replaced_are_refused_until_prepare_has_run_again(
+    few, tmp_path, monkeypatch
+):
+    folder, old = tmp_path / "records", tmp_path / "old"
+    prepared(few, folder)
+    shutil.copytree(folder, old)
+
+    def fail(*_) -> None:
+        raise KeyboardInterrupt
+
+    replace, calls = records.whole_path, []
+
+    @contextlib.contextmanager
+    def dies_at_the_second_rename(path):
+        with replace(path) as temporary:
+            yield temporary
+            calls.append(path)
+            if len(calls) == 2:
+                fail()
+
+    monkeypatch.setattr(records, "whole_path", dies_at_the_second_rename)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(few, folder, "--seed", "1")
+    monkeypatch.undo()
+    changed = [p.name for p in sorted(old.iterdir())
+               if p.read_bytes() != (folder / p.name).read_bytes()]  # fmt: skip
+    assert len(changed) == 1  # a set of two runs
+    with pytest.raises(InputError, match=r"of two runs; .* again: python prepare\.py"):
+        train.main(training(folder, tmp_path / "models"))
+    assert len(prepared(few, folder)) == 4
+
+
+def test_a_seed_that_no_training_takes_is_refused(few, tmp_path):
+    for name in ("prepare.py", "train.py"):
+        done = script(name, "--seed", "4294967296")
+        refused(done, "--seed", "'4294967296' is not a whole number from 0 to 4294967295")
+    assert prepared(few, tmp_path, "--seed", "4294967295")
+
+
+def test_rows_of_zeros_and_names_that_are_no_text_end_the_run(tmp_path):
+    zeros = vectors(3)
+    zeros[1] = [0.0] * WIDTH
+    labels = {"age": [20, 30, 40], "gender": [*"mfm"]}
+    said = refusal(write(tmp_path / "t.jsonl", **labels, e=zeros))
+    assert "t.jsonl: row 2 (line 2)" in said and "zeros" in said
+    said = refusal(write(tmp_path / "t.jsonl", name=["a", "b", "\ud800"], **labels, e=vectors(3)))
+    assert "t.jsonl: row 3 (line 3)" in said and "UTF-8" in said
+
+
+# --------------------------------------------------------------------- every row is counted
+
+GOOD = {"m": 0, "f": 1, "Female": 1, "man": 0, None: -1, "unknown": -1}
+ROW = st.tuples(
+    st.sampled_from([*"abcdefgh", None]),  # a name that others may have
+    st.sampled_from([*range(5, 60), 40.4, "33", None, -1, 117]),
+    st.sampled_from([*GOOD]),
+)
+
+
+FAULTS = [None, None, None, "names", "zeros", "range", "other"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ROW, min_size=4, max_size=14), st.sampled_from(FAULTS))
+def test_every_row_is_written_counted_or_named(rows, fault):
+    names = [(name and (name if fault == "names" else f"{name} {rest}")) or f"only {i}"
+             for i, (name, *rest) in enumerate(rows)]  # fmt: skip
+    ages, genders = [row[1] for row in rows], [row[2] for row in rows]
+    embeddings = vectors(len(rows))
+    if fault == "zeros":
+        embeddings[-1] = [0] * WIDTH
+    ages[-1] = "20-29" if fault == "range" else ages[-1]
+    genders[-1] = "other" if fault == "other" else genders[-1]
+    out, err = io.StringIO(), io.StringIO()
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder, "t.jsonl"), name=names, age=ages, gender=genders, e=embeddings)
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                parts = prepared(path, Path(folder), test_size=1)
+        except InputError as error:
+            said = str(error)
+            assert fault in (None, "names") or re.search(r"row \d+|other \(1 row\)", said)
+            assert re.search(r"row \d+|--gender-codes|--test-size|no face has|classes", said)
+            return
+    assert fault in (None, "names")
+    written = [int(row) for part in parts.values() for row in part.features[:, 0]]
+    listed = [int(row) for row in re.findall(r"row (\d+): no ", err.getvalue())]
+    assert len({*written, *listed}) == len(written) + len(listed)
+    missing = {*range(1, len(rows) + 1)} - {*written} - {*listed}
+    tested = {name for part in ("test", "children_test") if part in parts
+              for name in parts[part].file_name}  # fmt: skip
+    assert all(names[row - 1] in tested for row in missing)  # other views of tested faces
+    counts = dict(re.findall(r"(read|[a-z ]+?):? (\d+)(?:,|\n)", out.getvalue()))
+    counts = {name.strip(): int(count) for name, count in counts.items()}
+    assert counts["read"] == len(rows)
+    assert counts["without labels"] == len(listed) and counts["repeated"] == len(missing)
+    assert counts["train"] + counts["test"] + counts["children"] == len(written)
+    assert counts["men"] + counts["women"] == len(rows) - len(listed)
+    for part in parts.values():
+        for row, gender in zip(part.features[:, 0].astype(int), part.gender, strict=True):
+            assert GOOD[genders[row - 1]] == gender
+    assert paths.TRAIN_RECORDS.stem in parts
