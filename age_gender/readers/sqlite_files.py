@@ -7,22 +7,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
-
 from age_gender.cli import InputError
-from age_gender.readers import chunks, numbers, vectors
+from age_gender.readers import chunks
 from age_gender.readers.columns import Columns, ReadOptions, of_rows, two_answers
 from age_gender.readers.errors import RowError
 from age_gender.readers.sqlite_database import LOOKED_AT, Database, quoted
 from age_gender.readers.sqlite_vec import Vec0Table
+from age_gender.readers.value_rows import LARGE_BYTES, RowsReader, shortened
 
 CHUNK_BYTES = 8 << 20  # of the values of a chunk's rows
 
 
-class SqliteReader:
+class SqliteReader(RowsReader):
     """Reads SQLite."""
-
-    is_text = False
 
     def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
         """Yield chunks of what the query returns, or of the one table that holds embeddings."""
@@ -33,20 +30,6 @@ class SqliteReader:
                 yield from _cut_rows(replace(start, columns=columns), rows)
             else:
                 yield from _cut_rows(*_query(start, database, options))
-
-    def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
-        """Return the batch of a chunk's rows."""
-        return chunks.parse(chunk, at_once, one_by_one)
-
-
-class _TooLarge:
-    """Stands for a value that no row of a table may have."""
-
-    def __init__(self, value: bytes | str) -> None:
-        self.size = len(value)
-
-    def __repr__(self) -> str:  # in the reason why the row is bad
-        return f"{self.size:,} bytes"
 
 
 class _Table(NamedTuple):
@@ -68,7 +51,7 @@ def _query(
         hint = "; a table of sqlite-vec is read without --query"
         of_vec0 = any(name in options.query for name in _names(database)[2])
         raise InputError(f"{error}{hint * of_vec0}") from None
-    head = [_shortened(row) for row in itertools.islice(rows, LOOKED_AT)]
+    head = [tuple(map(shortened, row)) for row in itertools.islice(rows, LOOKED_AT)]
     start = start.with_columns(
         (0, functools.partial(of_rows, start.path, titles, rows, options))
         for rows in chunks.windows(head)
@@ -154,38 +137,9 @@ def _cut_rows(start: chunks.Chunk, rows: Iterator[tuple]) -> Iterator[chunks.Chu
     part, size = [], 0
     for row in rows:
         row_size = sum(len(value) if isinstance(value, bytes | str) else 8 for value in row)
-        part.append(row if row_size <= chunks.RECORD_BYTES else _shortened(row))
+        part.append(row if row_size <= LARGE_BYTES else tuple(map(shortened, row)))
         size += row_size
         if len(part) == chunks.BLOCK_ROWS or size >= CHUNK_BYTES:
             yield replace(start, data=part, input_bytes=size)
             part, size = [], 0
     yield replace(start, data=part, input_bytes=size)
-
-
-def _shortened(row: tuple) -> tuple:
-    """Return a row whose values are no larger than those of a row of text may be."""
-    large = chunks.RECORD_BYTES
-    return tuple(_TooLarge(v) if isinstance(v, bytes | str) and len(v) > large else v for v in row)
-
-
-def at_once(chunk: chunks.Chunk) -> tuple[np.ndarray, dict[str, list]] | None:
-    """Return BLOBs of one length, or lists as text, and the names; None for others."""
-    columns, values = chunk.columns, None
-    cells = [row[columns.embedding[0]] for row in chunk.data]
-    types = {*map(type, cells)} if columns.is_list else set()
-    dtype = columns.form.dtype if types == {bytes} else None
-    if dtype and {*map(len, cells)} == {columns.width * dtype.itemsize}:
-        values = np.frombuffer(b"".join(cells), dtype).reshape(len(cells), columns.width)
-    are_lists = types == {str} and columns.form.name == vectors.LIST.name
-    if are_lists and all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
-        with contextlib.suppress(UnicodeEncodeError):
-            values = numbers.parse([cell[1:-1].encode() for cell in cells], columns.width)
-    metadata = {
-        word: [row[column] for row in chunk.data] for word, column in columns.metadata.items()
-    }
-    return None if values is None else (values, metadata)
-
-
-def one_by_one(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
-    """Yield the rows of a chunk."""
-    return (chunks.Row(0, functools.partial(getattr, row, "__getitem__")) for row in chunk.data)

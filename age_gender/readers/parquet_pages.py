@@ -1,0 +1,192 @@
+"""Parquet's pages, looked at before Arrow decodes them: a few bytes may claim gigabytes.
+
+The format: https://github.com/apache/parquet-format, parquet.thrift, in Thrift's compact protocol.
+"""
+
+import contextlib
+import os
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from age_gender.cli import InputError
+from age_gender.readers import thrift
+
+PAGE_BYTES = 128 << 20  # of a page, decompressed: DuckDB writes up to 100 MB, others 1 MB
+HEADER_BYTES = 16 << 20  # of a page's header: Arrow's own bound
+MOST_VALUES = 1 << 22  # numbers of lists, however few bytes they take
+# By their numbers, what compresses: its name, and how many times as large a byte is at most.
+_CODECS = [
+    ("", 1), ("snappy", 22), ("gzip", 1033), ("", 1 << 20), ("brotli", 1 << 20), ("", 1 << 20),
+    ("zstd", 1 << 20), ("lz4_raw", 256),
+]  # fmt: skip
+_PATH = thrift.list_of(thrift.text)
+SMALL_DICTIONARY = 32 << 10  # bytes, of which any number of rows may have all
+VALUES_A_BYTE = 8  # of lists beyond: embeddings of a bit a number; a run of zeros has any number
+
+
+_NESTED = dict.fromkeys((5, 7, 8), thrift.struct)  # in a page's header, by its type
+_LENGTH = struct.Struct("<I").unpack_from  # of a text in a dictionary
+
+
+class Layout(NamedTuple):
+    """Where a file has its columns: leaves of nested ones are called as `image.path`."""
+
+    columns: list[str]
+    rows: list[int]  # of each row group
+    places: np.ndarray  # (row groups, columns, 4): the first byte, how many, how many decompressed
+    # at most, and what compressed them
+
+
+class Pages(NamedTuple):
+    """What the pages of a column of a row group hold, together."""
+
+    values: int  # that they claim
+    value_bytes: int  # on the average of the page where it is largest
+    largest_entry: int  # of the dictionary, at most: any number of rows may have it
+
+
+def layout(path: str) -> Layout:
+    """Return where the columns of a file are. Raises InputError where its metadata is broken.
+
+    Arrow's own objects for it end the process over broken metadata (of version 26: statistics of
+    sizes that do not fit the schema), its decoders do not.
+    """
+    with open(path, "rb") as stream:
+        stream.seek(-8, os.SEEK_END)
+        size = int.from_bytes(stream.read(4), "little")
+        stream.seek(-8 - size, os.SEEK_END)
+        data = stream.read(size)
+    try:
+        groups = thrift.struct(data, 0, {4: thrift.list_of(_row_group)})[0].get(4, [])
+        columns = [column for column, _ in groups[0][0]] if groups else []
+        places = np.int64([[place for _, place in group] for group, _ in groups])
+        return Layout(columns, [rows for _, rows in groups], places)
+    except (LookupError, ValueError, TypeError, RecursionError, OverflowError):
+        raise _broken(path) from None
+
+
+def _row_group(data: bytes, at: int) -> tuple[tuple[list, int], int]:
+    """Return the columns of a row group, and how many rows it has."""
+    fields, at = thrift.struct(data, at, {1: thrift.list_of(_column)})
+    return (fields[1], fields[3]), at
+
+
+def _column(data: bytes, at: int) -> tuple[tuple[str, tuple[int, ...]], int]:
+    """Return the path of a column, and its place in Layout.places."""
+    fields, at = thrift.struct(data, at, {3: _column_metadata})
+    metadata = fields[3]
+    start, size = metadata[9], metadata[7]
+    codec = _CODECS[metadata[4]] if metadata[4] < len(_CODECS) else ("", 1 << 20)
+    start = min(start, metadata.get(11) or start)  # where there is a dictionary, it comes first
+    return (".".join(metadata[3]), (start, size, size * codec[1], metadata[4])), at
+
+
+def _column_metadata(data: bytes, at: int) -> tuple[dict, int]:
+    return thrift.struct(data, at, {3: _PATH})
+
+
+def check_pages(path: str, name: str, place: np.ndarray, is_list: bool) -> Pages:
+    """Return what the pages of a column in a row group hold.
+
+    Raises InputError where it is too much to decode.
+    """
+    start, size, _, codec = place.tolist()
+    values = value_bytes = largest_entry = 0
+    for page in _headers(path, start, start + size):
+        if not 0 <= page.decompressed <= PAGE_BYTES:
+            raise InputError(
+                f"{path}: the column {name}: a page of {page.decompressed:,} bytes; write it "
+                f"again, in pages of at most {PAGE_BYTES >> 20} MB"
+            )
+        if page.is_dictionary:
+            if page.values > page.decompressed:
+                raise _broken(path)
+            largest_entry = page.decompressed
+            if largest_entry > SMALL_DICTIONARY and not is_list:
+                largest_entry = _largest_entry(path, page, codec)
+        else:
+            values += page.values
+            value_bytes = max(value_bytes, page.decompressed // max(1, page.values))
+    if is_list and values > max(MOST_VALUES, VALUES_A_BYTE * size):
+        raise InputError(
+            f"{path}: the column {name}: {values:,} numbers in {size:,} bytes; write lists of one "
+            "embedding each"
+        )
+    return Pages(values, value_bytes, largest_entry)
+
+
+class _Header(NamedTuple):
+    is_dictionary: bool
+    decompressed: int  # bytes of the page
+    size: int  # of it in the file
+    values: int
+    start: int  # of the page in the file
+
+
+def _headers(path: str, offset: int, end: int) -> Iterator[_Header]:
+    """Yield the headers of a column's pages."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        if not 0 < offset <= end <= os.fstat(file).st_size:
+            raise _broken(path)
+        while offset < end:
+            header = _read_header(path, file, offset)
+            offset = header.start + header.size
+            if header.size < 0 or offset > end:
+                raise _broken(path)
+            yield header
+    finally:
+        os.close(file)
+
+
+def _read_header(path: str, file: int, offset: int) -> _Header:
+    size = 256
+    while size <= HEADER_BYTES:
+        try:
+            fields, end = thrift.struct(os.pread(file, size, offset), 0, _NESTED)
+            values = fields[{2: 7, 3: 8}.get(fields[1], 5)][1]
+            return _Header(fields[1] == 2, fields[2], fields[3], values, offset + end)
+        except IndexError:  # it goes on behind these bytes
+            size *= 16
+        except (KeyError, ValueError, TypeError, RecursionError):
+            break
+    raise _broken(path)
+
+
+def _largest_entry(path: str, page: _Header, codec: int) -> int:
+    """Return the length of the longest text or bytes in a page of a dictionary, at most."""
+    import pyarrow as pa
+
+    with open(path, "rb") as stream:
+        stream.seek(page.start)
+        data = stream.read(page.size)
+    try:
+        if codec > 0:
+            data = pa.decompress(data, page.decompressed, _CODECS[codec][0], asbytes=True)
+    except (pa.ArrowException, OSError, ValueError, IndexError):
+        return page.decompressed  # whatever compressed it, this is the most
+    at = largest = 0
+    with contextlib.suppress(struct.error):  # of less than a length at the end
+        while True:  # each behind its length
+            (size,) = _LENGTH(data, at)
+            at += 4 + size
+            if size > largest:
+                largest = size
+    return largest
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while (byte := data[at]) & 128:
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if shift > 63:
+            raise ValueError("not a whole number")
+    return value | byte << shift, at + 1
+
+
+def _broken(path: str) -> InputError:
+    return InputError(f"{path}: not a readable .parquet file (broken metadata); write it again")

@@ -1,0 +1,101 @@
+"""Thrift's compact protocol, as far as Parquet's metadata needs it: whole numbers, nested structs.
+
+The protocol: https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.
+All functions take bytes and where to begin, and return where they ended. They raise IndexError
+where the bytes end too soon, ValueError or RecursionError where they are something else.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+Reader = Callable[[bytes, int], tuple[Any, int]]
+
+
+def struct(data: bytes, at: int, nested: dict[int, Reader] | None = None) -> tuple[dict, int]:
+    """Return the fields of a struct that are whole numbers, and those that `nested` reads."""
+    fields: dict[int, Any] = {}
+    number = 0
+    while head := data[at]:
+        at += 1
+        if head >> 4:
+            number += head >> 4
+        else:
+            number, at = _integer(data, at)
+        of_type = head & 15
+        if 4 <= of_type <= 6:
+            fields[number], at = _integer(data, at)
+        elif nested and number in nested:
+            fields[number], at = nested[number](data, at)
+        else:
+            at = skip(data, at, of_type)
+    return fields, at + 1
+
+
+def list_of(reader: Reader) -> Reader:
+    """Return what reads a list whose elements `reader` reads."""
+
+    def read(data: bytes, at: int) -> tuple[list, int]:
+        count, at = _count(data, at)
+        elements = []
+        for _ in range(count):
+            element, at = reader(data, at)
+            elements.append(element)
+        return elements, at
+
+    return read
+
+
+def text(data: bytes, at: int) -> tuple[str, int]:
+    """Return a text."""
+    size, at = _varint(data, at)
+    return data[at : at + size].decode("utf-8", "replace"), at + size
+
+
+def skip(data: bytes, at: int, of_type: int) -> int:
+    """Return where a value of a type ends."""
+    if of_type in (1, 2):  # true, false
+        return at
+    if 4 <= of_type <= 6:
+        while data[at] & 128:
+            at += 1
+        return at + 1
+    if of_type == 8:  # bytes
+        size, at = _varint(data, at)
+        return at + size
+    if of_type == 12:
+        while head := data[at]:
+            at += 1
+            if head < 16:
+                at = skip(data, at, 4)  # the number of the field
+            at = skip(data, at, head & 15)
+        return at + 1
+    if of_type in (9, 10):  # lists and sets
+        of_elements = data[at] & 15
+        count, at = _count(data, at)
+        for _ in range(count):
+            at = at + 1 if of_elements in (1, 2) else skip(data, at, of_elements)
+            data[at - 1]  # raises IndexError
+        return at
+    if of_type in (3, 7):  # a byte, a double
+        return at + (1 if of_type == 3 else 8)
+    raise ValueError("maps are in no metadata of Parquet")
+
+
+def _count(data: bytes, at: int) -> tuple[int, int]:
+    count = data[at] >> 4
+    return (count, at + 1) if count < 15 else _varint(data, at + 1)
+
+
+def _integer(data: bytes, at: int) -> tuple[int, int]:
+    value, at = _varint(data, at)
+    return (value >> 1) ^ -(value & 1), at
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while (byte := data[at]) & 128:
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if shift > 63:
+            raise ValueError("not a whole number")
+    return value | byte << shift, at + 1

@@ -1,0 +1,59 @@
+"""Rows of Python's values, as SQLite and some columns of Parquet have them."""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from age_gender.readers import chunks, numbers, vectors
+
+LARGE_BYTES = chunks.RECORD_BYTES  # of a value, which no row of text may have either
+
+
+class TooLarge:
+    """Stands for a value that no row of a table may have: its row is a bad one."""
+
+    def __init__(self, value: bytes | str) -> None:
+        self.size = len(value)
+
+    def __repr__(self) -> str:  # in the reason why the row is bad
+        return f"{self.size:,} bytes"
+
+
+class RowsReader:
+    """Parses chunks of rows, each something that has the value of a column by its place or name."""
+
+    is_text = False
+
+    def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
+        """Return the batch of a chunk's rows."""
+        return chunks.parse(chunk, _at_once, _one_by_one)
+
+
+def shortened(value: object) -> object:
+    """Return a value, or what stands for one that is too large."""
+    is_large = isinstance(value, bytes | str) and len(value) > LARGE_BYTES
+    return TooLarge(value) if is_large else value
+
+
+def _at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
+    """Return BLOBs of one length, or lists as text, and the metadata; None for others."""
+    columns, values = chunk.columns, None
+    cells = [row[columns.embedding[0]] for row in chunk.data]
+    types = {*map(type, cells)} if columns.is_list else set()
+    dtype = columns.form.dtype if types == {bytes} else None
+    if dtype and {*map(len, cells)} == {columns.width * dtype.itemsize}:
+        values = np.frombuffer(b"".join(cells), dtype).reshape(len(cells), columns.width)
+    are_lists = types == {str} and columns.form.name == vectors.LIST.name
+    if are_lists and all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
+        with contextlib.suppress(UnicodeEncodeError):
+            values = numbers.parse([cell[1:-1].encode() for cell in cells], columns.width)
+    metadata = {
+        word: [row[column] for row in chunk.data] for word, column in columns.metadata.items()
+    }
+    return None if values is None else (values, metadata)
+
+
+def _one_by_one(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
+    return (chunks.Row(0, functools.partial(getattr, row, "__getitem__")) for row in chunk.data)
