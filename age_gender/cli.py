@@ -50,6 +50,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     try:
         if sys.stdin is None or sys.stdout is None:
             raise InputError("standard input or output is closed; redirect it to /dev/null")
+        with contextlib.suppress(AttributeError):  # of a name that the locale has no letters for
+            sys.stdout.reconfigure(errors="backslashreplace")
         main()
         sys.stdout.flush()
         startup.end_at_once_on_interrupt()
@@ -161,6 +163,16 @@ def whole_number(least: int, most: float = math.inf) -> Callable[[str], int]:
 # The same of other numbers.
 positive = _argument(float, "number above 0", lambda value: 0 < value < math.inf)
 share = _argument(float, "number from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def utf8(argument: str) -> str:
+    """An argparse type: text that files hold too, as UTF-8 whatever the locale."""
+    with contextlib.suppress(UnicodeEncodeError):  # of a test, it is text already
+        try:
+            return os.fsencode(argument).decode()
+        except UnicodeDecodeError:
+            raise argparse.ArgumentTypeError(f"{printable(repr(argument))} is not UTF-8") from None
+    return argument
 
 
 def require(what: str, **packages: str) -> None:

@@ -471,3 +471,17 @@ def test_settings_of_unfinished_work_that_no_script_wrote_are_refused(tmp_path):
         (tmp_path / "o.partial" / "settings.json").write_text(text)
         with pytest.raises(InputError, match=r"settings\.json: cannot be read; start anew"):
             checkpoints.open_folder(tmp_path / "o.partial", SETTINGS, True, "start anew")
+
+
+# ------------------------------------------------------------------ a locale without letters
+
+
+def test_names_are_utf_8_whatever_the_locale(tmp_path, rows):
+    (tmp_path / "größe.csv").write_text("\n".join(["größe" + HEADER[8:], *rows]))
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for column, code in [("größe".encode(), 0), (b"gr\xf6\xdfe", 2)]:
+        command = [sys.executable, paths.ROOT / "run.py", "--model", MODEL, "--name-column", column,
+                   "--features", "größe.csv".encode()]  # fmt: skip
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True)
+        assert done.returncode == code and b"Traceback" not in done.stderr
+    assert b"is not UTF-8" in done.stderr

@@ -3,18 +3,21 @@
 KILLS=50 pytest -k killed -s    the long version, which tells its figures
 """
 
+import contextlib
 import csv
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import KILLS, kill_at_random, script, start, training
+from conftest import KILLS, kill_at_random, script, start, training, wait_until
 
 from age_gender import heads, paths
 from age_gender.readers import writing
@@ -154,6 +157,56 @@ def test_a_reader_that_leaves_early_is_no_error(many):
     process.stdout.close()
     assert process.wait(timeout=60) == 0
     assert [line[:6] for line in process.stderr.read().decode().splitlines()] == ["model:"]
+
+
+def feed(process: subprocess.Popen, text: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(text)
+        process.stdin.flush()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_interrupted_at_any_moment_it_ends_at_once_in_one_line(tmp_path, many, count):
+    """Once or twice, by a terminal, which sends to all processes; KILLS=50 says how often."""
+    text, interrupted = many.read_bytes(), 0
+    for number in range(KILLS or 4):
+        signal_number = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)[number % 3]
+        process = start("run.py", "--features", "-", "--output", tmp_path / "out.csv",
+                        "--model", MODEL, stdin=subprocess.PIPE,
+                        start_new_session=True)  # fmt: skip
+        assert process.stderr.readline().startswith(b"model: ")
+        feeder = threading.Thread(target=feed, args=(process, text))
+        feeder.start()
+        time.sleep(random.uniform(0, 0.5))
+        for _ in range(count):
+            os.killpg(process.pid, signal_number)
+            time.sleep(random.uniform(0, 0.01))
+        assert process.wait(timeout=10) == 130
+        assert process.stderr.read() == b"run.py: interrupted\n"
+        feeder.join()
+        assert os.listdir(tmp_path) == ["in"]
+        interrupted += 1
+    print(f"\nrun.py: {interrupted} interrupted, {count} times each")
+
+
+def test_interrupted_while_processes_work_it_ends_with_them(tmp_path, many):
+    """Long text: three files of 22 MB, which processes parse."""
+    copies = [tmp_path / "in" / f"{number}.csv" for number in range(3)]
+    for path in copies:
+        path.write_bytes(many.read_bytes())
+    for number in range(KILLS or 3):
+        signal_number = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)[number % 3]
+        process = start("run.py", "--features", *copies, "--output", tmp_path / "out.csv",
+                        "--model", MODEL, start_new_session=True)  # fmt: skip
+        first = process.stderr.readline()
+        time.sleep(random.uniform(0, 0.3))
+        os.killpg(process.pid, signal_number)
+        code, said = process.wait(timeout=20), (first + process.stderr.read()).decode()
+        assert (code, said.splitlines()[1:]) in ((130, ["run.py: interrupted"]), (0, [])), said
+        assert code == 0 or os.listdir(tmp_path) == ["in"]
+        with contextlib.suppress(ProcessLookupError):  # no worker is left
+            wait_until(lambda group=process.pid: os.killpg(group, 0) is not None)
+        (tmp_path / "out.csv").unlink(missing_ok=True)
 
 
 # -------------------------------------------------------------------------- a full disk

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from age_gender import files, interrupts
+from age_gender import cli, files, interrupts
 from age_gender.cli import InputError, error_line, is_machines
 from age_gender.label_columns import GENDER_COLUMNS, LabelColumn
 from age_gender.labels import utkface_labels
@@ -67,15 +67,20 @@ class Table(NamedTuple):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what is what in `--features`."""
     add = parser.add_argument
-    add("--embedding-column", metavar="NAME",
+    add("--embedding-column", type=cli.utf8, metavar="NAME",
         help="the column (in an NPZ: the array) of embeddings; of a run of number columns the "
         "first")  # fmt: skip
-    add("--name-column", metavar="NAME", help="the column (in an NPZ: the array) of names")
+    add(
+        "--name-column",
+        type=cli.utf8,
+        metavar="NAME",
+        help="the column (in an NPZ: the array) of names",
+    )
     add("--names", metavar="FILE", help="the names of an NPY: a text file, one a line")
     add("--blob-type", choices=blobs.DTYPES, metavar="TYPE",
         help="the numbers that bytes hold: float16, float32, float64, with -be big-endian; else "
         "told from their size")  # fmt: skip
-    add("--query", metavar="SELECT",
+    add("--query", type=cli.utf8, metavar="SELECT",
         help='what to read of SQLite, such as "select path, embedding from faces"')  # fmt: skip
 
 
