@@ -4,6 +4,7 @@ import decimal
 import uuid
 from pathlib import Path
 
+import fuzz_containers
 import numpy as np
 import pytest
 from conftest import refusal
@@ -204,3 +205,15 @@ def test_a_lack_of_memory_does_not_blame_the_file(tmp_path, features, monkeypatc
     monkeypatch.setattr(parquet.ParquetFile, "iter_batches", fail)
     with pytest.raises(MemoryError):
         batches(path)
+
+
+# ------------------------------------------------------------------------------ any bytes
+
+
+@pytest.mark.parametrize("target", fuzz_containers.TARGETS.values())
+def test_the_fuzz_target_holds_on_its_seeds_and_on_random_changes_of_them(target):
+    generator = np.random.default_rng(0)
+    for seed in fuzz_containers.seeds(target):
+        target(seed)
+        for _ in range(4):
+            target(seed + generator.bytes(6))
