@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of files whose sizes and lengths may lie: parquet, tfrecords.
 
-With atheris. Whatever they claim, reading them returns or raises InputError: no other error, no end of the
-process, and no more memory than libFuzzer's limit (-rss_limit_mb, 2048).
+With atheris. Whatever they claim, reading them returns or raises InputError: no other error, no end
+of the process, and no more memory than libFuzzer's limit (-rss_limit_mb, 2048).
 
 examples:
   python tests/readers/fuzz_containers.py parquet -max_total_time=60
