@@ -29,7 +29,9 @@ from age_gender.readers.names import text_name
 from age_gender.readers.numbers import FEWEST, MOST
 
 NPY_HEADER_BYTES = 10_000  # NumPy's own bound on what it evaluates
-FORTRAN_BYTES = 64 << 20  # of an array in column order that are held at a time
+FORTRAN_BYTES = 64 << 20  # of an array in column order that are in memory at a time
+# What the one array of a file is called that holds the vector of one face: the file has its name.
+NO_NAMES = {"embeddings", "embedding", "arr_0", "vector", "features", "encoding", "descriptor"}
 NAME_BYTES = 10_000  # the longest name of --names
 
 
@@ -43,7 +45,15 @@ class ArrayReader:
         with contextlib.ExitStack() as stack:
             arrays = _open(path, stack)
             is_faces = all(array.is_vector for array in arrays.values()) and bool(arrays)
-            if is_faces and not {"embeddings", options.embedding, options.names} & {*arrays}:
+            if is_faces and len(arrays) == 1 and {*arrays} <= NO_NAMES:
+                of_file = text_name(Path(path).stem)
+                names = [*_names(options.names, 1)] if options.names else [of_file]
+                yield from _cut_faces(path, dict(zip(names, arrays.values(), strict=True)), options)
+            elif is_faces and not {"embeddings", options.embedding} & {*arrays}:
+                if options.names:
+                    raise InputError(
+                        f"{path}: its names are those of its arrays; leave out --names"
+                    )
                 yield from _cut_faces(path, arrays, options)
             else:
                 yield from _cut_table(path, arrays, options)
@@ -54,14 +64,9 @@ class ArrayReader:
 
 
 def _open(path: str, stack: contextlib.ExitStack) -> dict[str, "_Array"]:
-    """Return the arrays of a file by their names; those of an NPZ as long as the stack is open.
-
-    The one of an NPY is called by the file if it is one vector.
-    """
+    """Return the arrays of a file by their names; those of an NPZ as long as the stack is open."""
     if path.lower().endswith(".npy"):
-        array = _Array(path, functools.partial(open, path, "rb"))
-        name = text_name(Path(path).name)[: -len(".npy")]
-        return {name if array.is_vector else "embeddings": array}
+        return {"embeddings": _Array(path, functools.partial(open, path, "rb"))}
     arrays: dict[str, _Array] = {}
     archive = stack.enter_context(zipfile.ZipFile(path))
     for info in archive.infolist():

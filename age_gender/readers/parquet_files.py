@@ -1,4 +1,4 @@
-"""Parquet, by Arrow's batches, once its pages were looked at."""
+"""Parquet, by Arrow's batches, once its pages are checked."""
 
 import contextlib
 import functools
@@ -43,9 +43,9 @@ class ParquetReader:
 
 
 class _Table:
-    """A Parquet file whose pages are looked at before they are decoded.
+    """A Parquet file whose pages are checked before they are decoded.
 
-    Columns of structs are taken apart: `image.path` is a column.
+    The fields of a struct are columns: `image.path`.
     """
 
     def __init__(self, path: str, file: Any, layout: parquet_pages.Layout) -> None:
@@ -64,7 +64,7 @@ class _Table:
 
     @functools.cache  # noqa: B019  (a table is open as long as its file is read)
     def pages(self, title: str, group: int) -> list[parquet_pages.Pages]:
-        """Return what the pages of a column hold, after a look at them; none of plain numbers."""
+        """Return what the pages of a column hold, once they are checked; none of plain numbers."""
         leaves = self._leaves[title] if self.layout.rows[group] else []  # no rows have no pages
         places = [self.layout.places[group, i] for i in leaves]
         if title in self._numbers:  # decoded a batch at a time, however many a page claims to have
@@ -146,7 +146,7 @@ def is_number(of_type: Any) -> bool:
 
 
 def is_list(of_type: Any) -> bool:
-    """Return whether a type of Arrow's is a list of whatever kind."""
+    """Return whether a type of Arrow's is a list of any of its types."""
     import pyarrow.types as types
 
     tests = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view,

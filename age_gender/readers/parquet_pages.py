@@ -1,4 +1,4 @@
-"""Parquet's pages, looked at before Arrow decodes them: a few bytes may claim gigabytes.
+"""Parquet's pages, checked before Arrow decodes them: a few bytes may claim gigabytes.
 
 The format: https://github.com/apache/parquet-format, parquet.thrift, in Thrift's compact protocol.
 """

@@ -13,11 +13,11 @@ from age_gender.cli import InputError
 VALUE_BYTES = 32 << 20  # the longest value: a chunk of sqlite-vec's has 1,024 vectors
 HEAP_BYTES = 128 << 20  # of SQLite's own memory: a row of wide BLOBs, what it sorts by
 TEMPORARY_BYTES = 256 << 20  # of SQLite's temporary files, besides twice the database's size
-STEPS = 1000  # of SQLite's machine, between two looks for an interrupt
+STEPS = 1000  # of SQLite's machine, between two checks for an interrupt
 VIEW_SECONDS = 1.0  # of a processor, in which all views have to show their first rows
 LOOKED_AT = 20  # rows that show which column is what
 LOOKED_AT_BYTES = 8 << 20  # of one of these rows at most, and of all of them
-_SECONDS = 0.2  # between two looks at the temporary files
+_SECONDS = 0.2  # between two checks of the temporary files
 # What a query may do; everything else is refused.
 _ALLOWED = (
     sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE
@@ -37,7 +37,7 @@ class Database:
         self._fault = ""  # why a statement was ended
         self._view_seconds = VIEW_SECONDS
         self._deadline: float | None = None  # of a view, in seconds of this thread
-        self._next_look = 0.0  # at the temporary files
+        self._next_check = 0.0  # at the temporary files
         self._temporary_bytes = TEMPORARY_BYTES + 2 * os.path.getsize(path)
         try:
             self._connection = _connect(path)
@@ -71,7 +71,7 @@ class Database:
                 "leave wide columns out of --query"
             ) from None
 
-    def look(self, table: str, is_view: bool) -> tuple[list[str], list[tuple]] | None:
+    def inspect(self, table: str, is_view: bool) -> tuple[list[str], list[tuple]] | None:
         """Return the columns of a table and some rows, or None where they cannot be had.
 
         What is too large for an embedding is None in these rows. All views together have
@@ -80,7 +80,7 @@ class Database:
         began = time.thread_time()
         self._deadline = began + self._view_seconds if is_view else None
         try:
-            return self._look(table)
+            return self._inspect(table)
         except sqlite3.Error as error:
             of_table = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_AUTH)
             if _code(error) in of_table or self._fault:
@@ -93,7 +93,7 @@ class Database:
             self._view_seconds -= time.thread_time() - began if is_view else 0
             self._deadline, self._fault = None, ""
 
-    def _look(self, table: str) -> tuple[list[str], list[tuple]]:
+    def _inspect(self, table: str) -> tuple[list[str], list[tuple]]:
         execute = self._connection.execute
         description = execute(f"select * from {quoted(table)} limit 0").description
         titles = [title for title, *_ in description]
@@ -116,8 +116,8 @@ class Database:
         """
         if self._deadline is not None and time.thread_time() > self._deadline:
             self._fault = "it takes too long"
-        elif (now := time.monotonic()) > self._next_look:
-            self._next_look = now + _SECONDS
+        elif (now := time.monotonic()) > self._next_check:
+            self._next_check = now + _SECONDS
             if _temporary_bytes() > self._temporary_bytes:
                 self._fault = (
                     f"{self.path}: this query needs over {self._temporary_bytes >> 20:,} MB of "

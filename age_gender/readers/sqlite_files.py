@@ -69,25 +69,27 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
     tables, views, vec0 = _names(database)
 
     @functools.cache
-    def look(name: str) -> _Table | None:
+    def inspect(name: str) -> _Table | None:
         if name in vec0:
             head = [*itertools.islice(vec0[name].rows(database), LOOKED_AT)]
             return _Table(vec0[name].titles, head, lambda columns: vec0[name].rows(database))
-        if looked := database.look(name, name in views):
-            titles, head = looked
+        if inspected := database.inspect(name, name in views):
+            titles, head = inspected
             return _Table(titles, head, functools.partial(_select, database, name, titles))
         return None
 
     for strict in (True, False):  # then also those of another width, whose rows say so
         for names in (tables, views):
-            fitting = {name: _columns(database.path, look(name), options, strict) for name in names}
+            fitting = {
+                name: _columns(database.path, inspect(name), options, strict) for name in names
+            }
             fitting = {name: columns for name, columns in fitting.items() if columns}
             if len(fitting) > 1:
                 raise two_answers(database.path, "tables", [*fitting], "hold embeddings", "--query")
             for name, columns in fitting.items():
-                return columns, look(name).rows(columns)
+                return columns, inspect(name).rows(columns)
     shown = ", ".join([*tables, *views][:8]) or "none"
-    hidden = ", ".join([name for name in (*tables, *views) if not look(name)][:8])
+    hidden = ", ".join([name for name in (*tables, *views) if not inspect(name)][:8])
     hidden = f"; not looked into, as they take too long or need an extension: {hidden}" * bool(
         hidden
     )
@@ -109,9 +111,9 @@ def _names(database: Database) -> tuple[list[str], list[str], dict[str, Vec0Tabl
     tables, views = (
         [
             name for name, entry_type, _ in entries
-            if entry_type == wanted and not any(table.is_behind(name) for table in vec0.values())
+            if entry_type == of_type and not any(table.is_behind(name) for table in vec0.values())
         ]
-        for wanted in ("table", "view")
+        for of_type in ("table", "view")
     )  # fmt: skip
     return tables, views, vec0
 

@@ -118,8 +118,8 @@ class Vec0Table:
         for shadow, columns in (("rowids", ["id"]), ("auxiliary", values)):
             for rowid, *cells in self._by_rowid(database, shadow, columns, keys) if columns else ():
                 places = ["rowids"] if shadow == "rowids" else columns
-                found = zip(places, cells, strict=True)
-                of_rows[rowid] |= {place: cell for place, cell in found if cell is not None}
+                values_of = zip(places, cells, strict=True)
+                of_rows[rowid] |= {place: cell for place, cell in values_of if cell is not None}
         for row in of_rows.values():
             for place in values:
                 row.setdefault(place, None)

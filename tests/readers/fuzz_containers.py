@@ -47,7 +47,7 @@ def seeds(target) -> list[bytes]:
     if target is check_parquet:
         changes = [b"", b"\x00\x40\x00", b"\x80\x80\x7f", b"\x00\x05\xff\x00\x06\xff\x00\x07\xff"]
         return [
-            bytes([kind]) + change for kind in range(len(parquet_files())) for change in changes
+            bytes([number]) + change for number in range(len(parquet_files())) for change in changes
         ]
     lengths = (5, 2**20, 2**31, 2**62, 2**64 - 1)
     return [bytes([3]) + length.to_bytes(8, "little") + b"bytes" for length in lengths]
@@ -71,12 +71,12 @@ def parquet_files() -> list[bytes]:
         ({"path": names, "e": [row.tobytes() for row in rows]}, "gzip"),
         ({"image": [{"path": name} for name in names], "e": [str([*r]) for r in rows]}, "snappy"),
     ]
-    found = []
+    contents = []
     for columns, compression in tables:
         stream = io.BytesIO()
         pyarrow.parquet.write_table(pa.table(columns), stream, compression=compression)
-        found.append(stream.getvalue())
-    return found
+        contents.append(stream.getvalue())
+    return contents
 
 
 def check_parquet(data: bytes) -> None:

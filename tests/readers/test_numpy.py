@@ -51,6 +51,15 @@ def test_a_vector_of_another_length_in_such_a_folder_is_a_bad_row(tmp_path, face
     assert "need a model of their own" in refusal(tmp_path)
 
 
+def test_a_face_a_file_may_be_an_npz_or_have_its_name_in_a_text_file(tmp_path, faces):
+    np.savez(tmp_path / "a.jpg.npz", embedding=faces[1][0])
+    np.savez(tmp_path / "b.jpg.npz", faces[1][1][None])
+    assert read(tmp_path)[0] == ["a.jpg", "b.jpg"]
+    np.save(tmp_path / "c.npy", faces[1][2])
+    (tmp_path / "names.txt").write_text("Zoë.jpg\n", encoding="utf-8")
+    assert read(tmp_path / "c.npy", names=str(tmp_path / "names.txt"))[0] == ["Zoë.jpg"]
+
+
 # ------------------------------------------------------------------------- a face a key
 
 
@@ -60,8 +69,8 @@ def test_an_npz_of_a_key_a_face_is_read_by_its_keys(tmp_path, faces, save, one_r
     names = [f"folder/{name}" for name in faces[0]]
     rows = faces[1][:, None] if one_row else faces[1]
     save(tmp_path / "t.npz", **dict(zip(names, rows, strict=True)))
-    found, features = read(tmp_path / "t.npz")
-    assert found == names and np.array_equal(features, faces[1])
+    names_read, features = read(tmp_path / "t.npz")
+    assert names_read == names and np.array_equal(features, faces[1])
 
 
 def test_keys_of_another_width_or_with_bad_numbers_are_bad_rows(tmp_path, faces):

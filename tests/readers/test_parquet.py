@@ -140,9 +140,9 @@ def test_a_long_name_that_many_rows_share_costs_no_memory(tmp_path, features):
     )
     path = write(tmp_path / "t.parquet", {"compression": "zstd"}, path=names, embedding=rows)
     assert path.stat().st_size < 3_000_000
-    found = batches(path)
-    assert len(found) > 40 and sum(batch.rows for batch in found) == 2000  # a few rows at a time
-    reasons = {bad.reason for batch in found for bad in batch.bad}
+    parts = batches(path)
+    assert len(parts) > 40 and sum(batch.rows for batch in parts) == 2000  # a few rows at a time
+    reasons = {bad.reason for batch in parts for bad in batch.bad}
     assert reasons == {"the name is 1,500,000 bytes, not text"}
     assert names_of(path) == ["short"]
 

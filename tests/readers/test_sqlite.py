@@ -117,7 +117,7 @@ def test_a_view_is_read_where_no_table_holds_embeddings(tmp_path, features):
     assert np.array_equal(read(path)[1], features)
 
 
-# ------------------------------------------------------------------------- what is left
+# ---------------------------------------------------------- files beside a database
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -258,8 +258,8 @@ def test_the_tables_of_sqlite_vec_are_read_from_behind(tmp_path, faces, features
     names = faces[0][:40]
     path = vec0(tmp_path / "t.db", features, names)
     kept = [i for i in range(40) if (i + 1) % 5]
-    found, vectors = read(path)
-    assert found == [names[i] for i in kept]
+    names_read, vectors = read(path)
+    assert names_read == [names[i] for i in kept]
     assert np.array_equal(vectors, features[kept])
     assert read(path, name="face")[0] == [f"k{i + 1}" for i in kept]
     (batch,) = [
