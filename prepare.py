@@ -49,12 +49,14 @@ def main(argv: list[str] | None = None) -> None:
     for path in RECORDS:
         files.check_overwrites_none(output / path.name, inputs)
     table = tables.read_labelled(args.features, tables.read_options(args, labels=True))
-    refuse_other_networks(table)
+    notes = [f"columns left out: {', '.join(table.left_out)}"] * bool(table.left_out)
+    notes.append(describe_embeddings(table))
     unit = embedding_space.unit(table.features)
 
     # Labels, and the faces that have both.
     age = label_columns.read_ages(table.ages, args.min_age)
-    gender = read_genders(table, age, args.gender_codes)
+    gender, warning = read_genders(table, age, args.gender_codes)
+    notes += [f"genders: {label_columns.codes_of(table.genders, gender)}", *filter(None, [warning])]
     is_labelled = (age >= 0) & (gender >= 0)
     is_child = is_labelled & (age < args.min_age)
     face = group_views(table, age, gender, is_labelled)
@@ -81,7 +83,9 @@ def main(argv: list[str] | None = None) -> None:
     }
     write_records({output / path.name: rows for path, rows in parts.items()}, table, age, gender)
 
-    # What became of every row.
+    # What was read, and what became of every row.
+    for note in notes:
+        cli.say(cli.printable(note))
     places = label_columns.places(table.ages)
     for row, (path, number) in enumerate(places):
         if not is_labelled[row]:
@@ -134,22 +138,24 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def refuse_other_networks(table: tables.Table) -> None:
-    """Say what embeddings these are; InputError where some are of another network than the rest."""
+def describe_embeddings(table: tables.Table) -> str:
+    """Return what embeddings these are; InputError where some are of another network than most."""
     model, is_outside = choice.outside(table.features)
     network = f", of the network of models/{model}" if model else ""
     length = embedding_space.median_length(table.features)
-    cli.say(f"embeddings of {table.features.shape[1]} numbers, median length {length:.3g}{network}")
     if is_outside.any():
         name = cli.printable(table.names[is_outside.argmax()])
         raise InputError(
             f"the features: {is_outside.sum():,} of {len(is_outside):,} rows are embeddings of "
             f"another network than the rest; the first is {name}; embed all with one network"
         )
+    return f"embeddings of {table.features.shape[1]} numbers, median length {length:.3g}{network}"
 
 
-def read_genders(table: tables.Table, age: np.ndarray, given: list[dict[str, int]]) -> np.ndarray:
-    """Return the gender of each row (n,), 0 male, 1 female, -1 where it is missing.
+def read_genders(
+    table: tables.Table, age: np.ndarray, given: list[dict[str, int]]
+) -> tuple[np.ndarray, str]:
+    """Return genders (n,), 0 male, 1 female, -1 where it is missing, and a warning of the ages.
 
     `given` are the codes of each --gender-codes. Raises InputError where the column may mean two
     things, or where a trained model sees the other gender in most faces. The user insists by codes
@@ -165,17 +171,16 @@ def read_genders(table: tables.Table, age: np.ndarray, given: list[dict[str, int
             plain = label_columns.read_genders(table.genders, {})
             insists = np.array_equal(gender, plain)
     rows = np.flatnonzero((age >= 0) & (gender >= 0))
-    suspicion = label_checks.check(table.features[rows], age[rows], gender[rows])
-    if suspicion and not insists:
+    doubts = label_checks.check(table.features[rows], age[rows], gender[rows])
+    if doubts.genders and not insists:
         as_read = label_columns.codes_of(table.genders, gender)
         other_way = label_columns.codes_of(table.genders, np.where(gender >= 0, 1 - gender, -1))
         twice = " given twice" * bool(codes)
         raise InputError(
-            f"{suspicion}; if they are the wrong way round: --gender-codes {other_way}; if they "
-            f"are right: --gender-codes {as_read}{twice}"
+            f"{doubts.genders}; if they are the wrong way round: --gender-codes {other_way}; if "
+            f"they are right: --gender-codes {as_read}{twice}"
         )
-    cli.say(f"genders: {label_columns.codes_of(table.genders, gender)}")
-    return gender
+    return gender, doubts.ages and f"warning: {doubts.ages}"
 
 
 def group_views(

@@ -71,7 +71,11 @@ def _check_hashes(description: Path, path: Path) -> None:
     for name, value in hashes.items():
         file = description.with_name(name)
         if file.exists() and value != sha256(file):
-            raise InputError(f"{file}: not the file that {description.name} describes; train again")
+            raise InputError(
+                f"{file}: not the file that {description.name} describes: of another model, or "
+                "train.py was ended while it replaced the three files; repair them with the same "
+                "training again: python train.py --resume"
+            )
     if sha256(path) not in hashes.values():
         raise InputError(f"{path}: not a file that {description.name} describes; train again")
 

@@ -62,6 +62,7 @@ class Table(NamedTuple):
     features: np.ndarray
     ages: list[LabelColumn]
     genders: list[LabelColumn]
+    left_out: list[str]  # columns that were not read
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -214,13 +215,13 @@ def _reader(path: str, options: ReadOptions) -> Reader:
     return SQLITE if options.query else reader
 
 
-def read_labelled(features: Sequence[str | Path], options: ReadOptions = ANY) -> Table:
+def read_labelled(paths: Sequence[str | Path], options: ReadOptions = ANY) -> Table:
     """Return all rows of tables that fit into memory, with the labels that they hold.
 
     Raises InputError that names the file and the row of the first fault.
     """
     all_names, features_read, ages, genders, numbering = [], [], [], [], Numbering()
-    for batch in map(parse, cut(expand(features), options)):
+    for batch in map(parse, cut(expand(paths), options)):
         row_names, bad = numbering.place(batch)
         if bad:
             raise InputError(f"{bad[0]}; {bad[0].remedy or 'correct or remove this row'}")
@@ -230,8 +231,9 @@ def read_labelled(features: Sequence[str | Path], options: ReadOptions = ANY) ->
             rows = numbering.rows - batch.rows + batch.good + 1
             ages.append(_label_column(batch, ("age",), row_names, rows))
             genders.append(_label_column(batch, GENDER_COLUMNS, row_names, rows))
-    numbering.say_left_out()
-    return Table(all_names, np.concatenate(features_read), _of_files(ages), _of_files(genders))
+    features = np.concatenate(features_read)
+    left_out = [*numbering.left_out]
+    return Table(all_names, features, _of_files(ages), _of_files(genders), left_out)
 
 
 def _label_column(

@@ -1,9 +1,11 @@
 """What a trained model of the same network sees of labelled faces: labels that were misread."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from age_gender import heads, metrics, paths
-from age_gender.cli import InputError, display_path, say
+from age_gender.cli import InputError, display_path
 from age_gender.scoring import litert
 
 ROWS = 20_000  # that are looked at, at most; of more, every second or third ...
@@ -12,8 +14,15 @@ LEAST_CORRELATION = 0.3  # rank correlation of labelled and estimated ages; UTKF
 MOST_YEARS = 15  # median difference of the two; UTKFace's is 4
 
 
-def check(features: np.ndarray, age: np.ndarray, gender: np.ndarray) -> str:
-    """Return why genders (n,) look the wrong way round, or nothing; say where ages look misread.
+class Doubts(NamedTuple):
+    """Why labels look misread, a text each; empty where they do not."""
+
+    ages: str = ""
+    genders: str = ""
+
+
+def check(features: np.ndarray, age: np.ndarray, gender: np.ndarray) -> Doubts:
+    """Return whether genders (n,) look the wrong way round, and ages (n,) like something else.
 
     `features` are (n, W), `age` (n,) in years. Without a model of their network, nothing is seen.
     Raises InputError for ages under 10 alone of faces that are no children.
@@ -22,33 +31,34 @@ def check(features: np.ndarray, age: np.ndarray, gender: np.ndarray) -> str:
     features, age, gender = features[::step], age[::step], gender[::step]
     model, scores = _estimates(features)
     if not model:
-        return ""
+        return Doubts()
     estimate, labelled = scores["age"], f"the model {model} estimates"
     if len(age) >= 20 and age.max() < 10 <= np.median(estimate):
         raise InputError(
             f"ages from {age.min()} to {age.max()} alone, of faces of {np.median(estimate):.0f} "
             f"years, as {labelled}: they look like numbers of classes; give years"
         )
-    if len(age) >= AGE_ROWS:
-        _warn_of_ages(age, estimate, labelled)
-    wrong = ~metrics.gender_is_right(scores["female_probability"], gender)
-    if len(gender) < GENDER_ROWS or wrong.mean() <= 0.5:
-        return ""
-    return f"{wrong.sum():,} of {len(wrong):,} genders are not those that {labelled}"
+    wrong, of_genders = ~metrics.gender_is_right(scores["female_probability"], gender), ""
+    if len(gender) >= GENDER_ROWS and wrong.mean() > 0.5:
+        of_genders = f"{wrong.sum():,} of {len(wrong):,} genders are not those that {labelled}"
+    return Doubts(_doubt_ages(age, estimate, labelled), of_genders)
 
 
-def _warn_of_ages(age: np.ndarray, estimate: np.ndarray, labelled: str) -> None:
-    """Say where the ages have little to do with the estimated ones."""
+def _doubt_ages(age: np.ndarray, estimate: np.ndarray, labelled: str) -> str:
+    """Return that ages have little to do with the estimated ones, where it is so."""
     from scipy.stats import spearmanr
 
+    if len(age) < AGE_ROWS:
+        return ""
     varied = age.min() < age.max() and estimate.min() < estimate.max()
     correlation = float(spearmanr(age, estimate).statistic) if varied else 0.0
     difference = float(np.median(metrics.age_error(estimate, age)))
-    if correlation < LEAST_CORRELATION or difference > MOST_YEARS:
-        say(
-            f"warning: the ages are not those that {labelled} (rank correlation {correlation:.2f}, "
-            f"median difference {difference:.0f} years): are they years, and of these rows?"
-        )
+    if correlation >= LEAST_CORRELATION and difference <= MOST_YEARS:
+        return ""
+    return (
+        f"the ages are not those that {labelled} (rank correlation {correlation:.2f}, median "
+        f"difference {difference:.0f} years): are they years, and of these rows?"
+    )
 
 
 def _estimates(features: np.ndarray) -> tuple[str, dict[str, np.ndarray]]:
