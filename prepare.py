@@ -25,6 +25,7 @@ if __name__ == "__main__":
 # isort: split
 import argparse
 import contextlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,10 +145,12 @@ def describe_embeddings(table: tables.Table) -> str:
     network = f", of the network of models/{model}" if model else ""
     length = embedding_space.median_length(table.features)
     if is_outside.any():
-        name = cli.printable(table.names[is_outside.argmax()])
+        row = int(is_outside.argmax())
+        path, number = next(itertools.islice(label_columns.places(table.ages), row, None))
         raise InputError(
-            f"the features: {is_outside.sum():,} of {len(is_outside):,} rows are embeddings of "
-            f"another network than the rest; the first is {name}; embed all with one network"
+            f"{path}: row {number}: {cli.printable(table.names[row])} is an embedding of another "
+            f"network than most of the rows, as are {is_outside.sum():,} of {len(is_outside):,} in "
+            "all; leave these out or embed all faces with one network"
         )
     return f"embeddings of {table.features.shape[1]} numbers, median length {length:.3g}{network}"
 
