@@ -1,6 +1,6 @@
 # make       set up .venv and run the whole road: prepare, train, test, and a few estimates
 # make test  the same environment with the test tools, and the tests
-# make card  the tables in the cards of both models, measured anew (needs the records of both)
+# make card  the tables in the cards of the models, measured anew (needs the records of each)
 # Another Python: make PYTHON=python3.13 (the first time; 3.11 to 3.13).
 
 SHELL := /bin/bash
@@ -23,14 +23,16 @@ road: .venv/road
 test: .venv/dev
 	$(BIN)/python -m pytest
 
-tables_into = sed -i -e '/<!-- tables/r report/tables.md' -e '/<!-- tables/,/<!-- end/{/<!--/!d}' $(1)
+# The tables of a card: $(1) the model's folder, $(2) its views, $(3) the folder of its records.
+define card_of
+$(BIN)/python test.py --model $(1) --views $(2) --test $(3)/test.tfrecords --report report
+sed -i -e '/<!-- tables/r report/tables.md' -e '/<!-- tables/,/<!-- end/{/<!--/!d}' $(1)/README.md
+endef
 
 card: .venv/dev
-	$(BIN)/python test.py --model models/facenet --views data/utkface_views.npz --report report
-	$(call tables_into,models/facenet/README.md)
-	$(BIN)/python test.py --model models/mobilefacenet --views data/utkface_mobilefacenet_views.npz --report report \
-		--test data/mobilefacenet/test.tfrecords
-	$(call tables_into,models/mobilefacenet/README.md)
+	$(call card_of,models/facenet,data/utkface_views.npz,data)
+	$(call card_of,models/dlib,data/utkface_dlib_views.npz,data/dlib)
+	$(call card_of,models/mobilefacenet,data/utkface_mobilefacenet_views.npz,data/mobilefacenet)
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -38,12 +40,12 @@ card: .venv/dev
 	@$(PYTHON) -m venv .venv || \
 		{ rm -rf .venv; echo "no venv in $(PYTHON); install it: apt install python3-venv"; exit 2; }
 
-.venv/road: requirements.txt | .venv/bin/python
+.venv/road: requirements.txt requirements-score.txt | .venv/bin/python
 	@echo "Installing requirements.txt into .venv, about two minutes ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/dev: requirements.txt requirements-extra.txt requirements-dev.txt | .venv/bin/python
+.venv/dev: requirements.txt requirements-score.txt requirements-extra.txt requirements-dev.txt | .venv/bin/python
 	@echo "Installing requirements-dev.txt into .venv, about three minutes ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ .venv/road

@@ -1,11 +1,14 @@
 """What rounding and quantising embeddings costs: measured in training, judged on a table."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from age_gender.cli import InputError
-from age_gender.embedding_space import EmbeddingSpace, unit
+
+if TYPE_CHECKING:
+    from age_gender.embedding_space import EmbeddingSpace
 
 STEPS = 10 ** -np.arange(1.0, 4.25, 0.25)  # to which faces at unit length are rounded
 JUDGED_ROWS = 1000  # of a table, from its start
@@ -13,7 +16,7 @@ WARNED, REFUSED = 1.0, 3.0  # years by which rounding moves the ages of a table
 
 
 def measure(
-    rows: np.ndarray, space: EmbeddingSpace, estimate_ages: Callable[[np.ndarray], np.ndarray]
+    rows: np.ndarray, space: "EmbeddingSpace", estimate_ages: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return deviations along empty directions (K,), and the years (K,) that they move ages by.
 
@@ -21,6 +24,8 @@ def measure(
     the median deviation and the mean absolute change of the estimated age. The first deviation is
     what they have as they are, and costs nothing.
     """
+    from age_gender.embedding_space import unit
+
     exact = estimate_ages(rows)
     deviations, years = [np.median(space.rounding_deviation(rows))], [0.0]
     for step in STEPS[::-1]:  # from the finest

@@ -37,19 +37,24 @@ def _middle(gender: int, age: int, low: int, high: int) -> str:
 
 def columns(scores: np.ndarray) -> dict[str, np.ndarray]:
     """Return the columns behind the name, each (n,), of scores (n, 4 or more), litert.OUTPUTS."""
-    age, low, high = np.rint(scores[:, :3]).astype(int).T
-    probability = np.rint(10_000 * scores[:, 3]).astype(int) / 10_000
-    gender = (probability >= 0.5).astype(int)  # by the probability as it is written
-    return dict(zip(list(COLUMNS)[1:], (gender, age, low, high, probability), strict=True))
+    whole = _in_units(scores)
+    names = list(COLUMNS)[1:]
+    return dict(zip(names, [*whole[:4], whole[4] / 10_000], strict=True))
+
+
+def _in_units(scores: np.ndarray) -> np.ndarray:
+    """Return gender, three ages in years and the probability in ten-thousandths: whole (5, n)."""
+    age, low, high, female = np.rint(scores[:, :4].T * [[1], [1], [1], [10_000]]).astype(int)
+    return np.stack([female >= 5000, age, low, high, female])  # the gender as the text has it
 
 
 def as_csv(names: Sequence[str], scores: np.ndarray) -> bytes:
     """Return rows of the CSV, of names, quoted where they need that, and scores (n, 4 or more)."""
-    *middle, probability = columns(scores).values()
+    *middle, female = _in_units(scores).tolist()
     cells = [""] * (3 * len(scores))
     cells[::3] = all_quoted(names)
-    cells[1::3] = map(_middle, *(values.tolist() for values in middle))
-    cells[2::3] = map(_LINE_ENDS.__getitem__, np.rint(10_000 * probability).astype(int).tolist())
+    cells[1::3] = map(_middle, *middle)
+    cells[2::3] = map(_LINE_ENDS.__getitem__, female)
     return "".join(cells).encode()
 
 
