@@ -23,6 +23,11 @@ def raise_keyboard_interrupt() -> None:
     _handle(_raise)
 
 
+def ignore() -> None:
+    """Have interrupts do nothing from now on: the process says its last line and ends."""
+    _handle(signal.SIG_IGN)
+
+
 def came() -> bool:
     """Return whether an interrupt came: a library may have made another exception of it."""
     return _raised_at is not None
