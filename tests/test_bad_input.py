@@ -193,6 +193,13 @@ def test_neither_the_list_of_bad_rows_nor_the_output_replaces_an_input(tmp_path,
     assert sorted(os.listdir(tmp_path)) == sorted([path.name, model.name])
 
 
+def test_one_row_of_an_npy_has_the_name_that_is_given(tmp_path, faces):
+    np.save(tmp_path / "one.npy", faces[1][:1])
+    (tmp_path / "names.txt").write_text("given\n")
+    options = ReadOptions(names=str(tmp_path / "names.txt"))
+    assert tables.read([tmp_path / "one.npy"], options)[0] == ["given"]
+
+
 # --------------------------------------------------------------------- --skip-bad-rows
 
 
