@@ -1,6 +1,7 @@
 """parallel.py on this machine: order, bounds, processes that are killed; and the progress bar."""
 
 import contextlib
+import gzip
 import multiprocessing
 import os
 import pty
@@ -119,6 +120,20 @@ def test_long_text_is_scored_by_processes_as_by_threads(tmp_path, long_csv, star
     scored = (tmp_path / "processes.csv").read_bytes()
     assert scored == (tmp_path / "threads.csv").read_bytes()
     assert scored.count(b"\n") == 7001
+
+
+def test_text_that_processes_cannot_find_in_the_file_goes_by_threads(tmp_path, monkeypatch, table):
+    monkeypatch.setattr(tables, "LONG_BYTES", 1)
+    for name, content, is_long in [
+        ("a.csv", b"a,1,2\n", True),
+        ("a.csv.gz", gzip.compress(b"a,1,2\n"), False),
+        ("a.jsonl", b'{"embedding": [1, 2]}\n', True),
+        ("a.json", b'[{"embedding": [1, 2]}]', False),
+    ]:
+        (tmp_path / name).write_bytes(content)
+        assert tables.is_long_text([str(tmp_path / name)]) == is_long
+    assert not tables.is_long_text(["-"])
+    assert not tables.is_long_text([str(table)])
 
 
 def test_text_that_becomes_shorter_while_it_is_read_ends_the_work(long_csv):

@@ -204,10 +204,17 @@ def input_bytes(paths: Iterable[str], options: ReadOptions = ANY) -> int | None:
 def is_long_text(paths: Iterable[str], options: ReadOptions = ANY) -> bool:
     """Return whether there is so much text that processes which parse it are worth their start.
 
-    They read it from the files: it must not come from a pipe.
+    They read it from the files as it stands there: not from a pipe, nor unpacked, nor an array.
     """
     only_text = all(_reader(path, options).is_text for path in paths)
-    return only_text and (input_bytes(paths, options) or 0) >= LONG_BYTES
+    is_long = only_text and (input_bytes(paths, options) or 0) >= LONG_BYTES
+    return is_long and all(map(_is_read_as_it_stands, paths))
+
+
+def _is_read_as_it_stands(path: str) -> bool:
+    with open(path, "rb") as stream:
+        text = compressed.unpacked(path, stream)
+        return text is stream and text_chunks.first_mark(text)[0] != b"["
 
 
 def _reader(path: str, options: ReadOptions) -> Reader:
