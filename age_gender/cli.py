@@ -144,12 +144,12 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.help} (default: {' '.join(map(display_path, values))})"
 
 
-def _argument(kind: type, what: str, is_good: Callable) -> Callable[[str], float]:
+def _argument(convert: type, description: str, is_good: Callable) -> Callable[[str], float]:
     def parse(text: str) -> float:
         with contextlib.suppress(ValueError):
-            if "_" not in text and is_good(kind(text)):
-                return kind(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a {what}")
+            if "_" not in text and is_good(convert(text)):
+                return convert(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {description}")
 
     return parse
 
@@ -166,7 +166,7 @@ share = _argument(float, "number from 0 to 1", lambda value: 0 <= value <= 1)
 
 
 def utf8(argument: str) -> str:
-    """An argparse type: text that files hold too, as UTF-8 whatever the locale."""
+    """Return an argument as files hold it, UTF-8 whatever the locale: an argparse type."""
     with contextlib.suppress(UnicodeEncodeError):  # of a test, it is text already
         try:
             return os.fsencode(argument).decode()
@@ -183,7 +183,7 @@ def require(what: str, **packages: str) -> None:
 
 
 def say(message: str) -> None:
-    """A message for a person: standard error, so that standard output stays data."""
+    """Write a message for a person to standard error, so that standard output stays data."""
     print(message, file=sys.stderr, flush=True)
 
 
@@ -236,13 +236,13 @@ class Progress(contextlib.ExitStack):
             self.bar = self.enter_context(bar)
 
     def update(self, amount: int, note: str = "") -> None:
-        """`amount` more are done; `note` stands behind the rate, such as rows a second."""
+        """Count `amount` more as done; `note` stands behind the rate, such as rows a second."""
         if self.bar is not None:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(amount)
 
     def say(self, message: str) -> None:
-        """A message for a person, above the bar."""
+        """Write a message for a person above the bar."""
         say(message) if self.bar is None else self.bar.write(message, file=sys.stderr)
 
 

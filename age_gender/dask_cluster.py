@@ -79,7 +79,7 @@ def connect(function: Callable, given: str) -> Iterator[tuple[Callable, Callable
 
 
 class _Result:
-    """What comes of an item. Waiting for it ends when the scheduler no longer answers."""
+    """A future whose result is waited for only as long as the scheduler answers."""
 
     def __init__(self, client: Any, address: str, future: Any) -> None:
         self.client, self.address, self.future = client, address, future

@@ -45,7 +45,7 @@ def _end_at_once(*_) -> None:
         os._exit(130)
 
 
-def _report(kind: type[BaseException], error: BaseException, traceback: object) -> None:
+def _report(error_type: type[BaseException], error: BaseException, traceback: object) -> None:
     """Say in one line what ended the imports."""
     from age_gender import cli
 

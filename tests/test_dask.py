@@ -179,14 +179,14 @@ def test_workers_change_to_the_version_of_the_package_that_is_run(
         modules = ["age_gender.readers.chunks"] * 8
         return {*parallel.map_in_order(block_rows, modules, dask=scheduler.address)}
 
-    found = []
+    runs = []
     for package in (dask_cluster.PACKAGE, other_version) * 2:
         monkeypatch.setattr(dask_cluster, "PACKAGE", package)
-        found.append(on_workers())
+        runs.append(on_workers())
 
-    processes = {process for process, _ in set.union(*found)}
+    processes = {process for process, _ in set.union(*runs)}
     assert len(processes) <= 2, "a worker began anew"
-    for rows, of_run in zip((chunks.BLOCK_ROWS, 1) * 2, found, strict=True):
+    for rows, of_run in zip((chunks.BLOCK_ROWS, 1) * 2, runs, strict=True):
         assert {found_rows for _, found_rows in of_run} == {rows}
 
 
