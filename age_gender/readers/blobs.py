@@ -113,6 +113,6 @@ def _is_plausible(values: Sequence[bytes], dtype: np.dtype) -> bool:
         length = np.sqrt((numbers**2).sum())
         if not (FEWEST <= len(numbers) <= MOST and 1e-3 < length < 1e3):
             return False
-        if np.count_nonzero(numbers[::2]) < len(numbers) / 8:
+        if any(np.count_nonzero(numbers[i::2]) < len(numbers) / 8 for i in (0, 1)):
             return False
     return True

@@ -147,10 +147,9 @@ def _places(data: bytes, marks: bytes) -> tuple[list[tuple[int, int]], int]:
     """Return where the elements that end in `data` begin and end, and where it closes, or -1."""
     masked = _STRING.sub(lambda string: b" " * len(string[0]), data)
     codes = np.frombuffer(masked, np.uint8)
-    steps = np.zeros(256, np.int8)
-    steps[[*marks[::2]]], steps[[*marks[1::2]]] = 1, -1
-    brackets = np.flatnonzero(steps[codes])
-    steps = steps[codes[brackets]].astype(int)
+    codes = codes if len(marks) == 2 else codes | 32  # which makes braces of brackets
+    brackets = np.flatnonzero((codes == ord("{")) | (codes == ord("}")))
+    steps = np.where(codes[brackets] == ord("{"), 1, -1)
     depth = np.cumsum(steps)
     closed = brackets[depth < 0][:1].tolist()
     if closed:
@@ -196,14 +195,16 @@ def _begun(head: bytes) -> dict:
     """Return a document as far as its beginning shows it. Raises ValueError."""
     masked = _STRING.sub(lambda string: b" " * len(string[0]), head)
     opened: list[bytes] = []
-    last, closing = 0, b""
+    commas: dict[int, tuple[int, bytes]] = {}  # the last one of each depth
     for mark in re.finditer(rb"[\[\]{},]", masked):
         if mark[0] in b"[{":
             opened.append(b"]" if mark[0] == b"[" else b"}")
         elif mark[0] in b"]}":
             opened.pop()
         else:
-            last, closing = mark.start(), b"".join(reversed(opened))
+            commas[len(opened)] = mark.start(), b"".join(reversed(opened))
+    commas.pop(max(commas, default=0), None)  # those between numbers: no list is cut
+    last, closing = max(commas.values(), default=(0, b""))
     return json.loads(head[:last] + closing)
 
 

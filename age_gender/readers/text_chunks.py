@@ -83,13 +83,12 @@ def first_mark(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
     mark = stream.peek(64).removeprefix(BOM).lstrip()[:1]
     if mark and mark not in BOM:
         return mark, stream
-    head = b""
-    while head == BOM[: len(head)] or not head.removeprefix(BOM).strip():
-        byte = stream.read(1) if len(head) < chunks.RECORD_BYTES else b""
-        if not byte:
-            break
+    head = bytearray()
+    while len(head) < chunks.RECORD_BYTES and (byte := stream.read(1)):
         head += byte
-    mark = head.removeprefix(BOM).lstrip()[:1] or b" "
+        if not BOM.startswith(head) and not byte.isspace():
+            break
+    mark = bytes(head).removeprefix(BOM).lstrip()[:1] or b" "
     return mark, io.BufferedReader(Joined(head, stream))
 
 

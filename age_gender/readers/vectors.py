@@ -59,7 +59,7 @@ class Form:
 
     def read(self, value: object, width: int) -> np.ndarray:
         """Return the value as float32 (width,). Raises RowError."""
-        if value is None or value == "":
+        if _is_missing(value):
             raise RowError("the embedding is missing")
         cells = self.numbers(value)
         if cells is None:
@@ -78,7 +78,7 @@ def find_form(
 
     The others help to tell which type bytes hold, unless the user gave one of blobs.DTYPES.
     """
-    values = [value for value in values if value is not None and value != ""]
+    values = [value for value in values if not _is_missing(value)]
     if not values or _is_scalar(values[0]):
         return None
     for form in (*OBJECTS, *TEXTS):
@@ -105,6 +105,10 @@ def size(value: object, form: Form | None) -> int:
         return 0
     cells = form.numbers(value) if form else None
     return -1 if cells is None else len(cells)
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value)
 
 
 def _is_scalar(value: object) -> bool:
@@ -189,20 +193,9 @@ def _first(pair: tuple) -> object:
     return pair[0]
 
 
-def _of_array_object(value: object) -> Sequence | None:
-    """Return the numbers of an object that says what it is: {"type": "Buffer", "data": [...]}."""
-    if isinstance(value, Mapping):
-        for key in ("values", "data", "vector", "embedding"):
-            inner = value.get(key)
-            if isinstance(inner, list) and len(inner) >= FEWEST and type(inner[0]) is float:
-                return inner
-    return None
-
-
 OBJECTS = [
     Form("a list of numbers", _of_list),
     Form("an object with running keys", _of_object),
-    Form("an object of values", _of_array_object),
 ]
 
 # --------------------------------------------------------------------------------- bytes
