@@ -69,8 +69,6 @@ OTHERS = {
     "a list in a list, as text": lambda row: f"[[{joined(row)}]]",
     "arrays in a list, as text": lambda row: f"[array([{joined(row)}])]",
     "NumPy's numbers in a list": lambda row: f"[np.float32({joined(row, '), np.float32(')})]",
-        f"[{', '.join(map('np.float32({!r})'.format, row.tolist()))}]"
-    ),
     "two dimensions with spaces": lambda row: f"[[{joined(row, chr(10) + '  ')}]]",
     "upper-case hex": lambda row: "0x" + row.tobytes().hex().upper(),
     "SQL's hex": lambda row: f"X'{row.tobytes().hex()}'",
