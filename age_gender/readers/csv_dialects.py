@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 LINES = 20  # that are looked at
-HEAD_BYTES = 1 << 18
+HEAD_BYTES = 1 << 17
 _MASKED = re.compile(rb'"(?:[^"]|"")*"|\[[^\]\n]*\]|\{[^}\n]*\}|\([^)\n]*\)')  # cells, lists
 _SEP_LINE = re.compile(rb'\A"?sep=([,;|\t])"?\r?\n', re.IGNORECASE)  # which Excel writes and reads
 _DECIMAL_COMMA = re.compile(rb"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")

@@ -21,7 +21,7 @@ from age_gender.readers.columns import (
     samples_of,
     wrong_width,
 )
-from age_gender.readers.csv_dialects import Dialect, find_dialect
+from age_gender.readers.csv_dialects import HEAD_BYTES, Dialect, find_dialect
 from age_gender.readers.errors import RowError
 
 COMMAS = Dialect()
@@ -44,29 +44,24 @@ class CsvReader:
 
 def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Yield chunks of whole rows of CSV; a header is a chunk without data."""
-    dialect: Dialect | None = None
-
-    def row_end(data: bytes) -> int:
-        nonlocal dialect
-        dialect = dialect or find_dialect(data)
-        return text_chunks.last_row_end(data, dialect.delimiter)
-
-    columns, header, is_first = UNKNOWN, None, True
-    for chunk in text_chunks.parts(chunks.Chunk(path, CsvReader()), stream, row_end):
-        chunk = replace(chunk, reader=CsvReader(dialect or COMMAS))
+    head, stream = text_chunks.head_of(stream, HEAD_BYTES)
+    dialect = find_dialect(head.removeprefix(text_chunks.BOM))
+    start = chunks.Chunk(path, CsvReader(dialect))
+    row_end = functools.partial(text_chunks.last_row_end, delimiter=dialect.delimiter)
+    columns, header, is_first, sep_lines = UNKNOWN, None, True, int(dialect.sep_line)
+    for chunk in text_chunks.parts(start, stream, row_end):
         if columns is UNKNOWN:
             # The first row may be a header, below a line that says the separator.
-            lines, header_lines = io.BytesIO(chunk.data).readlines(), 0
-            if is_first and chunk.reader.dialect.sep_line:
-                header_lines = 1
-            rows = _csv_rows(lines[header_lines:], chunk.reader.dialect)
+            lines = io.BytesIO(chunk.data).readlines()
+            header_lines, sep_lines = sep_lines if lines else 0, 0
+            rows = _csv_rows(lines[header_lines:], dialect)
             for row in itertools.islice(rows, is_first):
                 is_first = False
                 if row.fault is None and _is_header(row.cells, options.width):
                     header, header_lines = row.cells, header_lines + row.last_line
             is_first = is_first and not chunk.bad
             # The first row that shows which column is what.
-            rows = _csv_rows(lines[header_lines:], chunk.reader.dialect)
+            rows = _csv_rows(lines[header_lines:], dialect)
             choices = (
                 (window[0].line, functools.partial(_columns, path, header, window, options))
                 for window in chunks.windows(rows)
@@ -75,8 +70,7 @@ def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Ch
             chunk = chunk.with_columns(choices)
             columns = chunk.columns
             if header_lines:
-                header_chunk = chunks.Chunk(path, chunk.reader, columns=columns)
-                yield replace(header_chunk, lines=header_lines)
+                yield replace(start, lines=header_lines, columns=columns)
         yield replace(chunk, columns=columns)
 
 

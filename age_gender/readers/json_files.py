@@ -57,10 +57,9 @@ def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Ch
 def _lines_of(path: str, stream: BinaryIO) -> Iterator[chunks.Chunk]:
     """Yield chunks of the rows of JSON in any shape, a line each."""
     start = chunks.Chunk(path, JsonReader())
-    head = stream.read(HEAD_BYTES)
+    head, stream = text_chunks.head_of(stream, HEAD_BYTES)
     text_chunks.check_is_text(path, head)
     text = head.removeprefix(text_chunks.BOM).lstrip()
-    stream = io.BufferedReader(text_chunks.Joined(head, stream))
     if text.startswith(b"["):
         stream.read(head.find(b"[") + 1)
         is_objects = text[1:].lstrip()[:1] in b"{"

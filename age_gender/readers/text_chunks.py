@@ -75,6 +75,17 @@ class Joined(io.RawIOBase):
         return len(data)
 
 
+def head_of(stream: BinaryIO, size: int) -> tuple[bytes, BinaryIO]:
+    """Return the first bytes of a stream, and the stream, in which they still are."""
+    if stream.seekable():  # a new stream round it would copy everything once more
+        start = stream.tell()
+        head = stream.read(size)
+        stream.seek(start)
+        return head, stream
+    head = stream.read(size)
+    return head, io.BufferedReader(Joined(head, stream))
+
+
 def first_mark(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
     """Return the first character that is no space and no mark of an encoding, and the stream.
 

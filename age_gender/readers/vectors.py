@@ -43,6 +43,7 @@ WRAPPERS = {
 _OPENED = {name: re.compile(opening) for name, (opening, _) in WRAPPERS.items()}
 _CLOSED = {name: re.compile(rf"(?:{closing})\Z") for name, (_, closing) in WRAPPERS.items()}
 _BEHIND = 400  # characters at the end of a text in which what closes it is looked for
+_BRACKET = re.compile(r"[\[({]")
 _SCALARS = re.compile(r"(?:np\.float\d+|Decimal)\('?([^()']*)'?\)")  # numbers of a list, printed
 _TYPE_NAMES = re.compile(r"System\.\w+\[\]|\[[FD]@\w+|\[object \w+\]|<memory at \w+>|<\w[^>]*>")
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")
@@ -79,7 +80,7 @@ def find_form(
     The others help to tell which type bytes hold, unless the user gave one of blobs.DTYPES.
     """
     values = [value for value in values if not _is_missing(value)]
-    if not values or _is_scalar(values[0]):
+    if not values or _is_scalar(values[0]) or _is_word(values[0]):
         return None
     for form in (*OBJECTS, *TEXTS):
         if _reads(form, values[0], width):
@@ -109,6 +110,11 @@ def size(value: object, form: Form | None) -> int:
 
 def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value)
+
+
+def _is_word(value: object) -> bool:
+    """Return whether a text is too short for any form, as most headers and names are."""
+    return isinstance(value, str) and len(value) < 12 and not _BRACKET.search(value)
 
 
 def _is_scalar(value: object) -> bool:
