@@ -78,6 +78,8 @@ def _open(path: str, stack: contextlib.ExitStack) -> dict[str, "_Array"]:
             if name in arrays:
                 raise InputError(f"{path}: two arrays are called {name}; save it again")
             arrays[name] = _Array(path, functools.partial(archive.open, info))
+        else:
+            archive.open(info).close()  # which compares its name: a changed one loses an array
     return arrays
 
 
