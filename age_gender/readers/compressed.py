@@ -1,8 +1,6 @@
 """Compressed text as a stream, in bounded memory whatever the file claims."""
 
-import bz2
 import io
-import lzma
 import re
 import zlib
 from typing import Any, BinaryIO
@@ -78,7 +76,9 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer) -> int:
         try:
             data = self._next(len(buffer))
-        except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # each library has its own
             raise InputError(
                 f"{self.path}: broken {self.name} data ({error}); copy or write it again"
             ) from None
@@ -117,6 +117,9 @@ class _Unpacked(io.RawIOBase):
 def _decompressor(path: str, name: str) -> Any:
     if name == "gzip":
         return _Gzip()
+    import bz2  # late: they take milliseconds to start
+    import lzma
+
     if name == "bzip2":
         return bz2.BZ2Decompressor()
     if name == "xz":
