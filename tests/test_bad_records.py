@@ -195,3 +195,21 @@ def test_label_files_and_predictions_that_cannot_be_used_are_refused(tmp_path):
         assert word in said()
     predictions.write_bytes(b"filename,gender\n\xff,0\n")
     assert "not a CSV of predictions" in said()
+
+
+def test_a_training_that_cannot_end_well_leaves_the_model_from_before(
+    record_folder, tmp_path, faces
+):
+    before = tmp_path / "age_gender.json"
+    before.write_text("the model from before")
+    with pytest.raises(InputError, match="diverged.*--learning-rate"):
+        train.main(training(record_folder, tmp_path, "--learning-rate", "1e30", "--epochs", "1"))
+    same = tmp_path / "same"
+    same.mkdir()
+    names = [f"{20 + i % 40}_{i % 2}_0_{i}.jpg" for i in range(250)]
+    rows = [(faces[1][0], 20 + i % 40, i % 2, name) for i, name in enumerate(names)]
+    records.write(same / "train.tfrecords", rows)
+    with pytest.raises(InputError, match="embeddings of all 250 faces are the same"):
+        train.main(training(same, tmp_path, "--children", "none"))
+    assert before.read_text() == "the model from before"
+    assert not (tmp_path / "age_gender.tflite").exists()
