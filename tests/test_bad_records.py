@@ -202,7 +202,7 @@ def test_a_training_that_cannot_end_well_leaves_the_model_from_before(
 ):
     before = tmp_path / "age_gender.json"
     before.write_text("the model from before")
-    with pytest.raises(InputError, match="diverged.*--learning-rate"):
+    with pytest.raises(InputError, match=r"diverged.*--learning-rate"):
         train.main(training(record_folder, tmp_path, "--learning-rate", "1e30", "--epochs", "1"))
     same = tmp_path / "same"
     same.mkdir()
