@@ -45,7 +45,8 @@ def choose(
         if width == rows.shape[1]:
             scorer = load(folder, force)
             distance = scorer.score(rows)[:, DISTANCE]
-            outside, median = int(np.sum(distance > 1)), round(float(np.median(distance)), 1)
+            # np.median would import numpy.ma, for 17 ms.
+            outside, median = int(np.sum(distance > 1)), round(float(np.quantile(distance, 0.5)), 1)
             ranks.append((outside, median, place, scorer))
     if not ranks or (must_fit and not force and min(ranks)[0] == len(rows)):
         raise InputError(
