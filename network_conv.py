@@ -15,7 +15,7 @@ from keras import layers, ops
 from age_gender import rounding
 from age_gender.cli import quiet_stderr
 from age_gender.embedding_space import MIRROR_LIMIT, EmbeddingSpace
-from age_gender.labels import AGES, GENDERS, NOMINAL
+from age_gender.labels import AGES, GENDERS, INTERVAL_COVERAGE
 from age_gender.metrics import YEARS, expected_age
 
 CHILD = 3.5  # estimated years round which genders become a guess; fitted on held-out children
@@ -179,7 +179,7 @@ def calibrate(
 ) -> Calibration:
     """Fit the Calibration to the softmaxes "age" (n, 117) and "gender" (n, 2) of held-out faces.
 
-    The tail is the largest that leaves NOMINAL of the adults' ages inside (Romano et al.,
+    The tail is the largest that leaves INTERVAL_COVERAGE of the adults' ages inside (Romano et al.,
     "Conformalized Quantile Regression", 2019, with the softmax's quantiles). The temperature (Guo
     et al., "On Calibration of Modern Neural Networks", 2017) has the least gender loss of adults,
     the certainty of children that of all who are estimated under 25.
@@ -202,7 +202,7 @@ def calibrate(
     cumulative = np.cumsum(softmax, axis=1)
     level = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax)[rows, age])
     level = (level / np.asarray(tail_factor(estimate)))[is_adult]
-    outside = int((1 - NOMINAL) * (len(level) + 1))
+    outside = int((1 - INTERVAL_COVERAGE) * (len(level) + 1))
     tail = np.sort(level)[max(outside - 1, 0)]
     return Calibration(float(tail), float(temperature), float(certainty))
 

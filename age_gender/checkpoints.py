@@ -1,8 +1,8 @@
-"""What interrupted work leaves: its settings in a folder, and a training's state of each epoch.
+"""Save and restore interrupted work: its settings, and a training's state after each epoch.
 
 A state is one file that is replaced as a whole. Keras's BackupAndRestore writes weights and epoch
-one after the other, in place: of 40 kills while it did, 2 left what it could not read, even with
-`double_checkpoint`. Nor are the random states of the dropout in it.
+one after the other, in place: 2 of 40 kills during a save made the backup unreadable, even with
+`double_checkpoint`. Nor does it save the random states of the dropout.
 """
 
 import json
@@ -13,27 +13,27 @@ from pathlib import Path
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, is_machines
+from age_gender.cli import InputError, is_resource_shortage
 
 SETTINGS = "settings.json"
-_NEEDED = "its name is needed for interrupted work: move it away, or choose another output"
+_RESERVED = "this name is reserved for unfinished work; move it, or choose another output"
 
 
-def open_folder(folder: Path, settings: dict, resume: bool, anew: str) -> list[str]:
+def open_folder(folder: Path, settings: dict, resume: bool, restart_hint: str) -> list[str]:
     """Make the folder for work with these settings; empty without `resume`.
 
-    Returns the names of settings that the work to resume was begun with otherwise. Raises
-    InputError for a folder that is not ours, and, with `anew` as what to do, where its settings
-    cannot be read.
+    Returns the names of the settings that differ from those of the work to resume. Raises
+    InputError for a folder that is not ours, and where its settings cannot be read;
+    `restart_hint` then says what to do.
     """
-    note = folder / SETTINGS
-    before = _read_settings(folder, settings.keys(), anew)
+    settings_file = folder / SETTINGS
+    before = _read_settings(folder, settings.keys(), restart_hint)
     if resume and before is not None:
         return [key for key in settings if settings[key] != before.get(key)]
     remove_folder(folder)
     files.make_folder(folder)
     os.chmod(folder, 0o700)  # what it holds may be for fewer eyes than a new folder's files
-    with files.whole_file(note, "w") as stream:
+    with files.whole_file(settings_file, "w") as stream:
         json.dump(settings, stream)
     return []
 
@@ -46,24 +46,24 @@ def remove_folder(folder: Path) -> None:
         folder.rmdir()
 
 
-def _read_settings(folder: Path, names: Set[str], anew: str) -> dict | None:
+def _read_settings(folder: Path, names: Set[str], restart_hint: str) -> dict | None:
     """Return the settings in a folder; None if it is empty or not there.
 
     Raises InputError for a folder that is not ours: most of its settings have other names.
     """
-    note = folder / SETTINGS
+    settings_file = folder / SETTINGS
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise InputError(f"{folder}: here is a link or a file; {_NEEDED}")
-    if not note.is_file():
+        raise InputError(f"{folder}: a file or a link; {_RESERVED}")
+    if not settings_file.is_file():
         if folder.is_dir() and not all(_is_unfinished(path) for path in folder.iterdir()):
-            raise InputError(f"{folder}: this folder holds other files; {_NEEDED}")
+            raise InputError(f"{folder}: this folder holds other files; {_RESERVED}")
         return None
     try:
-        before = dict(json.loads(note.read_text(encoding="utf-8")))
+        before = dict(json.loads(settings_file.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError):
-        raise InputError(f"{note}: cannot be read; {anew}") from None
+        raise InputError(f"{settings_file}: cannot be read; {restart_hint}") from None
     if 2 * len(before.keys() & names) <= len(before):
-        raise InputError(f"{folder}: this folder holds other files; {_NEEDED}")
+        raise InputError(f"{folder}: this folder holds other files; {_RESERVED}")
     return before
 
 
@@ -73,7 +73,7 @@ def _is_unfinished(path: Path) -> bool:
 
 
 def save(path: Path, model) -> None:
-    """Write all that training changes: weights, states of random numbers, the optimizer's."""
+    """Write all that training changes: weights, random states and the optimizer's state."""
     with files.whole_file(path) as stream:
         np.savez(stream, *[variable.numpy() for variable in _variables(model)])
 
@@ -84,11 +84,13 @@ def restore(path: Path, model) -> None:
         values = np.load(path).values()
         for variable, value in zip(_variables(model), values, strict=True):
             variable.assign(value)
-    except Exception as error:  # NumPy, zipfile and Keras raise many on broken or foreign files
-        if is_machines(error):
+    except (
+        Exception
+    ) as error:  # NumPy, zipfile and Keras raise many types on broken or foreign files
+        if is_resource_shortage(error):
             raise
         raise InputError(
-            f"{path}: not a state of this training; train anew without --resume"
+            f"{path}: not a checkpoint of this training; run train.py without --resume"
         ) from None
 
 

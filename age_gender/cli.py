@@ -1,4 +1,4 @@
-"""What makes a script: its arguments, its messages, and how it ends.
+"""Parse arguments, print messages and end a script with the right exit code.
 
 Every script runs as `cli.run(main)`: exit code 0 when done, 2 when the input, the arguments
 or a path are at fault, 130 when interrupted, 1 for anything else.
@@ -36,7 +36,7 @@ _LIMITS = (  # how libraries that give no number say that memory, threads or ope
 
 
 class InputError(Exception):
-    """The input, the arguments or a path are at fault: one line for the user, exit code 2."""
+    """Raised when the input, an argument or a path is at fault; shown as one line, exit code 2."""
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -46,7 +46,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     """
     interrupts.raise_keyboard_interrupt()
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  (it was never open)
-    sys.stderr.write, sys.stderr.flush = map(_if_heard, (sys.stderr.write, sys.stderr.flush))
+    sys.stderr.write, sys.stderr.flush = map(
+        _ignore_closed_stream, (sys.stderr.write, sys.stderr.flush)
+    )
     try:
         if sys.stdin is None or sys.stdout is None:
             raise InputError("standard input or output is closed; redirect it to /dev/null")
@@ -70,15 +72,16 @@ def report(error: BaseException) -> int:
     """Say in one line what ended a script; returns its exit code."""
     if isinstance(error, BrokenPipeError):
         return 0  # the reader of standard output went away: nobody is left to tell
-    code, message = 2 if is_users(error) else 1, f"error: {error_line(error)}"
+    code, message = 2 if is_user_error(error) else 1, f"error: {error_line(error)}"
     causes = (type(error), type(error.__cause__))
-    if interrupts.came() or KeyboardInterrupt in causes:
+    if interrupts.was_interrupted() or KeyboardInterrupt in causes:
         code, message = 130, "interrupted"
     elif isinstance(error, ModuleNotFoundError):
-        code, message = 2, f"error: {error}; source .venv/bin/activate, which make sets up"
-    elif code == 1 and not is_machines(error) and not isinstance(error, OSError):
-        message = f"error: unexpected {type(error).__name__}: {error_line(error)} "
-        message += "(AGE_GENDER_TRACEBACK=1 shows where)"
+        code, message = 2, f"error: {error}; activate the environment: "
+        message += "source .venv/bin/activate (make creates it)"
+    elif code == 1 and not is_resource_shortage(error) and not isinstance(error, OSError):
+        message = f"error: unexpected {type(error).__name__}: {error_line(error)}; this is "
+        message += "a bug: run again with AGE_GENDER_TRACEBACK=1 and report the traceback"
     say(f"{Path(sys.argv[0]).name}: {message}")
     return code
 
@@ -87,8 +90,8 @@ def _shows_traceback() -> bool:
     return bool(os.environ.get("AGE_GENDER_TRACEBACK"))
 
 
-def _if_heard(method: Callable) -> Callable:
-    """Wrap a method of standard error, whose reader may leave: no work ends with it."""
+def _ignore_closed_stream(method: Callable) -> Callable:
+    """Return a method of standard error that does nothing once its reader has gone."""
 
     def write_or_flush(*text: str) -> None:
         with contextlib.suppress(OSError):
@@ -97,7 +100,7 @@ def _if_heard(method: Callable) -> Callable:
     return write_or_flush
 
 
-def is_users(error: BaseException) -> bool:
+def is_user_error(error: BaseException) -> bool:
     """Return whether the input, the arguments or a path are at fault, and not the machine."""
     users = (InputError, FileNotFoundError, PermissionError, IsADirectoryError,
              NotADirectoryError, FileExistsError)  # fmt: skip
@@ -105,13 +108,16 @@ def is_users(error: BaseException) -> bool:
     return isinstance(error, users) or getattr(error, "errno", None) in numbers
 
 
-def is_machines(error: BaseException) -> bool:
+def is_resource_shortage(error: BaseException) -> bool:
     """Return whether the machine lacks memory, threads or open files: no input is at fault."""
     numbers = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
     if isinstance(error, MemoryError) or getattr(error, "errno", None) in numbers:
         return True
+    # TensorFlow, the dynamic linker and threading give no number, only a text.
     by_libraries = isinstance(error, (RuntimeError, ImportError, OSError))
-    return by_libraries and _names_a_limit(str(error))
+    if not by_libraries or getattr(error, "filename", None):
+        return False
+    return _names_a_limit(str(error))
 
 
 def _names_a_limit(text: str) -> bool:
@@ -119,7 +125,10 @@ def _names_a_limit(text: str) -> bool:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse with the script's docstring as its text, defaults shown, errors of one line."""
+    """Parse arguments as argparse does, with help from the script's docstring.
+
+    Help shows the defaults, and an error takes one line.
+    """
 
     def __init__(self, docstring: str | None) -> None:  # python -OO leaves none
         description, _, examples = (docstring or "").partition("\nexamples:")
@@ -127,18 +136,21 @@ class ArgumentParser(argparse.ArgumentParser):
                          formatter_class=_HelpFormatter, allow_abbrev=False)  # fmt: skip
 
     def parse_args(self, args: list[str] | None = None) -> argparse.Namespace:
+        """Return the parsed arguments; an empty one is an error, as of an unset variable."""
         given = sys.argv[1:] if args is None else args
-        if any(not text or (text.startswith("--") and text.endswith("=")) for text in given):
-            self.error("an argument is empty; was a variable of the shell not set?")
+        for number, text in enumerate(given, 1):
+            if not text or (text.startswith("--") and text.endswith("=")):
+                self.error(f"argument {number} is empty ({text!r}); is a shell variable unset?")
         return super().parse_args(given)
 
     def error(self, message: str) -> NoReturn:
+        """Print one line and exit with 2."""
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:  # argparse's own hook
-        if action.default is None or action.nargs == 0:
+        if action.default in (None, []) or action.nargs == 0:
             return action.help
         values = action.default if isinstance(action.default, list) else [action.default]
         return f"{action.help} (default: {' '.join(map(display_path, values))})"
@@ -176,27 +188,32 @@ def utf8(argument: str) -> str:
 
 
 def require(what: str, **packages: str) -> None:
-    """Raise InputError that says `what` needs which of the `packages` (by module) are not there."""
+    """Raise InputError that names the `packages` that are not installed, keyed by module.
+
+    `what` begins the message, such as "photographs need".
+    """
     missing = [packages[name] for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"{what} {', '.join(missing)}: pip install -r requirements-extra.txt")
+        listed = ", ".join(missing)
+        raise InputError(f"{what} {listed}; install: pip install -r requirements-extra.txt")
 
 
 def say(message: str) -> None:
-    """Write a message for a person to standard error, so that standard output stays data."""
+    """Print a message for a person to standard error; standard output carries data only."""
     print(message, file=sys.stderr, flush=True)
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 face" or "2 faces"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """Return a number with its noun, such as "1 face" or "2,000 faces"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def error_line(error: BaseException) -> str:
     """Return what happened, in one line of at most 500 characters."""
     if isinstance(error, MemoryError):
-        return printable(f"not enough memory{_REMEDIES[errno.ENOMEM]} {error}")
-    if is_machines(error) and not getattr(error, "strerror", None):
+        cause = f" ({str(error).lower()})" if str(error) else ""
+        return printable(f"not enough memory{cause}{_REMEDIES[errno.ENOMEM]}")
+    if is_resource_shortage(error) and not getattr(error, "strerror", None):
         reason = next(line for line in str(error).splitlines() if _names_a_limit(line))
         return printable(f"not enough memory, threads or open files (see ulimit -a): {reason}")
     if isinstance(error, OSError) and error.strerror:
@@ -206,7 +223,7 @@ def error_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text from a file as one line of at most 500 characters, none a terminal's command."""
+    """Return text from a file as one line of at most 500 characters, control ones escaped."""
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
     return line if len(line) <= 500 else line[:247] + "..." + line[-250:]
 
@@ -220,9 +237,9 @@ def display_path(path: object) -> str:
 
 
 class Progress(contextlib.ExitStack):
-    """A bar with rate and time left on standard error where that is a terminal, else nothing.
+    """Show a progress bar on standard error where that is a terminal.
 
-    `total` (None: not known) and `done` count in `unit`; unit "B" shows bytes as kB, MB, GB.
+    `total` (None: not known) and `done` count in `unit`; "B" shows bytes as kB, MB, GB.
     """
 
     def __init__(self, total: int | None, unit: str, done: int = 0) -> None:
@@ -236,19 +253,19 @@ class Progress(contextlib.ExitStack):
             self.bar = self.enter_context(bar)
 
     def update(self, amount: int, note: str = "") -> None:
-        """Count `amount` more as done; `note` stands behind the rate, such as rows a second."""
+        """Advance the bar by `amount`; show `note` behind the rate, such as rows per second."""
         if self.bar is not None:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(amount)
 
     def say(self, message: str) -> None:
-        """Write a message for a person above the bar."""
+        """Print a message above the bar."""
         say(message) if self.bar is None else self.bar.write(message, file=sys.stderr)
 
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Keep what C++ libraries write straight to file descriptor 2 from the user.
+    """Silence what C++ libraries write directly to file descriptor 2.
 
     TensorFlow's first lines (absl, oneDNN) and LiteRT's XNNPACK line heed no setting. Where the
     traceback is asked for, they are shown too.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, display_path, is_machines, say
+from age_gender.cli import InputError, display_path, is_resource_shortage, say
 from age_gender.embedding_space import EmbeddingSpace, unit
 from age_gender.labels import base_name
 from age_gender.readers import numpy_files
@@ -55,7 +55,7 @@ def read(path: Path) -> Views:
                 rows = unit(embeddings.reshape(-1, embeddings.shape[-1]))
                 return Views(names, crops, rows.reshape(embeddings.shape))
     except Exception as error:  # zipfile, zlib and NumPy raise many
-        if is_machines(error):
+        if is_resource_shortage(error):
             raise
     raise InputError(
         f"{path}: needs texts, filenames (N,) and crops (C,), and finite embeddings (N, C, W); "

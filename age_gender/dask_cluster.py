@@ -1,4 +1,4 @@
-"""Work on a Dask cluster. Everything that talks to it has a deadline.
+"""Run a function on a Dask cluster; every call to the cluster has a deadline.
 
 The function travels with its data and with this package as a zip: workers need the requirements
 installed and nothing else.
@@ -33,8 +33,8 @@ CLOSE_SECONDS = 2  # for a cluster to take notice of the end
 END_SECONDS = 20  # for the processes of one that was started here to end
 WIDTH_SECONDS = 2  # between two questions how many workers there are
 _SILENT = (
-    "%s: this Dask scheduler, or one of its workers, no longer answers; start it anew, then the "
-    "same command"
+    "%s: this Dask scheduler, or one of its workers, no longer answers; restart it, then run the "
+    "same command again"
 )
 
 
@@ -42,7 +42,7 @@ _SILENT = (
 def connect(function: Callable, given: str) -> Iterator[tuple[Callable, Callable[[], int]]]:
     """Connect to a scheduler's address, or to a cluster that is started here for "local".
 
-    Yields what submits an item to `function` there, and what returns the number of threads there.
+    Yields a function that submits an item to `function` there, and one that counts the threads.
     Raises InputError for a cluster that does not answer.
     """
     require("--dask needs", distributed="dask[distributed]")
@@ -69,17 +69,17 @@ def connect(function: Callable, given: str) -> Iterator[tuple[Callable, Callable
             yield submit, lambda: count_threads(time.monotonic() // WIDTH_SECONDS)
         except CancelledError:
             raise InputError(
-                f"{given}: lost the connection to this Dask scheduler; start the same command again"
+                f"{given}: lost the connection to this Dask scheduler; run the same command again"
             ) from None
         except distributed.KilledWorker as error:
             raise InputError(
                 f"{address}: {error.allowed_failures + 1} workers died over the same chunk; "
-                "look at their logs, and give them more memory if that was short"
+                "check their logs; give them more memory if it ran out"
             ) from None
 
 
 class _Result:
-    """A future whose result is waited for only as long as the scheduler answers."""
+    """A future whose `result` raises InputError when the scheduler stops answering."""
 
     def __init__(self, client: Any, address: str, future: Any) -> None:
         self.client, self.address, self.future = client, address, future
@@ -135,6 +135,7 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
 
     import distributed
 
+    # A cluster on this machine
     if address == "local":
         # Python's tracker of semaphores unblocks Ctrl-C when it starts, and is loud after one.
         with environment(PYTHONWARNINGS="ignore"):
@@ -147,6 +148,8 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
             )  # fmt: skip
         stack.callback(_close, cluster.close, seconds=END_SECONDS)
         address = cluster.scheduler_address
+
+    # The client
     open_client = functools.partial(distributed.Client, address, timeout=CONNECT_SECONDS)
     try:
         client = _within(CONNECT_SECONDS + 1, open_client)
@@ -158,6 +161,8 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
             "`dask scheduler` and give its address, such as tcp://HOST:8786"
         ) from None
     stack.callback(_close, client.close)
+
+    # A worker
     try:
         _within(CONNECT_SECONDS + 1, client.wait_for_workers, 1, CONNECT_SECONDS)
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""Outputs that appear whole or not at all, where they may go, and finding files."""
+"""Write outputs atomically, check where they may go, and find input files."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from age_gender.cli import InputError, is_users
+from age_gender.cli import InputError, is_user_error
 
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(\d+)(?:/task/\d+)?/fd")
 
@@ -21,15 +21,15 @@ _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(\d+)(?:/task/\d+)?/fd")
 def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Iterator[IO]:
     """Open a new file beside `path` that takes its name when the block ends well.
 
-    Whatever happens before (an error, a kill, a full disk), `path` holds what it held. A device,
-    a pipe or an open file (/dev/stdout) is written to directly. Raises InputError where the folder
-    can't be written to.
+    This is an atomic write: whatever happens before (an error, a kill, a full disk), `path` keeps
+    its previous content. A device, a pipe or an open file (/dev/stdout) is written to
+    directly. Raises InputError where the folder can't be written to.
     """
-    if (number := open_file(path)) is not None:
-        place = contextlib.nullcontext(os.dup(number))  # goes on where others stopped
+    if (number := open_descriptor(path)) is not None:
+        target = contextlib.nullcontext(os.dup(number))  # goes on where others stopped
     else:
-        place = contextlib.nullcontext(path) if is_stream(path) else whole_path(path)
-    with place as name, open(name, mode, **options) as stream:
+        target = contextlib.nullcontext(path) if is_stream(path) else whole_path(path)
+    with target as name, open(name, mode, **options) as stream:
         yield stream
 
 
@@ -37,7 +37,7 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Ite
 def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Like `whole_file`, for libraries that want a name: yields the temporary path."""
     if is_stream(path):
-        raise InputError(f"{path}: not a regular file, which this output must be; name another")
+        raise InputError(f"{path}: this output must be a regular file; give another path")
     path = Path(os.path.realpath(path))  # a symbolic link stays one; its target is replaced
     check_writable(path)
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
@@ -60,7 +60,7 @@ def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def open_file(path: str | os.PathLike[str]) -> int | None:
+def open_descriptor(path: str | os.PathLike[str]) -> int | None:
     """Return the number of the open file that `path` stands for, as /dev/stdout does; else None.
 
     Raises InputError for an open file of another process.
@@ -84,7 +84,7 @@ def open_file(path: str | os.PathLike[str]) -> int | None:
 def is_stream(path: str | os.PathLike[str]) -> bool:
     """Return whether `path` is written to and never replaced: a device, a pipe, an open file."""
     path = Path(path)
-    if open_file(path) is not None:
+    if open_descriptor(path) is not None:
         return True
     return path.exists() and not path.is_file() and not path.is_dir()
 
@@ -93,7 +93,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise InputError unless a file can be made at `path`: before the work, not after it."""
     given, path = os.fspath(path), Path(path)
     folder = path.parent
-    if (number := open_file(path)) is not None:
+    if (number := open_descriptor(path)) is not None:
         try:
             os.write(number, b"")
         except OSError as error:
@@ -109,8 +109,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     # As /tmp is: who owns neither the folder nor the file cannot replace it.
     target = Path(os.path.realpath(path))
     if target.exists() and hasattr(os, "geteuid"):
-        place, owner = target.parent.stat(), target.stat().st_uid
-        if place.st_mode & stat.S_ISVTX and os.geteuid() not in (0, place.st_uid, owner):
+        parent, owner = target.parent.stat(), target.stat().st_uid
+        if parent.st_mode & stat.S_ISVTX and os.geteuid() not in (0, parent.st_uid, owner):
             raise InputError(f"{path}: belongs to another user; choose another name or folder")
 
 
@@ -138,9 +138,14 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if not is_users(error):
+        if not is_user_error(error):
             raise
-        raise InputError(f"{folder}: cannot make this folder: {error.strerror}") from None
+        reason = error.strerror.lower()
+        if isinstance(error, FileExistsError):
+            reason = "a file of this name exists"
+        raise InputError(
+            f"{folder}: cannot make this folder: {reason}; choose another folder"
+        ) from None
     check_writable(folder / "file")
     return folder
 
@@ -156,7 +161,7 @@ def find_below(
 ) -> Iterator[str]:
     """Yield the files in a folder and below whose names end in one of the suffixes.
 
-    Hidden files are left out, and so are hidden folders, those whose names end in one of
+    Skips hidden files and folders, folders whose names end in one of
     `excluded`, and links to folders: a link to a folder above would have no end.
     """
 
@@ -179,12 +184,12 @@ def find_matches(pattern: str) -> Iterator[str]:
     for top in glob.iglob(before) if before else [""]:
         for where, folders, _ in os.walk(top or os.curdir):
             folders[:] = [folder for folder in folders if not folder.startswith(".")]
-            place = where if top else where.removeprefix(os.curdir).removeprefix(os.sep)
-            yield from find_matches(os.path.join(glob.escape(place), after[0] or "*"))
+            below = where if top else where.removeprefix(os.curdir).removeprefix(os.sep)
+            yield from find_matches(os.path.join(glob.escape(below), after[0] or "*"))
 
 
-def each_once(paths: Iterable[str]) -> list[str]:
-    """Return the paths without those that lead to a file again: links after the file itself."""
+def without_duplicates(paths: Iterable[str]) -> list[str]:
+    """Return the paths, each file once; a link is dropped in favour of the file itself."""
     real = {path: os.path.realpath(path) for path in paths}
     firsts: dict[str, str] = {}
     for path in sorted(real, key=lambda path: real[path] != os.path.abspath(path)):

@@ -1,6 +1,7 @@
-"""Ctrl-C while a script works, and TERM and HUP, which count as Ctrl-C.
+"""Turn Ctrl-C, TERM and HUP into KeyboardInterrupt, so that temporary files are removed.
 
-They raise KeyboardInterrupt, so that what is half done is tidied up; not while a process forks.
+`cli.report` then prints "interrupted" and the script ends with 130. While a process forks they
+wait. During a script's imports startup.py handles them.
 """
 
 import contextlib
@@ -14,28 +15,28 @@ from typing import BinaryIO
 
 NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
            if hasattr(signal, name)]  # fmt: skip
-TIDYING_SECONDS = 2  # in which a second Ctrl-C does not disturb what the first one set off
+TIDYING_SECONDS = 2  # a second Ctrl-C within these does not disturb the tidying after the first
 _raised_at: float | None = None  # a plain variable: a lock in a signal handler may block it
 
 
 def raise_keyboard_interrupt() -> None:
-    """Have an interrupt raise KeyboardInterrupt in the main thread from now on."""
+    """Raise KeyboardInterrupt in the main thread on an interrupt from now on."""
     _handle(_raise)
 
 
 def ignore() -> None:
-    """Have interrupts do nothing from now on: the process says its last line and ends."""
+    """Ignore interrupts from now on: the process prints its last line and ends."""
     _handle(signal.SIG_IGN)
 
 
-def came() -> bool:
-    """Return whether an interrupt came: a library may have made another exception of it."""
+def was_interrupted() -> bool:
+    """Return whether an interrupt has arrived: a library may have made another exception of it."""
     return _raised_at is not None
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Deliver interrupts that come within the block behind it: a fork would lose them."""
+    """Deliver interrupts that arrive within the block after it: a fork would lose them."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are handled in the main thread
         return

@@ -1,10 +1,10 @@
-"""Ages and genders: their range, their codes, and the labels in UTKFace's file names."""
+"""Define the range of ages and the gender codes, and read labels from UTKFace's file names."""
 
 import re
 
 AGES = 117  # 0-116 years, the range of UTKFace's labels
 GENDERS = ("male", "female")  # 0 and 1, as the data sets label them
-NOMINAL = 0.9  # share of the ages that age_low to age_high promise to hold
+INTERVAL_COVERAGE = 0.9  # nominal coverage of age_low to age_high
 
 
 def base_name(name: str) -> str:

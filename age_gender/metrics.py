@@ -1,4 +1,4 @@
-"""What estimates are judged by: expected ages, their errors, and whether genders are right."""
+"""Compute expected ages, age errors and gender accuracy."""
 
 from collections.abc import Callable
 

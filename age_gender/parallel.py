@@ -1,7 +1,8 @@
-"""A function over items of input, in order: on threads or processes here, or on a Dask cluster.
+"""Map a function over input items in order, on threads, processes or a Dask cluster.
 
 At most a few items are under way at a time, so that memory stays bounded whatever the input's
-length.
+length. Long text is parsed by processes, as parsing holds the GIL (`tables.is_long_text`): each
+opens the file itself and reads the bytes of its chunk there (`Chunk.without_data`, `with_data`).
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from contextlib import AbstractContextManager
 
 from age_gender import interrupts
 
-# What submits an item and returns its future, and how many items are worked on at a time.
+# A function that submits an item and returns its future, and one that counts the workers.
 Workers = tuple[Callable, Callable[[], int]]
 
 
@@ -30,7 +31,7 @@ def map_in_order(
 ) -> Iterator:
     """Yield `function(item)` for each item, in order; it may be called from several threads.
 
-    `dask` is None for threads here, one a processor, "local" for a Dask cluster of worker
+    `dask` is None for threads here, as many as processors, "local" for a Dask cluster of worker
     processes on this machine, or the address of a scheduler. With `processes` they take the place
     of threads: for a function that holds the GIL, and items and results that are small when
     pickled. At most two items for each of them are read ahead of the result that is waited for.
@@ -84,8 +85,8 @@ def _processes(function: Callable) -> Iterator[Workers]:
         yield functools.partial(pool.submit, _work), processors
     except BrokenProcessPool:
         raise ChildProcessError(
-            "a process that worked on the input was killed, perhaps for want of memory; start "
-            "the same command again"
+            "a worker process was killed, perhaps for want of memory; free some, then run the "
+            "same command again"
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

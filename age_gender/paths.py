@@ -1,4 +1,4 @@
-"""Default paths; they lie beside the scripts, whatever the current folder."""
+"""Define the default paths, relative to the scripts and not to the current folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The first thing that a script does: have whatever ends it while it imports take one line.
+"""End a script with one line if it fails or is interrupted while it imports.
 
 This imports built-in modules alone (`signal` would take 4 ms, in which Ctrl-C is a traceback),
 and importing it changes nothing.

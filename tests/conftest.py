@@ -18,7 +18,7 @@ import prepare
 import run
 import train
 from age_gender import paths
-from age_gender.cli import InputError, error_line, is_users
+from age_gender.cli import InputError, error_line, is_user_error
 from age_gender.readers import tables, writing
 
 MODEL = str(paths.FACENET)
@@ -104,7 +104,7 @@ def refusal(path, *more: str) -> str:
         output = Path(folder, "out.csv")
         with pytest.raises((InputError, OSError)) as caught:
             run.main(["--features", str(path), "--output", str(output), "--model", MODEL, *more])
-        assert is_users(caught.value)
+        assert is_user_error(caught.value)
         assert os.listdir(folder) == []
     said = error_line(caught.value)
     assert "\n" not in said and len(said) <= 500

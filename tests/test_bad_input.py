@@ -17,7 +17,7 @@ from conftest import HEADER, MODEL, Run, refused, script, start, with_cell
 
 import run
 from age_gender import checkpoints, files, heads, paths
-from age_gender.cli import InputError, error_line, is_users
+from age_gender.cli import InputError, error_line, is_user_error
 from age_gender.readers import tables, writing
 from age_gender.readers.columns import ReadOptions
 
@@ -96,7 +96,7 @@ def test_paths_that_cannot_be_used_are_refused(tmp_path, rows):
     ]:
         with pytest.raises((InputError, OSError)) as caught:
             run.main(["--model", MODEL, *map(str, arguments)])
-        assert is_users(caught.value)
+        assert is_user_error(caught.value)
         for word in words:
             assert word in error_line(caught.value)
     assert path.read_bytes() == before

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender.cli import InputError, error_line, is_machines
+from age_gender.cli import InputError, error_line, is_resource_shortage
 from age_gender.photographs import faces
 from age_gender.photographs.chips import png
 from age_gender.photographs.images import NoFace, Skipped, fixed_crop, is_one_colour, read_image
@@ -110,7 +110,7 @@ class Embedder:
                 "--dask, every worker needs the images under this path"
             ) from None
         except Exception as error:  # OpenCV's, on any picture in the world
-            if is_machines(error):
+            if is_resource_shortage(error):
                 raise
             raise Skipped(f"this image could not be processed: {error_line(error)}") from error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, error_line, is_machines
+from age_gender.cli import InputError, error_line, is_resource_shortage
 
 CHIP = 160  # pixels, FaceNet's input
 LARGEST_IMAGE = 128_000_000  # pixels: 0.4 GB decoded; beyond lie decompression bombs
@@ -52,7 +52,9 @@ def find_images(patterns: Sequence[str], excluded: Path | None) -> tuple[Path, l
         roots.append(os.path.abspath(root))
         images |= below
     above = os.path.commonpath(roots)
-    return Path(above), [os.path.relpath(path, above) for path in files.each_once(sorted(images))]
+    return Path(above), [
+        os.path.relpath(path, above) for path in files.without_duplicates(sorted(images))
+    ]
 
 
 def fingerprint(root: str, images: Iterable[str]) -> str:
@@ -109,7 +111,7 @@ def read_image(path: str) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise Skipped("not an image that can be read; convert it to JPEG or PNG") from error
     except Exception as error:  # libraries that decode raise nearly everything
-        if is_machines(error):
+        if is_resource_shortage(error):
             raise
         raise Skipped(error_line(error) or type(error).__name__) from error
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, is_machines
+from age_gender.cli import InputError, is_resource_shortage
 
 
 class Part(NamedTuple):
@@ -30,7 +30,7 @@ def read_part(path: Path) -> Part:
         with np.load(path, allow_pickle=False) as arrays:
             names, embeddings, skipped = part = Part(*(arrays[field] for field in Part._fields))
     except Exception as error:  # NumPy, zipfile and zlib raise many
-        if is_machines(error):
+        if is_resource_shortage(error):
             raise
         raise damaged(path) from None
     is_whole = (

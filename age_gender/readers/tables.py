@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from age_gender import cli, files, interrupts
-from age_gender.cli import InputError, error_line, is_machines
+from age_gender.cli import InputError, error_line, is_resource_shortage
 from age_gender.label_columns import GENDER_COLUMNS, LabelColumn
 from age_gender.labels import utkface_labels
 from age_gender.readers import blobs, compressed, foreign_files, text_chunks
@@ -115,7 +115,7 @@ def expand(features: Sequence[str | Path]) -> list[str]:
             found += expand(matches)
         else:
             raise InputError(f"{given}: no such file; give a table of embeddings or a folder")
-    return files.each_once(found)
+    return files.without_duplicates(found)
 
 
 def cut(paths: Sequence[str], options: ReadOptions = ANY) -> Iterator[Chunk]:
@@ -170,7 +170,7 @@ def end_marked(empty: Chunk, parts: Iterable[Chunk]) -> Iterator[Chunk]:
             waiting = chunk
     except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many
         known = isinstance(error, InputError | FileNotFoundError | PermissionError)
-        if known or empty.reader.is_text or is_machines(error):
+        if known or empty.reader.is_text or is_resource_shortage(error):
             raise
         reason = error_line(error).rstrip(".") or type(error).__name__
         raise InputError(

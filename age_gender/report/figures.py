@@ -8,7 +8,7 @@ as the first figure.
 import numpy as np
 
 from age_gender import metrics
-from age_gender.labels import GENDERS, NOMINAL, utkface_labels
+from age_gender.labels import GENDERS, INTERVAL_COVERAGE, utkface_labels
 
 RESAMPLES = 2000
 SEED = 0
@@ -62,7 +62,7 @@ def measure(faces, loss: np.ndarray) -> dict:
         "by_race": rows(pd.Categorical(faces.race, RACES.values())),
         # a row a labelled gender, a column an estimated one
         "gender_confusion": confusion_matrix(faces.gender, female, labels=[0, 1]).tolist(),
-        "nominal": NOMINAL,
+        "nominal": INTERVAL_COVERAGE,
         "probability": probability(faces.probability, faces.gender),
     }
 

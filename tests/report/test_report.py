@@ -304,7 +304,9 @@ def test_a_report_that_cannot_be_made_is_refused_before_the_work(tmp_path, model
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
 def test_without_a_package_one_line_says_how_to_install_it(tmp_path, monkeypatch, package):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else name)
-    with pytest.raises(InputError, match=rf"{package}: pip install -r requirements-extra\.txt"):
+    with pytest.raises(
+        InputError, match=rf"{package}; install: pip install -r requirements-extra\.txt"
+    ):
         report_page.check(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
