@@ -2,9 +2,10 @@
 
 Reads ages and genders from the columns age and gender (sex, Male, female), else from UTKFace's file
 names, shuffles, and puts some faces aside for testing: train.tfrecords and test.tfrecords. Faces
-under --min-age go to children.tfrecords, a tenth of them to children_test.tfrecords. Rows of one
-name, age and gender are views of one face: all are for training, or the first is for testing.
-Counts the test faces that have a copy in training; --split identity keeps copies on one side.
+under --min-age go to children.tfrecords, a tenth of them to children_test.tfrecords. Rows with
+the same name, age and gender count as views of one face: a training face keeps all of them, a test
+face only the first. Counts the test faces that have a copy in training; --split identity
+keeps copies on one side.
 
 examples:
   python prepare.py
@@ -33,14 +34,15 @@ import numpy as np
 from tqdm import tqdm
 
 from age_gender import cli, copies, embedding_space, files, label_columns, paths
-from age_gender.cli import InputError
+from age_gender.cli import InputError, counted, printable
+from age_gender.label_columns import gender_codes_option as as_option
 from age_gender.labels import GENDERS
 from age_gender.readers import tables
 from age_gender.scoring import choice, label_checks
 
 RECORDS = (paths.TRAIN_RECORDS, paths.TEST_RECORDS, paths.CHILDREN_RECORDS,
            paths.CHILDREN_TEST_RECORDS)  # fmt: skip
-CHILDREN_TESTED = 0.1  # share of the faces under --min-age that is put aside for testing
+CHILDREN_TEST_FRACTION = 0.1  # of the faces under --min-age, for testing
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     # Labels, and the faces that have both.
     age = label_columns.read_ages(table.ages, args.min_age)
     gender, warning = read_genders(table, age, args.gender_codes)
-    notes += [f"genders: {label_columns.codes_of(table.genders, gender)}", *filter(None, [warning])]
+    notes += [f"genders: {as_option(table.genders, gender)}", *filter(None, [warning])]
     is_labelled = (age >= 0) & (gender >= 0)
     is_child = is_labelled & (age < args.min_age)
     face = group_views(table, age, gender, is_labelled)
@@ -68,11 +70,13 @@ def main(argv: list[str] | None = None) -> None:
     if not args.gender_codes and len({*gender[faces]}) == 1:
         raise InputError(
             f"all {len(faces):,} faces to train and test on are {GENDERS[gender[faces[0]]]}; if "
-            f"that is right, say so: --gender-codes {label_columns.codes_of(table.genders, gender)}"
+            f"that is right, say so: --gender-codes {as_option(table.genders, gender)}"
         )
     test, train, group = split_faces(faces, unit, args.test_size, args.split, args.seed)
     children = np.random.default_rng([args.seed, 1]).permutation(children)
-    children, children_test = np.split(children, [round((1 - CHILDREN_TESTED) * len(children))])
+    children, children_test = np.split(
+        children, [round((1 - CHILDREN_TEST_FRACTION) * len(children))]
+    )
     other_views = np.flatnonzero(is_labelled & ~is_first)
     views_of_train = other_views[np.isin(face[other_views], train)]
     views_of_children = other_views[np.isin(face[other_views], children)]
@@ -86,13 +90,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # What was read, and what became of every row.
     for note in notes:
-        cli.say(cli.printable(note))
-    places = label_columns.places(table.ages)
-    for row, (path, number) in enumerate(places):
-        if not is_labelled[row]:
-            missing = " and no gender" * int(gender[row] < 0)
-            missing = f"no age{missing}" if age[row] < 0 else "no gender"
-            cli.say(cli.printable(f"{path}: row {number}: {missing}: {table.names[row]}"))
+        cli.say(printable(note))
     counts = {
         "train": len(parts[paths.TRAIN_RECORDS]),
         "test": len(test),
@@ -100,13 +98,27 @@ def main(argv: list[str] | None = None) -> None:
         "without labels": int((~is_labelled).sum()),
         "repeated": len(other_views) - len(views_of_train) - len(views_of_children),
     }
-    if sum(counts.values()) != len(face):
-        raise RuntimeError(f"{len(face)} rows were read, and {counts} written or left out")
+    copied = np.isin(group[test], group[train]).sum()
+    report(table, age, gender, counts)
+    print(f"test faces with a copy in training: {copied}")
+
+
+def report(
+    table: tables.Table, age: np.ndarray, gender: np.ndarray, counts: dict[str, int]
+) -> None:
+    """Print what became of every row: rows without labels one by one, the others by `counts`."""
+    is_labelled = (age >= 0) & (gender >= 0)
+    for row, (path, number) in enumerate(label_columns.sources(table.ages)):
+        if not is_labelled[row]:
+            missing = " and no gender" * int(gender[row] < 0)
+            missing = f"no age{missing}" if age[row] < 0 else "no gender"
+            cli.say(printable(f"{path}: row {number}: {missing}: {table.names[row]}"))
+    if sum(counts.values()) != len(age):
+        raise RuntimeError(f"{len(age)} rows were read, and {counts} written or left out")
     men, women = ((gender[is_labelled] == code).sum() for code in range(len(GENDERS)))
-    print(f"read {len(face)}")
+    print(f"read {len(age)}")
     print(", ".join(f"{name}: {count}" for name, count in counts.items()))
     print(f"men: {men}, women: {women}")
-    print(f"test faces with a copy in training: {np.isin(group[test], group[train]).sum()}")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -120,9 +132,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="folder for the records")  # fmt: skip
     add("--gender-codes", type=label_columns.parse_gender_codes, action="append",
         default=[], metavar="VALUE=male,VALUE=female",
-        help="what the values of the column of genders mean, where they do not say it or say it "
-        "wrongly; VALUE=unknown for a missing gender; given twice, against a trained model's "
-        "estimates too")  # fmt: skip
+        help="meaning of the values in the gender column, such as 1=male,2=female; VALUE=unknown "
+        "for a missing one; given twice, also against a trained model's estimates")  # fmt: skip
     add("--min-age", type=cli.whole_number(0), default=10, metavar="YEARS",
         help="faces below this age go to children.tfrecords")  # fmt: skip
     add("--test-size", type=cli.whole_number(1), default=1500, metavar="N",
@@ -132,23 +143,31 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--split", choices=("random", "identity"), default="random",
         help="random, as the original experiment; identity keeps copies of a face on one "
         "side")  # fmt: skip
-    arguments = sys.argv[1:] if argv is None else [*argv]
-    for place in range(len(arguments) - 2, -1, -1):
-        if arguments[place] == "--gender-codes":  # of -1=female,1=male, which looks like an option
-            arguments[place : place + 2] = ["=".join(arguments[place : place + 2])]
-    return parser.parse_args(arguments)
+    return parser.parse_args(join_gender_codes(sys.argv[1:] if argv is None else argv))
+
+
+def join_gender_codes(arguments: list[str]) -> list[str]:
+    """Return the arguments with --gender-codes joined to its value by an equals sign.
+
+    The value may begin with a minus (-1=female,1=male), which argparse takes for an option.
+    """
+    joined = [*arguments]
+    for index in reversed(range(len(joined) - 1)):
+        if joined[index] == "--gender-codes":
+            joined[index : index + 2] = ["=".join(joined[index : index + 2])]
+    return joined
 
 
 def describe_embeddings(table: tables.Table) -> str:
-    """Return what embeddings these are; InputError where some are of another network than most."""
+    """Return a line on the embeddings. Raises InputError where some are of another network."""
     model, is_outside = choice.outside(table.features)
     network = f", of the network of models/{model}" if model else ""
     length = embedding_space.median_length(table.features)
     if is_outside.any():
-        row = int(is_outside.argmax())
-        path, number = next(itertools.islice(label_columns.places(table.ages), row, None))
+        first = int(is_outside.argmax())
+        path, number = next(itertools.islice(label_columns.sources(table.ages), first, None))
         raise InputError(
-            f"{path}: row {number}: {cli.printable(table.names[row])} is an embedding of another "
+            f"{path}: row {number}: {printable(table.names[first])} is an embedding of another "
             f"network than most of the rows, as are {is_outside.sum():,} of {len(is_outside):,} in "
             "all; leave these out or embed all faces with one network"
         )
@@ -165,8 +184,8 @@ def read_genders(
     that are what the column means without them, or that are given twice.
     """
     codes = {value: code for part in given for value, code in part.items()}
-    if any(part.items() - codes.items() for part in given):
-        raise InputError("--gender-codes: a value is given both genders; give it one")
+    for value, _ in (code for part in given for code in part.items() - codes.items()):
+        raise InputError(f"--gender-codes: {value!r} is given two genders; give it one")
     gender = label_columns.read_genders(table.genders, codes)
     insists = len(given) > 1
     if codes and not insists:
@@ -176,8 +195,8 @@ def read_genders(
     rows = np.flatnonzero((age >= 0) & (gender >= 0))
     doubts = label_checks.check(table.features[rows], age[rows], gender[rows])
     if doubts.genders and not insists:
-        as_read = label_columns.codes_of(table.genders, gender)
-        other_way = label_columns.codes_of(table.genders, np.where(gender >= 0, 1 - gender, -1))
+        as_read = as_option(table.genders, gender)
+        other_way = as_option(table.genders, np.where(gender >= 0, 1 - gender, -1))
         twice = " given twice" * bool(codes)
         raise InputError(
             f"{doubts.genders}; if they are the wrong way round: --gender-codes {other_way}; if "
@@ -200,20 +219,22 @@ def group_views(
         face[row] = other = first.setdefault(name, row)
         if (age[row], gender[row]) == (age[other], gender[other]):
             continue
-        places = [*label_columns.places(table.ages)]
-        both = [
-            f"{path}: row {number} ({GENDERS[gender[of]]}, {age[of]})"
-            for of, (path, number) in ((of, places[of]) for of in (other, row))
-        ]
-        is_one_file = places[other][0] == places[row][0]
+        sources = [*label_columns.sources(table.ages)]
+        both = []
+        for same in (other, row):
+            path, number = sources[same]
+            both.append(f"{path}: row {number} ({GENDERS[gender[same]]}, {age[same]})")
+        is_one_file = sources[other][0] == sources[row][0]
         names, rows = len({*table.names}), len(table.names)
-        remedy = "rows of one name are views of one face: name each photograph"
+        remedy = "rows with one name are views of one face: name each photograph"
         if not is_one_file:
-            remedy = "name the faces of the two files differently, or prepare the files apart"
+            remedy = "name the faces of the two files differently, or prepare the files separately"
         elif 2 * names <= rows:
-            remedy = f"{names:,} names for {rows:,} rows look like names of persons"
+            remedy = f"{counted(names, 'name')} for {rows:,} rows: persons', not photographs'?"
         remedy += "; another column of names: --name-column NAME" * is_one_file
-        raise InputError(f"{both[0]} and {both[1]} are both called {cli.printable(name)}; {remedy}")
+        raise InputError(
+            f"{both[0]} and {both[1]} have one name, {printable(name)}, but other labels; {remedy}"
+        )
     return face
 
 
@@ -226,11 +247,11 @@ def split_faces(
     """
     if len(faces) == 0:
         raise InputError(
-            "no face has an age and a gender and is old enough; give the table columns age and "
-            "gender, or names like UTKFace's: [age]_[gender]_[race]_[date&time].jpg"
+            "no face of --min-age or older has both an age and a gender; give the table columns "
+            "age and gender, or names like UTKFace's: [age]_[gender]_[race]_[date&time].jpg"
         )
     if test_size >= len(faces):
-        count = f"{len(faces):,} face" + "s" * (len(faces) != 1)
+        count = counted(len(faces), "face")
         raise InputError(f"--test-size {test_size} leaves none of {count} to train on; lower it")
     shuffled = np.random.default_rng(seed).permutation(faces)
     by_group = split == "identity"
@@ -252,7 +273,10 @@ def whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarr
         if len(test) + len(group_members) <= size:
             test += group_members
     if len(test) < size:
-        raise InputError(f"--test-size {size}: the groups of copies cannot be split that way")
+        raise InputError(
+            f"--test-size {size} cannot be filled with whole groups of copies; choose another "
+            "size, or --split random"
+        )
     return np.array(test)
 
 

@@ -113,7 +113,7 @@ def open_errors(args) -> contextlib.AbstractContextManager:
 
 def model_files(model: str | None) -> list[Path]:
     """Return the files of the model, or of all here where none is given: none is an output."""
-    folders = [Path(model), Path(model).parent] if model else heads.installed(paths.MODELS)
+    folders = [Path(model), Path(model).parent] if model else heads.find_models(paths.MODELS)
     return [path for folder in folders for path in folder.glob("age_gender*")]
 
 
@@ -129,7 +129,7 @@ def choose_model(
         score = choice.load(model, force)
         chunks_read = tables.cut(inputs, replace(options, width=score.width))
     else:
-        widths = tuple(heads.installed(paths.MODELS).values())
+        widths = tuple(heads.find_models(paths.MODELS).values())
         chunks_read = tables.cut(inputs, replace(options, widths=widths, models=choice.listed()))
         first, rows = look_ahead(chunks_read, skip_bad_rows)
         score = choice.choose(rows, force, must_fit=not skip_bad_rows)

@@ -261,7 +261,7 @@ def fit_space(records, held: np.ndarray, views: Path | None):
         length = embedding_space.median_length(records.features)
         rows = unit
         if fitted := views and embedding_space.fit(unit, length, folds=0):
-            fitted = crops.read_fitted(views, fitted, records.file_name, held)
+            fitted = crops.read_training_views(views, fitted, records.file_name, held)
             if fitted is not None:
                 rows = np.concatenate([unit, fitted[:, 1:].reshape(-1, unit.shape[1])])
         space = embedding_space.fit(rows, length)
@@ -347,7 +347,7 @@ def batches(
         random = np.random.default_rng([recipe.seed, epoch])
         shown = faces.at(random.permutation(len(faces.age)))
         if maps:
-            components = crops.draw(shown.components, maps, random, recipe.crop_share)
+            components = crops.augment(shown.components, maps, random, recipe.crop_share)
             shown = shown._replace(components=components)
         ends = np.arange(steps + 1) * len(shown.age) // steps
         for start, end in itertools.pairwise(ends):

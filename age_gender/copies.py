@@ -1,13 +1,13 @@
-"""Copies of a face: embeddings so alike that they were made of one photograph."""
+"""Find near-duplicates: embeddings so similar that they come from one photograph."""
 
 import numpy as np
 from tqdm import tqdm
 
 COPY = 0.98  # cosine above which two embeddings are of the same face in the same photograph
-COMPONENTS = 48  # of which the distance is looked at first
-QUERIES, FACES = 1024, 4096  # compared at a time
-SAMPLE = 4096  # faces that the components are computed from
-LINKS = 100_000  # pairs that are remembered before groups are merged
+PREFILTER_COMPONENTS = 48  # principal components in which pairs are filtered first
+QUERY_ROWS, FACE_ROWS = 1024, 4096  # of a tile, which is compared at a time
+SAMPLE_ROWS = 4096  # faces that the components are computed from
+MAX_LINKS = 100_000  # pairs that are kept before groups are merged
 
 
 def find_copies(unit: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -15,24 +15,27 @@ def find_copies(unit: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.
 
     Groups are the connected components of the pairs of `queries` and `faces` (row numbers, the
     first among the second) whose cosine is above COPY. That is a distance under sqrt(2 (1 - COPY)),
-    which along any few directions can only be smaller: a window of the first principal component
-    and then the distance in COMPONENTS of them leave few pairs to be compared in whole, and lose
-    none. Memory stays bounded whatever the number of copies.
+    which along any few directions can only be smaller: a window of the first principal component,
+    and then the distance in PREFILTER_COMPONENTS of them, leave few pairs to be compared in full,
+    and lose none. Memory stays bounded whatever the number of copies.
     """
     from scipy.sparse import coo_array  # SciPy comes with scikit-learn
     from scipy.sparse.csgraph import connected_components
 
+    # Sort along the first component
     components = _leading_components(unit, faces)
     order = np.argsort(components[:, 0], kind="stable")
     faces, components = faces[order], components[order]
     radius = np.sqrt(2 * (1 - COPY)) + 1e-4  # room for float32
-    # Of two faces, left @ right is minus half of the square of their distance.
-    halves = (components**2).sum(axis=1, keepdims=True) / 2
-    left = np.hstack([components, np.ones_like(halves), -halves])
-    right = np.ascontiguousarray(np.hstack([components, -halves, np.ones_like(halves)]))
     first = components[:, 0]
-    places = np.flatnonzero(np.isin(faces, queries))
+    query_indices = np.flatnonzero(np.isin(faces, queries))
 
+    # Distances by one matrix product: query_rows @ face_rows.T is minus half of their squares
+    halves = (components**2).sum(axis=1, keepdims=True) / 2
+    query_rows = np.hstack([components, np.ones_like(halves), -halves])
+    face_rows = np.ascontiguousarray(np.hstack([components, -halves, np.ones_like(halves)]))
+
+    # Merge groups that a pair links
     group, links = np.arange(len(unit)), []
 
     def merge() -> np.ndarray:
@@ -41,40 +44,44 @@ def find_copies(unit: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.
         edges = coo_array((np.ones(pairs.shape[1], bool), pairs), shape=(len(unit), len(unit)))
         return connected_components(edges, directed=False)[1][group]
 
-    for tile in tqdm(range(0, len(places), QUERIES), "copies", unit="block", disable=None):
-        at = places[tile : tile + QUERIES]
+    # Compare tile by tile
+    tiles = range(0, len(query_indices), QUERY_ROWS)
+    for tile in tqdm(tiles, "copies", unit="tile", disable=None):
+        at = query_indices[tile : tile + QUERY_ROWS]
         start, end = np.searchsorted(first, [first[at[0]] - radius, first[at[-1]] + radius])
-        if len(places) == len(faces):
+        if len(query_indices) == len(faces):
             start = tile  # those before it have been compared with these
-        for begin in range(start, end, FACES):
-            among = slice(begin, min(begin + FACES, end))
-            near = (left[at] @ right[among].T > -(radius**2) / 2).ravel()
+        for begin in range(start, end, FACE_ROWS):
+            among = slice(begin, min(begin + FACE_ROWS, end))
+            near = (query_rows[at] @ face_rows[among].T > -(radius**2) / 2).ravel()
             query, face = np.divmod(np.flatnonzero(near), among.stop - begin)
             pairs = np.array([faces[at[query]], faces[among][face]])
             pairs = pairs[:, group[pairs[0]] != group[pairs[1]]]
             links.append(group[_above_limit(unit, pairs)])
-            if sum(part.shape[1] for part in links) > LINKS:
+            if sum(part.shape[1] for part in links) > MAX_LINKS:
                 group = merge()
     return merge()
 
 
 def _leading_components(unit: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Return the first principal components, about COMPONENTS, of the faces: (len(faces), k)."""
+    """Return the leading principal components of the faces: (len(faces), k)."""
     from sklearn.decomposition import PCA
 
-    sample = unit[faces[:: -(-len(faces) // SAMPLE)]]
-    count = min(COMPONENTS, *sample.shape)
+    sample = unit[faces[:: -(-len(faces) // SAMPLE_ROWS)]]
+    count = min(PREFILTER_COMPONENTS, *sample.shape)
     axes = (
         PCA(count, svd_solver="randomized", iterated_power=1, random_state=0)
         .fit(sample)
         .components_
     )
-    parts = [unit[faces[i : i + SAMPLE]] @ axes.T for i in range(0, len(faces), SAMPLE)]
+    parts = [unit[faces[i : i + SAMPLE_ROWS]] @ axes.T for i in range(0, len(faces), SAMPLE_ROWS)]
     return np.concatenate(parts)
 
 
 def _above_limit(unit: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Return those of the pairs of rows (2, k) whose cosine is above COPY."""
-    (left, left_place), (right, right_place) = (np.unique(p, return_inverse=True) for p in pairs)
-    cosines = unit[left] @ unit[right].T
-    return pairs[:, cosines[left_place, right_place] > COPY]
+    (first, first_index), (second, second_index) = (
+        np.unique(rows, return_inverse=True) for rows in pairs
+    )
+    cosines = unit[first] @ unit[second].T
+    return pairs[:, cosines[first_index, second_index] > COPY]

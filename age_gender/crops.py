@@ -1,4 +1,4 @@
-"""What cropping does to an embedding: a linear map and noise, fitted on augmented views.
+"""Model what cropping does to an embedding: a linear map plus Gaussian noise, fitted on views.
 
 A face-recognition pipeline cuts faces out of photographs in its own way, and the same face gives
 another embedding. To FaceNet that is nearly a linear map of the plain crop's embedding, and the
@@ -18,12 +18,12 @@ from age_gender.labels import base_name
 from age_gender.readers import numpy_files
 
 RIDGE = 0.03  # of the mean square of the components on which the maps are fitted
-FEWEST = 200  # faces that maps are fitted on; of fewer, they say too little of others
-TWICE = 0.5  # of the faces that `draw` sends through a crop, the fraction that go through two
+MIN_FACES = 200  # faces that maps are fitted on; fewer say too little about other faces
+SECOND_CROP_FRACTION = 0.5  # of the faces that `augment` sends through a crop, those through two
 
 
 class Views(NamedTuple):
-    """Names (N,), crops (C,), the plain one first, and unit-length embeddings (N, C, W)."""
+    """Augmented views: names (N,), crops (C,), the plain one first, unit-length rows (N, C, W)."""
 
     names: list[str]
     crops: list[str]
@@ -31,14 +31,15 @@ class Views(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """Of C crops: matrices (C, k, k), offsets (C, k) and roots of the noise (C, k, k).
+    """Hold, for each of C crops, a matrix (C, k, k), an offset (C, k) and noise (C, k, k).
 
-    A plain crop's components x become x @ matrices[c] + offsets[c] + z @ roots[c], z normal.
+    A plain crop's components x become x @ matrices[c] + offsets[c] + z @ noise_factors[c], where
+    z is normal and the factors are the Cholesky factors of the noise's covariance.
     """
 
     matrices: np.ndarray
     offsets: np.ndarray
-    roots: np.ndarray
+    noise_factors: np.ndarray
 
 
 def read(path: Path) -> Views:
@@ -46,7 +47,7 @@ def read(path: Path) -> Views:
 
     Raises InputError for another file, OSError for one that cannot be read.
     """
-    open(path, "rb").close()  # whether it is there and may be read
+    open(path, "rb").close()  # raises OSError if it is missing or may not be read
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names, crops = (_texts(arrays[key]) for key in ("filenames", "crops"))
@@ -54,12 +55,13 @@ def read(path: Path) -> Views:
             if embeddings.shape[:2] == (len(names), len(crops)) and np.isfinite(embeddings).all():
                 rows = unit(embeddings.reshape(-1, embeddings.shape[-1]))
                 return Views(names, crops, rows.reshape(embeddings.shape))
-    except Exception as error:  # zipfile, zlib and NumPy raise many
+    except Exception as error:  # zipfile, zlib and NumPy raise many types
         if is_resource_shortage(error):
             raise
     raise InputError(
-        f"{path}: needs texts, filenames (N,) and crops (C,), and finite embeddings (N, C, W); "
-        f"make it with: python embed.py --images CHIPS --aligned --views --output {path.name}"
+        f"{path}: not a file of augmented views: needs filenames (N,), crops (C,) and finite "
+        f"embeddings (N, C, W); write it with: python embed.py --images CHIPS "
+        f"--aligned --views --output {path.name}"
     )
 
 
@@ -79,29 +81,31 @@ def _texts(values: np.ndarray) -> list[str]:
     return texts
 
 
-def read_fitted(
-    path: Path, space: EmbeddingSpace, names: list[str], held_out: np.ndarray
+def read_training_views(
+    path: Path, space: EmbeddingSpace, names: list[str], is_held_out: np.ndarray
 ) -> np.ndarray | None:
-    """Return the views (N, C, W) to fit maps on; None, with a line that says why, without any.
+    """Return the views (N, C, W) to fit maps on, or None after printing why there are none.
 
-    They are those of the faces `names` of the records that are not `held_out` (n,), or all of the
-    file where the records hold none of them. So no face that is tested is fitted on. `space` is
-    that of the records.
+    They are those of the faces `names` of the records that are not held out (n,), or all of the
+    file where the records hold none of them, so that maps are never fitted on held-out faces.
+    `space` is that of the records.
     """
     views = read(path)
     theirs, names = ([base_name(name) for name in part] for part in (views.names, names))
     plain, in_records = views.embeddings[:, 0], np.isin(theirs, names)
     if plain.shape[1] != len(space.mean) or np.mean(space.distance(plain) > 1) > 0.5:
-        reason = "its embeddings are of another network than the records"
+        reason = "embedded by another network than the records"
     else:
-        known = in_records & ~np.isin(theirs, np.array(names)[held_out])
-        fitted = views.embeddings[known if in_records.any() else slice(None)]
-        if len(fitted) >= FEWEST:
-            return fitted
-        reason = f"{len(fitted)} of its faces are in the records and not held out, not {FEWEST}"
+        known = in_records & ~np.isin(theirs, np.array(names)[is_held_out])
+        training_views = views.embeddings[known if in_records.any() else slice(None)]
+        if len(training_views) >= MIN_FACES:
+            return training_views
+        reason = (
+            f"only {len(training_views)} of its faces are training faces, {MIN_FACES} are needed"
+        )
     say(
-        f"{display_path(path)}: {reason}: training for this crop of the face alone "
-        "(embed.py --aligned --views makes views for your own embedder)"
+        f"{display_path(path)}: {reason}; training without crop augmentation (write views with "
+        "your embedder: embed.py --aligned --views)"
     )
     return None
 
@@ -110,8 +114,8 @@ def fit(views: np.ndarray) -> Maps:
     """Fit the maps from the first crop to each of the others, by ridge regression.
 
     `views` (N, C, k) are principal components as the network reads them. Fitted on the embeddings
-    themselves, large components drown what the small ones tell of age (0.02 to 0.04 years on
-    crops that were not fitted).
+    themselves, large components drown the age information in the small ones (0.02 to 0.04 years
+    on crops that were not fitted).
     """
     plain, others = views[:, 0].astype(np.float64), views[:, 1:].astype(np.float64)
     count, width = plain.shape
@@ -123,21 +127,24 @@ def fit(views: np.ndarray) -> Maps:
     residual = targets - centred @ matrices
     covariance = residual.transpose(0, 2, 1) @ residual / count
     floor = 1e-9 * np.trace(covariance, axis1=1, axis2=2)[:, None, None] * np.eye(width)
-    roots = np.linalg.cholesky(covariance + floor).transpose(0, 2, 1)
-    return Maps(*map(np.float32, (matrices, means - mean @ matrices, roots)))
+    noise_factors = np.linalg.cholesky(covariance + floor).transpose(0, 2, 1)
+    return Maps(*map(np.float32, (matrices, means - mean @ matrices, noise_factors)))
 
 
-def draw(faces: np.ndarray, maps: Maps, random: np.random.Generator, fraction: float) -> np.ndarray:
+def augment(
+    faces: np.ndarray, maps: Maps, random: np.random.Generator, fraction: float
+) -> np.ndarray:
     """Return faces (n, k), of which a `fraction` went through a crop drawn at random, with noise.
 
-    Of these, TWICE go through a second one, which makes crops that are in no table of views.
+    Of these, SECOND_CROP_FRACTION go through a second one, which makes crops that are in no table
+    of views. Called by train.batches in every epoch.
     """
     drawn, chosen = faces.copy(), np.ones(len(faces), bool)
-    for part in (fraction, TWICE):
+    for part in (fraction, SECOND_CROP_FRACTION):
         chosen &= random.random(len(faces)) < part
-        crop = np.where(chosen, random.integers(len(maps.matrices), size=len(faces)), -1)
-        for number, (matrix, offset, root) in enumerate(zip(*maps, strict=True)):
-            places = np.flatnonzero(crop == number)
-            noise = random.standard_normal((len(places), faces.shape[1]), dtype=np.float32)
-            drawn[places] = drawn[places] @ matrix + offset + noise @ root
+        crop_of_face = np.where(chosen, random.integers(len(maps.matrices), size=len(faces)), -1)
+        for number, (matrix, offset, noise_factor) in enumerate(zip(*maps, strict=True)):
+            rows = np.flatnonzero(crop_of_face == number)
+            noise = random.standard_normal((len(rows), faces.shape[1]), dtype=np.float32)
+            drawn[rows] = drawn[rows] @ matrix + offset + noise @ noise_factor
     return drawn

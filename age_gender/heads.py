@@ -1,4 +1,4 @@
-"""Trained models: their files, their folders in models/, and which of them `--model` means."""
+"""Write trained models, and find them: their files, their folders in models/, `--model`."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ def write_model(folder: Path, network, exported: bytes, description: dict) -> No
         text.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def installed(models: Path) -> dict[Path, int]:
+def find_models(models: Path) -> dict[Path, int]:
     """Return the folders of the models in and below `models`, and the widths of their embeddings.
 
     First `models` itself, where train.py wrote one there, then its folders by name. Raises
@@ -77,7 +77,10 @@ def _check_hashes(description: Path, path: Path) -> None:
                 "training again: python train.py --resume"
             )
     if sha256(path) not in hashes.values():
-        raise InputError(f"{path}: not a file that {description.name} describes; train again")
+        raise InputError(
+            f"{path}: not a file of the model that {description.name} describes (other "
+            "SHA-256); train again or restore it"
+        )
 
 
 def _read_description(path: Path) -> tuple[dict[str, str], int]:
@@ -89,7 +92,9 @@ def _read_description(path: Path) -> tuple[dict[str, str], int]:
         if not hashes.keys() <= {KERAS_MODEL, LITERT_MODEL}:
             raise ValueError("other files")
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"{path}: not a model description; run train.py again") from None
+        raise InputError(
+            f"{path}: not a readable {DESCRIPTION} of train.py; run train.py again"
+        ) from None
     if version != MODEL_FORMAT:
         raise InputError(
             f"{path}: model of format {version}, these scripts read format {MODEL_FORMAT}; "

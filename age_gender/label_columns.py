@@ -1,7 +1,8 @@
-"""What columns of ages and genders mean, or why they are refused.
+"""Read columns of ages and genders, and refuse those that may mean two things.
 
-Data sets code genders in many ways. A value is understood only where it can mean one thing: words
-by a table, 0 and 1 where a column holds these two alone. Everything else is for the user to say.
+Data sets code genders in many ways, such as 1 and 2. A value is understood only where it can mean
+one thing: words by a table, 0 and 1 where a column holds these two alone. Everything else is for
+the user to say.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender.cli import InputError, printable
+from age_gender.cli import InputError, counted, printable
 from age_gender.labels import AGES, GENDERS
 
 MALE, FEMALE, MISSING = 0, 1, -1
@@ -48,7 +49,7 @@ YES, NO = ("1", "true", "yes"), ("0", "false", "no")  # in a column called male 
 
 
 class LabelColumn(NamedTuple):
-    """The ages or the genders of one file: its column, or, without a title, what its names say."""
+    """The ages or genders of one file: a column, or without a title the labels in its names."""
 
     path: str
     title: str
@@ -70,10 +71,12 @@ def parse_gender_codes(text: str) -> dict[str, int]:
     for code in re.split("[,;]", text):
         value, equals, word = code.rpartition("=")
         if not equals or word.strip().casefold() not in meanings:
-            raise argparse.ArgumentTypeError(f"{code!r} is not VALUE=male or VALUE=female")
+            raise argparse.ArgumentTypeError(
+                f"{code!r} is not VALUE=male, VALUE=female or VALUE=unknown"
+            )
         gender = meanings[word.strip().casefold()]
-        if codes.setdefault(_normal(value), gender) != gender:
-            raise argparse.ArgumentTypeError(f"{value!r} is given twice")
+        if codes.setdefault(_normalise_text(value), gender) != gender:
+            raise argparse.ArgumentTypeError(f"{value!r} is given two genders")
     return codes
 
 
@@ -83,14 +86,14 @@ def read_genders(columns: Sequence[LabelColumn], codes: dict[str, int]) -> np.nd
     `codes` are what the user said. Raises InputError for a column that may mean two things, with
     its values, how often each stands, and the option that says what they mean.
     """
-    genders, normal = [], [[*map(_normal_of, column.values)] for column in columns]
-    of_all = Counter(value for values in normal for value in values)
+    genders, normalised = [], [[*map(_normalise_value, column.values)] for column in columns]
+    of_all = Counter(value for values in normalised for value in values)
     if codes and not codes.keys() & of_all.keys():
         raise InputError(
             f"--gender-codes: no row has the value {printable(' or '.join(codes))}; there are "
             f"{_counts(of_all)}"
         )
-    for column, values in zip(columns, normal, strict=True):
+    for column, values in zip(columns, normalised, strict=True):
         counts = Counter(values)
         if len(counts.keys() - UNKNOWN_WORDS - codes.keys()) == 1:
             counts = of_all  # a row a file, or the last part of a table that is many files
@@ -112,47 +115,48 @@ def read_ages(columns: Sequence[LabelColumn], min_age: int) -> np.ndarray:
         beyond = np.flatnonzero(np.array(years) >= AGES)
         if 2 * len(beyond) > sum(age >= 0 for age in years):
             raise InputError(
-                f"{column.path}: row {column.rows[beyond[0]]}: the age {years[beyond[0]]} is not "
-                f"from 0 to {AGES - 1}, as most of the column {column.title}; give it years of age"
+                f"{column.path}: row {column.rows[beyond[0]]}: the age {years[beyond[0]]} is "
+                f"outside 0 to {AGES - 1}, and so are most ages in the column {column.title} "
+                "(years of birth? days?); give ages in years"
             )
         ages += [age if age < AGES else MISSING for age in years]
     known = [age for age in ages if age >= 0]
     if known and max(known) < min(10, min_age):
         raise InputError(
-            f"{columns[0]} ages from {min(known)} to {max(known)} alone, which look like numbers "
-            "of classes; give years, or, where these are the years of children, --min-age 0"
+            f"{columns[0]} only ages from {min(known)} to {max(known)}, probably class numbers; "
+            "give ages in years, or --min-age 0 if these are children"
         )
     return np.array(ages, np.int64)
 
 
-def codes_of(columns: Sequence[LabelColumn], genders: np.ndarray) -> str:
-    """Return the --gender-codes that say what `genders` (n,) were read as: 0=male,1=female."""
+def gender_codes_option(columns: Sequence[LabelColumn], genders: np.ndarray) -> str:
+    """Return the --gender-codes that read `genders` (n,) as they were: 0=male,1=female."""
     shown: dict[str, int] = {}
     values = (value for column in columns for value in column.values)
     for value, gender in zip(values, genders.tolist(), strict=True):
         if gender != MISSING:
-            shown.setdefault(_normal_of(value), gender)
+            shown.setdefault(_normalise_value(value), gender)
     codes = sorted(shown.items(), key=lambda code: (code[0].startswith("-"), code[0]))
     return shlex.quote(",".join(f"{value}={GENDERS[gender]}" for value, gender in codes))
 
 
-def places(columns: Sequence[LabelColumn]) -> Iterator[tuple[str, int]]:
+def sources(columns: Sequence[LabelColumn]) -> Iterator[tuple[str, int]]:
     """Yield the file of each row of the input, and its number there, from 1."""
     for column in columns:
         for number in column.rows.tolist():
             yield column.path, number
 
 
-def _normal_of(value: object) -> str:
+def _normalise_value(value: object) -> str:
     """Return a value as it is compared: text in small letters without accents; 1 for 1.0."""
     plain = value is None or isinstance(value, str | bytes | bool | int | float)
-    return _normal(
+    return _normalise_text(
         value if plain else value.item() if isinstance(value, np.generic) else str(value)
     )
 
 
 @functools.lru_cache(4096, typed=True)
-def _normal(value: str | bytes | float | None) -> str:
+def _normalise_text(value: str | bytes | float | None) -> str:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     text = text.strip().strip("\"'").strip().rstrip(".")
     decomposed = unicodedata.normalize("NFKD", text.casefold())
@@ -173,7 +177,7 @@ def _number(text: str) -> float | None:
 
 def _known_words() -> dict[str, int]:
     return {
-        _normal(word): gender
+        _normalise_text(word): gender
         for pair in GENDER_WORDS.values()
         for gender, words in enumerate(pair)
         for word in words.split()
@@ -181,7 +185,7 @@ def _known_words() -> dict[str, int]:
 
 
 def _meanings(values: set[str], title: str, codes: dict[str, int]) -> dict[str, int]:
-    """Return what those values of a column mean that can mean one thing alone, and the codes."""
+    """Return the gender of each value that has one possible meaning, plus the user's codes."""
     meanings = dict.fromkeys(UNKNOWN_WORDS, MISSING) | _known_words()
     rest = values - meanings.keys()
     if title in GENDERS:  # 1 is what the column is called
@@ -216,7 +220,7 @@ def _unclear(column: LabelColumn, counts: Counter, unclear: set[str]) -> InputEr
 def _counts(counts: Counter) -> str:
     """Return the values and in how many rows each stands."""
     parts = [
-        f"{printable(value)[:40] or 'no value'} ({count:,} row{'s' * (count != 1)})"
+        f"{printable(value)[:40] or 'no value'} ({counted(count, 'row')})"
         for value, count in counts.most_common(8)
     ]
     return ", ".join(parts) + ", ..." * (len(counts) > 8)
@@ -229,10 +233,10 @@ def _years(column: LabelColumn) -> Iterator[int]:
         number = None if isinstance(value, bool | np.bool_) else _number(text.strip("\"'"))
         if number is None and text.casefold() not in UNKNOWN_WORDS:
             is_range = len(re.findall(r"\d+", text)) == 2
-            what = "a range, not a number" if is_range else "not a number"
+            fault = "a range, not a number" if is_range else "not a number"
             remedy = "such as the middle of the range" if is_range else "and nothing else"
             raise InputError(
-                f"{column.path}: row {row}: the age {printable(repr(value))[:80]} is {what}; give "
+                f"{column.path}: row {row}: the age {printable(repr(value))[:80]} is {fault}; give "
                 f"the column {printable(column.title)} one number of years in each row, {remedy}"
             )
         is_age = number is not None and 0 <= number < 1e9

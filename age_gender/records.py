@@ -1,4 +1,4 @@
-"""The TFRecord schema: the one place that writes a record and the one that parses it.
+"""Write and read TFRecords; the one place that knows their schema.
 
 features   float[W]     the embedding, as it was read, of one width W in a file
 age        int64        years, 0-116
@@ -22,14 +22,16 @@ from age_gender.files import whole_path
 from age_gender.labels import AGES
 from age_gender.readers.numbers import FEWEST, MOST
 
+BATCH = 1024  # records parsed at a time
 RECORD_BYTES = 1 << 20  # the longest record: 4,096 numbers and a name need far less
 _FRAME = 16  # bytes round a record: its length, 8, and two checksums, 4 each
 
+_REMEDY = "write the file again: python prepare.py"
 INCOMPLETE = ".records_incomplete"  # in a folder whose records are being replaced
 
 
 class Records(NamedTuple):
-    """Features float32 (n, width), age and gender int64 (n,), file names (n,), in file order."""
+    """Labelled faces in file order: float32 (n, width), ages and genders int64 (n,), names (n,)."""
 
     features: np.ndarray
     age: np.ndarray
@@ -72,13 +74,14 @@ def write(path: Path, faces: Iterable[Face]) -> None:
                 example = tf.train.Example(features={"feature": feature})
                 writer.write(example.SerializeToString(deterministic=True))
     except tf.errors.OpError as error:  # a full disk, a file-size limit
-        reason = error.message.rpartition("; ")[2].lower()
+        reason = error.message.rpartition("; ")[2].lower()  # behind the names of internal files
         advice = "free some space or choose another folder"
         raise OSError(f"{path.parent}: {reason}; {advice}") from None
 
 
 def read(path: Path) -> Records:
     """Return a whole file of records, checked. Raises InputError that names file and record."""
+    # The file and its folder
     if not path.is_file():
         raise InputError(f"{path}: no such file of records; make it with: python prepare.py")
     if path.with_name(INCOMPLETE).exists():
@@ -87,9 +90,11 @@ def read(path: Path) -> Records:
             "which may be of two runs; repair them by running it again: python prepare.py"
         )
     _check_lengths(path)
+
+    # Parse
     rows, width = [], 0
     try:
-        for batch in tf.data.TFRecordDataset(os.fsencode(path)).batch(1024):
+        for batch in tf.data.TFRecordDataset(os.fsencode(path)).batch(BATCH):
             for record in batch.numpy():
                 feature = tf.train.Example.FromString(record).features.feature
                 embedding = np.array(feature["features"].float_list.value, np.float32)
@@ -102,26 +107,37 @@ def read(path: Path) -> Records:
     except (DecodeError, ValueError):
         features = f"{width if FEWEST <= width <= MOST else f'{FEWEST} to {MOST:,}'}"
         raise InputError(
-            f"{path}: record {len(rows) + 1}: not of this schema (features float[{features}], age, "
-            "gender, file_name); make the file again with prepare.py"
+            f"{path}: record {len(rows) + 1} does not match the schema (features "
+            f"float[{features}], age, gender, file_name); {_REMEDY}"
         ) from None
     except tf.errors.DataLossError:
         raise InputError(
-            f"{path}: corrupt after record {len(rows)} or less than 1,024 later (its checksum does "
-            "not match, or the file is cut off); make it again with prepare.py"
+            f"{path}: corrupt between records {len(rows) + 1:,} and {len(rows) + BATCH:,} "
+            f"(checksum mismatch or truncated); {_REMEDY}"
         ) from None
     if not rows:
-        raise InputError(f"{path}: no records in this file; make it again with prepare.py")
+        raise InputError(f"{path}: no records in this file; {_REMEDY}")
+
+    # Check values
     features, age, gender, names = zip(*rows, strict=True)
     faces = Records(np.array(features), np.array(age), np.array(gender), list(names))
     good = np.isfinite(faces.features).all(axis=1) & faces.features.any(axis=1)
     good &= np.isin(age, range(AGES)) & np.isin(gender, (0, 1))
     if not good.all():
-        raise InputError(
-            f"{path}: record {good.argmin() + 1}: needs finite features that are not all zeros, an "
-            f"age of 0-{AGES - 1} and a gender of 0 or 1; make the file again with prepare.py"
-        )
+        fault = _fault(*rows[good.argmin()])
+        raise InputError(f"{path}: record {good.argmin() + 1}: {fault}; {_REMEDY}")
     return faces
+
+
+def _fault(embedding: np.ndarray, age: int, gender: int, name: str) -> str:
+    """Return which value of a record is at fault."""
+    if not np.isfinite(embedding).all():
+        return "its features are not all finite"
+    if not embedding.any():
+        return "its features are all zeros"
+    if not 0 <= age < AGES:
+        return f"its age {age} is not from 0 to {AGES - 1}"
+    return f"its gender {gender} is not 0 or 1"
 
 
 def _check_lengths(path: Path) -> None:

@@ -73,12 +73,15 @@ def test_records_that_cannot_be_used_are_refused_with_the_record(tmp_path, recor
     zeros = tf.train.Feature(float_list=tf.train.FloatList(value=[0.0] * 512))
     zeros = example(features=zeros)
     for bad, words in [
-        ([example(), example(128)], ["record 2", "not of this schema", "float[512]"]),
-        ([example(), {}], ["record 2", "not of this schema"]),
-        ([example(), example(), example(age=117)], ["record 3", "age of 0-116"]),
-        ([example(gender=2)], ["record 1", "gender of 0 or 1"]),
-        ([example(), zeros], ["record 2", "not all zeros"]),
-        ([example(1)], ["record 1", "not of this schema", "float[16 to 4,096]"]),
+        ([example(), example(128)], ["record 2", "does not match the schema", "float[512]"]),
+        ([example(), {}], ["record 2", "does not match the schema"]),
+        (
+            [example(), example(), example(age=117)],
+            ["record 3", "its age 117 is not from 0 to 116"],
+        ),
+        ([example(gender=2)], ["record 1", "its gender 2 is not 0 or 1"]),
+        ([example(), zeros], ["record 2", "its features are all zeros"]),
+        ([example(1)], ["record 1", "does not match the schema", "float[16 to 4,096]"]),
     ]:
         with pytest.raises(InputError) as caught:
             records.read(write_examples(path, *bad))
@@ -151,7 +154,7 @@ def test_models_that_cannot_be_used_are_refused(tmp_path, rows):
     model = tmp_path / "model"
     for name, change, words in [
         ("age_gender.json", b'{"format": 99, "files": {}}', ["format 99", "run train.py again"]),
-        ("age_gender.json", b"{", ["not a model description"]),
+        ("age_gender.json", b"{", ["not a readable age_gender.json of train.py"]),
         ("age_gender.tflite", b"TFL3 nothing", ["age_gender.tflite", "train"]),
     ]:
         shutil.copytree(MODEL, model)

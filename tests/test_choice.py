@@ -106,7 +106,7 @@ def test_what_train_wrote_comes_first_of_two_models_for_one_network(tmp_path, mo
     for file in (paths.MODELS / "facenet").glob("age_gender.*"):
         shutil.copy(file, tmp_path)
     monkeypatch.setattr(paths, "MODELS", tmp_path)
-    assert [*heads.installed(tmp_path).values()] == [512, 128, 512]
+    assert [*heads.find_models(tmp_path).values()] == [512, 128, 512]
     assert choice.choose(rows_of("facenet")[1]).name == str(tmp_path / heads.LITERT_MODEL)
     assert "dlib" in choice.choose(rows_of("dlib")[1]).name
 

@@ -66,7 +66,7 @@ def test_a_map_that_is_linear_is_found_with_its_noise():
     maps = crops.fit(np.stack([plain, through], axis=1))
     np.testing.assert_allclose(maps.matrices[0], turned, atol=0.1)
     np.testing.assert_allclose(maps.offsets[0], 3, atol=0.1)
-    covariance = maps.roots[0].T @ maps.roots[0]
+    covariance = maps.noise_factors[0].T @ maps.noise_factors[0]
     np.testing.assert_allclose(covariance, noise.T @ noise, atol=0.02)
 
 
@@ -84,13 +84,13 @@ def test_maps_come_closer_to_unseen_faces_through_wide_crops_than_the_plain_crop
 def test_half_of_the_faces_go_through_a_crop_and_the_same_seed_gives_the_same(components):
     maps, plain = crops.fit(components), components[:, 0]
     first, again, other = [
-        crops.draw(plain, maps, np.random.default_rng(s), fraction=0.5) for s in (1, 1, 2)
+        crops.augment(plain, maps, np.random.default_rng(s), fraction=0.5) for s in (1, 1, 2)
     ]
     np.testing.assert_array_equal(first, again)
     changed = (first != plain).any(axis=1)
     assert 0.42 < changed.mean() < 0.58
     assert (changed != (other != plain).any(axis=1)).any()
-    everyone = crops.draw(plain, maps, np.random.default_rng(1), fraction=1)
+    everyone = crops.augment(plain, maps, np.random.default_rng(1), fraction=1)
     assert (everyone != plain).any(axis=1).all()
 
 
@@ -151,9 +151,11 @@ def test_held_out_and_test_faces_are_never_fitted_on(
     views, records_of_views, tmp_path, monkeypatch
 ):
     folder, fitted = records_of_views, []
-    read_fitted = crops.read_fitted
+    read_training_views = crops.read_training_views
     monkeypatch.setattr(
-        crops, "read_fitted", lambda *args: fitted.append(read_fitted(*args)) or 1 / 0
+        crops,
+        "read_training_views",
+        lambda *args: fitted.append(read_training_views(*args)) or 1 / 0,
     )
     with pytest.raises(ZeroDivisionError):
         trained(folder, tmp_path)
@@ -176,14 +178,16 @@ def test_views_of_another_network_are_left_out_with_one_line(views, tmp_path, ca
     for wrong in (views.embeddings[:, :2, ::-1], views.embeddings[:, :2, :64]):
         np.savez(path, filenames=np.array(views.names), embeddings=wrong,
                  crops=np.array(views.crops[:2]))  # fmt: skip
-        assert crops.read_fitted(path, space, views.names, held) is None
+        assert crops.read_training_views(path, space, views.names, held) is None
         said = capfd.readouterr().err
         assert said.count("\n") == 1 and "another network" in said and "embed.py" in said
     np.savez(path, filenames=np.array(views.names), embeddings=views.embeddings[:, :2],
              crops=np.array(views.crops[:2]))  # fmt: skip
-    assert crops.read_fitted(path, space, views.names[:300], held[:300] | True) is None
-    assert "not 200" in capfd.readouterr().err
-    assert len(crops.read_fitted(path, space, ["somebody else"], held[:1])) == len(views.names)
+    assert crops.read_training_views(path, space, views.names[:300], held[:300] | True) is None
+    assert "200 are needed" in capfd.readouterr().err
+    assert len(crops.read_training_views(path, space, ["somebody else"], held[:1])) == len(
+        views.names
+    )
 
 
 def test_missing_views_and_children_are_an_error_unless_they_are_the_defaults(

@@ -34,7 +34,7 @@ def choose(
     heads.installed names, and the first of all for no rows. Raises InputError where the rows are
     of none; unless `must_fit`, only where none has their width.
     """
-    models, rows, ranks = heads.installed(paths.MODELS), rows[:ROWS], []
+    models, rows, ranks = heads.find_models(paths.MODELS), rows[:ROWS], []
     if not models:
         raise InputError(
             f"{paths.MODELS}: no model here; make one: python prepare.py && python train.py"
@@ -73,5 +73,5 @@ def outside(features: np.ndarray) -> tuple[str, np.ndarray]:
 
 def listed() -> str:
     """Return the models here and the widths of their embeddings, for a message."""
-    models = heads.installed(paths.MODELS)
+    models = heads.find_models(paths.MODELS)
     return ", ".join(f"{display_path(folder)} {width}" for folder, width in models.items())
