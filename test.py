@@ -21,6 +21,7 @@ if __name__ == "__main__":
 
     startup.begin()
 # isort: split
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         judge_records(args)
 
 
-def parse_arguments(argv: list[str] | None):
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--test", type=Path, default=paths.TEST_RECORDS, metavar="FILE",
@@ -48,11 +49,17 @@ def parse_arguments(argv: list[str] | None):
     add("--model", metavar="PATH",
         help="a folder that train.py wrote, or its .keras (default: models/ once train.py has "
         "written there, else models/facenet/)")  # fmt: skip
-    add("--batch-size", type=cli.whole_number(1), default=128, metavar="N", help="faces a line")
+    add(
+        "--batch-size",
+        type=cli.whole_number(1),
+        default=128,
+        metavar="N",
+        help="faces per printed line",
+    )
     add("--report", type=Path, metavar="DIR",
         help="folder for report.html, its plots and figures.json, which are replaced")  # fmt: skip
     add("--views", type=Path, metavar="NPZ",
-        help="judge the faces in it through every crop too (of embed.py --views)")  # fmt: skip
+        help="also judge its faces through each crop (a file of embed.py --views)")  # fmt: skip
     add("--lfw", type=Path, metavar="CSV", help="predictions for LFW that run.py wrote")
     add("--lfw-labels", type=Path, metavar="DIR",
         help="folder with male_names.txt and female_names.txt")  # fmt: skip
@@ -60,12 +67,13 @@ def parse_arguments(argv: list[str] | None):
     if bool(args.lfw) != bool(args.lfw_labels):
         parser.error("--lfw and --lfw-labels go together")
     if args.lfw and (args.report or args.views):
-        parser.error("--report and --views are of the test records, not of LFW: give one of both")
+        parser.error("--report and --views do not apply to --lfw; leave them out")
     return args
 
 
-def judge_records(args) -> None:
-    """Print a line a batch, the summary over all samples, and a line a crop; then the report."""
+def judge_records(args: argparse.Namespace) -> None:
+    """Print a line per batch, the summary and a line per crop, and write the report."""
+    # The files, before the work
     model = heads.find_model(args.model, heads.KERAS_MODEL)
     if args.report:
         page.check(args.report)
@@ -75,6 +83,7 @@ def judge_records(args) -> None:
     cli.import_tensorflow()
     from age_gender import records
 
+    # The Keras model
     cli.say(f"model: {cli.display_path(model)}")
     faces = records.read(args.test)
     softmax = predict(model, faces.features)
@@ -84,29 +93,38 @@ def judge_records(args) -> None:
     rows = np.arange(len(age))
     loss = sum(-np.log(softmax[key][rows, label] + 1e-7) for key, label in labels.items())
     judged = metrics.age_error(age, faces.age), right, loss
+
+    # Batches and summary
     for start in range(0, len(age), args.batch_size):
         print(line(*(values[start : start + args.batch_size] for values in judged)))
     print("Summary:", line(*judged), sep="\n")
     if not args.report and not args.views:
         return
+
+    # Crops, by the exported model
     scorer = litert.Model(exported.read_bytes(), str(exported))
-    through = judge_crops(args.views, views, faces, scorer) if views else {}
-    for crop, seen in through.items():
+    by_crop = judge_crops(args.views, views, faces, scorer) if views else {}
+    for crop, seen in by_crop.items():
         men, women = (seen.gender_accuracy[seen.gender == gender].mean() for gender in (0, 1))
         print(
             f"{crop}: n {len(seen)}, Age_MAE:{seen.age_mae.mean():.2f}, Men:{men:.2%}, "
             f"Women:{women:.2%}, In_Interval:{seen.interval_coverage.mean():.2%}"
         )
+
+    # The report
     if args.report:
         seen = figures.per_face(*faces[1:], scorer.outputs(faces.features))
         about = describe(args, model, exported, seen, age)
-        about["by_crop"] = [figures.of_crop(*part) for part in through.items()]
+        about["by_crop"] = [figures.of_crop(*part) for part in by_crop.items()]
         page.write(args.report, about | figures.measure(seen, loss), seen)
         cli.say(f"report: {cli.display_path(args.report / 'report.html')}")
 
 
 def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
-    """The softmaxes "age" (n, 117) and "gender" (n, 2) of features (n, W)."""
+    """Return the softmaxes "age" (n, 117) and "gender" (n, 2) of features (n, W).
+
+    Raises InputError for another model, or features of another width.
+    """
     import keras
 
     try:
@@ -114,38 +132,50 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
         shapes = {key: output.shape[1:] for key, output in network.output.items()}
         if shapes != {"age": (AGES,), "gender": (len(GENDERS),)}:
             raise ValueError("other outputs")
-    except Exception as error:  # Keras raises many kinds on a broken or foreign file
+    except Exception as error:  # Keras raises many types on a broken or foreign file
         reason = f"{type(error).__name__}: {cli.error_line(error)[:200]}"
         raise InputError(
             f"{model}: not a model that these scripts can read ({reason}); train again"
         ) from None
-    width, found = network.input_shape[-1], features.shape[1]
-    if found != width:
-        raise InputError(f"{model}: takes {width} numbers a face, not {found}; give its own --test")
+    expected, width = network.input_shape[-1], features.shape[1]
+    if width != expected:
+        raise InputError(
+            f"{model}: takes {expected} numbers a face, but the records have {width}; give the "
+            "--test records of its network"
+        )
     return network.predict(features, batch_size=1024, verbose=0)
 
 
 def line(error: np.ndarray, right: np.ndarray, loss: np.ndarray) -> str:
-    """Of faces: the error of their ages in years, whether their genders are right, their losses."""
+    """Return the output line of faces: age errors in years, whether genders are right, losses."""
     return f"Age_MAE:{error.mean():.2f}, Gender_Acc:{right.mean():.2%}, Loss:{loss.mean():.2f}"
 
 
 def judge_crops(path: Path, views: crops.Views, faces, scorer: litert.Model) -> dict:
-    """The faces of the records that are in the views, by crop, as the exported model sees them."""
-    place = {base_name(name): row for row, name in enumerate(faces.file_name)}
-    found = [row for row, name in enumerate(views.names) if base_name(name) in place]
-    if not found or views.embeddings.shape[-1] != faces.features.shape[1]:
-        raise InputError(f"{path}: holds no such face as these records; give their own --views")
-    rows = [place[base_name(views.names[row])] for row in found]
+    """Return, for each crop, the faces of the records as the exported model sees them.
+
+    Raises InputError for views of other faces or of another network.
+    """
+    expected, width = faces.features.shape[1], views.embeddings.shape[-1]
+    if width != expected:
+        raise InputError(
+            f"{path}: its embeddings have {width} numbers, the records' {expected}; give views of "
+            "their network"
+        )
+    record_of = {base_name(name): row for row, name in enumerate(faces.file_name)}
+    shown = [row for row, name in enumerate(views.names) if base_name(name) in record_of]
+    if not shown:
+        raise InputError(f"{path}: none of its faces is in the records; give views of their faces")
+    rows = [record_of[base_name(views.names[row])] for row in shown]
     labels = faces.age[rows], faces.gender[rows], [faces.file_name[row] for row in rows]
     return {
-        crop: figures.per_face(*labels, scorer.outputs(views.embeddings[found, number]))
+        crop: figures.per_face(*labels, scorer.outputs(views.embeddings[shown, number]))
         for number, crop in enumerate(views.crops)
     }
 
 
-def describe(args, model: Path, exported: Path, faces, age: np.ndarray) -> dict:
-    """What is judged: both models, records and views; `age` (n,) is as the Keras model has it.
+def describe(args: argparse.Namespace, model: Path, exported: Path, faces, age: np.ndarray) -> dict:
+    """Return the files that are judged and their counts; `age` (n,) is as the Keras model has it.
 
     Raises InputError where the models' ages differ.
     """
@@ -159,8 +189,11 @@ def describe(args, model: Path, exported: Path, faces, age: np.ndarray) -> dict:
     def file(path: Path | None) -> dict | None:
         return path and {"file": path.name, "sha256": files.sha256(path)}
 
-    young, strangers = int((faces.age < 10).sum()), int((faces.distance > 1).sum())
-    counts = {"faces": len(faces), "under_10": young, "strangers": strangers}
+    counts = {
+        "faces": len(faces),
+        "under_10": int((faces.age < 10).sum()),
+        "out_of_distribution": int((faces.distance > 1).sum()),
+    }
     models = {"litert": file(exported), "keras": file(model)}
     return {
         "model": models | {"largest_difference": round(difference, 6)},

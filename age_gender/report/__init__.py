@@ -1,1 +1,1 @@
-"""What is measured, the plots, the page with its template and style sheet; the LFW check."""
+"""Measure, plot and write the report of test.py, and check genders against LFW's lists."""

@@ -1,4 +1,4 @@
-"""The figures of the report, each with its number of faces and a 95 % bootstrap interval.
+"""Compute the figures of the report, each with its number of faces and a 95 % bootstrap interval.
 
 An interval is the percentile bootstrap over faces (Efron & Tibshirani, "An Introduction to the
 Bootstrap", 1993, chapter 13), always with the same resamples. The libraries are imported as late
@@ -21,7 +21,7 @@ MEASURES = ("age_mae", "age_bias", "gender_accuracy", "interval_coverage", "inte
 
 
 def per_face(age: np.ndarray, gender: np.ndarray, names: list[str], scores: dict):
-    """A row a test face, a pandas DataFrame: labels, what run.py would print, and the MEASURES.
+    """Return a DataFrame with a row per test face: labels, what run.py would print, the MEASURES.
 
     `age` (n,) in years, `gender` (n,) 0 male and 1 female; `scores` are the exported model's, by
     their names. Measures are in years, or whether they hold.
@@ -42,14 +42,14 @@ def per_face(age: np.ndarray, gender: np.ndarray, names: list[str], scores: dict
 
 
 def measure(faces, loss: np.ndarray) -> dict:
-    """All figures of faces, as per_face has them, ready for JSON.
+    """Return all figures of the report, ready for JSON, of faces as per_face has them.
 
     `loss` (n,) is the Keras model's: the exported one has none.
     """
     import pandas as pd
     from sklearn.metrics import confusion_matrix
 
-    def rows(groups: pd.Categorical) -> list[dict]:  # of the groups that have a face at all
+    def rows(groups: pd.Categorical) -> list[dict]:  # only groups that have a face
         return [row(*part) for part in faces.groupby(groups, observed=True)]
 
     female = metrics.estimated_gender(faces.probability)
@@ -60,7 +60,7 @@ def measure(faces, loss: np.ndarray) -> dict:
         "by_estimated_age": rows(in_bands(np.rint(faces.estimate))),  # the number run.py prints
         "by_gender": rows(pd.Categorical.from_codes(faces.gender, GENDERS)),
         "by_race": rows(pd.Categorical(faces.race, RACES.values())),
-        # a row a labelled gender, a column an estimated one
+        # a row for each labelled gender, a column for each estimated one
         "gender_confusion": confusion_matrix(faces.gender, female, labels=[0, 1]).tolist(),
         "nominal": INTERVAL_COVERAGE,
         "probability": probability(faces.probability, faces.gender),
@@ -68,7 +68,7 @@ def measure(faces, loss: np.ndarray) -> dict:
 
 
 def of_crop(name: str, faces) -> dict:
-    """The figures of faces seen through one crop; a gender of which there is no face has none."""
+    """Return the figures of faces through one crop; a gender without faces has none."""
     figures = row(name, faces, ("age_mae", "interval_coverage"))
     for gender, right in faces.gender_accuracy.groupby(faces.gender):
         figures[f"{GENDERS[gender]}_right"] = with_interval(right)
@@ -76,19 +76,20 @@ def of_crop(name: str, faces) -> dict:
 
 
 def row(group: str, faces, measures: tuple[str, ...] = MEASURES) -> dict:
+    """Return the name of a group, its number of faces and each measure with its interval."""
     figures = {name: with_interval(faces[name]) for name in measures}
     return {"group": group, "n": len(faces)} | figures
 
 
 def in_bands(age):
-    """The band of each age (n,) in whole years, of pandas's categories; both ends belong to it."""
+    """Return the band of each age (n,) in whole years, as pandas's categories, ends included."""
     import pandas as pd
 
     return pd.cut(age, [*BANDS.values(), np.inf], right=False, labels=[*BANDS])
 
 
 def with_interval(*samples, statistic=np.mean) -> dict:
-    """A statistic of samples (n,), each of the same n faces, and the interval of it."""
+    """Return a statistic of samples (n,), each of the same n faces, with its interval."""
     from scipy.stats import bootstrap
 
     samples = [np.asarray(sample, np.float64) for sample in samples]
@@ -103,13 +104,14 @@ def with_interval(*samples, statistic=np.mean) -> dict:
 
 
 def rounded(value: float) -> float:
+    """Return the value with the six decimals that JSON gets."""
     return round(float(value), 6)
 
 
 def probability(female, gender) -> dict:
-    """The expected calibration error of the probability of female (n,), and its ten bins.
+    """Return the expected calibration error of the probability of female (n,), and its ten bins.
 
-    The error is the mean over faces of |mean probability - share of females| of the face's bin
+    The error is the mean over faces of |mean probability - fraction of females| of the face's bin
     (Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015; bins
     of equal width, of the probability of female). It is above 0 even where every probability is
     exact, for chance; `expected_if_exact` is how much, by drawing genders from the probabilities.
@@ -123,13 +125,16 @@ def probability(female, gender) -> dict:
         "calibration_error": with_interval(*bins * (female - gender), statistic=calibration_error),
         "expected_if_exact": rounded(np.mean([calibration_error(*bins * gap) for gap in drawn])),
         "bins": [{
-            "from": place / BINS, "to": (place + 1) / BINS, "n": int(inside.sum()),
+            "from": number / BINS, "to": (number + 1) / BINS, "n": int(inside.sum()),
             "probability": rounded(female[inside].mean()),
             "female": with_interval(gender[inside]),
-        } for place, inside in enumerate(bins) if inside.any()],
+        } for number, inside in enumerate(bins) if inside.any()],
     }  # fmt: skip
 
 
 def calibration_error(*gaps: np.ndarray, axis: int = -1) -> np.ndarray:
-    """From each face's probability less its label: an array a bin, 0 for the other bins' faces."""
+    """Return the expected calibration error from each face's probability less its label.
+
+    `gaps` has an array for each bin, with 0 for the faces of the other bins.
+    """
     return sum(np.abs(gap.mean(axis=axis)) for gap in gaps)

@@ -1,4 +1,4 @@
-"""LFW's genders: predictions against the two published lists of names, faults and all, and without.
+"""Check predicted genders against LFW's two published lists, with their faults and without.
 
 The published convention: of the predictions of a gender, those whose name stands in that
 gender's list are correct, the others wrong; the recall divides by the list's length. A
@@ -13,7 +13,7 @@ from age_gender.labels import GENDERS
 
 
 def read_labels(path: Path) -> str:
-    """The text of a label file. Raises InputError where there is none, or no name in it."""
+    """Return the text of a label file. Raises InputError where there is none, or no name in it."""
     if not path.is_file():
         raise InputError(f"{path}: no such label file; --lfw-labels names the folder of both")
     try:
@@ -26,11 +26,12 @@ def read_labels(path: Path) -> str:
 
 
 def names_in(text: str) -> list[str]:
+    """Return the names in the text of a label file, one per line."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def published(predicted: list[tuple[str, int]], labels: list[str]) -> Iterator[str]:
-    """The two lines of the published convention; `labels` of male and female, as below."""
+    """Yield the two lines of the published convention; `labels` are the two files' texts."""
     for gender, names in enumerate(map(names_in, labels)):
         listed = set(names)
         right = [name in listed for name, guess in predicted if guess == gender]
@@ -38,7 +39,8 @@ def published(predicted: list[tuple[str, int]], labels: list[str]) -> Iterator[s
 
 
 def without_faults(predicted: list[tuple[str, int]], labels: list[str]) -> Iterator[str]:
-    """The faults of the label files, and the figures over images with exactly one label."""
+    """Yield the label files' faults, then the figures over images with exactly one label."""
+    # The faults
     written = [set(names_in(text)) for text in labels]
     lists = [{name.removesuffix(".jpg") + ".jpg" for name in names} for names in written]
     as_written, both = set.intersection(*written), set.intersection(*lists)
@@ -56,6 +58,8 @@ def without_faults(predicted: list[tuple[str, int]], labels: list[str]) -> Itera
     yield f"  predictions in neither list: {listing(guesses.keys() - lists[0] - lists[1])}"
     if unseen := (lists[0] ^ lists[1]) - guesses.keys():
         yield f"  names without a prediction: {listing(unseen)}"
+
+    # The figures without them
     yield "Images with exactly one label:"
     all_right = []
     for gender, names in enumerate(lists):
@@ -66,12 +70,13 @@ def without_faults(predicted: list[tuple[str, int]], labels: list[str]) -> Itera
 
 
 def score(title: str, right: list[bool], of: int) -> str:
-    share = sum(right) / of if of else float("nan")
-    return f"{title.capitalize()} {share:.4f}, correct {sum(right)}, wrong {right.count(False)}"
+    """Return a line: the fraction of `of` images that are right, and the counts."""
+    fraction = sum(right) / of if of else float("nan")
+    return f"{title.capitalize()} {fraction:.4f}, correct {sum(right)}, wrong {right.count(False)}"
 
 
 def listing(names: Iterable[str]) -> str:
-    """How many, and the first few."""
+    """Return a count and the first five names."""
     names = sorted(names)
     shown = printable(", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))
     return f"{len(names)} ({shown})" if names else "0"

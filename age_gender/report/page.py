@@ -1,4 +1,4 @@
-"""The report of test.py: a page with plots and tables, figures.json, tables for the model card.
+"""Write the report of test.py: a page, its plots, figures.json and tables for the model card.
 
 The texts are Jinja templates beside this file: page.html with style.css, tables.md, and
 groups.jinja, which says what the tables of both are called.
@@ -42,7 +42,7 @@ def write(folder: Path, figures: dict, faces) -> None:
 
 
 def render(template: str, figures: dict, **more) -> str:
-    """A template of this folder, filled with the figures."""
+    """Return a template of this folder filled with the figures."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -56,7 +56,10 @@ def render(template: str, figures: dict, **more) -> str:
 
 
 def in_text(number: float | dict, form: str, template: str = "{value} ({low} to {high})") -> str:
-    """A number by a format, or a figure with its interval; a minus is one, a % stands apart."""
+    """Return a number or a figure with its interval as text.
+
+    `form` is a format; the text has a true minus sign and a space before %.
+    """
     if isinstance(number, dict):
         return template.format(**{key: in_text(part, form) for key, part in number.items()})
     return form.format(number).replace("-", "−").replace("%", " %")

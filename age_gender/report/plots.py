@@ -1,4 +1,4 @@
-"""The plots of the report, as PNG; their style is plots.mplstyle, their captions are page.html's.
+"""Draw the plots of the report as PNG; plots.mplstyle has their style, page.html the captions.
 
 Each draws what figures.py measured; five by four inches, so that the letters can still be read
 where a phone shows it. matplotlib is imported as late as the first plot.
@@ -14,12 +14,12 @@ import numpy as np
 from age_gender.labels import GENDERS
 from age_gender.report.figures import BANDS, PUBLISHED
 
-BLUE, ORANGE, GREY = "#1f5a94", "#b3470f", "#5b6570"  # apart for the colour-blind too
+BLUE, ORANGE, GREY = "#1f5a94", "#b3470f", "#5b6570"  # distinguishable for colour-blind readers too
 FIRST, SECOND = {"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "s"}
 
 
 def draw_all(figures: dict, faces) -> dict[str, bytes]:
-    """Each plot's name and its PNG of 1,000 x 800 pixels."""
+    """Return each plot's name and its PNG of 1,000 x 800 pixels."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -48,7 +48,7 @@ def overview(faces) -> bytes:
         figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
         ages, genders = figure.subplots(1, 2)
 
-        # The interval depends on the estimate: its mean ends over bins of five years.
+        # Left: ages. The interval depends on the estimate: its mean ends over bins of five years.
         bins = (faces.estimate // 5).astype(int)
         ends = faces.groupby(bins)[["estimate", "low", "high"]].mean()
         ages.fill_between(ends.estimate, ends.low, ends.high, color=BLUE, alpha=0.15,
@@ -61,15 +61,16 @@ def overview(faces) -> bytes:
         ages.set_title(f"Age of {len(faces):,} test faces", fontsize=12)
         ages.legend(loc="upper left")
 
+        # Right: genders
         certainty = np.maximum(faces.probability, 1 - faces.probability)
         edges = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0])
-        place = np.clip(np.searchsorted(edges, certainty, side="right") - 1, 0, len(edges) - 2)
-        right = 100 * faces.gender_accuracy.groupby(place).mean().reindex(range(len(edges) - 1))
-        count = np.bincount(place, minlength=len(edges) - 1)
+        bin_index = np.clip(np.searchsorted(edges, certainty, side="right") - 1, 0, len(edges) - 2)
+        right = 100 * faces.gender_accuracy.groupby(bin_index).mean().reindex(range(len(edges) - 1))
+        count = np.bincount(bin_index, minlength=len(edges) - 1)
         genders.bar(range(len(count)), right, color=BLUE, alpha=0.8)
-        for bar, (share, number) in enumerate(zip(right, count, strict=True)):
+        for bar, (percent, number) in enumerate(zip(right, count, strict=True)):
             if number:
-                genders.text(bar, share + 1, f"{number:,}", ha="center", fontsize=9, color=GREY)
+                genders.text(bar, percent + 1, f"{number:,}", ha="center", fontsize=9, color=GREY)
         names = [f"{100 * a:.0f}\u2013{100 * b:.0f}" for a, b in itertools.pairwise(edges)]
         genders.set_xticks(range(len(names)), names)
         genders.grid(axis="x", visible=False)
@@ -82,6 +83,7 @@ def overview(faces) -> bytes:
 
 
 def age_estimated_against_true(axes, figures: dict, faces) -> None:
+    """Draw the density of estimated ages over labelled ones."""
     end = 5 * np.ceil(max(faces.age.max(), faces.estimate.max(), 80) / 5)
     axes.grid(False)
     cells = axes.hexbin(faces.age, faces.estimate, extent=(0, end, 0, end), gridsize=36, mincnt=1,
@@ -94,6 +96,7 @@ def age_estimated_against_true(axes, figures: dict, faces) -> None:
 
 
 def age_error_by_band(axes, figures: dict, faces) -> None:
+    """Draw the mean absolute error of each band of labelled ages."""
     rows, mean = figures["by_true_age"], figures["all"]["age_mae"]["value"]
     points(axes, range(len(rows)), rows, "age_mae", "in this band", scale=1, **FIRST)
     published = PUBLISHED["mae"]
@@ -107,6 +110,7 @@ def age_error_by_band(axes, figures: dict, faces) -> None:
 
 
 def gender_confusion(axes, figures: dict, faces) -> None:
+    """Draw the confusion matrix of the genders."""
     counts = np.array(figures["gender_confusion"])
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals[:, None], 1)
@@ -123,16 +127,17 @@ def gender_confusion(axes, figures: dict, faces) -> None:
 
 
 def interval_by_band(axes, figures: dict, faces) -> None:
+    """Draw how many labels the interval holds, by bands of estimated and of labelled age."""
     nominal = 100 * figures["nominal"]
     axes.axhspan(nominal - 2, nominal + 2, color="#dfe8f1", zorder=0, label="88 to 92 %")
-    axes.axhline(nominal, color=GREY, linewidth=1, label=f"promised: {nominal:.0f} %")
+    axes.axhline(nominal, color=GREY, linewidth=1, label=f"nominal: {nominal:.0f} %")
     by_estimate, by_label = figures["by_estimated_age"], figures["by_true_age"]
     both = by_estimate + by_label
     groups = [name for name in BANDS if name in {row["group"] for row in both}]
     for rows, shift, label, style in ((by_estimate, -0.12, "band of the estimate", FIRST),
                                       (by_label, 0.12, "band of the label", SECOND)):  # fmt: skip
-        places = [groups.index(row["group"]) + shift for row in rows]
-        points(axes, places, rows, "interval_coverage", label, **style)
+        positions = [groups.index(row["group"]) + shift for row in rows]
+        points(axes, positions, rows, "interval_coverage", label, **style)
     band_axis(axes, groups)
     axes.set_ylim(min(70, *(100 * row["interval_coverage"]["low"] - 2 for row in both)), 101)
     axes.set(xlabel="age, years", ylabel="labels inside the interval, %")
@@ -140,14 +145,15 @@ def interval_by_band(axes, figures: dict, faces) -> None:
 
 
 def probability(axes, figures: dict, faces) -> None:
+    """Draw the reliability diagram of female_probability."""
     bins = figures["probability"]["bins"]
-    places = [100 * part["probability"] for part in bins]
+    positions = [100 * part["probability"] for part in bins]
     axes.plot([0, 100], [0, 100], color=GREY, linewidth=1, label="exact")
-    points(axes, places, bins, "female", "faces of one bin", **FIRST)
-    for place, part in zip(places, bins, strict=True):
+    points(axes, positions, bins, "female", "faces of one bin", **FIRST)
+    for position, part in zip(positions, bins, strict=True):
         below = part["female"]["value"] > 0.5
         end, away, side = ("low", -4, "top") if below else ("high", 4, "bottom")
-        axes.annotate(f"{part['n']:,}", (place, 100 * part["female"][end]), (0, away),
+        axes.annotate(f"{part['n']:,}", (position, 100 * part["female"][end]), (0, away),
                       textcoords="offset points", fontsize=9, color=GREY,
                       ha="center", va=side)  # fmt: skip
     axes.set(xlim=(-3, 103), ylim=(-3, 103), aspect="equal",
@@ -156,28 +162,32 @@ def probability(axes, figures: dict, faces) -> None:
 
 
 def crops(axes, figures: dict, faces) -> None:
+    """Draw how many genders are right through each crop."""
     rows = figures["by_crop"][::-1]  # the first one at the top
     for gender, shift, style in (("male", 0.12, FIRST), ("female", -0.12, SECOND)):
         key = f"{gender}_right"  # every crop has it, or none
         if key in rows[0]:
-            places = np.arange(len(rows)) + shift
-            points(axes, places, rows, key, f"labelled {gender}", across=True, **style)
+            positions = np.arange(len(rows)) + shift
+            points(axes, positions, rows, key, f"labelled {gender}", across=True, **style)
     axes.set_yticks(range(len(rows)), [row["group"] for row in rows], fontsize=9)
     axes.grid(axis="y", visible=False)
     axes.set(xlabel="gender right, %")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=9)
 
 
-def points(axes, places, rows: list[dict], key: str, label: str, scale=100, across=False, **style):
-    """A figure of each row with its interval, over places on the x axis, or `across` the y axis."""
+def points(
+    axes, positions, rows: list[dict], key: str, label: str, scale=100, across=False, **style
+) -> None:
+    """Plot a figure of each row with its interval, at `positions` on the x axis, or the y axis."""
     ends = itemgetter("value", "low", "high")
     value, low, high = scale * np.array([ends(row[key]) for row in rows]).T
     bars = np.maximum(0, [value - low, high - value])
-    data = (value, places, None, bars) if across else (places, value, bars)
+    data = (value, positions, None, bars) if across else (positions, value, bars)
     axes.errorbar(*data, label=label, linestyle="none", **style)
 
 
 def band_axis(axes, names: list[str]) -> None:
+    """Label the x axis with the names of the bands."""
     axes.set_xticks(range(len(names)), names)
     axes.tick_params(axis="x", labelsize=10, length=0)
     axes.grid(axis="x", visible=False)

@@ -31,7 +31,7 @@ def choose(
     """Return the scorer of the model here that most of the first rows (n, W) are of.
 
     Of several it is the nearest, to a tenth of the `distance`; of these the first that
-    heads.installed names, and the first of all for no rows. Raises InputError where the rows are
+    heads.find_models names, and the first of all for no rows. Raises InputError where the rows are
     of none; unless `must_fit`, only where none has their width.
     """
     models, rows, ranks = heads.find_models(paths.MODELS), rows[:ROWS], []
