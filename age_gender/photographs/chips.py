@@ -1,4 +1,4 @@
-"""Chips of faces as PNG files, and the contact sheet that shows them with their estimates."""
+"""Write face chips as PNG, and draw the contact sheet that shows them with their estimates."""
 
 import hashlib
 import math
@@ -18,7 +18,7 @@ SHEET_FACES = 1000  # larger pictures are hard to open
 
 
 def chip_file(folder: Path, name: str) -> Path:
-    """Return where the chip of the face `name` lies: below `folder`, and nobody else's."""
+    """Return the path of a face's chip below `folder`, unique to its name."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     for i, part in enumerate(parts[:-1]):  # no folder may have a chip's name
         parts[i] = re.sub(r"(\.png_*)$", r"\1_", part, flags=re.IGNORECASE)
@@ -42,7 +42,7 @@ def write_chip(folder: Path, name: str, data: bytes) -> None:
         stream.write(data)
 
 
-def png(chip: np.ndarray) -> bytes:
+def encode_png(chip: np.ndarray) -> bytes:
     """Return an RGB chip as a PNG file."""
     import cv2
 

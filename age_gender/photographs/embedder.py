@@ -1,4 +1,4 @@
-"""From image files to embeddings, in a thread, a process or on another machine."""
+"""Embed the faces in image files, in a thread, a process or on another machine."""
 
 import functools
 import itertools
@@ -11,7 +11,7 @@ import numpy as np
 
 from age_gender.cli import InputError, error_line, is_resource_shortage
 from age_gender.photographs import faces
-from age_gender.photographs.chips import png
+from age_gender.photographs.chips import encode_png
 from age_gender.photographs.images import NoFace, Skipped, fixed_crop, is_one_colour, read_image
 from age_gender.photographs.networks import Embed, Network
 from age_gender.photographs.parts import Part
@@ -21,7 +21,7 @@ from age_gender.readers.names import text_name
 
 @dataclass(frozen=True, kw_only=True)
 class CropOptions:
-    """How faces are cut out of images: embed.py's options of these names, settled."""
+    """The crop options of embed.py, resolved for a network."""
 
     faces: str  # "all", "largest" or "central"
     aligned: bool
@@ -57,7 +57,7 @@ class Embedder:
         return Detector()
 
     def __call__(self, images: Sequence[str]) -> tuple[Part, list[bytes]]:
-        """Return what the images give and, where they are asked for, the chips as PNG."""
+        """Return the faces of a batch of images and, with `keeps_chips`, their chips as PNG."""
         # The chips of all faces, and why images have none
         names, chips, skipped = [], [], []
         for image in images:
@@ -83,7 +83,7 @@ class Embedder:
             embeddings = embeddings.reshape(len(names), -1, embeddings.shape[1])
         reasons = np.array(skipped, np.str_).reshape(-1, 3)
         part = Part(np.array(names, np.str_), embeddings, reasons)
-        return part, [png(chip) for chip in chips] if self.keeps_chips else []
+        return part, [encode_png(chip) for chip in chips] if self.keeps_chips else []
 
     def _embeddings(self, chips: list[np.ndarray]) -> Iterator[np.ndarray]:
         for start in range(0, len(chips), self.batch_size):

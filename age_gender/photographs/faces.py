@@ -1,4 +1,4 @@
-"""Finding the faces of a photograph, and aligning them like the chips of a network's training."""
+"""Find the faces of a photograph and align them like the chips of a network's training."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from age_gender.photographs.images import resize
 
-# Places of eyes, nose and corners of the mouth, and the side of their chip, in pixels: UTKFace's
+# Positions of eyes, nose and corners of the mouth, and the side of their chip, in pixels: UTKFace's
 # mean landmarks, and the template of ArcFace (Deng et al., insightface), the field's standard.
 TEMPLATES = {
     "utkface": (np.array([[63, 62], [142, 62], [103, 110], [67, 142], [138, 141]], float), 200),
@@ -52,7 +52,7 @@ def warp(image: np.ndarray, a: complex, b: complex, size: int) -> np.ndarray:
     """Return the square of `size` pixels whose point w shows the image's z, where w = a z + b."""
     import cv2
 
-    if abs(a) < 0.7:  # warping looks at 2 x 2 pixels: average what it would pass over first
+    if abs(a) < 0.7:  # warpAffine samples 2 x 2 pixels only: shrink by area averaging first
         height, width = (max(1, round(side * abs(a))) for side in image.shape[:2])
         a, image = a * (image.shape[1] / width), resize(image, width, height)
     matrix = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])

@@ -1,4 +1,4 @@
-"""Finding image files, reading them as uint8 RGB, and bringing them to a network's size."""
+"""Find image files, read them as uint8 RGB, and resize them."""
 
 import contextlib
 import glob
@@ -69,13 +69,13 @@ def fingerprint(root: str, images: Iterable[str]) -> str:
 
 
 class Skipped(Exception):
-    """An image gives no face, for this reason; it counts as unreadable or without a face."""
+    """Raised for an image that yields no face; `counts_as` is its group in the summary."""
 
     counts_as = "unreadable"
 
 
 class NoFace(Skipped):
-    """An image that can be read shows no face, for this reason."""
+    """Raised for an image that can be read and shows no face."""
 
     counts_as = "without a face"
 

@@ -1,4 +1,4 @@
-"""The networks that embed chips: a frozen FaceNet graph, or any network exported to LiteRT."""
+"""Load the networks that embed chips: a frozen FaceNet graph, or any exported to LiteRT."""
 
 import hashlib
 import importlib.util
@@ -63,6 +63,7 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
     import tensorflow as tf
 
     try:
+        # Import the frozen graph
         with quiet_stderr():
             definition = any_batch(tf.compat.v1.GraphDef.FromString(graph))
 
@@ -72,6 +73,7 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
                 return tf.graph_util.import_graph_def(definition, *ends, name="")[0]
 
             width = network(tf.zeros((1, CHIP, CHIP, 3))).shape[-1]
+        # Check its width
         if width != DIMENSIONS:
             raise ValueError(f"{width} numbers a face")
     except Exception as error:  # protobuf, TensorFlow and the checks here raise their own
@@ -117,7 +119,7 @@ def any_batch(definition):
 
 
 def read_litert(path: Path) -> Network:
-    """Return the network exported to LiteRT at `path`. Raises InputError as `LiteRT` does."""
+    """Return the network exported to LiteRT at `path`. Raises InputError for other files."""
     content = path.read_bytes()
     network = load_litert(content, path)
     digest = hashlib.sha256(content).hexdigest()
@@ -129,13 +131,13 @@ def read_litert(path: Path) -> Network:
 
 
 def load_litert(content: bytes, path: Path) -> Embed:
-    """Return the network in the `content` of a .tflite file. Raises InputError as `LiteRT` does."""
+    """Return the network in the `content` of a .tflite file. Raises InputError for another file."""
     with quiet_stderr():  # XNNPACK writes a line, once a process
         return LiteRT(content, path)
 
 
 class LiteRT(threading.local):  # each thread that calls it makes an interpreter of its own
-    """A network exported to LiteRT, called with chips. One of a fixed batch size gets as many.
+    """A LiteRT network that maps chips to embeddings; chips are padded to its batch size, if any.
 
     Raises InputError that names `path` unless the network takes square RGB chips and gives a row
     of numbers for each.

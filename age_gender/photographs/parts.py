@@ -1,4 +1,4 @@
-"""What a batch of images gave, kept as a file until the output is whole."""
+"""Keep the result of each batch of images on disk until the output is written."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from age_gender.cli import InputError, is_resource_shortage
 
 
 class Part(NamedTuple):
-    """The n faces of a batch of images, and the m images that gave none."""
+    """The result of a batch of images: its n faces, and the m images without one."""
 
     names: np.ndarray  # (n,) text
     embeddings: np.ndarray  # (n, width) float32; of augmented views (n, crops, width)
@@ -25,7 +25,7 @@ def write_part(path: Path, part: Part) -> None:
 
 
 def read_part(path: Path) -> Part:
-    """Return what `write_part` wrote. Raises InputError for a file that it did not write so."""
+    """Return a part that `write_part` wrote. Raises InputError for a damaged file."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names, embeddings, skipped = part = Part(*(arrays[field] for field in Part._fields))
@@ -64,8 +64,8 @@ def read_embeddings(paths: Iterable[Path], names: list[str]) -> Iterator[np.ndar
 
 
 def damaged(path: Path) -> InputError:
-    """Return the error that tells the user to have a part made again."""
+    """Return the InputError for a damaged part."""
     return InputError(
-        f"{path}: this part of the work cannot be used (is another embed.py at work here?); remove "
-        "the file and give the same command: its images are done again"
+        f"{path}: damaged, or of other images (is another embed.py at work here?); remove this "
+        "file and run the same command again"
     )

@@ -1,4 +1,4 @@
-"""Augmented views: the same face through other crops, cut from aligned chips like UTKFace's.
+"""Cut augmented views: the same face through several crops, from aligned chips like UTKFace's.
 
 What is drawn at random follows from the face's name alone, so that it is the same whenever and
 wherever it is done.
@@ -110,7 +110,10 @@ def jittered_chip(padded: np.ndarray, size: int, random) -> np.ndarray:
 
 
 def degraded(chip: np.ndarray, random, coarse: float = 0.7) -> np.ndarray:
-    """Return a chip of other brightness and contrast; a fraction `coarse` from 28 to 80 pixels."""
+    """Return a chip of other brightness and contrast, some of them coarse.
+
+    A fraction `coarse` of the chips is resampled from 28 to 80 pixels.
+    """
     contrast, brightness = np.exp(random.normal(0, 0.25)), random.normal(0, 25)
     chip = np.clip((chip - 127.5) * contrast + 127.5 + brightness, 0, 255).astype(np.uint8)
     size, small = len(chip), int(random.integers(28, 81))

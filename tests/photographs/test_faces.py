@@ -8,7 +8,7 @@ import pytest
 import embed
 from age_gender.cli import InputError
 from age_gender.photographs import faces, networks
-from age_gender.photographs.chips import chip_file, contact_sheet, png, write_chip
+from age_gender.photographs.chips import chip_file, contact_sheet, encode_png, write_chip
 from benchmarks.embedding import drawn_chip
 
 pytest.importorskip("cv2")
@@ -108,7 +108,7 @@ def test_a_packaged_graph_with_another_hash_is_refused(tmp_path, monkeypatch):
 
 def test_the_sheet_shows_every_face_with_a_chip(tmp_path):
     for i, name in enumerate(("a.jpg", "below/b.jpg#1", "x" * 240 + ".jpg")):
-        write_chip(tmp_path / "chips", name, png(np.asarray(drawn_chip(i, 160))))
+        write_chip(tmp_path / "chips", name, encode_png(np.asarray(drawn_chip(i, 160))))
     rows = [("a.jpg", 0, 34, 28, 41, 0.02), ("below/b.jpg#1", 1, 25, 20, 30, 0.97),
             ("x" * 240 + ".jpg", 1, 61, 55, 70, 0.8), ("gone.jpg", 1, 61, 55, 70, 0.8)]  # fmt: skip
 

@@ -12,7 +12,7 @@ from test_faces import sandberg_graph
 
 import embed
 from age_gender.cli import InputError
-from age_gender.photographs.chips import chip_file, png, write_chip
+from age_gender.photographs.chips import chip_file, encode_png, write_chip
 from age_gender.photographs.parts import Part, write_part
 from benchmarks.embedding import drawn_chip
 
@@ -220,7 +220,7 @@ def test_a_part_that_changes_while_the_output_is_written_leaves_no_output(
 def test_the_sheet_overwrites_no_chip_and_no_predictions(tmp_path):
     chips = tmp_path / "chips"
     for name in ("a", "b"):
-        write_chip(chips, name, png(np.asarray(drawn_chip())))
+        write_chip(chips, name, encode_png(np.asarray(drawn_chip())))
     (tmp_path / "ages.csv").write_text(HEADER + "a,0,34,28,41,0.02\n")
     (tmp_path / "linked").symlink_to(chips)
     before = contents(tmp_path)

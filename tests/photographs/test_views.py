@@ -111,10 +111,10 @@ def test_dask_and_resuming_serve_any_network(tflite, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(embed, "read_embeddings", interrupt)
         embed.main(command)
-    with pytest.raises(InputError, match="begun with other --margin, --template"):
+    with pytest.raises(InputError, match="started with different --margin, --template"):
         embed.main([*command, "--template", "utkface"])
     command[command.index("--embedder") + 1] = str(tflite(1))
-    with pytest.raises(InputError, match="begun with other --embedder"):
+    with pytest.raises(InputError, match="started with different --embedder"):
         embed.main(command)
 
 
