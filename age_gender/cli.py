@@ -60,7 +60,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     except SystemExit as ending:  # argparse's
         startup.end(ending.code)
     except BaseException as error:
-        interrupts.ignore() if interrupts.came() else startup.end_at_once_on_interrupt()
+        interrupts.ignore() if interrupts.was_interrupted() else startup.end_at_once_on_interrupt()
         if _shows_traceback() and not isinstance(error, (BrokenPipeError, KeyboardInterrupt)):
             raise
         code = report(error)
