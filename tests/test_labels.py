@@ -186,12 +186,12 @@ def test_an_age_of_another_form_is_refused_with_its_row_and_the_remedy(value, wo
 
 def test_ages_that_look_like_numbers_of_classes_are_refused():
     for values in ([0, 3, 8, 2], ["1", "2", None], [0.1, 0.35, 0.9]):
-        with pytest.raises(InputError, match=r"numbers of classes.*--min-age 0"):
+        with pytest.raises(InputError, match=r"class numbers.*--min-age 0"):
             read_ages([column(*values, title="age")], 10)
     assert read_ages([column(0, 3, 8, title="age")], 0).tolist() == [0, 3, 8]
     assert read_ages([column(0, 3, 10, title="age")], 10).tolist() == [0, 3, 10]
 
 
 def test_a_column_of_years_of_birth_is_refused():
-    with pytest.raises(InputError, match=r"row 1: the age 1985 is not from 0 to 116"):
+    with pytest.raises(InputError, match=r"row 1: the age 1985 is outside 0 to 116"):
         read_ages([column(1985, 1999, 40, title="age")], 10)

@@ -204,7 +204,9 @@ class Page(HTMLParser):
 
 def test_the_folder_holds_the_report_and_what_else_was_there(made):
     names = {path.name for path in made[0].iterdir()}
-    assert names == PLOTS | {"report.html", "figures.json", "tables.md", "note.txt"}
+    assert names == PLOTS | {
+        "overview.png", "report.html", "figures.json", "tables.md", "note.txt",
+    }  # fmt: skip
     assert (made[0] / "note.txt").read_text() == "mine"
 
 
@@ -270,7 +272,7 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(page, tmp_path, wid
 
 
 def test_a_single_face_without_labels_of_race_makes_a_report_too(tmp_path, measured):
-    scores = dict(zip(litert.OUTPUTS, np.array([[31.4], [20], [40], [0.9], [0]]), strict=True))
+    scores = dict(zip(litert.OUTPUTS, np.array([[31.4], [20], [40], [0.9], [0], [0]]), strict=True))
     one = figures.per_face(np.array([7]), np.array([1]), ["me.jpg"], scores)
     found = figures.measure(one, np.array([2.5]))
     rest = {key: measured[key] for key in ("model", "records", "views", "by_crop")}
@@ -298,7 +300,7 @@ def test_a_report_that_cannot_be_made_is_refused_before_the_work(tmp_path, model
     (tmp_path / "file").write_text("")
     refused(script("test.py", "--model", model_folder, "--report", tmp_path / "file"), "file")
     done = script("test.py", "--lfw", "p.csv", "--lfw-labels", ".", "--report", tmp_path)
-    refused(done, "--report", "LFW")
+    refused(done, "--report", "--lfw")
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
