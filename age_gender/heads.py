@@ -85,10 +85,13 @@ def _check_hashes(description: Path, path: Path) -> None:
 
 def _read_description(path: Path) -> tuple[dict[str, str], int]:
     """Return the hashes of a model's files by their names, and the width of its embeddings."""
+    hashes, width = {}, 0
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        version, hashes = description["format"], dict(description["files"])
-        width = int(description["embeddings"]["dimensions"])
+        version = description["format"]
+        if version == MODEL_FORMAT:  # those of others are called so
+            hashes = dict(description["files"])
+            width = int(description["embeddings"]["dimensions"])
         if not hashes.keys() <= {KERAS_MODEL, LITERT_MODEL}:
             raise ValueError("other files")
     except (ValueError, KeyError, TypeError, RecursionError):
