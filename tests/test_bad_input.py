@@ -144,7 +144,7 @@ def test_without_the_packages_one_line_names_the_environment():
 
 
 def test_an_argument_that_is_empty_is_a_mistake(tmp_path):
-    refused(script("run.py", "--features", ""), "empty", "variable")
+    refused(script("run.py", "--features", ""), "argument 2 is empty", "variable")
 
 
 def test_a_folder_is_read_without_what_is_half_done_or_only_named_like_a_table(tmp_path, rows):
