@@ -1,7 +1,8 @@
-"""The network: a face embedding in, two softmaxes out, and its losses.
+"""Build the network (embedding in, two softmaxes out), its losses, calibration and export.
 
-train.py fits `build_network` on what `build_front` makes of the embeddings once; `build_scorer`
-adds, for the export, what turns the softmaxes into an age, its interval and a probability.
+train.py fits `build_network` on what `build_preprocessing` makes of the embeddings once;
+`build_scorer` adds, for the export, the layers from the softmaxes to an age, its interval and a
+probability.
 """
 
 import tempfile
@@ -18,18 +19,20 @@ from age_gender.embedding_space import MIRROR_LIMIT, EmbeddingSpace
 from age_gender.labels import AGES, GENDERS, INTERVAL_COVERAGE
 from age_gender.metrics import YEARS, expected_age
 
-CHILD = 3.5  # estimated years round which genders become a guess; fitted on held-out children
+CHILD_AGE_MIDPOINT = (
+    3.5  # estimated years round which genders become a guess; fitted on held-out children
+)
 
 
 class Calibration(NamedTuple):
-    """Corrections that make the softmaxes mean what they say, fitted on held-out faces."""
+    """Calibration parameters, fitted on held-out faces."""
 
     tail: float  # the interval's ends are this and the 1 - tail quantile of the age softmax
     gender_temperature: float  # which divides the gender's logits
-    child_certainty: float  # which multiplies those of a newborn, whose gender no face tells
+    child_certainty: float  # which multiplies those of a newborn, whose gender cannot be seen
 
 
-def build_front(space: EmbeddingSpace, whitening: float) -> keras.Model:
+def build_preprocessing(space: EmbeddingSpace, whitening: float) -> keras.Model:
     """Return the layers before the network: embeddings (n, W) of any length to (n, k) components.
 
     They are the principal components that hold more than storage adds, divided by a power, the
@@ -80,7 +83,9 @@ def block(hidden):
     return layers.Dropout(0.4)(hidden)
 
 
-def compiled(network: keras.Model, steps: int, epochs: int, learning_rate: float) -> keras.Model:
+def compile_for_training(
+    network: keras.Model, steps: int, epochs: int, learning_rate: float
+) -> keras.Model:
     """Return the network with its losses and optimizer; `steps` are those of an epoch."""
     trainer = keras.Model(network.input, network.output)  # the network is saved without losses
     warm_up = max(1, steps * epochs // 20)
@@ -149,7 +154,7 @@ def build_scorer(
 
 def distance(unit, centred, space: EmbeddingSpace):
     """Return `EmbeddingSpace.distance` (n,) of rows `unit`; `centred` are along its directions."""
-    if not space.tells_rows:
+    if not space.detects_single_rows:
         return ops.ones_like(centred[:, 0])
     mean = space.mean @ space.directions[:, : len(space.variances)]
     squares = ops.square(centred) / space.variances - ops.square(centred + mean)
@@ -169,9 +174,10 @@ def tail_factor(age):
 def child_factor(age, certainty):
     """Return what the gender's logits are multiplied by, for estimated ages (n,): (n,).
 
-    From `certainty` for a newborn to 1 from about ten years; half of the way at CHILD years.
+    From `certainty` for a newborn to 1 from about ten years; half of the way at
+    CHILD_AGE_MIDPOINT years.
     """
-    return 1 - (1 - certainty) * ops.sigmoid(CHILD - age)
+    return 1 - (1 - certainty) * ops.sigmoid(CHILD_AGE_MIDPOINT - age)
 
 
 def calibrate(

@@ -160,15 +160,15 @@ def join_gender_codes(arguments: list[str]) -> list[str]:
 
 def describe_embeddings(table: tables.Table) -> str:
     """Return a line on the embeddings. Raises InputError where some are of another network."""
-    model, is_outside = choice.outside(table.features)
+    model, is_ood = choice.find_out_of_distribution(table.features)
     network = f", of the network of models/{model}" if model else ""
     length = embedding_space.median_length(table.features)
-    if is_outside.any():
-        first = int(is_outside.argmax())
+    if is_ood.any():
+        first = int(is_ood.argmax())
         path, number = next(itertools.islice(label_columns.sources(table.ages), first, None))
         raise InputError(
             f"{path}: row {number}: {printable(table.names[first])} is an embedding of another "
-            f"network than most of the rows, as are {is_outside.sum():,} of {len(is_outside):,} in "
+            f"network than most of the rows, as are {is_ood.sum():,} of {len(is_ood):,} in "
             "all; leave these out or embed all faces with one network"
         )
     return f"embeddings of {table.features.shape[1]} numbers, median length {length:.3g}{network}"

@@ -1,4 +1,4 @@
-"""Ages and genders from face embeddings: a table of embeddings in, a CSV out.
+"""Estimate ages and genders from face embeddings: a table in, a CSV out.
 
 Scores embeddings with the exported LiteRT model for the network that made them, which it finds
 by itself; TensorFlow is not needed. Writes filename, gender (0 male, 1 female), age, a 90 %
@@ -39,7 +39,8 @@ from age_gender.readers import chunks, tables
 from age_gender.readers.columns import ReadOptions
 from age_gender.scoring import choice, litert, predictions
 
-BAD_CHUNKS = 64  # without a good row, from the start of the input, before it is given up
+OR_FORCE = ", or use --force to score them all the same"
+MAX_BAD_CHUNKS = 64  # without a good row, from the start of the input, before it is given up
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,9 +75,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="a folder that train.py wrote, or its .tflite (default: the one in models/ for the "
         "network that made the embeddings)")  # fmt: skip
     add("--skip-bad-rows", action="store_true",
-        help="score the other rows; the bad ones of out.csv are in out.errors.csv")  # fmt: skip
+        help="skip bad rows and list them in OUTPUT.errors.csv (without --output on standard "
+        "error)")  # fmt: skip
     add("--force", action="store_true",
-        help="score embeddings of another network than the model's, too")  # fmt: skip
+        help="score out-of-distribution or rounded embeddings too")  # fmt: skip
     add("--dask", metavar="ADDRESS",
         help="score on a Dask cluster: a scheduler's address, or local to start one "
         "here")  # fmt: skip
@@ -92,27 +94,27 @@ def check_output(args: argparse.Namespace, inputs: list[str | Path]) -> None:
 
 
 def errors_path(args) -> Path | None:
-    """Where bad rows are listed with --skip-bad-rows; None for standard error."""
+    """Return the path of the list of bad rows, or None for standard error."""
     if not args.skip_bad_rows or args.output == "-" or files.is_stream(args.output):
         return None
     return Path(args.output).with_suffix(".errors.csv")
 
 
 def open_output(output: str) -> contextlib.AbstractContextManager:
-    """Standard output, or a file that appears whole or not at all."""
+    """Open the output: standard output, or a file that appears whole or not at all."""
     is_file = output != "-"
     return files.whole_file(output) if is_file else contextlib.nullcontext(sys.stdout.buffer)
 
 
 def open_errors(args) -> contextlib.AbstractContextManager:
-    """Where bad rows are listed: None without --skip-bad-rows, where the first one ends all."""
+    """Open the list of bad rows; None without --skip-bad-rows, where the first one ends the run."""
     if path := errors_path(args):
         return files.whole_file(path, "w", errors="backslashreplace", encoding="utf-8", newline="")
     return contextlib.nullcontext(sys.stderr if args.skip_bad_rows else None)
 
 
 def model_files(model: str | None) -> list[Path]:
-    """Return the files of the model, or of all here where none is given: none is an output."""
+    """Return the model files that an output must not overwrite."""
     folders = [Path(model), Path(model).parent] if model else heads.find_models(paths.MODELS)
     return [path for folder in folders for path in folder.glob("age_gender*")]
 
@@ -122,23 +124,25 @@ def choose_model(
 ) -> tuple[litert.Scorer, Iterator[chunks.Chunk]]:
     """Return the scorer for the input, and its chunks; say which model that is.
 
-    Without a `model` it is chosen by the first rows, which are read once: of what was looked at,
-    the chunks come first.
+    Without a `model` it is chosen by the first rows, which are read once: the chunks that
+    were read for this come first.
     """
     if model is not None:
         score = choice.load(model, force)
         chunks_read = tables.cut(inputs, replace(options, width=score.width))
     else:
         widths = tuple(heads.find_models(paths.MODELS).values())
-        chunks_read = tables.cut(inputs, replace(options, widths=widths, models=choice.listed()))
-        first, rows = look_ahead(chunks_read, skip_bad_rows)
-        score = choice.choose(rows, force, must_fit=not skip_bad_rows)
+        chunks_read = tables.cut(
+            inputs, replace(options, widths=widths, models=choice.describe_models())
+        )
+        first, rows = read_first_rows(chunks_read, skip_bad_rows)
+        score = choice.choose(rows, force, must_fit=not skip_bad_rows, or_else=OR_FORCE)
         chunks_read = itertools.chain(first, chunks_read)
     cli.say(f"model: {cli.display_path(Path(score.name))}")
     return score, chunks_read
 
 
-def look_ahead(
+def read_first_rows(
     chunks_read: Iterator[chunks.Chunk], skip_bad_rows: bool
 ) -> tuple[list[chunks.Chunk], np.ndarray]:
     """Return the first chunks, up to one with a good row, and its good rows (n, W).
@@ -147,12 +151,12 @@ def look_ahead(
     InputError where no row of many chunks is good.
     """
     first = []
-    for chunk in itertools.islice(chunks_read, BAD_CHUNKS):
+    for chunk in itertools.islice(chunks_read, MAX_BAD_CHUNKS):
         first.append(chunk)
         batch = tables.parse(chunk)
         if len(batch.features) or (batch.bad and not skip_bad_rows):
             return first, batch.features
-    if len(first) == BAD_CHUNKS:
+    if len(first) == MAX_BAD_CHUNKS:
         raise InputError(f"{first[0].path}: none of the first rows is good; see {batch.bad[0]}")
     return first, np.empty((0, 0), np.float32)
 
@@ -215,10 +219,10 @@ class Writer:
 
     def judge(self, path: str) -> None:
         """Warn, once for all files, where a file looks rounded; InputError where it is too much."""
-        warning = rounding.judge(path, np.concatenate(self.rounding_years), self.force)
+        warning = rounding.judge(path, np.concatenate(self.rounding_years), self.force, OR_FORCE)
         self.rounding_years = None
         if warning and not self.has_warned:
-            self.progress.say(warning)
+            self.progress.say(f"warning: {warning}")
             self.has_warned = True
 
 

@@ -28,6 +28,7 @@ import numpy as np
 
 from age_gender import cli, crops, files, heads, metrics, paths
 from age_gender.cli import InputError
+from age_gender.embedding_space import is_out_of_distribution
 from age_gender.labels import AGES, GENDERS, base_name
 from age_gender.report import figures, lfw, page
 from age_gender.scoring import litert, predictions
@@ -192,7 +193,7 @@ def describe(args: argparse.Namespace, model: Path, exported: Path, faces, age: 
     counts = {
         "faces": len(faces),
         "under_10": int((faces.age < 10).sum()),
-        "out_of_distribution": int((faces.distance > 1).sum()),
+        "out_of_distribution": int(is_out_of_distribution(faces.distance).sum()),
     }
     models = {"litert": file(exported), "keras": file(model)}
     return {

@@ -113,18 +113,20 @@ def main(argv: list[str] | None = None) -> None:
     open_work(work, settings, args.resume)
 
     # The embedding space, the layers before the network, and what crops do.
-    held = hold_out(records.file_name, is_adult, recipe.seed)
-    if held.all():
-        raise InputError(f"{args.train}: {len(held)} faces are too few to train on; prepare more")
-    unit, views, space = fit_space(records, held, inputs["views"])
-    front = network_conv.build_front(space, recipe.whitening)
+    is_held_out = hold_out(records.file_name, is_adult, recipe.seed)
+    if is_held_out.all():
+        raise InputError(
+            f"{args.train}: {len(is_held_out)} faces are too few to train on; prepare more"
+        )
+    unit, views, space = fit_space(records, is_held_out, inputs["views"])
+    front = network_conv.build_preprocessing(space, recipe.whitening)
     components = predict(front, unit)
     maps = None if views is None else crops.fit(predict(front, views))
 
     # Training without the held-out faces, which then calibrate, and at last with all.
     everything = Faces(components, records.age, records.gender, is_adult)
-    held_out, others = everything.at(held), everything.at(~held)
-    steps = min(-(-len(held) // recipe.batch_size), len(others.age))  # of an epoch
+    held_out, others = everything.at(is_held_out), everything.at(~is_held_out)
+    steps = min(-(-len(is_held_out) // recipe.batch_size), len(others.age))  # of an epoch
     refining = recipe._replace(epochs=max(1, round(REFINING * recipe.epochs)),
                                learning_rate=REFINING_RATE * recipe.learning_rate)  # fmt: skip
     fit_started = time.monotonic()
@@ -134,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     softmax = network.predict(held_out.components, batch_size=1024, verbose=0)
     validation = judge(softmax, held_out)
     calibration = network_conv.calibrate(softmax, *held_out[1:])
-    rounded = measure_rounding(front, network, space, unit[held])
+    rounded = measure_rounding(front, network, space, unit[is_held_out])
     fit(network, everything, maps, steps, refining, work / "final.npz", args.logs)
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
@@ -169,24 +171,25 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--train", type=Path, default=paths.TRAIN_RECORDS, metavar="FILE",
         help="records that prepare.py wrote")  # fmt: skip
     add("--children", type=Path, default=paths.CHILDREN_RECORDS, metavar="FILE",
-        help="records of the faces under --min-age, as a rule beside --train, or none")  # fmt: skip
+        help="records of faces under prepare.py's --min-age, by default beside --train; none to "
+        "train without")  # fmt: skip
     add("--views", type=Path, default=paths.VIEWS, metavar="NPZ",
-        help="faces through several crops, as embed.py --views writes them, or none")  # fmt: skip
+        help="augmented views written by embed.py --views; none to train without")  # fmt: skip
     add("--models", type=Path, default=paths.MODELS, metavar="DIR",
         help="folder for the model")  # fmt: skip
     add("--epochs", type=whole_number(1), default=16, metavar="N", help="passes over the records")
     add("--batch-size", type=whole_number(1), default=512, metavar="N",
-        help="faces a step, at most")  # fmt: skip
+        help="faces per step, at most")  # fmt: skip
     add("--learning-rate", type=cli.positive, default=2e-2, metavar="X",
-        help="AdamW's highest learning rate; it rises to it and falls as a cosine")  # fmt: skip
-    add("--whitening", type=cli.share, default=0.5, metavar="X",
+        help="peak learning rate of AdamW (warm-up, then cosine decay)")  # fmt: skip
+    add("--whitening", type=cli.fraction, default=0.5, metavar="X",
         help="strength of PCA whitening: 0 leaves the principal components as they are, 1 gives "
         "all the same variance")  # fmt: skip
-    add("--crop-share", type=cli.share, default=0.5, metavar="X",
+    add("--crop-share", type=cli.fraction, default=0.5, metavar="X",
         help="fraction of the faces augmented by a crop in each epoch")  # fmt: skip
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N",
         help="seed of the weights, the shuffles, the crops and what is held out")  # fmt: skip
-    add("--resume", action="store_true", help="go on with an interrupted training")
+    add("--resume", action="store_true", help="continue an interrupted training")
     add("--logs", type=Path, default=paths.LOGS, metavar="DIR",
         help="folder for the curves, as CSV and for TensorBoard")  # fmt: skip
     return parser.parse_args(argv)
@@ -242,15 +245,15 @@ def open_work(work: Path, settings: dict, resume: bool) -> None:
 def hold_out(names: list[str], is_adult: np.ndarray, seed: int) -> np.ndarray:
     """Return which rows (n,) are held out: VALIDATION of the faces at random, in all views."""
     random = np.random.default_rng(seed)
-    held = np.zeros(len(names), bool)
+    is_held_out = np.zeros(len(names), bool)
     face = np.unique(np.array(names, object), return_inverse=True)[1]
     for part in (is_adult, ~is_adult):
         faces = random.permutation(np.unique(face[part]))
-        held |= part & np.isin(face, faces[: int(np.ceil(VALIDATION * len(faces)))])
-    return held
+        is_held_out |= part & np.isin(face, faces[: int(np.ceil(VALIDATION * len(faces)))])
+    return is_held_out
 
 
-def fit_space(records, held: np.ndarray, views: Path | None):
+def fit_space(records, is_held_out: np.ndarray, views: Path | None):
     """Return unit-length embeddings (n, W), the views to fit maps on or None, and their space.
 
     Raises InputError where nothing can be learnt from the embeddings.
@@ -259,11 +262,14 @@ def fit_space(records, held: np.ndarray, views: Path | None):
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         unit = embedding_space.unit(records.features)
         length = embedding_space.median_length(records.features)
-        rows = unit
-        if fitted := views and embedding_space.fit(unit, length, folds=0):
-            fitted = crops.read_training_views(views, fitted, records.file_name, held)
-            if fitted is not None:
-                rows = np.concatenate([unit, fitted[:, 1:].reshape(-1, unit.shape[1])])
+        rows, training_views = unit, None
+        if views is not None:
+            plain_space = embedding_space.fit(unit, length, folds=0)
+            names = records.file_name
+            training_views = crops.read_training_views(views, plain_space, names, is_held_out)
+            if training_views is not None:
+                others = training_views[:, 1:].reshape(-1, unit.shape[1])
+                rows = np.concatenate([unit, others])
         space = embedding_space.fit(rows, length)
     cli.say(
         f"{len(unit)} faces; embeddings of {unit.shape[1]} dimensions, of which "
@@ -271,12 +277,12 @@ def fit_space(records, held: np.ndarray, views: Path | None):
     )
     if space.deviations[0] < 1e-4:  # FaceNet's is 0.2; of one embedding, rounding makes 1e-6
         raise InputError(f"the embeddings of all {len(unit)} faces are the same: nothing to learn")
-    if not space.tells_rows:
+    if not space.detects_single_rows:
         cli.say(
-            "warning: these embeddings are too few or too varied to tell another network's "
-            "from them: run.py will score any row of this width with this model"
+            "warning: out-of-distribution embeddings cannot be detected for this model (too few "
+            "rows, or too few empty directions); run.py will score any row of this width"
         )
-    return unit, fitted, space
+    return unit, training_views, space
 
 
 def predict(front, embeddings: np.ndarray) -> np.ndarray:
@@ -301,7 +307,7 @@ def fit(
     import network_conv
 
     # As far as an interrupted training came.
-    trainer = network_conv.compiled(network, steps, recipe.epochs, recipe.learning_rate)
+    trainer = network_conv.compile_for_training(network, steps, recipe.epochs, recipe.learning_rate)
     if state.exists():
         checkpoints.restore(state, trainer)
     done = int(trainer.optimizer.iterations) // steps
@@ -386,8 +392,8 @@ def describe(space: EmbeddingSpace) -> dict[str, float]:
         "dimensions": len(space.mean),
         "components": space.components,
         "effective_rank": round(space.effective_rank, 1),
-        "own_refused": round(space.own_refused, 5),
-        "random_accepted": round(space.random_accepted, 5),
+        "false_rejection_rate": round(space.false_rejection_rate, 5),
+        "false_acceptance_rate": round(space.false_acceptance_rate, 5),
     }
 
 

@@ -1,4 +1,4 @@
-"""What the scripts share, and `estimate`, the one function for programs."""
+"""Provide `estimate`, for programs, and the code that the scripts share."""
 
 TYPE_CHECKING = False  # importing typing would cost a script's start 3 ms
 if TYPE_CHECKING:
@@ -6,7 +6,7 @@ if TYPE_CHECKING:
 
 
 class EmbeddingError(ValueError):
-    """Embeddings or a model that cannot be used: one line that says why, and what to do."""
+    """Raised when embeddings or a model cannot be used; the message says why and what to do."""
 
 
 def estimate(embeddings, model=None, skip_bad_rows: bool = False) -> "pd.DataFrame":

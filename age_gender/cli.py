@@ -174,7 +174,7 @@ def whole_number(least: int, most: float = math.inf) -> Callable[[str], int]:
 
 # The same of other numbers.
 positive = _argument(float, "number above 0", lambda value: 0 < value < math.inf)
-share = _argument(float, "number from 0 to 1", lambda value: 0 <= value <= 1)
+fraction = _argument(float, "number from 0 to 1", lambda value: 0 <= value <= 1)
 
 
 def utf8(argument: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from age_gender import files
 from age_gender.cli import InputError, display_path, is_resource_shortage, say
-from age_gender.embedding_space import EmbeddingSpace, unit
+from age_gender.embedding_space import EmbeddingSpace, is_out_of_distribution, unit
 from age_gender.labels import base_name
 from age_gender.readers import numpy_files
 
@@ -93,7 +93,9 @@ def read_training_views(
     views = read(path)
     theirs, names = ([base_name(name) for name in part] for part in (views.names, names))
     plain, in_records = views.embeddings[:, 0], np.isin(theirs, names)
-    if plain.shape[1] != len(space.mean) or np.mean(space.distance(plain) > 1) > 0.5:
+    if plain.shape[1] != len(space.mean) or (
+        np.mean(is_out_of_distribution(space.distance(plain))) > 0.5
+    ):
         reason = "embedded by another network than the records"
     else:
         known = in_records & ~np.isin(theirs, np.array(names)[is_held_out])

@@ -1,9 +1,9 @@
-"""What tells one network's face embeddings from all others: their embedding space.
+"""Model a network's embedding space and detect embeddings of any other network.
 
 The embeddings of one network keep to a part of the unit sphere: along some directions they vary
-more than random vectors do, along others, often more than half of all, hardly at all. One row is
-enough to tell whether it lies there. What a row has along the empty directions also tells how
-coarsely its numbers were rounded.
+more than random vectors do, along others, often more than half of all, hardly at all. A
+single row suffices to decide whether it lies there. Its components along the empty directions show
+how coarsely it was rounded.
 """
 
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ FLOAT16 = 2e-4  # the same of half precision, as a fraction of the number
 # with 1 0.03 (mean of three seeds), and rounded to three decimals 0.04 years instead of 0.09; below
 # 0.85 dlib's 81st component is kept, which two decimals blow up.
 CLEARANCE = 0.9
+DISTANCE_LIMIT = 1.0  # the `distance` above which a row is out of distribution
 DIRECTIONS = 24  # along which a row is tested
 ROUNDING_DIRECTIONS = 8  # along which it shows how coarsely it was rounded
 FLOOR = 0.02  # added to variances, of which a random vector's is 1, so that rounding is no matter
@@ -24,16 +25,16 @@ QUIET = 0.1  # times the floor: the variance below which an axis counts as empty
 MIRROR_FLOOR = 5e-4  # the same where a row is told from its negative
 MIRROR_LIMIT = 0.25  # how far a row may lie on the negative's side; the negated mean lies at 1
 MIRROR_SEPARATION = 25  # squared deviations from the mean to its negative's side, at least
-ROWS = 100_000  # that a space is fitted on at most; of more, every second or third ...
-FEWEST = 200  # rows a space is fitted on; of fewer, it refuses faces of its own network
+MAX_ROWS = 100_000  # that a space is fitted on; of more, every second or third ...
+MIN_ROWS = 200  # that a space is fitted on; with fewer it rejects faces of its own network
 FOLDS = 5
-CONFUSED = 0.001  # fraction of rows on the wrong side above which single rows tell nothing
+MAX_ERROR_RATE = 0.001  # error rate above which single rows cannot be judged
 BLOCK_ROWS = 1 << 16  # that are scaled at a time
 
 
 @dataclass(frozen=True)
 class EmbeddingSpace:
-    """The Gaussian of one network's unit-length embeddings, and the test for any other's.
+    """Describe one network's unit-length embeddings by a Gaussian, and test others against it.
 
     `directions` are those in which the variance differs most from a random vector's, and then
     those that hold nothing but what rounding adds; `variances` are along the former.
@@ -48,22 +49,23 @@ class EmbeddingSpace:
     mirror: np.ndarray  # (W,), along which the mean lies at -1 and its negative at 1
     nearest: float  # the least log-likelihood ratio of the training rows, below 0
     effective_rank: float
-    own_refused: float = 0.0  # fraction of held-out training rows with a distance over 1
-    random_accepted: float = 0.0  # fraction of random vectors with a distance of 1 and less
+    false_rejection_rate: float = 0.0  # of held-out training rows
+    false_acceptance_rate: float = 0.0  # of random vectors
 
     @property
-    def tells_rows(self) -> bool:
-        """Whether one row is enough to tell this network's embeddings from others'."""
-        return max(self.own_refused, self.random_accepted) <= CONFUSED
+    def detects_single_rows(self) -> bool:
+        """Return whether a single row suffices to detect an embedding of another network."""
+        return max(self.false_rejection_rate, self.false_acceptance_rate) <= MAX_ERROR_RATE
 
     def distance(self, rows: np.ndarray) -> np.ndarray:
         """Return how far unit-length rows (n, W) lie from this space: (n,), over 1 outside it.
 
         It is linear in the logarithm of how much likelier a random direction is than this space:
         0 for the nearest training row, 1 where both are equally likely. A row on the side of the
-        negated embeddings is as far as it lies there. 1 for all where single rows tell nothing.
+        negated embeddings is as far as it lies there. 1 for
+        all rows where single rows cannot be judged.
         """
-        if not self.tells_rows:
+        if not self.detects_single_rows:
             return np.ones(len(rows), np.float32)
         mirrored = rows @ self.mirror / MIRROR_LIMIT
         return np.maximum(np.maximum(1 - self.likelihood_ratio(rows) / self.nearest, mirrored), 0)
@@ -84,6 +86,11 @@ class EmbeddingSpace:
         empty = self.directions[:, len(self.variances) :]
         along = rows @ empty - self.mean @ empty
         return np.sqrt((along**2).sum(axis=1) / max(empty.shape[1], 1))
+
+
+def is_out_of_distribution(distance: np.ndarray) -> np.ndarray:
+    """Return which distances (n,) are those of out-of-distribution embeddings."""
+    return distance > DISTANCE_LIMIT
 
 
 def unit(features: np.ndarray) -> np.ndarray:
@@ -113,26 +120,34 @@ def storage_deviation(width: int, length: float) -> float:
 def fit(rows: np.ndarray, length: float = 1.0, folds: int = FOLDS) -> EmbeddingSpace:
     """Fit the embedding space of unit-length rows (n, W), plain and augmented views together.
 
-    `length` is what they had before. How well the space tells rows is measured on each of the
-    `folds` with a space fitted on the others, and on random vectors; without folds it is taken
-    for granted. Neighbouring rows may be views of one face, so that a fold is a run of rows.
+    `length` is what they had before. Error rates are measured by cross-validation over `folds`,
+    and on random vectors; without folds they are 0. Neighbouring rows may be views of one face,
+    so that a fold is a run of rows.
     """
-    rows = rows[:: -(-len(rows) // ROWS)]
+    rows = rows[:: -(-len(rows) // MAX_ROWS)]
     space = _fit(rows, length)
-    if len(rows) < FEWEST:
-        return replace(space, own_refused=1.0)
+    if len(rows) < MIN_ROWS:
+        return replace(space, false_rejection_rate=1.0)
     random = np.random.default_rng(0).standard_normal((4000, rows.shape[1]), dtype=np.float32)
     random = unit(random)
-    refused, accepted = [0.0], [0.0]
+    rejected, accepted = [0.0], [0.0]
     for fold in np.array_split(np.arange(len(rows)), folds) if folds else ():
-        others = _fit(np.delete(rows, fold, axis=0), length)
-        refused.append(np.mean(others.distance(rows[fold]) > 1) * len(fold) / len(rows))
-        accepted.append(np.mean(others.distance(random) <= 1) / folds)
-    return replace(space, own_refused=float(sum(refused)), random_accepted=float(sum(accepted)))
+        space_without_fold = _fit(np.delete(rows, fold, axis=0), length)
+        rejected.append(
+            np.mean(is_out_of_distribution(space_without_fold.distance(rows[fold])))
+            * len(fold)
+            / len(rows)
+        )
+        accepted.append(
+            np.mean(~is_out_of_distribution(space_without_fold.distance(random))) / folds
+        )
+    return replace(
+        space, false_rejection_rate=float(sum(rejected)), false_acceptance_rate=float(sum(accepted))
+    )
 
 
 def _fit(rows: np.ndarray, length: float) -> EmbeddingSpace:
-    """Return the embedding space of unit-length rows (n, W), untried."""
+    """Return the embedding space of unit-length rows (n, W), without measuring its error rates."""
     width = rows.shape[1]
     # Principal axes, and how many of them hold more than storage adds.
     mean = rows.mean(axis=0)

@@ -1,4 +1,4 @@
-"""What rounding and quantising embeddings costs: measured in training, judged on a table."""
+"""Measure in training how rounding of embeddings shifts ages, and check tables for it."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -50,20 +50,19 @@ def ramps(deviations: np.ndarray, years: np.ndarray) -> tuple[np.ndarray, np.nda
     return deviations[:-1], np.diff(slopes, prepend=np.float32(0))
 
 
-def judge(source: str, years: np.ndarray, force: bool = False) -> str | None:
+def judge(source: str, years: np.ndarray, force: bool = False, or_else: str = "") -> str | None:
     """Return a warning where the `rounding_years` (n,) of a table's first rows call for one.
 
-    Raises InputError where they are over REFUSED, unless `force`. A row alone tells little; the
-    median of a table does.
+    Raises InputError where their median is over REFUSED, unless `force`; `or_else` ends its
+    message with what else the caller can do. A single row shows little.
     """
     median = float(np.quantile(years[:JUDGED_ROWS], 0.5)) if len(years) else 0.0
     if median <= WARNED:
         return None
-    said = f"{source}: these embeddings look rounded or quantised: ages may be off by about "
-    said += f"{median:.1f} years"
+    message = (
+        f"{source}: these embeddings look rounded or quantised: ages may be off by about "
+        f"{median:.1f} years more than from float16 or finer"
+    )
     if median > REFUSED and not force:
-        raise InputError(
-            f"{said} more than from embeddings stored as float16 or with more decimals; use such "
-            "ones, or --force to score these all the same"
-        )
-    return f"warning: {said} more"
+        raise InputError(f"{message}; store them as float16 or finer{or_else}")
+    return message

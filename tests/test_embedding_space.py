@@ -164,7 +164,7 @@ def test_no_held_out_face_is_taken_for_another_networks(space, record_folder):
     held_out = embedding_space.unit(records.read(record_folder / "test.tfrecords").features)
     assert space.distance(held_out).max() < 0.5
     assert space.distance(-held_out).min() > 1
-    assert space.tells_rows
+    assert space.detects_single_rows
 
 
 def test_the_exported_outputs_are_those_that_were_measured(faces, space, model_folder):
@@ -192,7 +192,7 @@ def test_distance_by_hand():
 @pytest.mark.parametrize("faces_used", [150, 300])
 def test_of_too_few_faces_a_model_refuses_no_row(faces, faces_used):
     space = embedding_space.fit(embedding_space.unit(faces[1][:faces_used]))
-    assert space.tells_rows == (faces_used == 300)
+    assert space.detects_single_rows == (faces_used == 300)
     own = space.distance(embedding_space.unit(faces[1][300:]))
     assert own.max() <= 1
 
@@ -202,7 +202,7 @@ def test_where_embeddings_fill_their_space_single_rows_are_not_judged(faces):
     space = embedding_space.fit(rows)
     components = (rows - space.mean) @ space.axes[:, :40]
     even = embedding_space.unit(components / components.std(axis=0))
-    assert not embedding_space.fit(even).tells_rows
+    assert not embedding_space.fit(even).detects_single_rows
     assert embedding_space.fit(even).distance(-even).max() <= 1
 
 

@@ -69,7 +69,7 @@ def test_whitening_makes_the_principal_components_alike(mobile):
     space = embedding_space.fit(unit, 75, folds=0)
     spread = {}
     for whitening in (0, 0.5, 1):
-        components = network_conv.build_front(space, whitening).predict(unit, verbose=0)
+        components = network_conv.build_preprocessing(space, whitening).predict(unit, verbose=0)
         spread[whitening] = components.std(axis=0)[:60]
         if whitening < 1:
             assert np.square(components).mean() == pytest.approx(1, rel=0.02)

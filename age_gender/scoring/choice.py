@@ -1,4 +1,4 @@
-"""Which of the models here takes a table: the one whose embedder made its embeddings."""
+"""Choose the model here whose network made a table's embeddings."""
 
 import contextlib
 from collections.abc import Callable
@@ -8,9 +8,10 @@ import numpy as np
 
 from age_gender import heads, paths
 from age_gender.cli import InputError, display_path
+from age_gender.embedding_space import is_out_of_distribution
 from age_gender.scoring.litert import DISTANCE, Scorer
 
-ROWS = 256  # that are scored with each model, at most
+PROBE_ROWS = 256  # scored with each model to choose one
 
 
 def load(model: str | Path, force: bool = False) -> Scorer:
@@ -26,52 +27,53 @@ def load(model: str | Path, force: bool = False) -> Scorer:
 
 def choose(
     rows: np.ndarray, force: bool = False, must_fit: bool = True,
-    load: Callable[[Path, bool], Scorer] = load,
+    load: Callable[[Path, bool], Scorer] = load, or_else: str = "",
 ) -> Scorer:  # fmt: skip
     """Return the scorer of the model here that most of the first rows (n, W) are of.
 
     Of several it is the nearest, to a tenth of the `distance`; of these the first that
     heads.find_models names, and the first of all for no rows. Raises InputError where the rows are
-    of none; unless `must_fit`, only where none has their width.
+    of none; unless `must_fit`, only where none has their width. `or_else` ends its message with
+    what else the caller can do.
     """
-    models, rows, ranks = heads.find_models(paths.MODELS), rows[:ROWS], []
+    models, rows, ranks = heads.find_models(paths.MODELS), rows[:PROBE_ROWS], []
     if not models:
         raise InputError(
             f"{paths.MODELS}: no model here; make one: python prepare.py && python train.py"
         )
-    for place, (folder, width) in enumerate(models.items()):
+    for order, (folder, width) in enumerate(models.items()):
         if not len(rows):
             return load(folder, force)
         if width == rows.shape[1]:
             scorer = load(folder, force)
             distance = scorer.score(rows)[:, DISTANCE]
             # np.median would import numpy.ma, for 17 ms.
-            outside, median = int(np.sum(distance > 1)), round(float(np.quantile(distance, 0.5)), 1)
-            ranks.append((outside, median, place, scorer))
+            median = round(float(np.quantile(distance, 0.5)), 1)
+            ranks.append((int(is_out_of_distribution(distance).sum()), median, order, scorer))
     if not ranks or (must_fit and not force and min(ranks)[0] == len(rows)):
         raise InputError(
             f"embeddings of {rows.shape[1]} numbers, but of no network that a model here is for "
-            f"({listed()}); embed with one of these and do not round, or train on your own: python "
-            "prepare.py --features YOURS && python train.py; --force scores them all the same"
+            f"({describe_models()}); embed with one of these and do not round, or train on your "
+            f"own: python prepare.py --features YOURS && python train.py{or_else}"
         )
     return min(ranks)[-1]
 
 
-def outside(features: np.ndarray) -> tuple[str, np.ndarray]:
+def find_out_of_distribution(features: np.ndarray) -> tuple[str, np.ndarray]:
     """Return which rows (n,) of a table (n, W) are of another network than most of them.
 
-    That is told by the model here for the network that most are of, whose folder's name comes
-    first; without such a model it is "", and no row is told.
+    They are judged by the model here for the network of most rows, whose folder's name comes
+    first; without such a model it is "", and no row is flagged.
     """
     with contextlib.suppress(InputError):
-        scorer = choose(features[:: -(-len(features) // ROWS)])
-        is_outside = scorer.score(features)[:, DISTANCE] > 1
-        if is_outside.mean() < 0.5:
-            return Path(scorer.name).parent.name, is_outside
+        scorer = choose(features[:: -(-len(features) // PROBE_ROWS)])
+        is_ood = is_out_of_distribution(scorer.score(features)[:, DISTANCE])
+        if is_ood.mean() < 0.5:
+            return Path(scorer.name).parent.name, is_ood
     return "", np.zeros(len(features), bool)
 
 
-def listed() -> str:
+def describe_models() -> str:
     """Return the models here and the widths of their embeddings, for a message."""
     models = heads.find_models(paths.MODELS)
     return ", ".join(f"{display_path(folder)} {width}" for folder, width in models.items())

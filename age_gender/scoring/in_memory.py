@@ -1,4 +1,4 @@
-"""Ages and genders of embeddings in memory, for programs."""
+"""Score embeddings in memory, for `age_gender.estimate`."""
 
 import functools
 import threading
@@ -45,10 +45,10 @@ def estimate(embeddings, model, skip_bad_rows: bool) -> "pd.DataFrame":
     if batch.bad and not skip_bad_rows:
         raise InputError(f"{batch.bad[0]}; correct this row or give skip_bad_rows=True")
     if warning := rounding.judge("embeddings", batch.features[:, ROUNDING]):
-        warnings.warn(warning.removeprefix("warning: "), stacklevel=3)
+        warnings.warn(warning, stacklevel=3)
 
     # A row of the table for every embedding.
-    table = pd.DataFrame(predictions.columns(batch.features), index=batch.good)
+    table = pd.DataFrame(predictions.output_columns(batch.features), index=batch.good)
     if skip_bad_rows:  # whose whole numbers may be missing
         whole = [name for name in table if name != "female_probability"]
         table = table.astype(dict.fromkeys(whole, "Int64")).reindex(range(len(rows)))

@@ -1,4 +1,4 @@
-"""What a trained model of the same network sees of labelled faces: labels that were misread."""
+"""Check labels against a trained model of the same network."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,10 @@ import numpy as np
 
 from age_gender import heads, metrics, paths
 from age_gender.cli import InputError, display_path
+from age_gender.embedding_space import is_out_of_distribution
 from age_gender.scoring import litert
 
-ROWS = 20_000  # that are looked at, at most; of more, every second or third ...
+MAX_ROWS = 20_000  # that are scored; of more, every second or third ...
 GENDER_ROWS, AGE_ROWS = 100, 200  # fewer are no evidence
 LEAST_CORRELATION = 0.3  # rank correlation of labelled and estimated ages; UTKFace's is 0.93
 MOST_YEARS = 15  # median difference of the two; UTKFace's is 4
@@ -27,7 +28,7 @@ def check(features: np.ndarray, age: np.ndarray, gender: np.ndarray) -> Doubts:
     `features` are (n, W), `age` (n,) in years. Without a model of their network, nothing is seen.
     Raises InputError for ages under 10 alone of faces that are no children.
     """
-    step = -(-len(features) // ROWS) or 1
+    step = -(-len(features) // MAX_ROWS) or 1
     features, age, gender = features[::step], age[::step], gender[::step]
     model, scores = _estimates(features)
     if not model:
@@ -69,10 +70,10 @@ def _estimates(features: np.ndarray) -> tuple[str, dict[str, np.ndarray]]:
     for path in sorted(paths.MODELS.glob(f"[!.]*/{heads.LITERT_MODEL}")):
         try:
             model = litert.Model(path.read_bytes(), str(path))
-        except InputError:  # of another version; whoever scores with it is told
+        except InputError:  # of another version; scoring with it raises
             continue
         if len(features) and model.width == features.shape[1]:
             scores = model.outputs(features)
-            if np.mean(scores["distance"] > 1) < 0.5:
+            if np.mean(is_out_of_distribution(scores["distance"])) < 0.5:
                 return display_path(path.parent), scores
     return "", {}

@@ -1,4 +1,4 @@
-"""The exported model, as LiteRT runs it: face embeddings in, ages and genders out."""
+"""Run the exported LiteRT model: face embeddings in, ages and genders out."""
 
 import contextlib
 from collections import deque
@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from age_gender.cli import InputError, printable, quiet_stderr
+from age_gender.embedding_space import is_out_of_distribution
 from age_gender.readers import chunks, tables
 from age_gender.readers.errors import BadRow
 
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance", "rounding_years")
 DISTANCE, ROUNDING = OUTPUTS.index("distance"), OUTPUTS.index("rounding_years")
 BATCH_ROWS = 256  # what the network makes of them stays in the processor's cache
-_has_spoken = False  # XNNPACK's line comes once a process
-OTHER_NETWORK = "an embedding of another network than the model's, or too coarsely rounded"
+_xnnpack_announced = False  # XNNPACK's line comes once a process
+OUT_OF_DISTRIBUTION = "an embedding of another network than the model's, or too coarsely rounded"
 REMEDY = (
     "embed it with that network, leave it out with --skip-bad-rows, or score it all the same with "
     "--force; for another network train a model: python prepare.py --features YOURS && python "
@@ -31,11 +32,11 @@ class Model:
     """
 
     def __init__(self, model: bytes, name: str) -> None:
-        global _has_spoken
+        global _xnnpack_announced
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            with contextlib.nullcontext() if _has_spoken else quiet_stderr():
+            with contextlib.nullcontext() if _xnnpack_announced else quiet_stderr():
                 self._interpreter = Interpreter(model_content=model)
                 signature = self._interpreter.get_signature_runner()
                 features = signature.get_input_details()["features"]
@@ -44,7 +45,7 @@ class Model:
                 self._outputs, self._size = [outputs[name]["index"] for name in OUTPUTS], 0
                 del signature  # no size can be set while it is there
                 self(np.ones((1, self.width), np.float32))
-                _has_spoken = True
+                _xnnpack_announced = True
         except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
             raise InputError(
                 f"{name}: not a model that train.py of this version exported; train again"
@@ -104,26 +105,26 @@ class Scorer:
         scores = model(features)
         self.idle.append(model)
         if not np.isfinite(scores).all():
-            raise InputError(f"{self.name}: this model's estimates are no numbers; train again")
+            raise InputError(f"{self.name}: this model returns NaN; train again")
         return scores
 
     def __call__(self, chunk: chunks.Chunk) -> chunks.Batch:
         batch = tables.parse(chunk)
         scores = self.score(batch.features)
         batch = replace(batch, features=scores)
-        outside = scores[:, DISTANCE] > 1
-        return without(batch, outside) if outside.any() and not self.force else batch
+        is_ood = is_out_of_distribution(scores[:, DISTANCE])
+        return drop_rows(batch, is_ood) if is_ood.any() and not self.force else batch
 
 
-def without(batch: chunks.Batch, outside: np.ndarray) -> chunks.Batch:
-    """Return a batch whose good rows, where they are `outside` (n,), are bad ones."""
+def drop_rows(batch: chunks.Batch, is_ood: np.ndarray) -> chunks.Batch:
+    """Return a batch whose out-of-distribution rows (n,) are bad ones."""
     names, path = batch.metadata.get("name"), batch.chunk.path
     bad = [*batch.bad]
-    for place in np.flatnonzero(outside):
-        called = f" ({printable(names[place])})" if names else ""
-        row = int(batch.good[place]) + 1
-        bad.append(BadRow(path, row, 0, f"{OTHER_NETWORK}{called}", REMEDY))
-    kept = np.flatnonzero(~outside)
+    for index in np.flatnonzero(is_ood):
+        called = f" ({printable(names[index])})" if names else ""
+        row = int(batch.good[index]) + 1
+        bad.append(BadRow(path, row, 0, f"{OUT_OF_DISTRIBUTION}{called}", REMEDY))
+    kept = np.flatnonzero(~is_ood)
     metadata = {word: [values[i] for i in kept] for word, values in batch.metadata.items()}
     return replace(
         batch, features=batch.features[kept], good=batch.good[kept], bad=sorted(bad),

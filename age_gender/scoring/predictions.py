@@ -1,4 +1,4 @@
-"""The CSV of predictions: the one place that writes its rows and the one that reads them back."""
+"""Write and read the CSV of predictions."""
 
 import contextlib
 import csv
@@ -35,7 +35,7 @@ def _middle(gender: int, age: int, low: int, high: int) -> str:
     return f",{gender},{age},{low},{high},"
 
 
-def columns(scores: np.ndarray) -> dict[str, np.ndarray]:
+def output_columns(scores: np.ndarray) -> dict[str, np.ndarray]:
     """Return the columns behind the name, each (n,), of scores (n, 4 or more), litert.OUTPUTS."""
     whole = _in_units(scores)
     names = list(COLUMNS)[1:]
@@ -82,7 +82,7 @@ def read(path: Path, *columns: str) -> list[tuple]:
                     )
                 rows.append(values)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV of predictions: {error}; use run.py's") from None
+        raise InputError(f"{path}: not a CSV of predictions: {error}; give one of run.py") from None
     if not rows:
         raise InputError(f"{path}: no predictions in this file; score embeddings with run.py first")
     return rows
