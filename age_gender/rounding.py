@@ -56,7 +56,8 @@ def judge(source: str, years: np.ndarray, force: bool = False, or_else: str = ""
     Raises InputError where their median is over REFUSED, unless `force`; `or_else` ends its
     message with what else the caller can do. A single row shows little.
     """
-    median = float(np.quantile(years[:JUDGED_ROWS], 0.5)) if len(years) else 0.0
+    judged = np.sort(years[:JUDGED_ROWS])  # np.median and np.quantile import numpy.ma, for 17 ms
+    median = float(judged[len(judged) // 2]) if len(judged) else 0.0
     if median <= WARNED:
         return None
     message = (

@@ -23,7 +23,6 @@ from age_gender.readers import blobs, compressed, foreign_files, text_chunks
 from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, Reader, make_batch
 from age_gender.readers.columns import ANY, ReadOptions
 from age_gender.readers.csv_files import CsvReader
-from age_gender.readers.json_files import JsonReader
 from age_gender.readers.numpy_files import ArrayReader
 from age_gender.readers.parquet_files import ParquetReader
 
@@ -40,6 +39,20 @@ class SqliteReader:
 
     def parse(self, chunk: Chunk) -> Batch:
         raise NotImplementedError  # its chunks have the reader of sqlite_files
+
+
+class JsonReader:
+    """Reads JSON; imported where JSON is met, for the same reason."""
+
+    is_text = True
+
+    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+        from age_gender.readers import json_files
+
+        return json_files.JsonReader().cut(path, stream, options)
+
+    def parse(self, chunk: Chunk) -> Batch:
+        raise NotImplementedError  # its chunks have the reader of json_files
 
 
 CSV, JSON, SQLITE = CsvReader(), JsonReader(), SqliteReader()
