@@ -25,12 +25,9 @@ if __name__ == "__main__":
 import argparse
 import contextlib
 import importlib.util
-import itertools
 import platform
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import threadpoolctl
@@ -48,6 +45,7 @@ from age_gender import (
 )
 from age_gender.cli import InputError
 from age_gender.embedding_space import EmbeddingSpace
+from age_gender.training_data import Faces, Recipe, batches
 
 VALIDATION = 0.2  # fraction of the faces that is held out first
 # Epochs on all faces, also the held-out ones, as a fraction of those before, and their learning
@@ -59,34 +57,6 @@ CONSEQUENCES = {  # of a default input that is missing
     "children": "training without children (prepare.py writes them)",
     "views": "training without other crops (embed.py --aligned --views makes them)",
 }
-
-
-class Recipe(NamedTuple):
-    """The settings of a training, which --resume must find unchanged."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    whitening: float
-    crop_share: float
-    seed: int
-
-
-class Faces(NamedTuple):
-    """Components float32 (n, k), ages, genders, and whether each is no child: (n,) each."""
-
-    components: np.ndarray
-    age: np.ndarray
-    gender: np.ndarray
-    is_adult: np.ndarray
-
-    def at(self, places) -> "Faces":
-        return Faces(*(values[places] for values in self))
-
-    def for_keras(self) -> tuple:
-        """Return inputs, labels, and the labels' weights: a child's gender is not learnt."""
-        weights = {"age": np.ones(len(self.age), "f4"), "gender": self.is_adult.astype("f4")}
-        return self.components, {"age": self.age, "gender": self.gender}, weights
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -340,24 +310,6 @@ def fit(
             "the training diverged: its weights are no finite numbers; train again with a lower "
             f"--learning-rate than {recipe.learning_rate:g}"
         )
-
-
-def batches(
-    faces: Faces, maps: crops.Maps | None, epochs: range, steps: int, recipe: Recipe
-) -> Iterator[tuple]:
-    """Yield what Keras takes: `steps` parts of each epoch's faces, as equal in size as can be.
-
-    What is random in an epoch, the order and the crops, follows from the seed and its number.
-    """
-    for epoch in epochs:
-        random = np.random.default_rng([recipe.seed, epoch])
-        shown = faces.at(random.permutation(len(faces.age)))
-        if maps:
-            components = crops.augment(shown.components, maps, random, recipe.crop_share)
-            shown = shown._replace(components=components)
-        ends = np.arange(steps + 1) * len(shown.age) // steps
-        for start, end in itertools.pairwise(ends):
-            yield shown.at(slice(start, end)).for_keras()
 
 
 def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
