@@ -32,19 +32,10 @@ from pathlib import Path
 import numpy as np
 import threadpoolctl
 
-from age_gender import (
-    checkpoints,
-    cli,
-    crops,
-    embedding_space,
-    files,
-    heads,
-    metrics,
-    paths,
-    rounding,
-)
+from age_gender import checkpoints, cli, crops, embedding_space, files, metrics, paths, rounding
 from age_gender.cli import InputError
 from age_gender.embedding_space import EmbeddingSpace
+from age_gender.heads import write_model
 from age_gender.training_data import Faces, Recipe, batches
 
 VALIDATION = 0.2  # fraction of the faces that is held out first
@@ -130,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
         "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
     whole = keras.Model(front.input, network(front.output), name="age_gender")
-    heads.write_model(args.models, whole, exported, description)
+    write_model(args.models, whole, exported, description)
     checkpoints.remove_folder(work)
     cli.say(f"model: {cli.display_path(args.models)} ({time.monotonic() - started:.0f} s)")
 
