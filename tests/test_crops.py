@@ -59,7 +59,7 @@ def model(records_of_views, tmp_path_factory):
 
 def test_a_map_that_is_linear_is_found_with_its_noise():
     random = np.random.default_rng(0)
-    plain = random.normal(size=(4000, 20)) * np.linspace(2, 0.5, 20)
+    plain = random.normal(size=(4000, 20)) * np.linspace(2, 0.5, 20) ** 0.5  # whitened half-way
     turned = np.linalg.qr(random.normal(size=(20, 20)))[0]
     noise = random.normal(size=(20, 20)) / 20
     through = plain @ turned + 3 + random.normal(size=(4000, 20)) @ noise
@@ -216,7 +216,7 @@ def test_a_file_that_holds_no_views_is_refused(tmp_path, content):
     else:
         more = {} if content == "names only" else {"embeddings": np.full((2, 2, 8), np.nan)}
         np.savez(path, filenames=np.array(["a", "b"]), crops=np.array(["plain", "other"]), **more)
-    with pytest.raises(InputError, match=r"views.npz: needs filenames"):
+    with pytest.raises(InputError, match=r"needs filenames"):
         crops.read(path)
 
 
@@ -268,7 +268,7 @@ def test_views_whose_names_are_no_list_of_texts_are_refused(tmp_path, views):
         {"filenames": no_code_point}, {"filenames": np.array([b"a", b"b", b"\xff"])},
     ):  # fmt: skip
         np.savez(tmp_path / "v.npz", **good | change)
-        with pytest.raises(InputError, match="needs texts, filenames"):
+        with pytest.raises(InputError, match="needs filenames"):
             crops.read(tmp_path / "v.npz")
     np.savez(tmp_path / "v.npz", **good | {"filenames": np.array([b"a", "é".encode(), b"c"])})
     assert crops.read(tmp_path / "v.npz").names == ["a", "é", "c"]

@@ -314,7 +314,7 @@ def test_a_scheduler_that_is_stopped_is_refused_soon(scheduler, monkeypatch):
     began = time.monotonic()
     scheduler.process.send_signal(signal.SIGSTOP)
     try:
-        with pytest.raises(InputError, match="no longer answers; start it anew"):
+        with pytest.raises(InputError, match="no longer answers; restart it"):
             list(under_way)
         with pytest.raises(InputError, match="no Dask scheduler answers"):
             next(parallel.map_in_order(int, range(3), dask=scheduler.address))

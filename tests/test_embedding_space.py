@@ -292,8 +292,8 @@ def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypat
     for _ in range(len(chain)):
         group = np.where(alike, group, len(unit)).min(axis=1)
     assert len(set(group[398:407])) == 1 and not alike[398, 400]
-    monkeypatch.setattr(copies, "QUERIES", 70)
-    monkeypatch.setattr(copies, "FACES", 50)
+    monkeypatch.setattr(copies, "QUERY_ROWS", 70)
+    monkeypatch.setattr(copies, "FACE_ROWS", 50)
     every = np.arange(len(unit))
     found = copies.find_copies(unit, every, every)
     assert [np.flatnonzero(found == number)[0] for number in found] == group.tolist()

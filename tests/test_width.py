@@ -59,7 +59,7 @@ def test_a_model_is_not_judged_on_records_or_views_of_another_network(mobile_mod
     records, ours = mobile_model / "test.tfrecords", paths.FACENET
     refused(script("test.py", "--test", records, "--model", ours), "takes 512", "have 192")
     done = script("test.py", "--test", records, "--model", mobile_model, "--views", paths.VIEWS)
-    refused(done, "utkface_views.npz", "--views")
+    refused(done, "utkface_views.npz", "views of their network")
 
 
 def test_whitening_makes_the_principal_components_alike(mobile):
