@@ -93,10 +93,10 @@ def test_the_work_of_another_command_is_not_taken_for_this_one(tmp_path, monkeyp
 
     (images / "new.png").unlink()
     before[0].write_bytes(before[0].read_bytes()[:100])
-    with pytest.raises(InputError, match=r"0000000000.npz: this part .*; remove the file"):
+    with pytest.raises(InputError, match=r"0000000000.npz: damaged.* remove this file"):
         embed.main(command)
     (tmp_path / "o.npz.partial" / "settings.json").write_text("{")
-    with pytest.raises(InputError, match=r"settings.json: cannot be read; remove .*partial"):
+    with pytest.raises(InputError, match=r"settings.json: cannot be read.*partial"):
         embed.main(command)
 
 
