@@ -13,7 +13,7 @@ import pytest
 from conftest import MODEL, refusal, start
 
 from age_gender.cli import InputError
-from age_gender.readers import compressed, foreign_files, json_files, tables
+from age_gender.readers import compressed, foreign_files, json_lines, tables
 
 COUNT = 60
 pandas = pytest.importorskip("pandas")
@@ -86,8 +86,8 @@ def test_rows_of_a_large_document_are_read_in_parts(tmp_path, names, features, s
     """A document that is larger than its head streams; whole ones are not read here."""
     path = tmp_path / "t.json"
     path.write_text(json.dumps(NAMED[shape](names, features)))
-    monkeypatch.setattr(json_files, "HEAD_BYTES", 60_000)
-    monkeypatch.setattr(json_files, "_whole_document", None)
+    monkeypatch.setattr(json_lines, "HEAD_BYTES", 60_000)
+    monkeypatch.setattr(json_lines, "_whole_document", None)
     found, read = tables.read([path])
     assert found == names
     np.testing.assert_array_equal(read, features)
