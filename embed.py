@@ -35,13 +35,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from age_gender import checkpoints, cli, crops, files, parallel
-from age_gender.cli import InputError
-from age_gender.photographs.chips import chip_file, contact_sheet, write_chip
+from age_gender.cli import InputError, counted
+from age_gender.photographs.batch_results import read_embeddings, read_result, write_result
+from age_gender.photographs.chips import chip_path, draw_contact_sheet, write_chip
 from age_gender.photographs.embedder import CropOptions, Embedder
 from age_gender.photographs.faces import TEMPLATES
 from age_gender.photographs.images import find_images, fingerprint
 from age_gender.photographs.networks import read_graph, read_litert
-from age_gender.photographs.parts import read_embeddings, read_part, write_part
 from age_gender.photographs.views import CROPS
 from age_gender.readers import writing
 from age_gender.scoring import predictions
@@ -50,24 +50,26 @@ from age_gender.scoring import predictions
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     started = time.monotonic()
-    check(args)
+    check_before_work(args)
     if args.sheet:
         predicted = predictions.read(args.predictions, *predictions.COLUMNS)
-        shown = contact_sheet(args.sheet, args.chips, predicted)
-        cli.say(f"{args.sheet}: {cli.counted(shown, 'face')}")
+        drawn = draw_contact_sheet(args.sheet, args.chips, predicted)
+        cli.say(f"{args.sheet}: {counted(drawn, 'face')}")
         return
     root, images = find_images(args.images, excluded=args.chips)
     embedder = make_embedder(root, args)
     inputs = (embedder.network.path, *(root / image for image in images))
     files.check_overwrites_none(args.output, inputs)
     faces, reasons = embed(embedder, images, args)
-    skipped = f"{reasons.total():,} of {cli.counted(len(images), 'file')} skipped"
+    skipped = f"{reasons.total():,} of {counted(len(images), 'file')} skipped"
     if reasons:
         skipped += ": " + ", ".join(f"{reasons[key]:,} {key}" for key in sorted(reasons))
     if faces == 0:
         raise InputError(f"{' '.join(args.images)}: {skipped}; nothing is written")
-    numbers = cli.counted(faces, "face"), cli.counted(len(images), "image")
-    cli.say(f"{args.output}: {', '.join(numbers)}, {time.monotonic() - started:.0f} s")
+    seconds = time.monotonic() - started
+    cli.say(
+        f"{args.output}: {counted(faces, 'face')}, {counted(len(images), 'image')}, {seconds:.0f} s"
+    )
     cli.say(skipped)
 
 
@@ -140,7 +142,7 @@ def crop_edges(text: str) -> list[int]:
     return [top, bottom, left, right]
 
 
-def check(args: argparse.Namespace) -> None:
+def check_before_work(args: argparse.Namespace) -> None:
     """Raise InputError before the work for anything that would make it fail afterwards."""
     needed = {"cv2": "opencv-python-headless", "PIL": "pillow"}
     if args.sheet:
@@ -171,13 +173,15 @@ def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
             f"{network.path}: takes chips of {network.size} pixels; choose how faces are aligned "
             "on them with --template"
         )
-    margin = args.margin
-    if margin is None:
-        margin = 0 if template == "arcface" else 5
+    default_margin = 0 if template == "arcface" else 5
     options = CropOptions(
-        faces=args.faces, aligned=args.aligned, crop=args.crop, margin=margin, template=template,
+        faces=args.faces,
+        aligned=args.aligned,
+        crop=args.crop,
+        margin=default_margin if args.margin is None else args.margin,
+        template=template,
         views=args.views,
-    )  # fmt: skip
+    )
     return Embedder(str(root), network, options, args.batch_size, keeps_chips=bool(args.chips))
 
 
@@ -186,11 +190,11 @@ def embed(
 ) -> tuple[int, Counter]:
     """Write the output of the images; return the number of faces, and of skips by reason."""
     folder = open_folder(embedder, images, args)
-    # A part for each batch, or for fewer images where there would not be work for all processors
+    # Batches, smaller ones where there would not be work for all processors
     size = max(1, min(embedder.batch_size, len(images) // 4))
     starts = range(0, len(images), size)
     batches = {folder / f"{start:010}.npz": images[start : start + size] for start in starts}
-    names, reasons = make_parts(embedder, batches, args)
+    names, reasons = embed_batches(embedder, batches, args)
     if names:
         rows = read_embeddings(batches, names)
         if embedder.options.views:
@@ -206,14 +210,14 @@ def open_folder(embedder: Embedder, images: Sequence[str], args: argparse.Namesp
 
     Raises InputError for a folder of another command or other images.
     """
+    network_option = "embedder" if args.embedder else "facenet"
     settings = {
         "images": fingerprint(embedder.root, images),
         **asdict(embedder.options),
         "chips": args.chips and str(args.chips.absolute()),
-        "embedder" if args.embedder else "facenet":
-            hashlib.sha256(embedder.network.content).hexdigest(),
+        network_option: hashlib.sha256(embedder.network.content).hexdigest(),
         "batch-size": embedder.batch_size,
-    }  # fmt: skip
+    }
     folder = Path(f"{args.output}.partial")
     resume = any(folder.glob("[0-9]*.npz"))
     restart_hint = f"remove {folder} to start again"
@@ -227,43 +231,42 @@ def open_folder(embedder: Embedder, images: Sequence[str], args: argparse.Namesp
     return folder
 
 
-def make_parts(
+def embed_batches(
     embedder: Embedder, batches: dict[Path, Sequence[str]], args: argparse.Namespace
 ) -> tuple[list[str], Counter]:
-    """Embed each batch without a part; return the names of all faces, and of skips the counts."""
-    # The batches without a part
+    """Embed each batch without a result file; return all faces' names and the counts of skips."""
+    # Find the batches without a result
     todo = {path: images for path, images in batches.items() if not is_done(path, args.chips)}
     total = sum(map(len, batches.values()))
     done = total - sum(map(len, todo.values()))
     if done:
-        are = "is" if done == 1 else "are"
-        cli.say(f"{args.output}.partial: {done:,} of {total:,} images {are} done already")
+        cli.say(f"{args.output}.partial: continues after {done:,} of {counted(total, 'image')}")
     if not args.dask:
         _ = embedder.embed_chips  # loaded before threads write messages
 
-    # Their faces, in order
+    # Embed them, and go through all batches in order
     names, reasons = [], Counter()
     made = parallel.map_in_order(embedder, todo.values(), dask=args.dask)
     with cli.Progress(total, "images", done) as progress, contextlib.closing(made):
         for path, images in batches.items():
-            part, chips = next(made) if path in todo else (read_part(path), [])
-            for name, reason, counts_as in part.skipped.tolist():
+            result, chips = next(made) if path in todo else (read_result(path), [])
+            for name, reason, counts_as in result.skipped.tolist():
                 progress.say(cli.printable(f"{name}: skipped: {reason}"))
                 reasons[counts_as] += 1
-            names += part.names.tolist()
-            for name, chip in zip(part.names.tolist(), chips, strict=False):
+            names += result.names.tolist()
+            for name, chip in zip(result.names.tolist(), chips, strict=False):
                 write_chip(args.chips, name, chip)
             if path in todo:
-                write_part(path, part)
+                write_result(path, result)
                 progress.update(len(images))
     return names, reasons
 
 
-def is_done(part: Path, chips: Path | None) -> bool:
-    """Return whether the part of a batch is there, and its chips where they have a folder."""
-    if chips is None or not part.exists():
-        return part.exists()
-    return all(chip_file(chips, name).exists() for name in read_part(part).names.tolist())
+def is_done(result: Path, chips: Path | None) -> bool:
+    """Return whether the result of a batch is there, and its chips where they have a folder."""
+    if chips is None or not result.exists():
+        return result.exists()
+    return all(chip_path(chips, name).exists() for name in read_result(result).names.tolist())
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def main() -> None:
         chips_in = embed.make_embedder(root, chip_args)
         photos_in = embed.make_embedder(photo_root, photo_args)
         photos_in.embed_chips = chips_in.embed_chips
-        chips = [chips_in.faces_of(str(root / name), name)[0][0] for name in names]
+        chips = [chips_in.cut_faces(str(root / name), name)[0][0] for name in names]
         photographs = [read_image(str(photo_root / name)) for name in photo_names]
         detector, opencv = Detector(), cv2.dnn.readNetFromTensorflow(str(chips_in.network.path))
         face_count = sum(len(faces.find_faces(image, detector, "all")) for image in photographs)

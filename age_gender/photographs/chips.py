@@ -17,7 +17,7 @@ from age_gender.photographs.images import CHIP, Skipped, read_image, resize
 SHEET_FACES = 1000  # larger pictures are hard to open
 
 
-def chip_file(folder: Path, name: str) -> Path:
+def chip_path(folder: Path, name: str) -> Path:
     """Return the path of a face's chip below `folder`, unique to its name."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     for i, part in enumerate(parts[:-1]):  # no folder may have a chip's name
@@ -32,11 +32,11 @@ def chip_file(folder: Path, name: str) -> Path:
 
 def write_chip(folder: Path, name: str, data: bytes) -> None:
     """Write a chip as PNG. Raises InputError where a link leads out of `folder`."""
-    path = chip_file(folder, name)
+    path = chip_path(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     if os.path.realpath(path) != os.path.join(os.path.realpath(folder), path.relative_to(folder)):
         raise InputError(
-            f"{path}: this path leads through a link to another place; remove the link"
+            f"{path}: this path leads through a link to another folder; remove the link"
         )
     with files.whole_file(path) as stream:
         stream.write(data)
@@ -49,7 +49,7 @@ def encode_png(chip: np.ndarray) -> bytes:
     return cv2.imencode(".png", chip[:, :, ::-1])[1].tobytes()
 
 
-def contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) -> int:
+def draw_contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) -> int:
     """Draw the chips with estimated age, interval and gender below each; return their number.
 
     `predicted` are rows of run.py's CSV, all its columns, in the order to draw. Raises InputError.
@@ -57,8 +57,8 @@ def contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) -> int:
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
-    # The rows whose faces have a chip
-    shown = [row for row in predicted if chip_file(chips, row[0]).is_file()]
+    # Choose the rows whose faces have a chip
+    shown = [row for row in predicted if chip_path(chips, row[0]).is_file()]
     if not shown:
         raise InputError(
             f"{chips}: no chip of a face in the predictions; write chips with --images and --chips"
@@ -66,9 +66,9 @@ def contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) -> int:
     if len(shown) > SHEET_FACES:
         say(f"{output}: shows the first {SHEET_FACES:,} of {len(shown):,} faces")
     shown = shown[:SHEET_FACES]
-    files.check_overwrites_none(output, (chip_file(chips, row[0]) for row in shown))
+    files.check_overwrites_none(output, (chip_path(chips, row[0]) for row in shown))
 
-    # An empty sheet, and the fonts that matplotlib has
+    # Make an empty sheet, with the fonts that matplotlib has
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     bold = ImageFont.truetype(fonts / "DejaVuSans-Bold.ttf", 26)
     plain = ImageFont.truetype(fonts / "DejaVuSans.ttf", 15)
@@ -79,13 +79,16 @@ def contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) -> int:
     sheet = Image.new("RGB", (columns * width + gap, lines * height + gap), "#ffffff")
     draw = ImageDraw.Draw(sheet)
 
-    # Each chip with its estimates below
+    # Draw each chip with its estimates below
     for i, (name, gender, age, low, high, female) in enumerate(shown):
         x, y = gap + i % columns * width, gap + i // columns * height
+        path = chip_path(chips, name)
         try:
-            chip = resize(read_image(str(chip_file(chips, name))), CHIP, CHIP)
+            chip = resize(read_image(str(path)), CHIP, CHIP)
         except Skipped as reason:
-            raise InputError(f"{chip_file(chips, name)}: {reason}; make it again") from None
+            raise InputError(
+                f"{path}: {reason}; write it again: embed.py --images DIR --chips {chips}"
+            ) from None
         sheet.paste(Image.fromarray(chip), (x, y))
         draw.text((x, y + CHIP + 36), f"{age}", "#111111", bold, anchor="ls")
         end = x + draw.textlength(f"{age} ", bold)

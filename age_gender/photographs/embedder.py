@@ -11,11 +11,11 @@ import numpy as np
 
 from age_gender.cli import InputError, error_line, is_resource_shortage
 from age_gender.photographs import faces
+from age_gender.photographs.batch_results import BatchResult
 from age_gender.photographs.chips import encode_png
-from age_gender.photographs.images import NoFace, Skipped, fixed_crop, is_one_colour, read_image
+from age_gender.photographs.images import NoFace, Skipped, cut_rectangle, is_one_colour, read_image
 from age_gender.photographs.networks import Embed, Network
-from age_gender.photographs.parts import Part
-from age_gender.photographs.views import augmented_views
+from age_gender.photographs.views import cut_views
 from age_gender.readers.names import text_name
 
 
@@ -33,7 +33,7 @@ class CropOptions:
 
 @dataclass
 class Embedder:
-    """Maps names of images below `root` to their faces and embeddings, in any thread."""
+    """Map names of images below `root` to their faces and embeddings, in any thread."""
 
     root: str
     network: Network
@@ -41,9 +41,9 @@ class Embedder:
     batch_size: int  # chips that the network takes at a time
     keeps_chips: bool = False
 
-    @functools.cached_property  # where the work is done: what is loaded does not travel
+    @functools.cached_property  # loaded where the work is done: it cannot be pickled
     def embed_chips(self) -> Embed:
-        """Load the network when it is first used, and return it."""
+        """Return the network, loaded when it is first used."""
         import cv2
 
         cv2.setNumThreads(1)  # batches on several threads use the processors better
@@ -51,19 +51,19 @@ class Embedder:
 
     @functools.cached_property
     def detector(self) -> Callable:
-        """Load the detector when it is first used, and return it."""
+        """Return the detector, loaded when it is first used."""
         from age_gender.photographs.detector import Detector
 
         return Detector()
 
-    def __call__(self, images: Sequence[str]) -> tuple[Part, list[bytes]]:
+    def __call__(self, images: Sequence[str]) -> tuple[BatchResult, list[bytes]]:
         """Return the faces of a batch of images and, with `keeps_chips`, their chips as PNG."""
-        # The chips of all faces, and why images have none
+        # Cut the chips of all faces, and note why images have none
         names, chips, skipped = [], [], []
         for image in images:
             name = text_name(image)
             try:
-                shown = self.faces_of(os.path.join(self.root, image), name)
+                shown = self.cut_faces(os.path.join(self.root, image), name)
             except Skipped as reason:
                 skipped.append((name, str(reason), reason.counts_as))
                 continue
@@ -71,7 +71,7 @@ class Embedder:
             names += numbered if len(shown) > 1 else [name]
             chips += itertools.chain(*shown)
 
-        # Their embeddings
+        # Embed them
         rows = [*self._embeddings(chips)]
         embeddings = np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
         if not np.isfinite(embeddings).all():
@@ -82,14 +82,14 @@ class Embedder:
         if self.options.views and names:
             embeddings = embeddings.reshape(len(names), -1, embeddings.shape[1])
         reasons = np.array(skipped, np.str_).reshape(-1, 3)
-        part = Part(np.array(names, np.str_), embeddings, reasons)
-        return part, [encode_png(chip) for chip in chips] if self.keeps_chips else []
+        result = BatchResult(np.array(names, np.str_), embeddings, reasons)
+        return result, [encode_png(chip) for chip in chips] if self.keeps_chips else []
 
     def _embeddings(self, chips: list[np.ndarray]) -> Iterator[np.ndarray]:
         for start in range(0, len(chips), self.batch_size):
             yield self.embed_chips(np.stack(chips[start : start + self.batch_size]))
 
-    def faces_of(self, path: str, name: str) -> list[list[np.ndarray]]:
+    def cut_faces(self, path: str, name: str) -> list[list[np.ndarray]]:
         """Return the chips, RGB (size, size, 3), of each face in one image, at least one.
 
         A face has one chip or, with `views`, one through each crop. Raises Skipped.
@@ -117,11 +117,11 @@ class Embedder:
     def _cut(self, image: np.ndarray, name: str) -> list[list[np.ndarray]]:
         options, size = self.options, self.network.size
         if options.views:
-            return [[*augmented_views(image, name, options.template, size, self.detector)]]
+            return [[*cut_views(image, name, options.template, size, self.detector)]]
         if options.aligned:
-            return [[faces.from_utkface(image, options.template, size)]]
+            return [[faces.align_utkface(image, options.template, size)]]
         if options.crop:
-            return [[fixed_crop(image, options.crop, size)]]
+            return [[cut_rectangle(image, options.crop, size)]]
         landmarks = faces.find_faces(image, self.detector, options.faces)
-        place = options.template, options.margin, size
-        return [[faces.align(image, points, *place)] for points in landmarks]
+        template = options.template, options.margin, size
+        return [[faces.align(image, points, *template)] for points in landmarks]

@@ -14,7 +14,7 @@ TEMPLATES = {
                           [41.5493, 92.3655], [70.7299, 92.2041]]), 112),
 }  # fmt: skip
 TEMPLATE, TEMPLATE_SIZE = TEMPLATES["utkface"]
-DETECTION_PIXELS = 1280  # a larger photograph is shrunk to find faces (20 pixels and more) in it
+DETECTION_PIXELS = 1280  # larger photographs are shrunk before detection (faces of 20 pixels up)
 
 
 def find_faces(image: np.ndarray, detector: Callable, choice: str) -> list[np.ndarray]:
@@ -37,10 +37,10 @@ def find_faces(image: np.ndarray, detector: Callable, choice: str) -> list[np.nd
     return list(landmarks[order] * (image.shape[1] / width))
 
 
-def similarity(points: np.ndarray, target: np.ndarray) -> tuple[complex, complex]:
-    """Return the least-squares similarity from points to target, both (n, 2).
+def fit_similarity(points: np.ndarray, target: np.ndarray) -> tuple[complex, complex]:
+    """Return a and b of the least-squares similarity w = a z + b from points z to targets w.
 
-    As complex numbers, it is w = a z + b.
+    Points and targets are (n, 2), and complex numbers in the formula.
     """
     z, w = points @ [1, 1j], target @ [1, 1j]
     centred = z - z.mean()
@@ -68,11 +68,12 @@ def align(
     """
     points, side = TEMPLATES[template]
     shown = side * (1 + margin / 100)
-    return warp(image, *similarity(landmarks, (points + (shown - side) / 2) * (size / shown)), size)
+    target = (points + (shown - side) / 2) * (size / shown)
+    return warp(image, *fit_similarity(landmarks, target), size)
 
 
-def from_utkface(image: np.ndarray, template: str, size: int) -> np.ndarray:
-    """Return one of UTKFace's chips at a template, by UTKFace's mean landmarks."""
+def align_utkface(image: np.ndarray, template: str, size: int) -> np.ndarray:
+    """Return one of UTKFace's chips aligned to a template, by UTKFace's mean landmarks."""
     if template == "utkface":
         return resize(image, size, size)
     landmarks = TEMPLATE * (np.array(image.shape[1::-1]) / TEMPLATE_SIZE)

@@ -14,10 +14,10 @@ from age_gender import files
 from age_gender.cli import InputError, error_line, is_resource_shortage
 
 CHIP = 160  # pixels, FaceNet's input
-LARGEST_IMAGE = 128_000_000  # pixels: 0.4 GB decoded; beyond lie decompression bombs
+LARGEST_IMAGE = 128_000_000  # pixels, 0.4 GB decoded; larger ones may be decompression bombs
 ONE_COLOUR = 2  # standard deviation, of 255; a chip that varies less shows no face
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-# What a folder's images are known by; those that FORMATS lacks are reported, not passed over.
+# Suffixes of a folder's images; those of other formats are reported as unreadable.
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
             ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif")  # fmt: skip
 
@@ -26,12 +26,12 @@ def find_images(patterns: Sequence[str], excluded: Path | None) -> tuple[Path, l
     """Return the folder above all images, and the sorted paths of the images below it.
 
     Of a folder and those below it, these are the files that are named like images and do not
-    begin with a dot; of a glob, all files. A file that several links lead to is
-    listed once, and no file in the folder `excluded` is. Raises InputError where there is no image.
+    begin with a dot; of a glob, all files. A file that several links lead to is listed once, and no
+    file in the folder `excluded` is. Raises InputError where there is no image.
     """
     images, roots = set(), []
     for text in patterns:
-        # The files that this folder, file or glob stands for
+        # Find the files of this folder, file or glob
         if Path(text).is_dir():
             root, paths = text, files.find_below(text, SUFFIXES)
         elif Path(text).exists():
@@ -41,7 +41,7 @@ def find_images(patterns: Sequence[str], excluded: Path | None) -> tuple[Path, l
             paths = (path for path in files.find_matches(text) if Path(path).is_file())
         else:
             raise InputError(f"{text}: no such folder or file; check the path")
-        # Those outside --chips
+        # Leave out those in --chips
         where = "there"
         if excluded is not None:
             where, chips = "there outside --chips", os.path.join(os.path.realpath(excluded), "")
@@ -52,9 +52,8 @@ def find_images(patterns: Sequence[str], excluded: Path | None) -> tuple[Path, l
         roots.append(os.path.abspath(root))
         images |= below
     above = os.path.commonpath(roots)
-    return Path(above), [
-        os.path.relpath(path, above) for path in files.without_duplicates(sorted(images))
-    ]
+    paths = files.without_duplicates(sorted(images))
+    return Path(above), [os.path.relpath(path, above) for path in paths]
 
 
 def fingerprint(root: str, images: Iterable[str]) -> str:
@@ -91,23 +90,25 @@ def read_image(path: str) -> np.ndarray:
     Image.init()  # registers the formats; WebP would be unknown otherwise
     Image.MAX_IMAGE_PIXELS = None  # Pillow only warns; the check is here
     try:
-        # A file whose format and size are known before it is decoded
+        # Check format and size before decoding
         if not Path(path).is_file():
-            raise FileNotFoundError("no such file")
+            raise Skipped("no such file")
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if width * height > LARGEST_IMAGE:
-                most = f"{LARGEST_IMAGE:,}; shrink it"
-                raise ValueError(f"{width} x {height} pixels are more than {most}")
+                size = f"{width} x {height} pixels"
+                raise Skipped(f"{size} are more than {LARGEST_IMAGE:,}; shrink it")
             image.load()
-            # 8 bits a colour, upright, RGB
-            if (numbers := numbers_of_16_bits(path)) is not None:
-                scaled = Image.fromarray(eight_bits(numbers))
+            # Convert to 8 bits a colour, upright, RGB
+            if (numbers := read_16_bit_png(path)) is not None:
+                scaled = Image.fromarray(to_8_bits(numbers))
                 scaled.info, image = image.info, scaled
-            with contextlib.suppress(Exception):  # what is wrong with EXIF is not the picture's
+            with contextlib.suppress(Exception):  # broken EXIF data is no fault of the picture
                 image = ImageOps.exif_transpose(image)
             image.info.pop("transparency", None)  # of a palette, which Pillow warns of
             return np.asarray(image.convert("RGB"))
+    except Skipped:
+        raise
     except UnidentifiedImageError as error:
         raise Skipped("not an image that can be read; convert it to JPEG or PNG") from error
     except Exception as error:  # libraries that decode raise nearly everything
@@ -116,37 +117,38 @@ def read_image(path: str) -> np.ndarray:
         raise Skipped(error_line(error) or type(error).__name__) from error
 
 
-def numbers_of_16_bits(path: str) -> np.ndarray | None:
+def read_16_bit_png(path: str) -> np.ndarray | None:
     """Return the numbers of a 16-bit PNG, uint16 (height, width), or (height, width, 3 or 4).
 
-    These are grey, or red, green and blue, and opacity if there is any. None for another image.
-    Of RGB, Pillow would give the upper 8 bits, which are black from a camera of 12 bits.
+    These are grey, or red, green and blue, and opacity if there is any. None for another image;
+    raises Skipped for a broken one. Of RGB, Pillow would give the upper 8 bits, which are black
+    from a camera of 12 bits.
     """
     import cv2
 
     with open(path, "rb") as stream:
         header = stream.read(25)
-    if header[:4] != b"\x89PNG" or header[24] != 16:  # the place of the depth (PNG, 11.2.1 IHDR)
+    if header[:4] != b"\x89PNG" or header[24] != 16:  # the bit depth (PNG, 11.2.1 IHDR)
         return None
     numbers = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if numbers is None:
-        raise ValueError("broken PNG file")
+        raise Skipped("broken PNG file")
     return numbers if numbers.ndim == 2 else numbers[:, :, [2, 1, 0, 3][: numbers.shape[2]]]
 
 
-def eight_bits(numbers: np.ndarray) -> np.ndarray:
-    """Return what `numbers_of_16_bits` does as uint8, scaled by the range that it uses.
+def to_8_bits(numbers: np.ndarray) -> np.ndarray:
+    """Return the numbers of `read_16_bit_png` as uint8, scaled from the bits that they use.
 
-    This is the smallest of 8 to 16 bits that holds all numbers that are seen: cameras give 10 to
-    14 bits, and pictures of 8 bits are saved as 16. Where 8 bits were spread over all 16, as 256
-    or 257 times their number, dark pictures keep their darkness.
+    These are the fewest of 8 to 16 that hold all visible numbers: cameras give 10 to 14 bits, and
+    pictures of 8 bits are saved as 16. Where 8 bits were spread over all 16, as 256 or 257 times
+    their number, dark pictures keep their darkness.
     """
     import cv2
 
     has_opacity = numbers.shape[2:] == (4,)
-    seen = numbers[numbers[:, :, 3] > 0, :3] if has_opacity else numbers
-    bits = max(8, math.ceil(math.log2(seen.max(initial=1))))
-    if any(not (seen % step).any() for step in (256, 257)):
+    visible = numbers[numbers[:, :, 3] > 0, :3] if has_opacity else numbers
+    bits = max(8, math.ceil(math.log2(visible.max(initial=1))))
+    if any(not (visible % step).any() for step in (256, 257)):
         bits = 16
     colours = np.ascontiguousarray(numbers[:, :, :3] if has_opacity else numbers)
     return cv2.convertScaleAbs(colours, alpha=255 / (2**bits - 1))
@@ -160,16 +162,19 @@ def is_one_colour(pixels: np.ndarray) -> bool:
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Return the image resized: by area averaging, as UTKFace's chips were; enlarged linearly."""
+    """Return the image shrunk by area averaging, as UTKFace's chips were, or enlarged linearly."""
     import cv2
 
-    smaller = width * height <= image.shape[0] * image.shape[1]
-    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    is_smaller = width * height <= image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
     return cv2.resize(image, (width, height), interpolation=method)
 
 
-def fixed_crop(image: np.ndarray, crop: tuple[int, int, int, int], size: int) -> np.ndarray:
-    """Return those rows and columns of the image as a chip of `size` pixels. Raises Skipped."""
+def cut_rectangle(image: np.ndarray, crop: tuple[int, int, int, int], size: int) -> np.ndarray:
+    """Return a rectangle of the image as a chip of `size` pixels.
+
+    `crop` is top, bottom, left and right in pixels. Raises Skipped for a smaller image.
+    """
     top, bottom, left, right = crop
     height, width = image.shape[:2]
     if bottom > height or right > width:
@@ -177,6 +182,6 @@ def fixed_crop(image: np.ndarray, crop: tuple[int, int, int, int], size: int) ->
     return resize(image[top:bottom, left:right], size, size)
 
 
-def normalised(pixels: np.ndarray) -> np.ndarray:
+def normalise(pixels: np.ndarray) -> np.ndarray:
     """Return pixels, 0 to 255, as all networks here take them: float32 from -1 to 1."""
     return np.subtract(pixels, 127.5, dtype=np.float32) / 128

@@ -11,7 +11,7 @@ import numpy as np
 
 from age_gender import cli
 from age_gender.cli import InputError, error_line, quiet_stderr
-from age_gender.photographs.images import CHIP, normalised
+from age_gender.photographs.images import CHIP, normalise
 from age_gender.readers.chunks import DIMENSIONS
 from age_gender.readers.numbers import FEWEST, MOST
 
@@ -22,11 +22,11 @@ Embed = Callable[[np.ndarray], np.ndarray]  # chips, RGB (n, side, side, 3), to 
 
 
 class Network(NamedTuple):
-    """A network that is not loaded yet, to be sent where the work is done."""
+    """Hold a network that is not loaded yet, to be sent to the workers."""
 
     path: Path
     content: bytes
-    size: int  # of its chips, in pixels
+    size: int  # side of its chips, in pixels
     load: Callable[[bytes, Path], Embed]  # called with content and path
 
 
@@ -65,7 +65,7 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
     try:
         # Import the frozen graph
         with quiet_stderr():
-            definition = any_batch(tf.compat.v1.GraphDef.FromString(graph))
+            definition = free_batch_size(tf.compat.v1.GraphDef.FromString(graph))
 
             @tf.function(input_signature=[tf.TensorSpec((None, CHIP, CHIP, 3))], autograph=False)
             def network(images):
@@ -81,10 +81,10 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
             f"{path}: not a frozen FaceNet graph with input:0 and embeddings:0, 512 numbers a "
             f"face ({error_line(error)}); give another --facenet"
         ) from None
-    return lambda chips: network(tf.constant(normalised(chips))).numpy()
+    return lambda chips: network(tf.constant(normalise(chips))).numpy()
 
 
-def any_batch(definition):
+def free_batch_size(definition):
     """Return the GraphDef from `input` to `embeddings` for a batch of any size, without training.
 
     A graph that was frozen for one image says so in the shapes of its Reshape operations: where
@@ -93,7 +93,7 @@ def any_batch(definition):
     """
     import tensorflow as tf
 
-    # The part of the graph between its ends, with phase_train as a constant
+    # Cut out the graph between its ends, with phase_train as a constant
     v1 = tf.compat.v1
     with tf.Graph().as_default() as ends:
         v1.placeholder(tf.float32, (1, CHIP, CHIP, 3), name="input")
@@ -102,9 +102,9 @@ def any_batch(definition):
     cut = v1.graph_util.extract_sub_graph(v1.GraphDef(node=nodes.values()), ["embeddings"])
     nodes = {node.name: node for node in cut.node}
     for node in cut.node:
-        node.attr.pop("_class", None)  # its place beside a node that is cut away
+        node.attr.pop("_class", None)  # it names a node that is cut away
 
-    # Its shapes, with any number of images in place of one
+    # Free the number of images in its shapes
     with tf.Graph().as_default() as one_image:
         tf.graph_util.import_graph_def(cut, name="")
     nodes["input"].attr["shape"].shape.dim[0].size = -1
@@ -169,9 +169,10 @@ class LiteRT(threading.local):  # each thread that calls it makes an interpreter
         self.input, self.output = source["index"], result["index"]
 
     def __call__(self, chips: np.ndarray) -> np.ndarray:
+        """Return the embeddings (n, width) of chips (n, side, side, 3)."""
         rows, step = [], self.batch or len(chips)
         filled = np.pad(chips, [(0, -len(chips) % step), (0, 0), (0, 0), (0, 0)], "edge")
-        for block in map(normalised, np.split(filled, len(filled) // step)):
+        for block in map(normalise, np.split(filled, len(filled) // step)):
             if not self.batch:
                 self.interpreter.resize_tensor_input(self.input, block.shape)
                 self.interpreter.allocate_tensors()

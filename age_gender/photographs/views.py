@@ -1,7 +1,6 @@
 """Cut augmented views: the same face through several crops, from aligned chips like UTKFace's.
 
-What is drawn at random follows from the face's name alone, so that it is the same whenever and
-wherever it is done.
+Random numbers are seeded by the face's name, so that its views are the same on every machine.
 """
 
 import hashlib
@@ -14,8 +13,8 @@ from age_gender.photographs import faces
 from age_gender.photographs.faces import TEMPLATE, TEMPLATE_SIZE
 from age_gender.photographs.images import resize
 
-PAD = 60  # pixels about a chip of 200
-USUAL_BOX = np.array([PAD + 18.0, PAD + 2, 164, 196])  # MTCNN's: left, top, width, height
+PAD = 60  # pixels added on each side of a chip of 200
+USUAL_BOX = np.array([PAD + 18.0, PAD + 2, 164, 196])  # left, top, width, height of MTCNN's box
 SEED = b"age-gender views 1"
 
 # Users of FaceNet cut by the detector's box, with one margin or another; those of ArcFace by five
@@ -27,7 +26,7 @@ CROPS = {
 }  # fmt: skip
 
 
-def augmented_views(
+def cut_views(
     image: np.ndarray, name: str, template: str, size: int, detector: Callable
 ) -> Iterator[np.ndarray]:
     """Yield a face through each of its template's CROPS: chips (size, size, 3), 0 to 255.
@@ -36,44 +35,45 @@ def augmented_views(
     landmarks. Prewhitened chips (David Sandberg's: by their own mean and deviation) are float32
     beyond that range, such that (x - 127.5) / 128 has mean 0 and deviation 1.
     """
-    # the chip itself, and its mirror image
+    # The chip itself, and its mirror image
     digest = hashlib.sha256(SEED + name.encode()).digest()
     random = np.random.default_rng(np.frombuffer(digest, np.uint32))
-    chip = faces.from_utkface(image, template, size)
+    chip = faces.align_utkface(image, template, size)
     yield chip
     yield chip[:, ::-1]
-    # what surrounds the chip: half of the pictures that FaceNet's users cut from go on beyond the
-    # face, as a mirrored border does
+    # Pad the chip: half of the pictures that FaceNet's users cut from go on beyond the face, as a
+    # mirrored border does
     border = random.choice(["edge", "symmetric"]) if template == "utkface" else "edge"
     image = resize(image, TEMPLATE_SIZE, TEMPLATE_SIZE)
     padded = np.pad(image, ((PAD, PAD), (PAD, PAD), (0, 0)), border)
-    if template != "utkface":  # landmarks a little off, then poor pictures too
-        for poor, far in itertools.product((False, True), (1, 2)):
+    # ArcFace's: landmarks a little off, then poor pictures too
+    if template != "utkface":
+        for is_poor, far in itertools.product((False, True), (1, 2)):
             turn, scale = random.normal(0, 4 * far), np.exp(random.uniform(-0.08, 0.08) * far)
-            chip = moved_chip(padded, template, size, turn, scale, random.normal(0, 0.015 * far, 2))
-            chip = degraded(chip, random) if poor else chip
-            yield chip[:, ::-1] if poor and far == 2 else chip
+            chip = cut_moved(padded, template, size, turn, scale, random.normal(0, 0.015 * far, 2))
+            chip = degrade(chip, random) if is_poor else chip
+            yield chip[:, ::-1] if is_poor and far == 2 else chip
         return
-    # the detector's box with several margins, chips that are off in every way, and prewhitened ones
-    box = face_box(padded, detector)
-    yield box_chip(padded, box, 0, size)
-    yield box_chip(padded, box, 0.25 * box[2:], size)
-    yield box_chip(padded, box, random.uniform(0, 0.6) * box[2:].mean(), size)
-    yield jittered_chip(padded, size, random)
-    yield jittered_chip(padded, size, random)
-    yield prewhitened(box_chip(padded, box, random.uniform(0, 0.6) * box[2:].mean(), size))
-    yield prewhitened(chip)
-    yield prewhitened(box_chip(padded, box, 0.19 * box[2:], size))
-    yield prewhitened(jittered_chip(padded, size, random))
+    # FaceNet's: the detector's box with several margins, jittered chips, and prewhitened ones
+    box = detect_box(padded, detector)
+    yield cut_box(padded, box, 0, size)
+    yield cut_box(padded, box, 0.25 * box[2:], size)
+    yield cut_box(padded, box, random.uniform(0, 0.6) * box[2:].mean(), size)
+    yield cut_jittered(padded, size, random)
+    yield cut_jittered(padded, size, random)
+    yield prewhiten(cut_box(padded, box, random.uniform(0, 0.6) * box[2:].mean(), size))
+    yield prewhiten(chip)
+    yield prewhiten(cut_box(padded, box, 0.19 * box[2:], size))
+    yield prewhiten(cut_jittered(padded, size, random))
 
 
-def face_box(padded: np.ndarray, detector) -> np.ndarray:
+def detect_box(padded: np.ndarray, detector) -> np.ndarray:
     """Return left, top, width and height of the face in a padded chip."""
     boxes, _ = detector(padded)
     return max(boxes, key=lambda box: box[2] * box[3], default=USUAL_BOX)
 
 
-def box_chip(
+def cut_box(
     padded: np.ndarray, box: np.ndarray, margin: float | np.ndarray, size: int
 ) -> np.ndarray:
     """Return the box as a chip, with a margin as far as the picture goes.
@@ -85,31 +85,31 @@ def box_chip(
     return resize(padded[top:bottom, left:right], size, size)
 
 
-def moved_chip(
+def cut_moved(
     padded: np.ndarray, template: str, size: int, turn: float, scale: float, move: np.ndarray
 ) -> np.ndarray:
     """Return the chip turned by degrees, scaled, and moved by fractions of its side."""
     points, side = faces.TEMPLATES[template]
     middle = (size - 1) / 2 * (1 + 1j)
     landmarks = (TEMPLATE + PAD) * (padded.shape[1] / (TEMPLATE_SIZE + 2 * PAD), 1)
-    a, b = faces.similarity(landmarks, points * (size / side))
+    a, b = faces.fit_similarity(landmarks, points * (size / side))
     change = scale * np.exp(1j * np.radians(turn))
     b = (b - middle) * change + middle + size * (move @ [1, 1j])
     return faces.warp(padded, a * change, b, size)
 
 
-def jittered_chip(padded: np.ndarray, size: int, random) -> np.ndarray:
+def cut_jittered(padded: np.ndarray, size: int, random) -> np.ndarray:
     """Return a chip stretched, turned, scaled and moved at random, some mirrored or degraded."""
     if random.random() < 0.5:
         stretched = round(padded.shape[1] * np.exp(random.uniform(0, 0.3)))
         padded = resize(padded, stretched, padded.shape[0])
     turn, scale = random.normal(0, 7), np.exp(-random.uniform(-0.18, 0.25))
-    chip = moved_chip(padded, "utkface", size, turn, scale, random.normal(0, 0.05, 2))
+    chip = cut_moved(padded, "utkface", size, turn, scale, random.normal(0, 0.05, 2))
     chip = chip[:, ::-1] if random.random() < 0.5 else chip
-    return degraded(chip, random, 0.3) if random.random() < 0.5 else chip
+    return degrade(chip, random, 0.3) if random.random() < 0.5 else chip
 
 
-def degraded(chip: np.ndarray, random, coarse: float = 0.7) -> np.ndarray:
+def degrade(chip: np.ndarray, random, coarse: float = 0.7) -> np.ndarray:
     """Return a chip of other brightness and contrast, some of them coarse.
 
     A fraction `coarse` of the chips is resampled from 28 to 80 pixels.
@@ -120,7 +120,7 @@ def degraded(chip: np.ndarray, random, coarse: float = 0.7) -> np.ndarray:
     return resize(resize(chip, small, small), size, size) if random.random() < coarse else chip
 
 
-def prewhitened(chip: np.ndarray) -> np.ndarray:
+def prewhiten(chip: np.ndarray) -> np.ndarray:
     """Return a chip of mean 0 and deviation 1, in the units of pixels that networks take."""
     pixels = chip.astype(np.float32)
     deviation = max(pixels.std(), 1 / np.sqrt(pixels.size))

@@ -8,7 +8,7 @@ import pytest
 import embed
 from age_gender.cli import InputError
 from age_gender.photographs import faces, networks
-from age_gender.photographs.chips import chip_file, contact_sheet, encode_png, write_chip
+from age_gender.photographs.chips import chip_path, draw_contact_sheet, encode_png, write_chip
 from benchmarks.embedding import drawn_chip
 
 pytest.importorskip("cv2")
@@ -112,7 +112,7 @@ def test_the_sheet_shows_every_face_with_a_chip(tmp_path):
     rows = [("a.jpg", 0, 34, 28, 41, 0.02), ("below/b.jpg#1", 1, 25, 20, 30, 0.97),
             ("x" * 240 + ".jpg", 1, 61, 55, 70, 0.8), ("gone.jpg", 1, 61, 55, 70, 0.8)]  # fmt: skip
 
-    drawn = contact_sheet(tmp_path / "sheet.png", tmp_path / "chips", rows)
+    drawn = draw_contact_sheet(tmp_path / "sheet.png", tmp_path / "chips", rows)
 
     sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     assert drawn == 3
@@ -127,7 +127,7 @@ def test_the_sheet_shows_every_face_with_a_chip(tmp_path):
 def test_untrusted_names_stay_below_the_folder(tmp_path, name):
     (tmp_path / "chips").mkdir()
 
-    path = chip_file(tmp_path / "chips", name)
+    path = chip_path(tmp_path / "chips", name)
 
     assert path.resolve().is_relative_to(tmp_path / "chips")
     write_chip(tmp_path / "chips", name, b"")

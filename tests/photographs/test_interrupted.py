@@ -68,7 +68,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(small_graph, tmp_path
     last = run(*command)
 
     assert last.returncode == 0, last.stderr
-    assert not kept[-1] or re.search(rf"{len(kept[-1])} of 60 images are done already", last.stderr)
+    assert not kept[-1] or re.search(rf"continues after {len(kept[-1])} of 60 images", last.stderr)
     embeddings = dict(zip(*tables.read([output]), strict=True))
     assert list(embeddings) == list(expected)
     np.testing.assert_allclose([*embeddings.values()], [*expected.values()], atol=1e-5)
@@ -142,7 +142,7 @@ def test_ctrl_c_and_a_full_disk_end_with_one_line(small_graph, tmp_path):
     assert process.returncode == 130
     assert len(messages) == 2 and messages[1] == "embed.py: interrupted", messages
 
-    # the output is larger than a file may be, its parts are not
+    # the output is larger than a file may be, those of the batches are not
     limited = f"""
 import resource, runpy, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))

@@ -12,8 +12,8 @@ from test_faces import sandberg_graph
 
 import embed
 from age_gender.cli import InputError
-from age_gender.photographs.chips import chip_file, encode_png, write_chip
-from age_gender.photographs.parts import Part, write_part
+from age_gender.photographs.batch_results import BatchResult, write_result
+from age_gender.photographs.chips import chip_path, encode_png, write_chip
 from benchmarks.embedding import drawn_chip
 
 pytest.importorskip("cv2")
@@ -31,13 +31,13 @@ def command(tmp_path) -> list[str]:
 
 @pytest.fixture
 def interrupted(command, monkeypatch) -> list[Path]:
-    """The parts of work that was interrupted before its output was written."""
+    """The results of work that was interrupted before its output was written."""
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(embed, "read_embeddings", interrupt)
         embed.main(command)
-    parts = sorted(Path(f"{command[-1]}.partial").glob("[0-9]*.npz"))
-    assert len(parts) > 1
-    return parts
+    results = sorted(Path(f"{command[-1]}.partial").glob("[0-9]*.npz"))
+    assert len(results) > 1
+    return results
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -75,7 +75,7 @@ def test_the_same_pictures_are_resumed(command, interrupted, capfd):
 
     assert len(embedded(*command)) == 8
 
-    assert " images are done already" in capfd.readouterr().err
+    assert "continues after " in capfd.readouterr().err
     assert not interrupted[0].parent.exists()
 
 
@@ -144,33 +144,33 @@ def test_what_a_kill_leaves_before_the_settings_is_started_anew(tmp_path, comman
 
 def test_killed_while_the_finished_work_is_removed_it_is_done_again(command, interrupted):
     """Of the folder the settings are there to the last."""
-    for part in interrupted:
-        part.unlink()
+    for result in interrupted:
+        result.unlink()
 
     assert len(embedded(*command)) == 8
 
 
-# ------------------------------------------------------------------------ damaged parts
+# ------------------------------------------------------------------------ damaged results
 
 
-def fewer_embeddings(part: Part) -> Part:
-    return part._replace(embeddings=part.embeddings[1:])
+def fewer_embeddings(result: BatchResult) -> BatchResult:
+    return result._replace(embeddings=result.embeddings[1:])
 
 
-def fewer_faces(part: Part) -> Part:
-    return part._replace(names=part.names[1:], embeddings=part.embeddings[1:])
+def fewer_faces(result: BatchResult) -> BatchResult:
+    return result._replace(names=result.names[1:], embeddings=result.embeddings[1:])
 
 
-def other_width(part: Part) -> Part:
-    return part._replace(embeddings=part.embeddings[:, :500])
+def other_width(result: BatchResult) -> BatchResult:
+    return result._replace(embeddings=result.embeddings[:, :500])
 
 
-def doubles(part: Part) -> Part:
-    return part._replace(embeddings=part.embeddings.astype(np.float64))
+def doubles(result: BatchResult) -> BatchResult:
+    return result._replace(embeddings=result.embeddings.astype(np.float64))
 
 
-def numbers_as_names(part: Part) -> Part:
-    return part._replace(names=np.arange(len(part.names)))
+def numbers_as_names(result: BatchResult) -> BatchResult:
+    return result._replace(names=np.arange(len(result.names)))
 
 
 @pytest.mark.parametrize("damage", [fewer_embeddings, other_width, doubles, numbers_as_names])
@@ -182,27 +182,27 @@ def test_a_damaged_part_is_refused_before_it_is_used(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(embed, "read_embeddings", interrupt)
         embed.main(command)
-    parts = sorted((tmp_path / f"o{suffix}.partial").glob("[0-9]*.npz"))
-    with np.load(parts[1]) as arrays:
-        write_part(parts[1], damage(Part(**arrays)))
+    results = sorted((tmp_path / f"o{suffix}.partial").glob("[0-9]*.npz"))
+    with np.load(results[1]) as arrays:
+        write_result(results[1], damage(BatchResult(**arrays)))
 
-    with pytest.raises(InputError, match=rf"{parts[1].name}: damaged.* remove this file"):
+    with pytest.raises(InputError, match=rf"{results[1].name}: damaged.* remove this file"):
         embed.main(command)
 
-    assert not Path(command[-1]).exists() and all(part.exists() for part in parts)
-    parts[1].unlink()
+    assert not Path(command[-1]).exists() and all(result.exists() for result in results)
+    results[1].unlink()
     assert len(embedded(*command)) == 8
 
 
 def test_a_part_that_changes_while_the_output_is_written_leaves_no_output(
     tmp_path, command, monkeypatch
 ):
-    """A table is checked before the parts go: here another process replaces one of them."""
+    """A table is checked before the results go: here another process replaces one of them."""
 
     def replace_a_part(batches, names):
-        part = next(iter(batches))
-        with np.load(part) as arrays:
-            write_part(part, fewer_faces(Part(**arrays)))
+        result = next(iter(batches))
+        with np.load(result) as arrays:
+            write_result(result, fewer_faces(BatchResult(**arrays)))
         return embed_rows(batches, names)
 
     embed_rows = embed.read_embeddings
@@ -282,7 +282,7 @@ def test_photographs_whose_chips_would_bear_the_names_of_folders_can_be_finished
 
     assert sorted(embeddings) == sorted(names)
     for i, name in enumerate(names):
-        chip = np.asarray(Image.open(chip_file(tmp_path / "chips", name)))
+        chip = np.asarray(Image.open(chip_path(tmp_path / "chips", name)))
         np.testing.assert_array_equal(chip, np.asarray(drawn_chip(i, 160)))
 
 

@@ -67,7 +67,7 @@ def test_chips_of_utkface_are_brought_to_arcfaces_template(tflite, tmp_path):
     for x, y in faces.TEMPLATE.astype(int):
         marks[y - 4 : y + 5, x - 4 : x + 5] = 255
 
-    chip = faces.from_utkface(marks, "arcface", 112)
+    chip = faces.align_utkface(marks, "arcface", 112)
 
     at = np.argwhere(chip.min(axis=2) > 60)[:, ::-1]
     template = [[38.3, 51.7], [73.5, 51.5], [56, 71.7], [41.5, 92.4], [70.7, 92.2]]
@@ -76,7 +76,7 @@ def test_chips_of_utkface_are_brought_to_arcfaces_template(tflite, tmp_path):
     drawn_chip(1).save(tmp_path / "a.png")
     embeddings = embedded("--images", tmp_path, "--aligned", "--embedder", tflite(2),
                      "--output", tmp_path / "o.csv")  # fmt: skip
-    expected = by_hand(faces.from_utkface(np.asarray(drawn_chip(1)), "arcface", 112))
+    expected = by_hand(faces.align_utkface(np.asarray(drawn_chip(1)), "arcface", 112))
     np.testing.assert_allclose(embeddings["a.png"], expected, atol=1e-5)
 
 
@@ -194,9 +194,9 @@ def test_views_that_are_resumed_end_the_same(tflite, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(embed, "read_embeddings", interrupt)
         embed.main([*same, str(tmp_path / "o.npz")])
-    parts = sorted((tmp_path / "o.npz.partial").glob("[0-9]*.npz"))
-    assert len(parts) > 1
-    parts[0].unlink()
+    results = sorted((tmp_path / "o.npz.partial").glob("[0-9]*.npz"))
+    assert len(results) > 1
+    results[0].unlink()
 
     embed.main([*same, str(tmp_path / "o.npz")])
 
@@ -217,7 +217,7 @@ def test_each_crop_is_what_its_name_says():
     crops = dict(
         zip(
             views.CROPS["utkface"],
-            views.augmented_views(image, "a", "utkface", 160, Finds()),
+            views.cut_views(image, "a", "utkface", 160, Finds()),
             strict=True,
         )
     )
@@ -236,7 +236,7 @@ def test_each_crop_is_what_its_name_says():
 def test_without_a_face_that_is_found_the_usual_box_is_taken():
     from age_gender.photographs.detector import Detector
 
-    box = views.face_box(np.zeros((320, 320, 3), np.uint8), Detector())
+    box = views.detect_box(np.zeros((320, 320, 3), np.uint8), Detector())
 
     assert box.tolist() == [78, 62, 164, 196]  # SOURCES: 164 x 196 from (18, 2) of the chip
 
@@ -245,7 +245,7 @@ def test_random_crops_follow_from_the_name_alone():
     image = np.asarray(drawn_chip(3))
 
     def drawn(name: str) -> np.ndarray:
-        return np.stack([*views.augmented_views(image, name, "arcface", 112, None)])
+        return np.stack([*views.cut_views(image, name, "arcface", 112, None)])
 
     np.testing.assert_array_equal(drawn("a"), drawn("a"))
     assert np.abs(drawn("a")[2:].astype(int) - drawn("b")[2:]).mean() > 1

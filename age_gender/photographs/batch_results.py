@@ -10,29 +10,30 @@ from age_gender import files
 from age_gender.cli import InputError, is_resource_shortage
 
 
-class Part(NamedTuple):
+class BatchResult(NamedTuple):
     """The result of a batch of images: its n faces, and the m images without one."""
 
     names: np.ndarray  # (n,) text
     embeddings: np.ndarray  # (n, width) float32; of augmented views (n, crops, width)
-    skipped: np.ndarray  # (m, 3) text: name, reason, and what it counts as
+    skipped: np.ndarray  # (m, 3) text: name, reason, and group in the summary
 
 
-def write_part(path: Path, part: Part) -> None:
-    """Write a part as NPZ, whole or not at all."""
+def write_result(path: Path, result: BatchResult) -> None:
+    """Write the result of a batch as NPZ, atomically."""
     with files.whole_file(path) as stream:
-        np.savez(stream, **part._asdict())
+        np.savez(stream, **result._asdict())
 
 
-def read_part(path: Path) -> Part:
-    """Return a part that `write_part` wrote. Raises InputError for a damaged file."""
+def read_result(path: Path) -> BatchResult:
+    """Return the result that `write_result` wrote. Raises InputError for a damaged file."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            names, embeddings, skipped = part = Part(*(arrays[field] for field in Part._fields))
-    except Exception as error:  # NumPy, zipfile and zlib raise many
+            result = BatchResult(*(arrays[field] for field in BatchResult._fields))
+    except Exception as error:  # NumPy, zipfile and zlib raise many types
         if is_resource_shortage(error):
             raise
-        raise damaged(path) from None
+        raise damaged_error(path) from None
+    names, embeddings, skipped = result
     is_whole = (
         names.dtype.kind == skipped.dtype.kind == "U"
         and (names.ndim, skipped.shape[1:]) == (1, (3,))
@@ -41,30 +42,30 @@ def read_part(path: Path) -> Part:
         and len(embeddings) == len(names)
     )
     if not is_whole:
-        raise damaged(path)
-    return part
+        raise damaged_error(path)
+    return result
 
 
 def read_embeddings(paths: Iterable[Path], names: list[str]) -> Iterator[np.ndarray]:
-    """Yield the embeddings of each part, which together are those of the faces `names`.
+    """Yield the embeddings of each batch; together they are those of the faces `names`.
 
-    Raises InputError for a part that holds others, so that no table is written of them.
+    Raises InputError for a file with other faces or of another width, before a table has them.
     """
     done, shape = 0, None
     for path in paths:
-        part = read_part(path)
-        if not len(part.names):
+        result = read_result(path)
+        if not len(result.names):
             continue
-        shape = shape or part.embeddings.shape[1:]
-        expected = names[done : done + len(part.names)]
-        if part.names.tolist() != expected or part.embeddings.shape[1:] != shape:
-            raise damaged(path)
+        shape = shape or result.embeddings.shape[1:]
+        expected = names[done : done + len(result.names)]
+        if result.names.tolist() != expected or result.embeddings.shape[1:] != shape:
+            raise damaged_error(path)
         done += len(expected)
-        yield part.embeddings
+        yield result.embeddings
 
 
-def damaged(path: Path) -> InputError:
-    """Return the InputError for a damaged part."""
+def damaged_error(path: Path) -> InputError:
+    """Return the InputError for a damaged result."""
     return InputError(
         f"{path}: damaged, or of other images (is another embed.py at work here?); remove this "
         "file and run the same command again"
