@@ -44,26 +44,23 @@ def main(argv: list[str] | None = None) -> None:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.ArgumentParser(__doc__)
+    # fmt: off
     add = parser.add_argument
     add("--test", type=Path, default=paths.TEST_RECORDS, metavar="FILE",
-        help="records that prepare.py wrote")  # fmt: skip
+        help="records that prepare.py wrote")
     add("--model", metavar="PATH",
         help="a folder that train.py wrote, or its .keras (default: models/ once train.py has "
-        "written there, else models/facenet/)")  # fmt: skip
-    add(
-        "--batch-size",
-        type=cli.whole_number(1),
-        default=128,
-        metavar="N",
-        help="faces per printed line",
-    )
+        "written there, else models/facenet/)")
+    add("--batch-size", type=cli.whole_number(1), default=128, metavar="N",
+        help="faces per printed line")
     add("--report", type=Path, metavar="DIR",
-        help="folder for report.html, its plots and figures.json, which are replaced")  # fmt: skip
+        help="folder for report.html, its plots and figures.json, which are replaced")
     add("--views", type=Path, metavar="NPZ",
-        help="also judge its faces through each crop (a file of embed.py --views)")  # fmt: skip
+        help="also judge the records' faces through each crop (a file of embed.py --views)")
     add("--lfw", type=Path, metavar="CSV", help="predictions for LFW that run.py wrote")
     add("--lfw-labels", type=Path, metavar="DIR",
-        help="folder with male_names.txt and female_names.txt")  # fmt: skip
+        help="folder with male_names.txt and female_names.txt")
+    # fmt: on
     args = parser.parse_args(argv)
     if bool(args.lfw) != bool(args.lfw_labels):
         parser.error("--lfw and --lfw-labels go together")
@@ -74,7 +71,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def judge_records(args: argparse.Namespace) -> None:
     """Print a line per batch, the summary and a line per crop, and write the report."""
-    # The files, before the work
+    # Find the files, before the work
     model = heads.find_model(args.model, heads.KERAS_MODEL)
     if args.report:
         page.check(args.report)
@@ -84,40 +81,40 @@ def judge_records(args: argparse.Namespace) -> None:
     cli.import_tensorflow()
     from age_gender import records
 
-    # The Keras model
+    # Predict with the Keras model
     cli.say(f"model: {cli.display_path(model)}")
     faces = records.read(args.test)
     softmax = predict(model, faces.features)
     age = metrics.expected_age(softmax["age"])
     right = metrics.gender_is_right(softmax["gender"][:, 1], faces.gender)
-    labels = {"age": faces.age, "gender": faces.gender}  # each as it is, children's too
+    labels = {"age": faces.age, "gender": faces.gender}  # children's genders too
     rows = np.arange(len(age))
     loss = sum(-np.log(softmax[key][rows, label] + 1e-7) for key, label in labels.items())
     judged = metrics.age_error(age, faces.age), right, loss
 
-    # Batches and summary
+    # Print batches and summary
     for start in range(0, len(age), args.batch_size):
-        print(line(*(values[start : start + args.batch_size] for values in judged)))
-    print("Summary:", line(*judged), sep="\n")
+        print(format_line(*(values[start : start + args.batch_size] for values in judged)))
+    print("Summary:", format_line(*judged), sep="\n")
     if not args.report and not args.views:
         return
 
-    # Crops, by the exported model
+    # Print crops, by the exported model
     scorer = litert.Model(exported.read_bytes(), str(exported))
     by_crop = judge_crops(args.views, views, faces, scorer) if views else {}
-    for crop, seen in by_crop.items():
-        men, women = (seen.gender_accuracy[seen.gender == gender].mean() for gender in (0, 1))
+    for crop, scored in by_crop.items():
+        men, women = scored.gender_accuracy.groupby(scored.gender).mean().reindex([0, 1])
         print(
-            f"{crop}: n {len(seen)}, Age_MAE:{seen.age_mae.mean():.2f}, Men:{men:.2%}, "
-            f"Women:{women:.2%}, In_Interval:{seen.interval_coverage.mean():.2%}"
+            f"{crop}: n {len(scored)}, Age_MAE:{scored.age_mae.mean():.2f}, Men:{men:.2%}, "
+            f"Women:{women:.2%}, In_Interval:{scored.interval_coverage.mean():.2%}"
         )
 
-    # The report
+    # Write the report
     if args.report:
-        seen = figures.per_face(*faces[1:], scorer.outputs(faces.features))
-        about = describe(args, model, exported, seen, age)
-        about["by_crop"] = [figures.of_crop(*part) for part in by_crop.items()]
-        page.write(args.report, about | figures.measure(seen, loss), seen)
+        scored = figures.tabulate_faces(*faces[1:], scorer.outputs(faces.features))
+        about = describe(args, model, exported, scored, age)
+        about["by_crop"] = [figures.measure_crop(*crop) for crop in by_crop.items()]
+        page.write(args.report, about | figures.measure(scored, loss), scored)
         cli.say(f"report: {cli.display_path(args.report / 'report.html')}")
 
 
@@ -136,7 +133,7 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
     except Exception as error:  # Keras raises many types on a broken or foreign file
         reason = f"{type(error).__name__}: {cli.error_line(error)[:200]}"
         raise InputError(
-            f"{model}: not a model that these scripts can read ({reason}); train again"
+            f"{model}: not a model that these scripts can read ({reason}); run train.py again"
         ) from None
     expected, width = network.input_shape[-1], features.shape[1]
     if width != expected:
@@ -147,7 +144,7 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
     return network.predict(features, batch_size=1024, verbose=0)
 
 
-def line(error: np.ndarray, right: np.ndarray, loss: np.ndarray) -> str:
+def format_line(error: np.ndarray, right: np.ndarray, loss: np.ndarray) -> str:
     """Return the output line of faces: age errors in years, whether genders are right, losses."""
     return f"Age_MAE:{error.mean():.2f}, Gender_Acc:{right.mean():.2%}, Loss:{loss.mean():.2f}"
 
@@ -163,20 +160,20 @@ def judge_crops(path: Path, views: crops.Views, faces, scorer: litert.Model) -> 
             f"{path}: its embeddings have {width} numbers, the records' {expected}; give views of "
             "their network"
         )
-    record_of = {base_name(name): row for row, name in enumerate(faces.file_name)}
-    shown = [row for row, name in enumerate(views.names) if base_name(name) in record_of]
-    if not shown:
+    row_of = {base_name(name): row for row, name in enumerate(faces.file_name)}
+    view_rows = [row for row, name in enumerate(views.names) if base_name(name) in row_of]
+    if not view_rows:
         raise InputError(f"{path}: none of its faces is in the records; give views of their faces")
-    rows = [record_of[base_name(views.names[row])] for row in shown]
+    rows = [row_of[base_name(views.names[row])] for row in view_rows]
     labels = faces.age[rows], faces.gender[rows], [faces.file_name[row] for row in rows]
     return {
-        crop: figures.per_face(*labels, scorer.outputs(views.embeddings[shown, number]))
+        crop: figures.tabulate_faces(*labels, scorer.outputs(views.embeddings[view_rows, number]))
         for number, crop in enumerate(views.crops)
     }
 
 
 def describe(args: argparse.Namespace, model: Path, exported: Path, faces, age: np.ndarray) -> dict:
-    """Return the files that are judged and their counts; `age` (n,) is as the Keras model has it.
+    """Return names and hashes of the judged files, and counts; `age` (n,) is the Keras model's.
 
     Raises InputError where the models' ages differ.
     """
@@ -184,10 +181,10 @@ def describe(args: argparse.Namespace, model: Path, exported: Path, faces, age: 
     if difference > 0.01:
         raise InputError(
             f"{exported}: its ages differ from {model.name}'s by up to {difference:.2f} years; "
-            "they are not of one training: train again with train.py"
+            "they are not of one training: run train.py again"
         )
 
-    def file(path: Path | None) -> dict | None:
+    def identify(path: Path | None) -> dict | None:
         return path and {"file": path.name, "sha256": files.sha256(path)}
 
     counts = {
@@ -195,11 +192,11 @@ def describe(args: argparse.Namespace, model: Path, exported: Path, faces, age: 
         "under_10": int((faces.age < 10).sum()),
         "out_of_distribution": int(is_out_of_distribution(faces.distance).sum()),
     }
-    models = {"litert": file(exported), "keras": file(model)}
+    models = {"litert": identify(exported), "keras": identify(model)}
     return {
         "model": models | {"largest_difference": round(difference, 6)},
-        "records": file(args.test) | counts,
-        "views": file(args.views),
+        "records": identify(args.test) | counts,
+        "views": identify(args.views),
     }
 
 
@@ -208,7 +205,8 @@ def judge_lfw(path: Path, folder: Path) -> None:
     rows = predictions.read(path, "filename", "gender")
     predicted = [(base_name(name), gender) for name, gender in rows]
     labels = [lfw.read_labels(folder / f"{gender}_names.txt") for gender in GENDERS]
-    print(*lfw.published(predicted, labels), "", *lfw.without_faults(predicted, labels), sep="\n")
+    print(*lfw.report_published(predicted, labels), "", sep="\n")
+    print(*lfw.report_without_faults(predicted, labels), sep="\n")
 
 
 if __name__ == "__main__":

@@ -19,63 +19,63 @@ def read_labels(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text of names; get the label file again") from None
+        raise InputError(f"{path}: not a text of names; download the label file again") from None
     if not text.strip():
-        raise InputError(f"{path}: no names in this file; get the label file again")
+        raise InputError(f"{path}: no names in this file; download the label file again")
     return text
 
 
-def names_in(text: str) -> list[str]:
+def split_names(text: str) -> list[str]:
     """Return the names in the text of a label file, one per line."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def published(predicted: list[tuple[str, int]], labels: list[str]) -> Iterator[str]:
+def report_published(predicted: list[tuple[str, int]], labels: list[str]) -> Iterator[str]:
     """Yield the two lines of the published convention; `labels` are the two files' texts."""
-    for gender, names in enumerate(map(names_in, labels)):
+    for gender, names in enumerate(map(split_names, labels)):
         listed = set(names)
         right = [name in listed for name, guess in predicted if guess == gender]
-        yield score(GENDERS[gender], right, len(names))
+        yield format_score(GENDERS[gender], right, len(names))
 
 
-def without_faults(predicted: list[tuple[str, int]], labels: list[str]) -> Iterator[str]:
+def report_without_faults(predicted: list[tuple[str, int]], labels: list[str]) -> Iterator[str]:
     """Yield the label files' faults, then the figures over images with exactly one label."""
-    # The faults
-    written = [set(names_in(text)) for text in labels]
+    # Count the faults
+    written = [set(split_names(text)) for text in labels]
     lists = [{name.removesuffix(".jpg") + ".jpg" for name in names} for names in written]
     as_written, both = set.intersection(*written), set.intersection(*lists)
-    guesses = {name: guess for name, guess in predicted if name not in both}
+    guesses = {name: gender for name, gender in predicted if name not in both}
     crlf = sum(text.count("\r\n") for text in labels)
     blank = sum(not line.strip() for text in labels for line in text.splitlines())
-    bare = [name for text in labels for name in names_in(text) if not name.endswith(".jpg")]
+    bare = [name for text in labels for name in split_names(text) if not name.endswith(".jpg")]
     yield "Faults of the label files:"
     yield f"  lines that end in CR LF: {crlf}"
     yield f"  blank lines: {blank}"
-    yield f"  names without .jpg: {listing(bare)}"
-    yield f"  names in both lists: {listing(as_written)}"
+    yield f"  names without .jpg: {format_names(bare)}"
+    yield f"  names in both lists: {format_names(as_written)}"
     if both > as_written:
-        yield f"  names in both lists once .jpg is added: {listing(both - as_written)}"
-    yield f"  predictions in neither list: {listing(guesses.keys() - lists[0] - lists[1])}"
+        yield f"  names in both lists once .jpg is added: {format_names(both - as_written)}"
+    yield f"  predictions in neither list: {format_names(guesses.keys() - lists[0] - lists[1])}"
     if unseen := (lists[0] ^ lists[1]) - guesses.keys():
-        yield f"  names without a prediction: {listing(unseen)}"
+        yield f"  names without a prediction: {format_names(unseen)}"
 
-    # The figures without them
+    # Score the images without them
     yield "Images with exactly one label:"
     all_right = []
     for gender, names in enumerate(lists):
         right = [guess == gender for name, guess in guesses.items() if name in names]
-        yield "  " + score(GENDERS[gender], right, len(right))
+        yield "  " + format_score(GENDERS[gender], right, len(right))
         all_right += right
-    yield "  " + score("all", all_right, len(all_right))
+    yield "  " + format_score("all", all_right, len(all_right))
 
 
-def score(title: str, right: list[bool], of: int) -> str:
-    """Return a line: the fraction of `of` images that are right, and the counts."""
-    fraction = sum(right) / of if of else float("nan")
+def format_score(title: str, right: list[bool], total: int) -> str:
+    """Return a line: the fraction of `total` images that are right, and the counts."""
+    fraction = sum(right) / total if total else float("nan")
     return f"{title.capitalize()} {fraction:.4f}, correct {sum(right)}, wrong {right.count(False)}"
 
 
-def listing(names: Iterable[str]) -> str:
+def format_names(names: Iterable[str]) -> str:
     """Return a count and the first five names."""
     names = sorted(names)
     shown = printable(", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))

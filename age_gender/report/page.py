@@ -15,7 +15,7 @@ from age_gender.report.figures import PUBLISHED
 
 
 def check(folder: Path) -> None:
-    """Raise InputError where the report can't be made: before the work, not after it."""
+    """Raise InputError where the report cannot be made: before the work, not after it."""
     require("the report needs", matplotlib="matplotlib", jinja2="jinja2")
     files.make_folder(folder)
 
@@ -24,13 +24,13 @@ def write(folder: Path, figures: dict, faces) -> None:
     """Write the report's files, each whole, the page last; other files in the folder stay.
 
     `figures` are those of figures.measure, and "model", "records", "views" and "by_crop" (a list
-    of figures.of_crop, which may be empty), which test.py adds.
+    of figures.measure_crop, which may be empty), which test.py adds.
     """
     images = plots.draw_all(figures, faces)
     encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
     page = render("page.html", figures, images=encoded)
     contents = {f"{name}.png": image for name, image in images.items()} | {
-        "overview.png": plots.overview(faces),
+        "overview.png": plots.draw_overview(faces),
         "tables.md": render("tables.md", figures).encode(),
         "figures.json": f"{json.dumps(figures, indent=2, ensure_ascii=False)}\n".encode(),
         # A number keeps its % or its "n =" on its line.
@@ -46,20 +46,25 @@ def render(template: str, figures: dict, **more) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
         autoescape=jinja2.select_autoescape(),  # in HTML, not in Markdown
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters["text"] = in_text
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["text"] = format_figure
     known = {"whole": figures["all"], "published": PUBLISHED}
     return environment.get_template(template).render(figures, **known, **more)
 
 
-def in_text(number: float | dict, form: str, template: str = "{value} ({low} to {high})") -> str:
+def format_figure(
+    number: float | dict, form: str, template: str = "{value} ({low} to {high})"
+) -> str:
     """Return a number or a figure with its interval as text.
 
     `form` is a format; the text has a true minus sign and a space before %.
     """
     if isinstance(number, dict):
-        return template.format(**{key: in_text(part, form) for key, part in number.items()})
+        return template.format(**{key: format_figure(value, form) for key, value in number.items()})
     return form.format(number).replace("-", "−").replace("%", " %")
