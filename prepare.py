@@ -29,6 +29,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -40,109 +41,106 @@ from age_gender.labels import GENDERS
 from age_gender.readers import tables
 from age_gender.scoring import choice, label_checks
 
-RECORDS = (paths.TRAIN_RECORDS, paths.TEST_RECORDS, paths.CHILDREN_RECORDS,
-           paths.CHILDREN_TEST_RECORDS)  # fmt: skip
-CHILDREN_TEST_FRACTION = 0.1  # of the faces under --min-age, for testing
+CHILDREN = [paths.CHILDREN_RECORDS, paths.CHILDREN_TEST_RECORDS]
+RECORDS = [paths.TRAIN_RECORDS, paths.TEST_RECORDS, *CHILDREN]
+CHILDREN_TEST_FRACTION = 0.1  # fraction of the faces under --min-age that are for testing
+
+
+class Labels(NamedTuple):
+    """Hold the age in years and the gender (0 male, 1 female) of each row (n,); -1 if missing."""
+
+    age: np.ndarray
+    gender: np.ndarray
+
+    def are_complete(self) -> np.ndarray:
+        """Return which rows (n,) have both."""
+        return (self.age >= 0) & (self.gender >= 0)
+
+
+class Split(NamedTuple):
+    """Hold the rows of each file of records, and counts of repeated and copied faces."""
+
+    rows: dict[Path, np.ndarray]
+    repeated: int  # further views of test faces, which are in no file
+    copied: int  # test faces with a copy in training
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
+    # Check the inputs and the output
     inputs = [*tables.expand(args.features), *filter(None, [args.names])]
     output = files.make_folder(args.output)
     for path in RECORDS:
         files.check_overwrites_none(output / path.name, inputs)
+
+    # Read embeddings, names and labels
     table = tables.read_labelled(args.features, tables.read_options(args, labels=True))
     notes = [f"columns left out: {', '.join(table.left_out)}"] * bool(table.left_out)
     notes.append(describe_embeddings(table))
-    unit = embedding_space.unit(table.features)
-
-    # Labels, and the faces that have both.
     age = label_columns.read_ages(table.ages, args.min_age)
     gender, warning = read_genders(table, age, args.gender_codes)
+    labels = Labels(age, gender)
     notes += [f"genders: {as_option(table.genders, gender)}", *filter(None, [warning])]
-    is_labelled = (age >= 0) & (gender >= 0)
-    is_child = is_labelled & (age < args.min_age)
-    face = group_views(table, age, gender, is_labelled)
-    is_first = is_labelled & (face == np.arange(len(face)))
 
-    # The split. The other views of a face follow it into training.
-    faces, children = np.flatnonzero(is_first & ~is_child), np.flatnonzero(is_first & is_child)
-    if not args.gender_codes and len({*gender[faces]}) == 1:
-        raise InputError(
-            f"all {len(faces):,} faces to train and test on are {GENDERS[gender[faces[0]]]}; if "
-            f"that is right, say so: --gender-codes {as_option(table.genders, gender)}"
-        )
-    test, train, group = split_faces(faces, unit, args.test_size, args.split, args.seed)
-    children = np.random.default_rng([args.seed, 1]).permutation(children)
-    children, children_test = np.split(
-        children, [round((1 - CHILDREN_TEST_FRACTION) * len(children))]
-    )
-    other_views = np.flatnonzero(is_labelled & ~is_first)
-    views_of_train = other_views[np.isin(face[other_views], train)]
-    views_of_children = other_views[np.isin(face[other_views], children)]
-    parts = {
-        paths.TEST_RECORDS: test,
-        paths.TRAIN_RECORDS: np.append(train, views_of_train),
-        paths.CHILDREN_TEST_RECORDS: children_test,
-        paths.CHILDREN_RECORDS: np.append(children, views_of_children),
-    }
-    write_records({output / path.name: rows for path, rows in parts.items()}, table, age, gender)
+    # Split them and write the records
+    split = split_rows(table, labels, args)
+    write_records({output / path.name: rows for path, rows in split.rows.items()}, table, labels)
 
-    # What was read, and what became of every row.
+    # Report what was read, and what became of every row
     for note in notes:
         cli.say(printable(note))
-    counts = {
-        "train": len(parts[paths.TRAIN_RECORDS]),
-        "test": len(test),
-        "children": len(parts[paths.CHILDREN_RECORDS]) + len(children_test),
-        "without labels": int((~is_labelled).sum()),
-        "repeated": len(other_views) - len(views_of_train) - len(views_of_children),
-    }
-    copied = np.isin(group[test], group[train]).sum()
-    report(table, age, gender, counts)
-    print(f"test faces with a copy in training: {copied}")
+    report(table, labels, split)
 
 
-def report(
-    table: tables.Table, age: np.ndarray, gender: np.ndarray, counts: dict[str, int]
-) -> None:
-    """Print what became of every row: rows without labels one by one, the others by `counts`."""
-    is_labelled = (age >= 0) & (gender >= 0)
+def report(table: tables.Table, labels: Labels, split: Split) -> None:
+    """Print what became of every row: rows without labels one by one, the others as counts."""
+    # Name the rows without labels
+    is_labelled = labels.are_complete()
     for row, (path, number) in enumerate(label_columns.sources(table.ages)):
         if not is_labelled[row]:
-            missing = " and no gender" * int(gender[row] < 0)
-            missing = f"no age{missing}" if age[row] < 0 else "no gender"
-            cli.say(printable(f"{path}: row {number}: {missing}: {table.names[row]}"))
-    if sum(counts.values()) != len(age):
-        raise RuntimeError(f"{len(age)} rows were read, and {counts} written or left out")
-    men, women = ((gender[is_labelled] == code).sum() for code in range(len(GENDERS)))
-    print(f"read {len(age)}")
+            missing = ["age"] * int(labels.age[row] < 0) + ["gender"] * int(labels.gender[row] < 0)
+            name = table.names[row]
+            cli.say(printable(f"{path}: row {number}: no {' and no '.join(missing)}: {name}"))
+
+    # Count all rows
+    written = {path: len(rows) for path, rows in split.rows.items()}
+    counts = {
+        "train": written[paths.TRAIN_RECORDS],
+        "test": written[paths.TEST_RECORDS],
+        "children": sum(written[path] for path in CHILDREN),
+        "without labels": int((~is_labelled).sum()),
+        "repeated": split.repeated,
+    }
+    if sum(counts.values()) != len(is_labelled):
+        raise RuntimeError(f"{len(is_labelled)} rows were read, and {counts} written or left out")
+    men, women = np.bincount(labels.gender[is_labelled], minlength=len(GENDERS))
+    print(f"read {len(is_labelled)}")
     print(", ".join(f"{name}: {count}" for name, count in counts.items()))
     print(f"men: {men}, women: {women}")
+    print(f"test faces with a copy in training: {split.copied}")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.ArgumentParser(__doc__)
+    # fmt: off
     add = parser.add_argument
     add("--features", nargs="+", default=[paths.EMBEDDINGS], metavar="FILE",
-        help="tables of embeddings (NPZ, CSV, NPY, Parquet, JSON, SQLite), globs or "
-        "folders")  # fmt: skip
+        help="tables of embeddings (NPZ, CSV, NPY, Parquet, JSON, SQLite), globs or folders")
     tables.add_options(parser)
-    add("--output", type=Path, default=paths.DATA, metavar="DIR",
-        help="folder for the records")  # fmt: skip
+    add("--output", type=Path, default=paths.DATA, metavar="DIR", help="folder for the records")
     add("--gender-codes", type=label_columns.parse_gender_codes, action="append",
         default=[], metavar="VALUE=male,VALUE=female",
         help="meaning of the values in the gender column, such as 1=male,2=female; VALUE=unknown "
-        "for a missing one; given twice, also against a trained model's estimates")  # fmt: skip
+        "for a missing one; given twice, also against a trained model's estimates")
     add("--min-age", type=cli.whole_number(0), default=10, metavar="YEARS",
-        help="faces below this age go to children.tfrecords")  # fmt: skip
+        help="faces below this age go to children.tfrecords")
     add("--test-size", type=cli.whole_number(1), default=1500, metavar="N",
-        help="faces put aside for testing")  # fmt: skip
+        help="faces put aside for testing")
     add("--seed", type=cli.whole_number(0, 2**32 - 1), default=0, metavar="N",
-        help="seed of the shuffle")  # fmt: skip
+        help="seed of the shuffle")
     add("--split", choices=("random", "identity"), default="random",
-        help="random, as the original experiment; identity keeps copies of a face on one "
-        "side")  # fmt: skip
+        help="random, as the original experiment; identity keeps copies of a face on one side")
+    # fmt: on
     return parser.parse_args(join_gender_codes(sys.argv[1:] if argv is None else argv))
 
 
@@ -168,8 +166,8 @@ def describe_embeddings(table: tables.Table) -> str:
         path, number = next(itertools.islice(label_columns.sources(table.ages), first, None))
         raise InputError(
             f"{path}: row {number}: {printable(table.names[first])} is an embedding of another "
-            f"network than most of the rows, as are {is_ood.sum():,} of {len(is_ood):,} in "
-            "all; leave these out or embed all faces with one network"
+            f"network than most of the rows ({counted(is_ood.sum(), 'such row')} of "
+            f"{len(is_ood):,}); leave these out or embed all faces with one network"
         )
     return f"embeddings of {table.features.shape[1]} numbers, median length {length:.3g}{network}"
 
@@ -180,62 +178,104 @@ def read_genders(
     """Return genders (n,), 0 male, 1 female, -1 where it is missing, and a warning of the ages.
 
     `given` are the codes of each --gender-codes. Raises InputError where the column may mean two
-    things, or where a trained model sees the other gender in most faces. The user insists by codes
-    that are what the column means without them, or that are given twice.
+    things, or where a trained model sees the other gender in most faces. The user confirms the
+    genders by codes that are what the column means without them, or that are given twice.
     """
-    codes = {value: code for part in given for value, code in part.items()}
-    for value, _ in (code for part in given for code in part.items() - codes.items()):
-        raise InputError(f"--gender-codes: {value!r} is given two genders; give it one")
+    # Read the column
+    codes: dict[str, int] = {}
+    for value, code in itertools.chain.from_iterable(option.items() for option in given):
+        if codes.setdefault(value, code) != code:
+            raise InputError(f"--gender-codes: {value!r} is given two genders; give it one")
     gender = label_columns.read_genders(table.genders, codes)
-    insists = len(given) > 1
-    if codes and not insists:
+    is_confirmed = len(given) > 1
+    if codes and not is_confirmed:
         with contextlib.suppress(InputError):
-            plain = label_columns.read_genders(table.genders, {})
-            insists = np.array_equal(gender, plain)
+            is_confirmed = np.array_equal(gender, label_columns.read_genders(table.genders, {}))
+
+    # Compare it with a trained model's estimates
     rows = np.flatnonzero((age >= 0) & (gender >= 0))
     doubts = label_checks.check(table.features[rows], age[rows], gender[rows])
-    if doubts.genders and not insists:
+    if doubts.genders and not is_confirmed:
         as_read = as_option(table.genders, gender)
-        other_way = as_option(table.genders, np.where(gender >= 0, 1 - gender, -1))
+        swapped = as_option(table.genders, np.where(gender >= 0, 1 - gender, -1))
         twice = " given twice" * bool(codes)
         raise InputError(
-            f"{doubts.genders}; if they are the wrong way round: --gender-codes {other_way}; if "
+            f"{doubts.genders}; if they are the wrong way round: --gender-codes {swapped}; if "
             f"they are right: --gender-codes {as_read}{twice}"
         )
     return gender, doubts.ages and f"warning: {doubts.ages}"
 
 
-def group_views(
-    table: tables.Table, age: np.ndarray, gender: np.ndarray, is_labelled: np.ndarray
-) -> np.ndarray:
-    """Return the first row of the face of each row (n,): labelled rows of one name are of one face.
+def group_views(table: tables.Table, labels: Labels) -> np.ndarray:
+    """Return the first row of each row's face (n,): labelled rows of one name are of one face.
 
-    Raises InputError where their labels differ, with the name and both rows.
+    Raises InputError where their labels differ.
     """
     first: dict[str, int] = {}
-    face = np.arange(len(age))
-    for row in np.flatnonzero(is_labelled).tolist():
-        name = table.names[row]
-        face[row] = other = first.setdefault(name, row)
-        if (age[row], gender[row]) == (age[other], gender[other]):
-            continue
-        sources = [*label_columns.sources(table.ages)]
-        both = []
-        for same in (other, row):
-            path, number = sources[same]
-            both.append(f"{path}: row {number} ({GENDERS[gender[same]]}, {age[same]})")
-        is_one_file = sources[other][0] == sources[row][0]
-        names, rows = len({*table.names}), len(table.names)
-        remedy = "rows with one name are views of one face: name each photograph"
-        if not is_one_file:
-            remedy = "name the faces of the two files differently, or prepare the files separately"
-        elif 2 * names <= rows:
-            remedy = f"{counted(names, 'name')} for {rows:,} rows: persons', not photographs'?"
-        remedy += "; another column of names: --name-column NAME" * is_one_file
-        raise InputError(
-            f"{both[0]} and {both[1]} have one name, {printable(name)}, but other labels; {remedy}"
-        )
+    face = np.arange(len(labels.age))
+    for row in np.flatnonzero(labels.are_complete()).tolist():
+        face[row] = first.setdefault(table.names[row], row)
+    for label in labels:
+        differs = label != label[face]
+        if differs.any():
+            row = int(differs.argmax())
+            refuse_two_labels(table, labels, int(face[row]), row)
     return face
+
+
+def refuse_two_labels(table: tables.Table, labels: Labels, first: int, second: int) -> NoReturn:
+    """Raise InputError that names two rows with one name and different labels."""
+    sources = [*label_columns.sources(table.ages)]
+    both = [
+        f"{path}: row {number} ({GENDERS[labels.gender[row]]}, {labels.age[row]})"
+        for row, (path, number) in ((row, sources[row]) for row in (first, second))
+    ]
+    # Guess why they have one name
+    names, rows = len({*table.names}), len(table.names)
+    remedy = "rows with one name are views of one face: name each photograph"
+    is_one_file = sources[first][0] == sources[second][0]
+    if not is_one_file:
+        remedy = "name the faces of the two files differently, or prepare the files separately"
+    elif 2 * names <= rows:
+        remedy = f"{counted(names, 'name')} for {rows:,} rows: persons', not photographs'?"
+    remedy += "; another column of names: --name-column NAME" * is_one_file
+    name = printable(table.names[second])
+    raise InputError(f"{both[0]} and {both[1]} have one name, {name}, but other labels; {remedy}")
+
+
+def split_rows(table: tables.Table, labels: Labels, args: argparse.Namespace) -> Split:
+    """Return the rows of each file of records. Raises InputError where they cannot be split."""
+    # Group views of a face under its first row
+    is_labelled, face = labels.are_complete(), group_views(table, labels)
+    is_first = is_labelled & (face == np.arange(len(face)))
+    is_child = labels.age < args.min_age
+    faces, children = np.flatnonzero(is_first & ~is_child), np.flatnonzero(is_first & is_child)
+    genders = {*labels.gender[faces].tolist()}
+    if not args.gender_codes and len(genders) == 1:
+        raise InputError(
+            f"{counted(len(faces), 'face')} to train and test on, all {GENDERS[genders.pop()]}; if "
+            f"that is right, say so: --gender-codes {as_option(table.genders, labels.gender)}"
+        )
+
+    # Split the faces, then the children
+    unit = embedding_space.unit(table.features)
+    test, train, group = split_faces(faces, unit, args.test_size, args.split, args.seed)
+    children = np.random.default_rng([args.seed, 1]).permutation(children)
+    test_start = round((1 - CHILDREN_TEST_FRACTION) * len(children))
+    children, children_test = np.split(children, [test_start])
+
+    # Add the other views of each training face
+    other_views = np.flatnonzero(is_labelled & ~is_first)
+    views_of_train = other_views[np.isin(face[other_views], train)]
+    views_of_children = other_views[np.isin(face[other_views], children)]
+    rows = {
+        paths.TEST_RECORDS: test,
+        paths.TRAIN_RECORDS: np.append(train, views_of_train),
+        paths.CHILDREN_TEST_RECORDS: children_test,
+        paths.CHILDREN_RECORDS: np.append(children, views_of_children),
+    }
+    repeated = len(other_views) - len(views_of_train) - len(views_of_children)
+    return Split(rows, repeated, copied=int(np.isin(group[test], group[train]).sum()))
 
 
 def split_faces(
@@ -263,7 +303,7 @@ def split_faces(
 def whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
     """Return `size` faces for the test: the first whose groups of copies fit in whole.
 
-    Raises InputError where none such are enough.
+    Raises InputError where these are too few.
     """
     members: dict[int, list[int]] = {}
     for face in shuffled.tolist():
@@ -281,9 +321,9 @@ def whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarr
 
 
 def write_records(
-    parts: dict[Path, np.ndarray], table: tables.Table, age: np.ndarray, gender: np.ndarray
+    rows_by_file: dict[Path, np.ndarray], table: tables.Table, labels: Labels
 ) -> None:
-    """Write the rows of each file, with a progress bar; a file without rows goes.
+    """Write the rows of each file, with a progress bar; a file without rows is removed.
 
     An earlier run's children may be of another network.
     """
@@ -292,10 +332,10 @@ def write_records(
 
     def faces(rows: np.ndarray, title: str) -> Iterator[tuple[np.ndarray, int, int, str]]:
         for i in tqdm(rows.tolist(), title, unit="face", disable=None):
-            yield table.features[i], int(age[i]), int(gender[i]), table.names[i]
+            yield table.features[i], int(labels.age[i]), int(labels.gender[i]), table.names[i]
 
     records.write_all(
-        {path: faces(rows, path.name) if len(rows) else None for path, rows in parts.items()}
+        {path: faces(rows, path.name) if len(rows) else None for path, rows in rows_by_file.items()}
     )
 
 
