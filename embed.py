@@ -34,7 +34,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from age_gender import checkpoints, cli, crops, files, parallel
+from age_gender import checkpoints, cli, crop_augmentation, files, parallel
 from age_gender.cli import InputError, counted
 from age_gender.photographs.batch_results import read_embeddings, read_result, write_result
 from age_gender.photographs.chips import chip_path, draw_contact_sheet, write_chip
@@ -198,7 +198,7 @@ def embed(
     if names:
         rows = read_embeddings(batches, names)
         if embedder.options.views:
-            crops.write(args.output, names, CROPS[embedder.options.template], rows)
+            crop_augmentation.write(args.output, names, CROPS[embedder.options.template], rows)
         else:
             writing.write(args.output, names, rows)
     checkpoints.remove_folder(folder)

@@ -33,7 +33,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from age_gender import cli, files, heads, parallel, paths, rounding
+from age_gender import cli, files, parallel, paths, rounding, trained_models
 from age_gender.cli import InputError
 from age_gender.readers import chunks, tables
 from age_gender.readers.columns import ReadOptions
@@ -115,7 +115,9 @@ def open_errors(args) -> contextlib.AbstractContextManager:
 
 def model_files(model: str | None) -> list[Path]:
     """Return the model files that an output must not overwrite."""
-    folders = [Path(model), Path(model).parent] if model else heads.find_models(paths.MODELS)
+    folders = trained_models.find_models(paths.MODELS)
+    if model:
+        folders = [Path(model), Path(model).parent]
     return [path for folder in folders for path in folder.glob("age_gender*")]
 
 
@@ -131,7 +133,7 @@ def choose_model(
         score = choice.load(model, force)
         chunks_read = tables.cut(inputs, replace(options, width=score.width))
     else:
-        widths = tuple(heads.find_models(paths.MODELS).values())
+        widths = tuple(trained_models.find_models(paths.MODELS).values())
         chunks_read = tables.cut(
             inputs, replace(options, widths=widths, models=choice.describe_models())
         )

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender import cli, crops, files, heads, metrics, paths
+from age_gender import cli, crop_augmentation, files, metrics, paths, trained_models
 from age_gender.cli import InputError
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.labels import AGES, GENDERS, base_name
@@ -72,12 +72,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def judge_records(args: argparse.Namespace) -> None:
     """Print a line per batch, the summary and a line per crop, and write the report."""
     # Find the files, before the work
-    model = heads.find_model(args.model, heads.KERAS_MODEL)
+    model = trained_models.find_model(args.model, trained_models.KERAS_MODEL)
     if args.report:
         page.check(args.report)
     if args.report or args.views:
-        exported = heads.find_model(args.model, heads.LITERT_MODEL)
-    views = crops.read(args.views) if args.views else None
+        exported = trained_models.find_model(args.model, trained_models.LITERT_MODEL)
+    views = crop_augmentation.read(args.views) if args.views else None
     cli.import_tensorflow()
     from age_gender import records
 
@@ -149,7 +149,7 @@ def format_line(error: np.ndarray, right: np.ndarray, loss: np.ndarray) -> str:
     return f"Age_MAE:{error.mean():.2f}, Gender_Acc:{right.mean():.2%}, Loss:{loss.mean():.2f}"
 
 
-def judge_crops(path: Path, views: crops.Views, faces, scorer: litert.Model) -> dict:
+def judge_crops(path: Path, views: crop_augmentation.Views, faces, scorer: litert.Model) -> dict:
     """Return, for each crop, the faces of the records as the exported model sees them.
 
     Raises InputError for views of other faces or of another network.

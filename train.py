@@ -32,10 +32,20 @@ from pathlib import Path
 import numpy as np
 import threadpoolctl
 
-from age_gender import checkpoints, cli, crops, embedding_space, files, metrics, paths, rounding
+from age_gender import (
+    checkpoints,
+    cli,
+    crop_augmentation,
+    embedding_space,
+    files,
+    metrics,
+    paths,
+    rounding,
+)
 from age_gender.cli import InputError
+from age_gender.crop_augmentation import Maps, UnusableViews
 from age_gender.embedding_space import EmbeddingSpace
-from age_gender.heads import write_model
+from age_gender.trained_models import write_model
 from age_gender.training_data import Faces, Recipe, batches
 
 VALIDATION = 0.2  # fraction of the faces that is held out first
@@ -82,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     unit, views, space = fit_space(records, is_held_out, inputs["views"])
     front = network_conv.build_preprocessing(space, recipe.whitening)
     components = predict(front, unit)
-    maps = None if views is None else crops.fit(predict(front, views))
+    maps = None if views is None else crop_augmentation.fit(predict(front, views))
 
     # Training without the held-out faces, which then calibrate, and at last with all.
     everything = Faces(components, records.age, records.gender, is_adult)
@@ -226,11 +236,17 @@ def fit_space(records, is_held_out: np.ndarray, views: Path | None):
         rows, training_views = unit, None
         if views is not None:
             plain_space = embedding_space.fit(unit, length, folds=0)
-            names = records.file_name
-            training_views = crops.read_training_views(views, plain_space, names, is_held_out)
-            if training_views is not None:
+            try:
+                training_views = crop_augmentation.read_training_views(
+                    views, plain_space, records.file_name, is_held_out
+                )
                 others = training_views[:, 1:].reshape(-1, unit.shape[1])
                 rows = np.concatenate([unit, others])
+            except UnusableViews as reason:
+                cli.say(
+                    f"{cli.display_path(views)}: {reason}; training without crop augmentation "
+                    "(write views with your embedder: embed.py --aligned --views)"
+                )
         space = embedding_space.fit(rows, length)
     cli.say(
         f"{len(unit)} faces; embeddings of {unit.shape[1]} dimensions, of which "
@@ -254,7 +270,7 @@ def predict(front, embeddings: np.ndarray) -> np.ndarray:
 
 
 def fit(
-    network, faces: Faces, maps: crops.Maps | None, steps: int, recipe: Recipe, state: Path,
+    network, faces: Faces, maps: Maps | None, steps: int, recipe: Recipe, state: Path,
     logs: Path, held_out: Faces | None = None,
 ) -> None:  # fmt: skip
     """Train the network on faces, from the `state` that is saved every epoch if there is one.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender import crops
+from age_gender.crop_augmentation import Maps, augment
 
 
 class Recipe(NamedTuple):
@@ -38,7 +38,7 @@ class Faces(NamedTuple):
 
 
 def batches(
-    faces: Faces, maps: crops.Maps | None, epochs: range, steps: int, recipe: Recipe
+    faces: Faces, maps: Maps | None, epochs: range, steps: int, recipe: Recipe
 ) -> Iterator[tuple]:
     """Yield what Keras takes: `steps` parts of each epoch's faces, as equal in size as can be.
 
@@ -48,7 +48,7 @@ def batches(
         random = np.random.default_rng([recipe.seed, epoch])
         shown = faces.at(random.permutation(len(faces.age)))
         if maps:
-            components = crops.augment(shown.components, maps, random, recipe.crop_share)
+            components = augment(shown.components, maps, random, recipe.crop_share)
             shown = shown._replace(components=components)
         ends = np.arange(steps + 1) * len(shown.age) // steps
         for start, end in itertools.pairwise(ends):

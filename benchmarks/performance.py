@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from age_gender import cli, heads, paths  # noqa: E402
+from age_gender import cli, paths, trained_models  # noqa: E402
 from age_gender.readers import tables, writing  # noqa: E402
 from age_gender.scoring import predictions  # noqa: E402
 
@@ -68,7 +68,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 ORIGINAL = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from age_gender import heads, paths, records, cli; cli.import_tensorflow()
+from age_gender import trained_models, paths, records, cli; cli.import_tensorflow()
 import keras
 from keras import layers
 faces = records.read(paths.TRAIN_RECORDS)
@@ -156,7 +156,7 @@ def side_by_side(runs: int, *commands: list[str]) -> list[float]:
 
 def model(name: str) -> Path:
     """Return the path of a file of the model that ships for FaceNet."""
-    return heads.find_model(paths.FACENET, name)
+    return trained_models.find_model(paths.FACENET, name)
 
 
 def table(path: Path, rows: int) -> Path:
@@ -230,7 +230,7 @@ def formats(folder: Path) -> None:
                 1, *(run_py("--features", p, "--output", folder / "o.csv") for p in (small, large))
             )
             alone = subprocess.run(
-                code(LITERT, folder / "alone.npy", model(heads.LITERT_MODEL)),
+                code(LITERT, folder / "alone.npy", model(trained_models.LITERT_MODEL)),
                 check=True,
                 capture_output=True,
             )
@@ -339,7 +339,7 @@ def training(folder: Path) -> None:
     total = time.perf_counter() - started
     epochs = [int(ms) for ms in re.findall(r"(\d+)ms/step", said.partition("\nfinal: ")[2])]
     rate = 1000 / statistics.mean(epochs[1:])
-    fit = json.loads((folder / "m" / heads.DESCRIPTION).read_text())["fit"]
+    fit = json.loads((folder / "m" / trained_models.DESCRIPTION).read_text())["fit"]
     original = float(subprocess.run(code(ORIGINAL, ROOT), check=True, capture_output=True).stdout)
     step = float(subprocess.run(code(STEPS, ROOT), check=True, capture_output=True).stdout)
     row("train.py, the whole command", f"{total:.0f} s")

@@ -16,7 +16,7 @@ import pytest
 from conftest import HEADER, MODEL, Run, refused, script, start, with_cell
 
 import run
-from age_gender import checkpoints, files, heads, paths
+from age_gender import checkpoints, files, paths, trained_models
 from age_gender.cli import InputError, error_line, is_user_error
 from age_gender.readers import tables, writing
 from age_gender.readers.columns import ReadOptions
@@ -48,7 +48,7 @@ def open_folder(faces):
     """A folder that every user may enter, unlike tmp_path, with a model and two good tables."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        shutil.copy(Path(MODEL, heads.LITERT_MODEL), Path(folder, "model.tflite"))
+        shutil.copy(Path(MODEL, trained_models.LITERT_MODEL), Path(folder, "model.tflite"))
         for name in ("warm.csv", "warm.npz"):
             writing.write(Path(folder, name), faces[0][:3], [faces[1][:3]])
         for path in Path(folder).iterdir():
@@ -111,7 +111,7 @@ def test_no_script_overwrites_what_it_reads(tmp_path, rows, table, capfd):
     refused(done, "my.csv", "would overwrite this input")
     model = tmp_path / "model"
     shutil.copytree(MODEL, model)
-    card = model / heads.DESCRIPTION
+    card = model / trained_models.DESCRIPTION
     with pytest.raises(InputError, match="would overwrite this input"):
         run.main(["--features", str(path), "--model", str(model), "--output", str(card)])
     names = tmp_path / "names.txt"
@@ -184,8 +184,8 @@ def test_the_index_of_a_filtered_pandas_table_is_no_embedding(tmp_path, faces):
 def test_neither_the_list_of_bad_rows_nor_the_output_replaces_an_input(tmp_path, rows):
     path = tmp_path / "my.errors.csv"
     path.write_text("\n".join(rows))
-    model = tmp_path / heads.LITERT_MODEL
-    shutil.copy(Path(MODEL, heads.LITERT_MODEL), model)
+    model = tmp_path / trained_models.LITERT_MODEL
+    shutil.copy(Path(MODEL, trained_models.LITERT_MODEL), model)
     for output, features in [("my.csv", path), (model.name, path)]:
         with pytest.raises(InputError, match="would overwrite this input"):
             run.main(["--features", str(features), "--output", str(tmp_path / output),
@@ -351,7 +351,7 @@ def test_an_output_that_is_an_open_file_is_written_to_and_never_replaced(tmp_pat
     (tmp_path / "all.csv").write_text("before\n")
     assert redirected(tmp_path, f"$R --features a.csv --output {output} >> all.csv").code == 0
     assert redirected(tmp_path, f"(echo h; $R --features a.csv --output {output}; echo f) > x") == (
-        0, "", f"model: {MODEL}/{heads.LITERT_MODEL}\n"
+        0, "", f"model: {MODEL}/{trained_models.LITERT_MODEL}\n"
     )  # fmt: skip
     for name, first, last in [("all.csv", "before", ""), ("x", "h", "f")]:
         lines = (tmp_path / name).read_text().split("\n")

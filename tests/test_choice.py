@@ -9,7 +9,7 @@ from conftest import line, refused, script, training
 
 import prepare
 import train
-from age_gender import heads, paths
+from age_gender import paths, trained_models
 from age_gender.readers import writing
 from age_gender.scoring import choice
 
@@ -106,8 +106,8 @@ def test_what_train_wrote_comes_first_of_two_models_for_one_network(tmp_path, mo
     for file in (paths.MODELS / "facenet").glob("age_gender.*"):
         shutil.copy(file, tmp_path)
     monkeypatch.setattr(paths, "MODELS", tmp_path)
-    assert [*heads.find_models(tmp_path).values()] == [512, 128, 512]
-    assert choice.choose(rows_of("facenet")[1]).name == str(tmp_path / heads.LITERT_MODEL)
+    assert [*trained_models.find_models(tmp_path).values()] == [512, 128, 512]
+    assert choice.choose(rows_of("facenet")[1]).name == str(tmp_path / trained_models.LITERT_MODEL)
     assert "dlib" in choice.choose(rows_of("dlib")[1]).name
 
 

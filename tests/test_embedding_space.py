@@ -8,7 +8,7 @@ from conftest import refused, script
 
 import prepare
 import run
-from age_gender import copies, embedding_space, heads, paths, records
+from age_gender import copies, embedding_space, paths, records, trained_models
 from age_gender.cli import InputError
 from age_gender.readers import writing
 from age_gender.scoring import litert
@@ -47,7 +47,7 @@ def every(step: int, file: str) -> np.ndarray:
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("other", [*OTHERS, *SHIPPED])
 def test_a_shipped_model_tells_every_row_of_another_network(name, other):
-    scorer = litert.Model((paths.MODELS / name / heads.LITERT_MODEL).read_bytes(), name)
+    scorer = litert.Model((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
     own = every(40, SHIPPED[name])
     if other == name:
         assert scorer.outputs(own)["distance"].max() < 0.3
@@ -64,7 +64,7 @@ def test_a_shipped_model_tells_every_row_of_another_network(name, other):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_no_crop_and_no_average_of_a_persons_faces_is_taken_for_another_networks(name):
-    scorer = litert.Model((paths.MODELS / name / heads.LITERT_MODEL).read_bytes(), name)
+    scorer = litert.Model((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
     with np.load(paths.DATA / SHIPPED[name].replace(".npz", "_views.npz")) as arrays:
         views = arrays["embeddings"][::10].astype(np.float32)
     for rows in (*views.transpose(1, 0, 2), views.mean(axis=1), views[:, 1:3].mean(axis=1)):
@@ -73,7 +73,7 @@ def test_no_crop_and_no_average_of_a_persons_faces_is_taken_for_another_networks
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_rounding_is_told_in_years_and_float16_costs_nothing(name):
-    scorer = litert.Model((paths.MODELS / name / heads.LITERT_MODEL).read_bytes(), name)
+    scorer = litert.Model((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
     own = embedding_space.unit(every(40, SHIPPED[name]))
     exact = scorer.outputs(own)
     assert np.median(exact["rounding_years"]) < 0.1
@@ -169,7 +169,7 @@ def test_no_held_out_face_is_taken_for_another_networks(space, record_folder):
 
 def test_the_exported_outputs_are_those_that_were_measured(faces, space, model_folder):
     mixed = np.concatenate([faces[1][:50], -faces[1][:50], faces[1][:50, ::-1]])
-    model = litert.Model((model_folder / heads.LITERT_MODEL).read_bytes(), "model")
+    model = litert.Model((model_folder / trained_models.LITERT_MODEL).read_bytes(), "model")
     expected = space.distance(embedding_space.unit(mixed))
     np.testing.assert_allclose(model.outputs(mixed)["distance"], expected, rtol=1e-2, atol=1e-3)
 

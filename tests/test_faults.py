@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from conftest import KILLS, kill_at_random, script, start, training, wait_until
 
-from age_gender import heads, paths
+from age_gender import paths, trained_models
 from age_gender.readers import writing
 
 MODEL = str(paths.FACENET)
@@ -98,8 +98,8 @@ def test_train_killed_again_and_again_ends_with_the_same_figures(
     killed = resumed = 0
     for _ in range(KILLS or 2):
         killed += kill_at_random("train.py", *arguments, "--resume", within=within)
-        if (folder / heads.DESCRIPTION).exists():  # finished: the next one starts anew
-            assert heads.find_model(folder, heads.LITERT_MODEL)
+        if (folder / trained_models.DESCRIPTION).exists():  # finished: the next one starts anew
+            assert trained_models.find_model(folder, trained_models.LITERT_MODEL)
             assert described(folder) == described(whole)
         states = list(folder.glob(".training/[!.]*.npz"))
         for state in states:
@@ -115,12 +115,12 @@ def test_train_killed_again_and_again_ends_with_the_same_figures(
 
 def described(folder: Path) -> tuple:
     """A model's figures, and the hash of what scores."""
-    card = json.loads((folder / heads.DESCRIPTION).read_text())
+    card = json.loads((folder / trained_models.DESCRIPTION).read_text())
     return (
         card["validation"],
         card["calibration"],
         card["epochs"],
-        card["files"][heads.LITERT_MODEL],
+        card["files"][trained_models.LITERT_MODEL],
     )
 
 

@@ -16,7 +16,7 @@ from conftest import refused, script, training
 import network_conv
 import prepare
 import train
-from age_gender import files, heads, paths, records
+from age_gender import files, paths, records, trained_models
 from age_gender.readers import tables, writing
 from age_gender.scoring import litert
 
@@ -233,7 +233,7 @@ def test_the_exported_interval_is_the_softmax_cut_at_the_calibrated_tails(faces,
     softmax = network.predict(faces[1], verbose=0)["age"].astype(np.float64)
     description = json.loads((model_folder / "age_gender.json").read_text())
     tail = description["calibration"]["tail"]
-    model = (model_folder / heads.LITERT_MODEL).read_bytes()
+    model = (model_folder / trained_models.LITERT_MODEL).read_bytes()
     found = litert.Model(model, "model").outputs(faces[1])
     for row, low, high, age in zip(
         softmax, found["age_low"], found["age_high"], found["age"], strict=True

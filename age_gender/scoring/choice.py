@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender import heads, paths
+from age_gender import paths, trained_models
 from age_gender.cli import InputError, display_path
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.scoring.litert import DISTANCE, Scorer
@@ -19,7 +19,7 @@ def load(model: str | Path, force: bool = False) -> Scorer:
 
     Raises InputError for a model that cannot be used.
     """
-    path = heads.find_model(model, heads.LITERT_MODEL)
+    path = trained_models.find_model(model, trained_models.LITERT_MODEL)
     scorer = Scorer(path.read_bytes(), str(path), force)
     scorer.load()
     return scorer
@@ -32,11 +32,11 @@ def choose(
     """Return the scorer of the model here that most of the first rows (n, W) are of.
 
     Of several it is the nearest, to a tenth of the `distance`; of these the first that
-    heads.find_models names, and the first of all for no rows. Raises InputError where the rows are
-    of none; unless `must_fit`, only where none has their width. `or_else` ends its message with
-    what else the caller can do.
+    trained_models.find_models names, and the first of all for no rows. Raises InputError where the
+    rows are of none; unless `must_fit`, only where none has their width. `or_else` ends its message
+    with what else the caller can do.
     """
-    models, rows, ranks = heads.find_models(paths.MODELS), rows[:PROBE_ROWS], []
+    models, rows, ranks = trained_models.find_models(paths.MODELS), rows[:PROBE_ROWS], []
     if not models:
         raise InputError(
             f"{paths.MODELS}: no model here; make one: python prepare.py && python train.py"
@@ -75,5 +75,5 @@ def find_out_of_distribution(features: np.ndarray) -> tuple[str, np.ndarray]:
 
 def describe_models() -> str:
     """Return the models here and the widths of their embeddings, for a message."""
-    models = heads.find_models(paths.MODELS)
+    models = trained_models.find_models(paths.MODELS)
     return ", ".join(f"{display_path(folder)} {width}" for folder, width in models.items())

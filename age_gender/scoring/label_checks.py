@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender import heads, metrics, paths
+from age_gender import metrics, paths, trained_models
 from age_gender.cli import InputError, display_path
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.scoring import litert
@@ -67,7 +67,7 @@ def _estimates(features: np.ndarray) -> tuple[str, dict[str, np.ndarray]]:
 
     What train.py wrote last is not asked: it may have been trained on the same mistake.
     """
-    for path in sorted(paths.MODELS.glob(f"[!.]*/{heads.LITERT_MODEL}")):
+    for path in sorted(paths.MODELS.glob(f"[!.]*/{trained_models.LITERT_MODEL}")):
         try:
             model = litert.Model(path.read_bytes(), str(path))
         except InputError:  # of another version; scoring with it raises

@@ -14,7 +14,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from conftest import refused, script
 
-from age_gender import files, heads, paths, records
+from age_gender import files, paths, records, trained_models
 from age_gender.cli import InputError
 from age_gender.report import figures
 from age_gender.report import page as report_page
@@ -290,7 +290,7 @@ def test_a_single_face_without_labels_of_race_makes_a_report_too(tmp_path, measu
 def test_the_pretrained_model_and_the_tables_in_its_card_belong_together():
     card = paths.FACENET / "README.md"
     tables = card.read_text(encoding="utf-8").partition("<!-- tables: make card -->")[2]
-    assert files.sha256(paths.FACENET / heads.LITERT_MODEL)[:12] in tables
+    assert files.sha256(paths.FACENET / trained_models.LITERT_MODEL)[:12] in tables
 
 
 # --------------------------------------------------------------------------- what is refused

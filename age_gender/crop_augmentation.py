@@ -12,22 +12,26 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, display_path, is_resource_shortage, say
+from age_gender.cli import InputError, is_resource_shortage
 from age_gender.embedding_space import EmbeddingSpace, is_out_of_distribution, unit
 from age_gender.labels import base_name
 from age_gender.readers import numpy_files
 
-RIDGE = 0.03  # of the mean square of the components on which the maps are fitted
-MIN_FACES = 200  # faces that maps are fitted on; fewer say too little about other faces
-SECOND_CROP_FRACTION = 0.5  # of the faces that `augment` sends through a crop, those through two
+RIDGE = 0.03  # ridge penalty, as a fraction of the components' mean square
+MIN_FACES = 200  # maps fitted on fewer faces say too little about other faces
+SECOND_CROP_FRACTION = 0.5  # fraction of the augmented faces that go through a second crop
+
+
+class UnusableViews(Exception):
+    """Raised when no maps can be fitted on views; the message says why."""
 
 
 class Views(NamedTuple):
-    """Augmented views: names (N,), crops (C,), the plain one first, unit-length rows (N, C, W)."""
+    """Hold augmented views: N faces, each embedded through C crops, the plain one first."""
 
-    names: list[str]
-    crops: list[str]
-    embeddings: np.ndarray
+    names: list[str]  # (N,)
+    crops: list[str]  # (C,)
+    embeddings: np.ndarray  # (N, C, W) of unit length
 
 
 class Maps(NamedTuple):
@@ -83,33 +87,31 @@ def _texts(values: np.ndarray) -> list[str]:
 
 def read_training_views(
     path: Path, space: EmbeddingSpace, names: list[str], is_held_out: np.ndarray
-) -> np.ndarray | None:
-    """Return the views (N, C, W) to fit maps on, or None after printing why there are none.
+) -> np.ndarray:
+    """Return the views (N, C, W) to fit maps on.
 
     They are those of the faces `names` of the records that are not held out (n,), or all of the
     file where the records hold none of them, so that maps are never fitted on held-out faces.
-    `space` is that of the records.
+    `space` is that of the records. Raises UnusableViews for views of another network, or of too few
+    faces.
     """
+    # Check their network
     views = read(path)
-    theirs, names = ([base_name(name) for name in part] for part in (views.names, names))
-    plain, in_records = views.embeddings[:, 0], np.isin(theirs, names)
-    if plain.shape[1] != len(space.mean) or (
-        np.mean(is_out_of_distribution(space.distance(plain))) > 0.5
-    ):
-        reason = "embedded by another network than the records"
-    else:
-        known = in_records & ~np.isin(theirs, np.array(names)[is_held_out])
-        training_views = views.embeddings[known if in_records.any() else slice(None)]
-        if len(training_views) >= MIN_FACES:
-            return training_views
-        reason = (
-            f"only {len(training_views)} of its faces are training faces, {MIN_FACES} are needed"
-        )
-    say(
-        f"{display_path(path)}: {reason}; training without crop augmentation (write views with "
-        "your embedder: embed.py --aligned --views)"
+    plain = views.embeddings[:, 0]
+    is_other_network = plain.shape[1] != len(space.mean)
+    if is_other_network or is_out_of_distribution(space.distance(plain)).mean() > 0.5:
+        raise UnusableViews("embedded by another network than the records")
+
+    # Choose the training faces among them
+    of_views, of_records = (
+        np.array([base_name(name) for name in source]) for source in (views.names, names)
     )
-    return None
+    is_training = np.isin(of_views, of_records) & ~np.isin(of_views, of_records[is_held_out])
+    if not np.isin(of_views, of_records).any():
+        is_training[:] = True
+    if is_training.sum() < MIN_FACES:
+        raise UnusableViews(f"training faces in it: {is_training.sum()} of {MIN_FACES} needed")
+    return views.embeddings[is_training]
 
 
 def fit(views: np.ndarray) -> Maps:
@@ -119,6 +121,7 @@ def fit(views: np.ndarray) -> Maps:
     themselves, large components drown the age information in the small ones (0.02 to 0.04 years
     on crops that were not fitted).
     """
+    # Solve the normal equations for all crops at once
     plain, others = views[:, 0].astype(np.float64), views[:, 1:].astype(np.float64)
     count, width = plain.shape
     mean, means = plain.mean(axis=0), others.mean(axis=0)
@@ -126,6 +129,8 @@ def fit(views: np.ndarray) -> Maps:
     gram = centred.T @ centred + RIDGE * count * np.square(centred).mean() * np.eye(width)
     targets = (others - means).transpose(1, 0, 2)
     matrices = np.linalg.solve(gram, centred.T @ targets)
+
+    # Factor the covariance of what the maps leave over
     residual = targets - centred @ matrices
     covariance = residual.transpose(0, 2, 1) @ residual / count
     floor = 1e-9 * np.trace(covariance, axis1=1, axis2=2)[:, None, None] * np.eye(width)
@@ -139,14 +144,14 @@ def augment(
     """Return faces (n, k), of which a `fraction` went through a crop drawn at random, with noise.
 
     Of these, SECOND_CROP_FRACTION go through a second one, which makes crops that are in no table
-    of views. Called by train.batches in every epoch.
+    of views. Called by training_data.batches in every epoch.
     """
-    drawn, chosen = faces.copy(), np.ones(len(faces), bool)
-    for part in (fraction, SECOND_CROP_FRACTION):
-        chosen &= random.random(len(faces)) < part
-        crop_of_face = np.where(chosen, random.integers(len(maps.matrices), size=len(faces)), -1)
+    augmented, is_chosen = faces.copy(), np.ones(len(faces), bool)
+    for probability in (fraction, SECOND_CROP_FRACTION):
+        is_chosen &= random.random(len(faces)) < probability
+        crop_of_face = np.where(is_chosen, random.integers(len(maps.matrices), size=len(faces)), -1)
         for number, (matrix, offset, noise_factor) in enumerate(zip(*maps, strict=True)):
             rows = np.flatnonzero(crop_of_face == number)
             noise = random.standard_normal((len(rows), faces.shape[1]), dtype=np.float32)
-            drawn[rows] = drawn[rows] @ matrix + offset + noise @ noise_factor
-    return drawn
+            augmented[rows] = augmented[rows] @ matrix + offset + noise @ noise_factor
+    return augmented
