@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import line, refused, script, training
+from conftest import line, program, refused, script, training
 
 import prepare
 import train
@@ -56,10 +56,10 @@ def test_standard_input_is_read_once(network, tmp_path):
     writing.write(tmp_path / "t.csv", names, [features])
     expected = script("run.py", "--features", tmp_path / "t.csv").out
     text = (tmp_path / "t.csv").read_bytes()
-    done = script("run.py", "--features", "-", stdin=text)
+    done = program("run.py", "--features", "-", input=text)
     assert done.code == 0 and done.out == expected, done.err
     header = ",".join(["filename", *(f"e{i}" for i in range(features.shape[1]))]).encode()
-    done = script("run.py", "--features", "-", stdin=header + b"\n" + text)
+    done = program("run.py", "--features", "-", input=header + b"\n" + text)
     assert done.out == expected, done.err
 
 

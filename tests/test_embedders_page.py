@@ -49,7 +49,9 @@ def said_of(done) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("code, command", SNIPPETS)
-def test_face_recognition_snippets_give_scored_tables(encodings, expected, tmp_path, code, command):
+def test_face_recognition_snippets_give_scored_tables(
+    encodings, expected, tmp_path, monkeypatch, code, command
+):
     np.save(tmp_path / "encodings.npy", encodings)
     library = LIBRARY.format(file=str(tmp_path / "encodings.npy"))
     (tmp_path / "face_recognition.py").write_text(library)
@@ -57,8 +59,8 @@ def test_face_recognition_snippets_give_scored_tables(encodings, expected, tmp_p
     for number in range(4):  # no face in the first, two in the others
         (tmp_path / "photos" / f"{number}.jpg").touch()
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-    name, *arguments = command.split()
-    rows = said_of(script(name, *arguments, cwd=tmp_path))[1:]
+    monkeypatch.chdir(tmp_path)
+    rows = said_of(script(*command.split()))[1:]
     assert [row[0] for row in rows] == [f"photos/{i}.jpg" for i in (1, 1, 2, 2, 3, 3)]
     assert [row[1:] for row in rows] == [expected[1 + i] for i in (1, 11, 2, 12, 3, 13)]
 

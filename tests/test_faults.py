@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import KILLS, kill_at_random, script, start, training, wait_until
+from conftest import KILLS, kill_at_random, program, start, training, wait_until
 
 from age_gender import paths, trained_models
 from age_gender.readers import writing
@@ -50,7 +50,7 @@ def test_run_killed_at_any_moment_leaves_the_old_output_or_the_whole_new_one(man
     output.parent.mkdir()
     arguments = ["--features", many, "--output", output, "--model", MODEL, "--skip-bad-rows"]
     began = time.monotonic()
-    assert script("run.py", *arguments).code == 0
+    assert program("run.py", *arguments).code == 0
     seconds, whole = time.monotonic() - began, output.read_bytes()
     assert whole.count(b"\n") == 4501
     killed = replaced = 0
@@ -61,7 +61,7 @@ def test_run_killed_at_any_moment_leaves_the_old_output_or_the_whole_new_one(man
         replaced += output.read_bytes() == whole
         assert visible(output.parent) == ["out.csv", "out.errors.csv"]
     print(f"\nrun.py: {killed} killed while running, {replaced} had replaced the output")
-    assert script("run.py", *arguments).code == 0 and output.read_bytes() == whole
+    assert program("run.py", *arguments).code == 0 and output.read_bytes() == whole
 
 
 def test_prepare_killed_at_any_moment_leaves_whole_record_files_or_none(
@@ -69,7 +69,7 @@ def test_prepare_killed_at_any_moment_leaves_whole_record_files_or_none(
 ):
     arguments = ["--features", table, "--test-size", "150", "--output"]
     began = time.monotonic()
-    assert script("prepare.py", *arguments, tmp_path).code == 0
+    assert program("prepare.py", *arguments, tmp_path).code == 0
     seconds = time.monotonic() - began
     whole = {path.name: path.read_bytes() for path in record_folder.iterdir()}
     assert len(whole) == 4
@@ -93,7 +93,7 @@ def test_train_killed_again_and_again_ends_with_the_same_figures(
         whole, epochs = tmp_path / "whole", ["--epochs", "8"]
         arguments += epochs
         began = time.monotonic()
-        assert script("train.py", *training(record_folder, whole, *epochs)).code == 0
+        assert program("train.py", *training(record_folder, whole, *epochs)).code == 0
         within = time.monotonic() - began
     killed = resumed = 0
     for _ in range(KILLS or 2):
@@ -107,7 +107,7 @@ def test_train_killed_again_and_again_ends_with_the_same_figures(
                 assert all(arrays[name] is not None for name in arrays)
         resumed += bool(states)
     print(f"\ntrain.py: {killed} killed while running, {resumed} times there was a state to resume")
-    done = script("train.py", *arguments, "--resume")
+    done = program("train.py", *arguments, "--resume")
     assert done.code == 0, done.err
     assert described(folder) == described(whole)
     assert visible(folder) == visible(whole)
@@ -262,7 +262,7 @@ def test_several_runs_on_one_output_leave_one_whole_result(many, faces, tmp_path
     writing.write(other, faces[0], [faces[1]])
     wholes = []
     for features in (many, other):
-        done = script("run.py", "--features", features, "--model", MODEL, "--output", output)
+        done = program("run.py", "--features", features, "--model", MODEL, "--output", output)
         assert done.code == 0
         wholes.append(output.read_bytes())
     running = [

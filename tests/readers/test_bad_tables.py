@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import HEADER, MODEL, line, refusal, refused, script, with_cell
+from conftest import HEADER, MODEL, line, program, refusal, refused, script, with_cell
 
 import run
 from age_gender.readers import chunks, csv_files
@@ -138,7 +138,7 @@ def test_the_script_says_one_line_and_leaves_no_file(tmp_path, rows):
     path.write_text("\n".join([rows[0], with_cell(rows[1], "1e300")]))
     done = script("run.py", "--features", path, "--output", output, "--model", MODEL)
     refused(done, str(path), "row 2 (line 2)", "too large", "correct this row")
-    done = script("run.py", "--features", "-", "--model", MODEL, stdin=b"")
+    done = program("run.py", "--features", "-", "--model", MODEL, input=b"")
     refused(done, "standard input", "no row of embeddings")
     refused(
         script("run.py", "--features", tmp_path / "none.csv", "--model", MODEL),

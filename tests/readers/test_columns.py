@@ -1,6 +1,7 @@
 """Which column is what, how wide, and which labels."""
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -137,3 +138,28 @@ def test_numbers_of_text_are_those_of_python_to_the_last_bit(tmp_path):
         assert (tmp_path / name).stat().st_size > 4 * chunks.SMALL_BYTES
         _, found = tables.read([tmp_path / name])
         np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+
+
+def test_a_header_of_names_that_python_takes_for_numbers_is_a_header(tmp_path, rows):
+    path = tmp_path / "my.csv"
+    path.write_text(
+        "\n".join([",".join(["name", *(f"{i // 32}_{i % 32}" for i in range(512))]), *rows])
+    )
+    assert tables.read([path], ReadOptions(width=512))[0] == [row.partition(",")[0] for row in rows]
+
+
+def test_one_row_in_a_file_of_any_name_is_called_by_it(tmp_path, rows):
+    path = os.path.join(os.fsencode(tmp_path), b"one\xff.csv")
+    with open(path, "w") as stream:
+        stream.write(rows[0].partition(",")[2] + "\n")
+    names, _ = tables.read([os.fsdecode(path)])
+    assert names == ["one\\xff"]
+
+
+def test_the_index_of_a_filtered_pandas_table_is_no_embedding(tmp_path, faces):
+    table = pandas.DataFrame(faces[1][:9], columns=[f"e{i}" for i in range(512)])
+    table.insert(0, "filename", faces[0][:9])
+    table.iloc[[0, 1, 4]].to_parquet(tmp_path / "t.parquet")
+    names, features = tables.read([tmp_path / "t.parquet"])
+    assert names == [faces[0][i] for i in (0, 1, 4)]
+    np.testing.assert_array_equal(features, faces[1][[0, 1, 4]])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import refused, script
+from conftest import program, refused, script
 
 import run
 from age_gender import paths
@@ -189,7 +189,7 @@ def test_what_postgresql_prints_of_pgvector_comes_through_a_pipe(names, features
     for name, row in zip(names, features, strict=True):
         print(f'"{name}","[{",".join(map("%.9g".__mod__, row))}]"', file=text)
     for lines in (text.getvalue(), text.getvalue().partition("\n")[2]):  # also without header
-        done = script("run.py", "--features", "-", "--model", MODEL, stdin=lines.encode())
+        done = program("run.py", "--features", "-", "--model", MODEL, input=lines.encode())
         assert done.code == 0 and done.out == plain, done.err
 
 
@@ -226,7 +226,7 @@ def test_json_lines_come_through_a_pipe(names, features, plain):
     lines = "\n".join(map(json.dumps, objects(names, features))).encode()
     array = json.dumps(objects(names, features)).encode()
     for given in (lines, b"\n " + array):
-        done = script("run.py", "--features", "-", "--model", MODEL, stdin=given)
+        done = program("run.py", "--features", "-", "--model", MODEL, input=given)
         assert done.code == 0 and done.out == plain, done.err
 
 

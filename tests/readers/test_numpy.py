@@ -156,3 +156,10 @@ def test_what_the_machine_lacks_does_not_blame_the_file(tmp_path, faces, monkeyp
     with pytest.raises(type(error)) as caught:
         read(tmp_path / "t.npz")
     assert not isinstance(caught.value, InputError)
+
+
+def test_one_row_of_an_npy_has_the_name_that_is_given(tmp_path, faces):
+    np.save(tmp_path / "one.npy", faces[1][:1])
+    (tmp_path / "names.txt").write_text("given\n")
+    options = ReadOptions(names=str(tmp_path / "names.txt"))
+    assert tables.read([tmp_path / "one.npy"], options)[0] == ["given"]

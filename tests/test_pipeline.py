@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import refused, script, training
+from conftest import program, refused, script, training
 
 import network_conv
 import prepare
@@ -37,7 +37,7 @@ def test_prepare_counts_what_it_read_dropped_skipped_and_split(tmp_path, faces):
         "folder/26_1_3_x.jpg", "117_0_0_x.jpg", "26_2_0_x.jpg", "nobody.jpg",
     ]  # fmt: skip
     path = write_table(tmp_path / "t.csv", names, faces[1][: len(names)])
-    done = script("prepare.py", "--features", path, "--output", tmp_path, "--test-size", "1")
+    done = program("prepare.py", "--features", path, "--output", tmp_path, "--test-size", "1")
     assert done.code == 0, done.err
     assert done.out.splitlines()[0] == "read 8"
     # Exactly 10 is no child, exactly 9 is one.
@@ -147,9 +147,7 @@ def test_resuming_with_other_settings_is_refused(record_folder, tmp_path):
 
 
 def test_the_report_has_a_line_a_batch_and_a_summary_over_all_samples(record_folder, model_folder):
-    done = script(
-        "test.py", "--test", record_folder / "test.tfrecords", "--model", model_folder
-    )  # fmt: skip
+    done = program("test.py", "--test", record_folder / "test.tfrecords", "--model", model_folder)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert len(lines) == 4 and lines[2] == "Summary:"  # 150 faces: 128 and 22
@@ -178,7 +176,7 @@ def scores(text: str) -> list[dict]:
 
 def test_run_scores_a_csv_as_documented(table, faces, model_folder, tmp_path):
     path = write_table(tmp_path / "my.csv", faces[0], faces[1])
-    done = script("run.py", "--features", path, "--model", model_folder)
+    done = program("run.py", "--features", path, "--model", model_folder)
     assert done.code == 0, done.err
     assert done.out.startswith("filename,gender,age,age_low,age_high,female_probability\n")
     rows = scores(done.out)
@@ -202,9 +200,9 @@ def test_every_format_gives_the_same_estimates(faces, model_folder, tmp_path):
         assert done.code == 0, done.err
         expected = expected or output.read_bytes()
         assert output.read_bytes() == expected
-    done = script(
+    done = program(
         "run.py", "--features", "-", "--model", model_folder,
-        stdin=(tmp_path / "t.csv").read_bytes(),
+        input=(tmp_path / "t.csv").read_bytes(),
     )  # fmt: skip
     assert done.out.encode() == expected
 
