@@ -20,11 +20,11 @@ _RESERVED = "this name is reserved for unfinished work; move it, or choose anoth
 
 
 def open_folder(folder: Path, settings: dict, resume: bool, restart_hint: str) -> list[str]:
-    """Make the folder for work with these settings; empty without `resume`.
+    """Make the folder for work with these settings, and empty it unless `resume`.
 
     Returns the names of the settings that differ from those of the work to resume. Raises
-    InputError for a folder that is not ours, and where its settings cannot be read;
-    `restart_hint` then says what to do.
+    InputError for a folder with other files, and where its settings cannot be read; `restart_hint`
+    then ends the message.
     """
     settings_file = folder / SETTINGS
     before = _read_settings(folder, settings.keys(), restart_hint)
@@ -32,14 +32,14 @@ def open_folder(folder: Path, settings: dict, resume: bool, restart_hint: str) -
         return [key for key in settings if settings[key] != before.get(key)]
     remove_folder(folder)
     files.make_folder(folder)
-    os.chmod(folder, 0o700)  # what it holds may be for fewer eyes than a new folder's files
+    os.chmod(folder, 0o700)  # its files may be copies of an output that others may not read
     with files.whole_file(settings_file, "w") as stream:
         json.dump(settings, stream)
     return []
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove our files from a folder, its settings last, and the folder if it is empty then."""
+    """Remove the files of unfinished work, its settings last, and the folder if that empties it."""
     for path in [*folder.glob("*.npz"), *folder.glob(".*.part*"), folder / SETTINGS]:
         path.unlink(missing_ok=True)
     if folder.is_dir() and not os.listdir(folder):
@@ -47,33 +47,33 @@ def remove_folder(folder: Path) -> None:
 
 
 def _read_settings(folder: Path, names: Set[str], restart_hint: str) -> dict | None:
-    """Return the settings in a folder; None if it is empty or not there.
+    """Return the settings in a folder, or None if it is empty or missing.
 
-    Raises InputError for a folder that is not ours: most of its settings have other names.
+    Raises InputError for a folder of something else: most of its settings have other names.
     """
     settings_file = folder / SETTINGS
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder}: a file or a link; {_RESERVED}")
     if not settings_file.is_file():
         if folder.is_dir() and not all(_is_unfinished(path) for path in folder.iterdir()):
-            raise InputError(f"{folder}: this folder holds other files; {_RESERVED}")
+            raise InputError(f"{folder}: this folder contains other files; {_RESERVED}")
         return None
     try:
         before = dict(json.loads(settings_file.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError):
         raise InputError(f"{settings_file}: cannot be read; {restart_hint}") from None
     if 2 * len(before.keys() & names) <= len(before):
-        raise InputError(f"{folder}: this folder holds other files; {_RESERVED}")
+        raise InputError(f"{folder}: this folder contains other files; {_RESERVED}")
     return before
 
 
 def _is_unfinished(path: Path) -> bool:
-    """Return whether a file is what a killed `whole_file` leaves of the settings."""
+    """Return whether a file is a temporary one of the settings, of a killed `whole_file`."""
     return path.name.startswith(f".{SETTINGS}.") and ".part" in path.name
 
 
 def save(path: Path, model) -> None:
-    """Write all that training changes: weights, random states and the optimizer's state."""
+    """Write the state of a training: weights, random states and the optimizer's state."""
     with files.whole_file(path) as stream:
         np.savez(stream, *[variable.numpy() for variable in _variables(model)])
 
@@ -84,9 +84,7 @@ def restore(path: Path, model) -> None:
         values = np.load(path).values()
         for variable, value in zip(_variables(model), values, strict=True):
             variable.assign(value)
-    except (
-        Exception
-    ) as error:  # NumPy, zipfile and Keras raise many types on broken or foreign files
+    except Exception as error:  # NumPy, zipfile and Keras raise many types on other files
         if is_resource_shortage(error):
             raise
         raise InputError(

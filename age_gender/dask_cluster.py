@@ -21,17 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from age_gender import interrupts
-from age_gender.cli import InputError, environment, error_line, require
+from age_gender.cli import InputError, counted, environment, error_line, require
 
 PACKAGE = Path(__file__).resolve().parent
-CONNECT_SECONDS = 10  # for a scheduler to answer, and for it to have a worker
-SEND_SECONDS = 30  # for the package and the function to be loaded by all workers
-SEND_RATE = 1e6  # bytes a second, which they travel at least
-ANSWER_SECONDS = 10  # for a scheduler that answered before
-FETCH_ATTEMPTS = 6  # of ANSWER_SECONDS, to get from a worker what it has done
-CLOSE_SECONDS = 2  # for a cluster to take notice of the end
-END_SECONDS = 20  # for the processes of one that was started here to end
-WIDTH_SECONDS = 2  # between two questions how many workers there are
+# Deadlines
+CONNECT_SECONDS = 10  # until a scheduler answers, and until it has a worker
+SEND_SECONDS = 30  # until all workers have loaded the package and the function
+SEND_RATE = 1e6  # bytes per second, the least expected
+ANSWER_SECONDS = 10  # until a connected scheduler answers
+FETCH_ATTEMPTS = 6  # attempts of ANSWER_SECONDS to get a finished result from a worker
+CLOSE_SECONDS = 2  # until a cluster knows that the client closes
+END_SECONDS = 20  # until the processes of a local cluster have ended
+COUNT_SECONDS = 2  # interval at which the workers are counted
 _SILENT = (
     "%s: this Dask scheduler, or one of its workers, no longer answers; restart it, then run the "
     "same command again"
@@ -50,7 +51,7 @@ def connect(function: Callable, given: str) -> Iterator[tuple[Callable, Callable
     import distributed
 
     with contextlib.ExitStack() as stack:
-        # The threads that watch over workers would log over the progress bar.
+        # The threads that watch workers would log over the progress bar
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         client, address = _connect(stack, given)
@@ -66,15 +67,15 @@ def connect(function: Callable, given: str) -> Iterator[tuple[Callable, Callable
             return _Result(client, address, client.submit(apply, name, data, pure=False))
 
         try:
-            yield submit, lambda: count_threads(time.monotonic() // WIDTH_SECONDS)
+            yield submit, lambda: count_threads(time.monotonic() // COUNT_SECONDS)
         except CancelledError:
             raise InputError(
                 f"{given}: lost the connection to this Dask scheduler; run the same command again"
             ) from None
         except distributed.KilledWorker as error:
             raise InputError(
-                f"{address}: {error.allowed_failures + 1} workers died over the same chunk; "
-                "check their logs; give them more memory if it ran out"
+                f"{address}: {counted(error.allowed_failures + 1, 'worker')} died over the same "
+                "chunk; check their logs; give them more memory if it ran out"
             ) from None
 
 
@@ -100,9 +101,9 @@ class _Result:
 
 
 def _within(seconds: float, ask: Callable, *arguments: Any) -> Any:
-    """Return what `ask` returns. Raises TimeoutError and leaves it to a thread if it takes longer.
+    """Return the result of `ask`. Raises TimeoutError if it takes longer, and does not stop it.
 
-    Dask's own time limits do not cover a peer that accepts a connection and falls silent.
+    Dask's own time limits do not cover a peer that accepts a connection and then sends nothing.
     """
     answer: Future = Future()
 
@@ -117,7 +118,7 @@ def _within(seconds: float, ask: Callable, *arguments: Any) -> Any:
 
 
 def _ask(address: str, ask: Callable, *arguments: Any, seconds: float = ANSWER_SECONDS) -> Any:
-    """Return what a scheduler answers. Raises InputError where it no longer does."""
+    """Return a scheduler's answer. Raises InputError if none comes in time."""
     try:
         return _within(seconds, ask, *arguments)
     except (OSError, CancelledError):  # TimeoutError is an OSError
@@ -125,35 +126,37 @@ def _ask(address: str, ask: Callable, *arguments: Any, seconds: float = ANSWER_S
 
 
 def _close(end: Callable, *arguments: Any, seconds: float = CLOSE_SECONDS) -> None:
-    with contextlib.suppress(Exception):  # the cluster may be gone, or a worker on its way up
+    """Call `end`, and ignore that it fails or takes longer."""
+    with contextlib.suppress(Exception):  # the cluster may be gone, or a worker still starting
         _within(seconds, end, *arguments)
 
 
 def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
-    """Return a client, and the address of its scheduler; for "local" one is started here."""
+    """Return a client and the address of its scheduler, started here for "local"."""
     from multiprocessing import resource_tracker
 
     import distributed
 
-    # A cluster on this machine
+    # Start a local cluster
     if address == "local":
-        # Python's tracker of semaphores unblocks Ctrl-C when it starts, and is loud after one.
+        # Python's tracker of semaphores unblocks Ctrl-C when it starts, and warns after one
         with environment(PYTHONWARNINGS="ignore"):
             resource_tracker.ensure_running()
         with interrupts.blocked_in_children():
             cluster = distributed.LocalCluster(
-                silence_logs=logging.CRITICAL, dashboard_address=":0",
+                silence_logs=logging.CRITICAL,
+                dashboard_address=":0",
                 scheduler_kwargs={"dashboard": 0},
                 env={"DASK_LOGGING__DISTRIBUTED": "critical"},
-            )  # fmt: skip
+            )
         stack.callback(_close, cluster.close, seconds=END_SECONDS)
         address = cluster.scheduler_address
 
-    # The client
+    # Connect
     open_client = functools.partial(distributed.Client, address, timeout=CONNECT_SECONDS)
     try:
         client = _within(CONNECT_SECONDS + 1, open_client)
-    except Exception as error:  # an address that is none, or whatever another server's bytes cause
+    except Exception as error:  # an address that is none, or any error from another server's bytes
         reason = "something else does" if isinstance(error, MemoryError) else error_line(error)
         reason = reason or f"within {CONNECT_SECONDS} seconds"
         raise InputError(
@@ -162,7 +165,7 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
         ) from None
     stack.callback(_close, client.close)
 
-    # A worker
+    # Wait for a worker
     try:
         _within(CONNECT_SECONDS + 1, client.wait_for_workers, 1, CONNECT_SECONDS)
     except TimeoutError:
@@ -173,16 +176,16 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
 
 
 def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]:
-    """Put this package and `function` on all workers, also later ones.
+    """Send this package and `function` to all workers, also those that join later.
 
-    Returns the name of the plugin that holds them there, and what a worker calls with it and
-    a pickled item. Raises InputError while a run of another version is under way. What is
-    defined in here travels by value: no scheduler or worker has the package when it comes.
+    Returns the name of their plugin there, and the function that a worker calls with this name and
+    a pickled item. Raises InputError while a run of another version is under way. The class and the
+    functions in here are pickled by value: they reach workers and schedulers without the package.
     """
     import cloudpickle
     import distributed
 
-    # The package as a zip, named by its content.
+    # Zip the package, named by its content
     sources = sorted(PACKAGE.rglob("*.py"))
     version = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     package = f"age_gender-{version}-{client.id}.zip"
@@ -192,10 +195,10 @@ def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]
             archive.write(path, path.relative_to(PACKAGE.parent))
     code = zipped.getvalue()
 
-    # What runs there.
+    # Define what runs on workers and scheduler
     class Carrier(distributed.WorkerPlugin):
         async def setup(self, worker: Any) -> None:
-            # TensorFlow would take all processors for each of several workers on a machine.
+            # TensorFlow would take all processors for each of several workers on a machine
             os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(worker.state.nthreads))
             await worker.upload_file(filename=package, data=code, load=False)
             loaded = getattr(sys.modules.get("age_gender"), "__file__", None)
@@ -208,18 +211,23 @@ def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]
     def apply(name: str, item: bytes) -> Any:
         return distributed.get_worker().plugins[name].function(cloudpickle.loads(item))
 
-    def runs(dask_scheduler: Any) -> dict[str, bool]:  # and whether the client is still there
+    def list_runs(dask_scheduler: Any) -> list[tuple[str, str, bool]]:
+        """Return each run's plugin, its version, and whether its client is still connected."""
         names = [name for name in dask_scheduler.worker_plugins if name.startswith("age_gender-")]
-        return {name: name[:-4].split("-", 2)[2] in dask_scheduler.clients for name in names}
+        parsed = [(name, *name.removesuffix(".zip").split("-", 2)[1:]) for name in names]
+        return [
+            (name, run_version, client in dask_scheduler.clients)
+            for name, run_version, client in parsed
+        ]
 
-    # One version at a time: modules of two would be mixed.
-    for run, alive in _ask(address, client.run_on_scheduler, runs).items():
-        if not alive:  # killed
-            _ask(address, client.unregister_worker_plugin, run)
-        elif version not in run:
+    # Allow one version at a time: modules of two would be mixed
+    for name, run_version, is_connected in _ask(address, client.run_on_scheduler, list_runs):
+        if not is_connected:  # killed
+            _ask(address, client.unregister_worker_plugin, name)
+        elif run_version != version:
             raise InputError(
                 f"{address}: another version of these scripts is at work on this cluster; wait "
-                "until it is done, or take another cluster"
+                "until it is done, or use another cluster"
             )
     register = functools.partial(client.register_plugin, Carrier(), name=package)
     _ask(address, register, seconds=SEND_SECONDS + len(pickled) / SEND_RATE)

@@ -19,14 +19,14 @@ _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(\d+)(?:/task/\d+)?/fd")
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Iterator[IO]:
-    """Open a new file beside `path` that takes its name when the block ends well.
+    """Open a new file beside `path` that takes its name when the block ends without an error.
 
     This is an atomic write: whatever happens before (an error, a kill, a full disk), `path` keeps
-    its previous content. A device, a pipe or an open file (/dev/stdout) is written to
-    directly. Raises InputError where the folder can't be written to.
+    its previous content. A device, a pipe or an open file (/dev/stdout) is written to directly.
+    Raises InputError where the folder cannot be written to.
     """
     if (number := open_descriptor(path)) is not None:
-        target = contextlib.nullcontext(os.dup(number))  # goes on where others stopped
+        target = contextlib.nullcontext(os.dup(number))  # continues at its file position
     else:
         target = contextlib.nullcontext(path) if is_stream(path) else whole_path(path)
     with target as name, open(name, mode, **options) as stream:
@@ -35,17 +35,20 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Ite
 
 @contextlib.contextmanager
 def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Like `whole_file`, for libraries that want a name: yields the temporary path."""
+    """Yield a temporary path for an atomic write, for libraries that open files themselves.
+
+    What is there when the block ends without an error takes the name `path`, as in `whole_file`.
+    """
     if is_stream(path):
         raise InputError(f"{path}: this output must be a regular file; give another path")
-    path = Path(os.path.realpath(path))  # a symbolic link stays one; its target is replaced
+    path = Path(os.path.realpath(path))  # a symbolic link stays; its target is replaced
     check_writable(path)
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
     temporary = path.with_name(f".{path.name[:30]}.{secrets.token_hex(4)}.part{path.suffix[:20]}")
     try:
-        # Never readable by more people than the file that it replaces.
-        created = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-        os.close(os.open(temporary, created, 0o666 if mode is None else mode & 0o600))
+        # At no time readable by more people than the file that it replaces
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        os.close(os.open(temporary, flags, 0o666 if mode is None else mode & 0o600))
         yield temporary
         with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
@@ -61,12 +64,12 @@ def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def open_descriptor(path: str | os.PathLike[str]) -> int | None:
-    """Return the number of the open file that `path` stands for, as /dev/stdout does; else None.
+    """Return the file descriptor that `path` stands for, as /dev/stdout does, or None.
 
     Raises InputError for an open file of another process.
     """
     path = os.fspath(path)
-    for _ in range(40):  # links to links
+    for _ in range(40):  # links to links, as many as Linux follows
         folder, name = os.path.split(path)
         folder = os.path.realpath(folder)
         descriptors = _DESCRIPTORS.fullmatch(folder)
@@ -82,7 +85,7 @@ def open_descriptor(path: str | os.PathLike[str]) -> int | None:
 
 
 def is_stream(path: str | os.PathLike[str]) -> bool:
-    """Return whether `path` is written to and never replaced: a device, a pipe, an open file."""
+    """Return whether `path` cannot be replaced: a device, a pipe or an open file."""
     path = Path(path)
     if open_descriptor(path) is not None:
         return True
@@ -90,23 +93,25 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise InputError unless a file can be made at `path`: before the work, not after it."""
+    """Raise InputError unless a file can be written at `path`."""
     given, path = os.fspath(path), Path(path)
     folder = path.parent
+    # An open file, a device, a pipe
     if (number := open_descriptor(path)) is not None:
         try:
             os.write(number, b"")
         except OSError as error:
             raise InputError(f"{path}: cannot be written to: {error.strerror.lower()}") from None
     if is_stream(path):
-        return  # whoever opens it says what is wrong
+        return  # opening it says what is wrong
+    # A file in its folder
     if path.is_dir() or given.endswith("/"):
         raise InputError(f"{path} is a folder: name a file in it")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder for {path.name}; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{folder}: this folder cannot be written to; choose another")
-    # As /tmp is: who owns neither the folder nor the file cannot replace it.
+    # In a folder like /tmp, only the owners of the folder and of the file can replace it
     target = Path(os.path.realpath(path))
     if target.exists() and hasattr(os, "geteuid"):
         parent, owner = target.parent.stat(), target.stat().st_uid
@@ -115,18 +120,19 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def check_overwrites_none(output: str | os.PathLike[str], inputs: Iterable) -> None:
-    """Raise InputError where `output` is one of the `inputs`, or "-" is: standard output, input."""
-    written = _status(1 if output == "-" else output)
-    if written is None or not stat.S_ISREG(written.st_mode):
+    """Raise InputError where `output` is one of the `inputs`; "-" is standard output or input."""
+    output_status = _status(1 if output == "-" else output)
+    if output_status is None or not stat.S_ISREG(output_status.st_mode):
         return
     for path in inputs:
-        read = _status(0 if path == "-" else path)
-        if read is not None and os.path.samestat(written, read):
+        input_status = _status(0 if path == "-" else path)
+        if input_status is not None and os.path.samestat(output_status, input_status):
             shown = "standard output" if output == "-" else output
             raise InputError(f"{shown}: the output would overwrite this input; choose another")
 
 
 def _status(path: int | str | os.PathLike[str]) -> os.stat_result | None:
+    """Return the status of a path or a file descriptor, or None if there is none."""
     with contextlib.suppress(OSError):
         return os.stat(path)
     return None
@@ -140,12 +146,10 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
     except OSError as error:
         if not is_user_error(error):
             raise
-        reason = error.strerror.lower()
-        if isinstance(error, FileExistsError):
-            reason = "a file of this name exists"
-        raise InputError(
-            f"{folder}: cannot make this folder: {reason}; choose another folder"
-        ) from None
+        is_file = isinstance(error, FileExistsError)
+        reason = "a file of this name exists" if is_file else error.strerror.lower()
+        message = f"{folder}: cannot make this folder: {reason}; choose another folder"
+        raise InputError(message) from None
     check_writable(folder / "file")
     return folder
 
@@ -161,12 +165,12 @@ def find_below(
 ) -> Iterator[str]:
     """Yield the files in a folder and below whose names end in one of the suffixes.
 
-    Skips hidden files and folders, folders whose names end in one of
-    `excluded`, and links to folders: a link to a folder above would have no end.
+    Skips hidden files and folders, folders whose names end in one of `excluded`, and links to
+    folders: following a link to a folder above would never end.
     """
 
     def fail(error: OSError) -> None:
-        raise error  # a folder that cannot be read would be a silent gap
+        raise error  # os.walk would silently skip a folder that cannot be read
 
     for where, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [f for f in folders if not f.startswith(".") and not f.endswith(excluded)]
@@ -176,7 +180,7 @@ def find_below(
 
 
 def find_matches(pattern: str) -> Iterator[str]:
-    """Yield what a glob matches, as glob.iglob does, but `**` does not follow links to folders."""
+    """Yield the paths that a glob matches, as glob.iglob does; `**` follows no links to folders."""
     before, *after = re.split(r"(?<![^/])\*\*(?:/|$)", pattern, maxsplit=1)
     if not after:
         yield from glob.iglob(pattern)
@@ -191,7 +195,7 @@ def find_matches(pattern: str) -> Iterator[str]:
 def without_duplicates(paths: Iterable[str]) -> list[str]:
     """Return the paths, each file once; a link is dropped in favour of the file itself."""
     real = {path: os.path.realpath(path) for path in paths}
-    firsts: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     for path in sorted(real, key=lambda path: real[path] != os.path.abspath(path)):
-        firsts.setdefault(real[path], path)
-    return [path for path in real if firsts[real[path]] == path]
+        chosen.setdefault(real[path], path)
+    return [path for path in real if chosen[real[path]] == path]

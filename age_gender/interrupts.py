@@ -1,7 +1,7 @@
 """Turn Ctrl-C, TERM and HUP into KeyboardInterrupt, so that temporary files are removed.
 
 `cli.report` then prints "interrupted" and the script ends with 130. While a process forks they
-wait. During a script's imports startup.py handles them.
+are deferred. During a script's imports startup.py handles them.
 """
 
 import contextlib
@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
-           if hasattr(signal, name)]  # fmt: skip
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # Windows has no HUP
 TIDYING_SECONDS = 2  # a second Ctrl-C within these does not disturb the tidying after the first
-_raised_at: float | None = None  # a plain variable: a lock in a signal handler may block it
+_raise_time: float | None = None  # a plain variable: a lock in a signal handler may block it
 
 
 def raise_keyboard_interrupt() -> None:
@@ -31,7 +31,7 @@ def ignore() -> None:
 
 def was_interrupted() -> bool:
     """Return whether an interrupt has arrived: a library may have made another exception of it."""
-    return _raised_at is not None
+    return _raise_time is not None
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ def deferred() -> Iterator[None]:
         yield  # signals are handled in the main thread
         return
     received: list[int] = []
-    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in NUMBERS}
+    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
     _handle(lambda number, frame: received.append(number))
     try:
         yield
@@ -54,7 +54,7 @@ def deferred() -> Iterator[None]:
 
 @contextlib.contextmanager
 def blocked_in_children() -> Iterator[None]:
-    """Have processes that threads start that start in the block never get a Ctrl-C.
+    """Block Ctrl-C in the processes that are started from threads which start within the block.
 
     This process gets it after the block.
     """
@@ -69,27 +69,29 @@ def blocked_in_children() -> Iterator[None]:
 
 
 class Interruptible(io.RawIOBase):
-    """What a stream holds. Each read of a pipe lets an interrupt through.
+    """Read a buffered binary stream so that an interrupt ends the wait for a pipe.
 
-    io.BufferedReader makes many to fill a large buffer; an interrupt between two of them would
-    wait for more data.
+    io.BufferedReader reads a pipe many times to fill a large buffer; an interrupt between two reads
+    would wait for more data. Here each call reads once.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
 
     def readable(self) -> bool:
+        """Return True, as io.RawIOBase asks of a stream that can be read."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:
+        """Read into the buffer once, and return the number of bytes."""
         return self.stream.readinto1(buffer)
 
 
 def end_with_parent() -> None:
-    """Set up a worker process: interrupts end it, and so does the end of its parent."""
+    """Set up a worker process that ends at an interrupt, or when its parent does."""
     import multiprocessing
 
-    for number in NUMBERS:
+    for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
 
@@ -101,14 +103,15 @@ def end_with_parent() -> None:
 
 
 def _handle(handler: Callable) -> None:
-    for number in NUMBERS:
+    """Install the handler for each signal that is not ignored."""
+    for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, handler)
 
 
 def _raise(*_) -> None:
-    global _raised_at
+    global _raise_time
     now = time.monotonic()
-    if _raised_at is None or now - _raised_at > TIDYING_SECONDS:
-        _raised_at = now
+    if _raise_time is None or now - _raise_time > TIDYING_SECONDS:
+        _raise_time = now
         raise KeyboardInterrupt

@@ -12,7 +12,7 @@ YEARS = np.arange(AGES, dtype=np.float32)
 def expected_age(probabilities, matmul: Callable = np.matmul):
     """Return the expected age in years, the sum of p(a) * a: (n, 117) to (n,).
 
-    Within a network, `matmul` is the one of its framework.
+    Within a network, `matmul` is its framework's.
     """
     return matmul(probabilities, YEARS)
 
@@ -23,10 +23,10 @@ def age_error(estimate, age: np.ndarray) -> np.ndarray:
 
 
 def estimated_gender(female_probability) -> np.ndarray:
-    """Return the gender that a probability of female stands for, 0 male and 1 female: (n,)."""
+    """Return the more probable gender, 0 male and 1 female, of probabilities of female: (n,)."""
     return (np.asarray(female_probability) >= 0.5).astype(np.int64)
 
 
 def gender_is_right(female_probability, gender: np.ndarray) -> np.ndarray:
-    """Return which estimated genders are the labelled ones (n,); the mean is the accuracy."""
+    """Return whether estimated genders are the labelled ones (n,); the mean is the accuracy."""
     return estimated_gender(female_probability) == np.asarray(gender)

@@ -22,20 +22,19 @@ from age_gender.files import whole_path
 from age_gender.labels import AGES
 from age_gender.readers.numbers import FEWEST, MOST
 
-BATCH = 1024  # records parsed at a time
-RECORD_BYTES = 1 << 20  # the longest record: 4,096 numbers and a name need far less
-_FRAME = 16  # bytes round a record: its length, 8, and two checksums, 4 each
-
+BATCH = 1024  # records that are parsed together
+MAX_RECORD_BYTES = 1 << 20  # 4,096 numbers and a name need far less
+_FRAME_BYTES = 16  # around a record: its length, 8, and two checksums, 4 each
 _REMEDY = "write the file again: python prepare.py"
-INCOMPLETE = ".records_incomplete"  # in a folder whose records are being replaced
+INCOMPLETE = ".records_incomplete"  # marks a folder whose records are being replaced
 
 
 class Records(NamedTuple):
-    """Labelled faces in file order: float32 (n, width), ages and genders int64 (n,), names (n,)."""
+    """Hold n labelled faces in file order."""
 
-    features: np.ndarray
-    age: np.ndarray
-    gender: np.ndarray
+    features: np.ndarray  # float32 (n, width)
+    age: np.ndarray  # int64 (n,), years
+    gender: np.ndarray  # int64 (n,), 0 male, 1 female
     file_name: list[str]
 
 
@@ -43,10 +42,10 @@ Face = tuple[np.ndarray, int, int, str]  # embedding, age, gender, file name
 
 
 def write_all(files_of_faces: Mapping[Path, Iterable[Face] | None]) -> None:
-    """Write files of one folder that belong together: all or none; those of None are removed.
+    """Write all files of a folder or none; those whose faces are None are removed.
 
-    Files are renamed one after the other, and a kill in between would leave some of the old ones.
-    Meanwhile the folder holds INCOMPLETE, with which `read` refuses them.
+    Files are renamed one after the other, and a kill in between would mix new files with old ones.
+    Until then INCOMPLETE stands in the folder, and `read` refuses its records.
     """
     incomplete = next(iter(files_of_faces)).with_name(INCOMPLETE)
     with contextlib.ExitStack() as together:
@@ -81,7 +80,7 @@ def write(path: Path, faces: Iterable[Face]) -> None:
 
 def read(path: Path) -> Records:
     """Return a whole file of records, checked. Raises InputError that names file and record."""
-    # The file and its folder
+    # Check the file and its folder
     if not path.is_file():
         raise InputError(f"{path}: no such file of records; make it with: python prepare.py")
     if path.with_name(INCOMPLETE).exists():
@@ -91,7 +90,7 @@ def read(path: Path) -> Records:
         )
     _check_lengths(path)
 
-    # Parse
+    # Parse the records
     rows, width = [], 0
     try:
         for batch in tf.data.TFRecordDataset(os.fsencode(path)).batch(BATCH):
@@ -105,10 +104,10 @@ def read(path: Path) -> Records:
                     raise ValueError("of another width")
                 rows.append((embedding, age, gender, name.decode("utf-8", "replace")))
     except (DecodeError, ValueError):
-        features = f"{width if FEWEST <= width <= MOST else f'{FEWEST} to {MOST:,}'}"
+        expected = width if FEWEST <= width <= MOST else f"{FEWEST} to {MOST:,}"
         raise InputError(
             f"{path}: record {len(rows) + 1} does not match the schema (features "
-            f"float[{features}], age, gender, file_name); {_REMEDY}"
+            f"float[{expected}], age, gender, file_name); {_REMEDY}"
         ) from None
     except tf.errors.DataLossError:
         raise InputError(
@@ -118,7 +117,7 @@ def read(path: Path) -> Records:
     if not rows:
         raise InputError(f"{path}: no records in this file; {_REMEDY}")
 
-    # Check values
+    # Check their values
     features, age, gender, names = zip(*rows, strict=True)
     faces = Records(np.array(features), np.array(age), np.array(gender), list(names))
     good = np.isfinite(faces.features).all(axis=1) & faces.features.any(axis=1)
@@ -141,21 +140,21 @@ def _fault(embedding: np.ndarray, age: int, gender: int, name: str) -> str:
 
 
 def _check_lengths(path: Path) -> None:
-    """Raise InputError where a record's length cannot be true.
+    """Raise InputError for a file with an impossible record length, or a compressed one.
 
-    TensorFlow believes a length whose checksum is right, and allocates it: 2**62 bytes end the
+    TensorFlow trusts a length whose checksum is right, and allocates it: 2**62 bytes end the
     process with a segmentation fault.
     """
     size, end, number = os.path.getsize(path), 0, 0
     with open(path, "rb") as stream:
         if stream.read(2) == b"\x1f\x8b":
             raise InputError(f"{path}: compressed with gzip; unpack it: gunzip -S {path.suffix}")
-        while end + _FRAME <= size:
+        while end + _FRAME_BYTES <= size:
             stream.seek(end)
             (length,) = struct.unpack("<Q", stream.read(8))
-            if length > min(RECORD_BYTES, size - end - _FRAME):
+            if length > min(MAX_RECORD_BYTES, size - end - _FRAME_BYTES):
                 raise InputError(
-                    f"{path}: corrupt at record {number + 1} (it claims {length:,} bytes: the "
-                    "checksum does not match, or the file is cut off); make it again: prepare.py"
+                    f"{path}: corrupt at record {number + 1} (its length reads {length:,} bytes: "
+                    f"checksum mismatch or truncated); {_REMEDY}"
                 )
-            end, number = end + length + _FRAME, number + 1
+            end, number = end + length + _FRAME_BYTES, number + 1

@@ -1,7 +1,7 @@
 """End a script with one line if it fails or is interrupted while it imports.
 
-This imports built-in modules alone (`signal` would take 4 ms, in which Ctrl-C is a traceback),
-and importing it changes nothing.
+Only built-in modules are imported here (`signal` would take 4 ms, in which Ctrl-C is a traceback),
+and importing this module changes nothing.
 """
 
 import _signal
@@ -20,7 +20,7 @@ def begin() -> None:
     if not os.environ.get("AGE_GENDER_TRACEBACK"):
         end_at_once_on_interrupt()
         sys.excepthook = _report
-        atexit.register(_leave)
+        atexit.register(_end_process)
 
 
 def end_at_once_on_interrupt() -> None:
@@ -52,8 +52,8 @@ def _report(error_type: type[BaseException], error: BaseException, traceback: ob
     end(cli.report(error))
 
 
-def _leave() -> None:
-    """End the process after all else that runs at its end: a profiler has written its file.
+def _end_process() -> None:
+    """End the process as the last exit handler: a profiler, say, has written its file by then.
 
     TensorFlow's threads would take 1.6 seconds more to wind down.
     """
@@ -61,6 +61,6 @@ def _leave() -> None:
         import contextlib
 
         for stream in filter(None, (sys.stdout, sys.stderr)):
-            with contextlib.suppress(OSError, ValueError):  # its reader left; it is closed
+            with contextlib.suppress(OSError, ValueError):  # its reader has gone; it is closed
                 stream.flush()
         os._exit(_exit_code)

@@ -64,7 +64,7 @@ def test_records_that_cannot_be_used_are_refused_with_the_record(tmp_path, recor
         (tmp_path / "none", ["no such file of records", "prepare.py"]),
         (empty, ["no records in this file", "prepare.py"]),
         (corrupt(good, path), ["corrupt", "checksum", "prepare.py"]),
-        (cut, ["corrupt", "cut off"]),
+        (cut, ["corrupt", "truncated"]),
     ]:
         with pytest.raises(InputError) as caught:
             records.read(bad)
@@ -101,7 +101,7 @@ def test_a_length_with_a_right_checksum_is_not_believed(tmp_path):
         (tmp_path / "bad").write_bytes(good[:second] + claim + good[second + 12 :])
         with pytest.raises(InputError) as caught:
             records.read(tmp_path / "bad")
-        assert f"corrupt at record 2 (it claims {claimed:,} bytes" in str(caught.value)
+        assert f"corrupt at record 2 (its length reads {claimed:,} bytes" in str(caught.value)
 
 
 def test_compressed_records_are_called_so(tmp_path):

@@ -132,7 +132,7 @@ def test_a_killed_worker_costs_its_block_only(scheduler, tmp_path):
 
 
 def test_a_worker_that_joins_later_gets_its_share(scheduler, monkeypatch):
-    monkeypatch.setattr(dask_cluster, "WIDTH_SECONDS", 1e-3)
+    monkeypatch.setattr(dask_cluster, "COUNT_SECONDS", 1e-3)
     read = joined = 0
 
     def items():

@@ -288,12 +288,12 @@ def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypat
     angles = np.linspace(0, np.pi / 2, 9)[:, None]  # neighbours are copies, next ones are not
     chain = np.cos(angles) * a + np.sin(angles) * (b - (a @ b) * a) / np.sqrt(1 - (a @ b) ** 2)
     unit = embedding_space.unit(np.concatenate([faces[1][2:400], chain, faces[1][2:50]]))
-    group, alike = np.arange(len(unit)), unit @ unit.T > copies.COPY
+    group, alike = np.arange(len(unit)), unit @ unit.T > copies.MIN_COSINE
     for _ in range(len(chain)):
         group = np.where(alike, group, len(unit)).min(axis=1)
     assert len(set(group[398:407])) == 1 and not alike[398, 400]
-    monkeypatch.setattr(copies, "QUERY_ROWS", 70)
-    monkeypatch.setattr(copies, "FACE_ROWS", 50)
+    monkeypatch.setattr(copies, "TILE_QUERIES", 70)
+    monkeypatch.setattr(copies, "TILE_FACES", 50)
     every = np.arange(len(unit))
     found = copies.find_copies(unit, every, every)
     assert [np.flatnonzero(found == number)[0] for number in found] == group.tolist()
