@@ -10,14 +10,14 @@ class EmbeddingError(ValueError):
 
 
 def estimate(embeddings, model=None, skip_bad_rows: bool = False) -> "pd.DataFrame":
-    """Return ages and genders of face embeddings, a row an embedding, in their order.
+    """Return a DataFrame with the age and gender of each face embedding, in their order.
 
-    `embeddings` are an array of numbers (n, W), or (W,) for one; of any length. `model` is a folder
-    that train.py wrote; None takes the one here for the network that made them. The columns are
-    run.py's: gender (0 male, 1 female), age, age_low, age_high (whole years; 90 % of ages lie
-    between these two), female_probability. With `skip_bad_rows`, embeddings that cannot be used are
-    rows of missing values; otherwise the first one raises EmbeddingError, a ValueError. May be
-    called from threads; models are loaded once.
+    `embeddings` are numbers (n, W), or (W,) for one face, not necessarily of unit length. `model`
+    is a folder that train.py wrote; None chooses the shipped one for the network that made them.
+    The columns are run.py's: gender (0 male, 1 female), age, age_low, age_high (whole years; 90 %
+    of ages lie between these two), female_probability. With `skip_bad_rows`, embeddings that cannot
+    be used are rows of missing values; otherwise the first one raises EmbeddingError, a ValueError.
+    May be called from threads; models are loaded once.
     """
     from age_gender.cli import InputError
     from age_gender.scoring import in_memory

@@ -18,10 +18,10 @@ from typing import NoReturn
 
 from age_gender import interrupts, startup
 
-_silence = threading.Lock()  # file descriptor 2 is one for all threads
+_stderr_lock = threading.Lock()  # all threads share file descriptor 2
 _REMEDIES = {
     errno.ENOSPC: "; free some space or choose another disk",
-    errno.EFBIG: "; raise the file-size limit or choose another place",
+    errno.EFBIG: "; raise the file-size limit (ulimit -f)",
     errno.EDQUOT: "; free some space or choose another disk",
     errno.EACCES: "; check the permissions",
     errno.EROFS: "; choose another folder",
@@ -29,10 +29,15 @@ _REMEDIES = {
     errno.ENOMEM: "; free some, or raise its limit (ulimit -v)",
     errno.EMFILE: "; raise their limit (ulimit -n)",
 }
-_LIMITS = (  # how libraries that give no number say that memory, threads or open files are short
-    "cannot allocate memory", "unable to allocate", "out of memory", "bad_alloc",
-    "failed to map segment", "can't start new thread", "too many open files",
-)  # fmt: skip
+_SHORTAGES = (  # texts of libraries that give no error number
+    "cannot allocate memory",
+    "unable to allocate",
+    "out of memory",
+    "bad_alloc",
+    "failed to map segment",
+    "can't start new thread",
+    "too many open files",
+)
 
 
 class InputError(Exception):
@@ -52,26 +57,29 @@ def run(main: Callable[[], None]) -> NoReturn:
     try:
         if sys.stdin is None or sys.stdout is None:
             raise InputError("standard input or output is closed; redirect it to /dev/null")
-        with contextlib.suppress(AttributeError):  # of a name that the locale has no letters for
-            sys.stdout.reconfigure(errors="backslashreplace")
+        with contextlib.suppress(AttributeError):  # where a test replaced it
+            sys.stdout.reconfigure(errors="backslashreplace")  # of letters that the locale lacks
         main()
         sys.stdout.flush()
         startup.end_at_once_on_interrupt()
     except SystemExit as ending:  # argparse's
         startup.end(ending.code)
     except BaseException as error:
-        interrupts.ignore() if interrupts.was_interrupted() else startup.end_at_once_on_interrupt()
+        if interrupts.was_interrupted():
+            interrupts.ignore()
+        else:
+            startup.end_at_once_on_interrupt()
         if _shows_traceback() and not isinstance(error, (BrokenPipeError, KeyboardInterrupt)):
             raise
         code = report(error)
-        os._exit(code)  # threads at work are not waited for: nobody wants what they do
+        os._exit(code)  # does not wait for threads: their results are no longer needed
     startup.end(0)
 
 
 def report(error: BaseException) -> int:
-    """Say in one line what ended a script; returns its exit code."""
+    """Print in one line why a script ends, and return its exit code."""
     if isinstance(error, BrokenPipeError):
-        return 0  # the reader of standard output went away: nobody is left to tell
+        return 0  # the reader of standard output has gone, and expects no message
     code, message = 2 if is_user_error(error) else 1, f"error: {error_line(error)}"
     causes = (type(error), type(error.__cause__))
     if interrupts.was_interrupted() or KeyboardInterrupt in causes:
@@ -102,10 +110,10 @@ def _ignore_closed_stream(method: Callable) -> Callable:
 
 def is_user_error(error: BaseException) -> bool:
     """Return whether the input, the arguments or a path are at fault, and not the machine."""
-    users = (InputError, FileNotFoundError, PermissionError, IsADirectoryError,
-             NotADirectoryError, FileExistsError)  # fmt: skip
-    numbers = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
-    return isinstance(error, users) or getattr(error, "errno", None) in numbers
+    of_paths = FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError
+    if isinstance(error, (InputError, PermissionError, *of_paths)):
+        return True
+    return getattr(error, "errno", None) in (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def is_resource_shortage(error: BaseException) -> bool:
@@ -113,15 +121,15 @@ def is_resource_shortage(error: BaseException) -> bool:
     numbers = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
     if isinstance(error, MemoryError) or getattr(error, "errno", None) in numbers:
         return True
-    # TensorFlow, the dynamic linker and threading give no number, only a text.
-    by_libraries = isinstance(error, (RuntimeError, ImportError, OSError))
-    if not by_libraries or getattr(error, "filename", None):
+    # TensorFlow, the dynamic linker and threading give no number, only a text
+    is_of_library = isinstance(error, (RuntimeError, ImportError, OSError))
+    if not is_of_library or getattr(error, "filename", None):
         return False
-    return _names_a_limit(str(error))
+    return _names_shortage(str(error))
 
 
-def _names_a_limit(text: str) -> bool:
-    return any(words in text.lower() for words in _LIMITS)
+def _names_shortage(text: str) -> bool:
+    return any(words in text.lower() for words in _SHORTAGES)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -132,11 +140,15 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, docstring: str | None) -> None:  # python -OO leaves none
         description, _, examples = (docstring or "").partition("\nexamples:")
-        super().__init__(description=description, epilog="examples:" + examples,
-                         formatter_class=_HelpFormatter, allow_abbrev=False)  # fmt: skip
+        super().__init__(
+            description=description,
+            epilog="examples:" + examples,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
 
     def parse_args(self, args: list[str] | None = None) -> argparse.Namespace:
-        """Return the parsed arguments; an empty one is an error, as of an unset variable."""
+        """Return the parsed arguments; an empty one is an error, as an unset variable gives."""
         given = sys.argv[1:] if args is None else args
         for number, text in enumerate(given, 1):
             if not text or (text.startswith("--") and text.endswith("=")):
@@ -156,10 +168,12 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.help} (default: {' '.join(map(display_path, values))})"
 
 
-def _argument(convert: type, description: str, is_good: Callable) -> Callable[[str], float]:
+def _argument(convert: type, description: str, is_valid: Callable) -> Callable[[str], float]:
+    """Return an argparse type that converts a text and refuses numbers that are not valid."""
+
     def parse(text: str) -> float:
         with contextlib.suppress(ValueError):
-            if "_" not in text and is_good(convert(text)):
+            if "_" not in text and is_valid(convert(text)):
                 return convert(text)
         raise argparse.ArgumentTypeError(f"{text!r} is not a {description}")
 
@@ -172,14 +186,14 @@ def whole_number(least: int, most: float = math.inf) -> Callable[[str], int]:
     return _argument(int, f"whole number from {span}", lambda value: least <= value <= most)
 
 
-# The same of other numbers.
+# Argparse types of other numbers
 positive = _argument(float, "number above 0", lambda value: 0 < value < math.inf)
 fraction = _argument(float, "number from 0 to 1", lambda value: 0 <= value <= 1)
 
 
 def utf8(argument: str) -> str:
-    """Return an argument as files hold it, UTF-8 whatever the locale: an argparse type."""
-    with contextlib.suppress(UnicodeEncodeError):  # of a test, it is text already
+    """Return an argument decoded as UTF-8, whatever the locale: an argparse type."""
+    with contextlib.suppress(UnicodeEncodeError):  # a test's argument is text already
         try:
             return os.fsencode(argument).decode()
         except UnicodeDecodeError:
@@ -209,12 +223,12 @@ def counted(number: int, noun: str) -> str:
 
 
 def error_line(error: BaseException) -> str:
-    """Return what happened, in one line of at most 500 characters."""
+    """Return an error's message and its remedy, in one line of at most 500 characters."""
     if isinstance(error, MemoryError):
         cause = f" ({str(error).lower()})" if str(error) else ""
         return printable(f"not enough memory{cause}{_REMEDIES[errno.ENOMEM]}")
     if is_resource_shortage(error) and not getattr(error, "strerror", None):
-        reason = next(line for line in str(error).splitlines() if _names_a_limit(line))
+        reason = next(line for line in str(error).splitlines() if _names_shortage(line))
         return printable(f"not enough memory, threads or open files (see ulimit -a): {reason}")
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
@@ -223,14 +237,14 @@ def error_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text from a file as one line of at most 500 characters, control ones escaped."""
+    """Return a text as one line of at most 500 characters, with control characters escaped."""
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
     return line if len(line) <= 500 else line[:247] + "..." + line[-250:]
 
 
 def display_path(path: object) -> str:
     """Return a path relative to the current folder where it lies below it, else as it is."""
-    with contextlib.suppress(ValueError, FileNotFoundError):  # elsewhere; the folder was deleted
+    with contextlib.suppress(ValueError, FileNotFoundError):  # not below it; it was deleted
         if isinstance(path, Path):
             return str(path.relative_to(Path.cwd()))
     return str(path)
@@ -248,8 +262,9 @@ class Progress(contextlib.ExitStack):
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            shown = {"unit": unit if unit == "B" else f" {unit}", "unit_scale": unit == "B"}
-            bar = tqdm(total=total, initial=done, dynamic_ncols=True, **shown)
+            is_bytes = unit == "B"
+            style = {"unit": unit if is_bytes else f" {unit}", "unit_scale": is_bytes}
+            bar = tqdm(total=total, initial=done, dynamic_ncols=True, **style)
             self.bar = self.enter_context(bar)
 
     def update(self, amount: int, note: str = "") -> None:
@@ -267,18 +282,18 @@ class Progress(contextlib.ExitStack):
 def quiet_stderr() -> Iterator[None]:
     """Silence what C++ libraries write directly to file descriptor 2.
 
-    TensorFlow's first lines (absl, oneDNN) and LiteRT's XNNPACK line heed no setting. Where the
-    traceback is asked for, they are shown too.
+    No setting turns off TensorFlow's first lines (absl, oneDNN) and LiteRT's XNNPACK line. With
+    AGE_GENDER_TRACEBACK they are shown.
     """
-    with _silence, open(os.devnull, "wb") as silence:
+    with _stderr_lock, open(os.devnull, "wb") as null:
         sys.stderr.flush()
-        kept = os.dup(2)
-        os.dup2(2 if os.environ.get("AGE_GENDER_TRACEBACK") else silence.fileno(), 2)
+        stderr = os.dup(2)
+        os.dup2(2 if _shows_traceback() else null.fileno(), 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 @contextlib.contextmanager
@@ -294,7 +309,7 @@ def environment(**variables: str) -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow and Keras, with the first operation, without the start-up chatter."""
+    """Import TensorFlow and Keras and run a first operation, without their start-up messages."""
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
     with environment(TF_CPP_MIN_LOG_LEVEL=level, KERAS_BACKEND="tensorflow"), quiet_stderr():
         import keras  # noqa: F401  (it takes its backend from the environment)

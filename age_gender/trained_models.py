@@ -12,15 +12,15 @@ from age_gender.files import sha256, whole_path
 KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
 DESCRIPTION = "age_gender.json"
-MODEL_FORMAT = 2  # raised when the outputs of the exported model change
+MODEL_FORMAT = 2  # increased when the outputs of the exported model change
 
 
 def write_model(folder: Path, network, exported: bytes, description: dict) -> None:
-    """Write the Keras `network`, the exported model and the description.
+    """Write the Keras `network`, the exported model and the description, each atomically.
 
-    Each appears whole; the description, which has the others' hashes, last.
+    The description, which has the others' hashes, appears last.
     """
-    with contextlib.ExitStack() as stack:  # ends in the reverse order
+    with contextlib.ExitStack() as stack:  # leaves the contexts in the reverse order
         names = DESCRIPTION, LITERT_MODEL, KERAS_MODEL
         text, litert, keras = (stack.enter_context(whole_path(folder / name)) for name in names)
         network.save(keras)
@@ -66,15 +66,15 @@ def find_model(model: str | os.PathLike[str] | None, file_name: str) -> Path:
 
 
 def _check_hashes(description: Path, path: Path) -> None:
-    """Raise InputError where the files are not those that the description was written with."""
+    """Raise InputError where the files' hashes are not those in the description."""
     hashes, _ = _read_description(description)
     for name, value in hashes.items():
         file = description.with_name(name)
         if file.exists() and value != sha256(file):
             raise InputError(
                 f"{file}: not the file that {description.name} describes: of another model, or "
-                "train.py was ended while it replaced the three files; repair them with the same "
-                "training again: python train.py --resume"
+                "train.py was ended while it replaced the three files; write them again with: "
+                "python train.py --resume"
             )
     if sha256(path) not in hashes.values():
         raise InputError(
@@ -89,7 +89,7 @@ def _read_description(path: Path) -> tuple[dict[str, str], int]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         version = description["format"]
-        if version == MODEL_FORMAT:  # those of others are called so
+        if version == MODEL_FORMAT:  # other formats are refused below
             hashes = dict(description["files"])
             width = int(description["embeddings"]["dimensions"])
         if not hashes.keys() <= {KERAS_MODEL, LITERT_MODEL}:
@@ -100,7 +100,7 @@ def _read_description(path: Path) -> tuple[dict[str, str], int]:
         ) from None
     if version != MODEL_FORMAT:
         raise InputError(
-            f"{path}: model of format {version}, these scripts read format {MODEL_FORMAT}; "
+            f"{path}: this model has format {version}, and these scripts read {MODEL_FORMAT}; "
             "run train.py again"
         )
     return hashes, width
