@@ -1,6 +1,6 @@
-# make       set up .venv and run the whole road: prepare, train, test, and a few estimates
-# make test  the same environment with the test tools, and the tests
-# make card  the tables in the cards of the models, measured anew (needs the records of each)
+# make       set up .venv, then prepare, train, test, and print a few estimates
+# make test  set up .venv with the test tools, and run the tests
+# make card  measure the tables in the models' cards again (needs the records of each)
 # Another Python: make PYTHON=python3.13 (the first time; 3.11 to 3.13).
 
 SHELL := /bin/bash
@@ -8,7 +8,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-road: .venv/road
+all: .venv/base
 	$(BIN)/python prepare.py
 	$(BIN)/python train.py
 	$(BIN)/python test.py
@@ -23,24 +23,25 @@ road: .venv/road
 test: .venv/dev
 	$(BIN)/python -m pytest
 
-# The tables of a card: $(1) the model's folder, $(2) its views, $(3) the folder of its records.
-define card_of
+# Measure the tables of a card: $(1) the model's folder, $(2) its views, $(3) its records' folder.
+define update_card
 $(BIN)/python test.py --model $(1) --views $(2) --test $(3)/test.tfrecords --report report
 sed -i -e '/<!-- tables/r report/tables.md' -e '/<!-- tables/,/<!-- end/{/<!--/!d}' $(1)/README.md
 endef
 
 card: .venv/dev
-	$(call card_of,models/facenet,data/utkface_views.npz,data)
-	$(call card_of,models/dlib,data/utkface_dlib_views.npz,data/dlib)
-	$(call card_of,models/mobilefacenet,data/utkface_mobilefacenet_views.npz,data/mobilefacenet)
+	$(call update_card,models/facenet,data/utkface_views.npz,data)
+	$(call update_card,models/dlib,data/utkface_dlib_views.npz,data/dlib)
+	$(call update_card,models/mobilefacenet,data/utkface_mobilefacenet_views.npz,data/mobilefacenet)
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-		{ echo "$(PYTHON) is no Python 3.11 to 3.13 here; name one that is: make PYTHON=python3.12"; exit 2; }
+		{ echo "$(PYTHON) is not a Python 3.11 to 3.13; name one: make PYTHON=python3.12"; exit 2; }
 	@$(PYTHON) -m venv .venv || \
 		{ rm -rf .venv; echo "no venv in $(PYTHON); install it: apt install python3-venv"; exit 2; }
 
-.venv/road: requirements.txt requirements-score.txt | .venv/bin/python
+# Files that record that pip has installed the requirements
+.venv/base: requirements.txt requirements-score.txt | .venv/bin/python
 	@echo "Installing requirements.txt into .venv, about two minutes ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
@@ -48,6 +49,6 @@ card: .venv/dev
 .venv/dev: requirements.txt requirements-score.txt requirements-extra.txt requirements-dev.txt | .venv/bin/python
 	@echo "Installing requirements-dev.txt into .venv, about three minutes ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	@touch $@ .venv/road
+	@touch $@ .venv/base
 
-.PHONY: road test card
+.PHONY: all test card
