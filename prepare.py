@@ -38,7 +38,7 @@ from age_gender import cli, copies, embedding_space, files, label_columns, paths
 from age_gender.cli import InputError, counted, printable
 from age_gender.label_columns import gender_codes_option as as_option
 from age_gender.labels import GENDERS
-from age_gender.readers import tables
+from age_gender.readers import labelled, tables
 from age_gender.scoring import choice, label_checks
 
 CHILDREN = [paths.CHILDREN_RECORDS, paths.CHILDREN_TEST_RECORDS]
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         files.check_overwrites_none(output / path.name, inputs)
 
     # Read embeddings, names and labels
-    table = tables.read_labelled(args.features, tables.read_options(args, labels=True))
+    table = labelled.read_table(args.features, tables.read_options(args, labels=True))
     notes = [f"columns left out: {', '.join(table.left_out)}"] * bool(table.left_out)
     notes.append(describe_embeddings(table))
     age = label_columns.read_ages(table.ages, args.min_age)
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     report(table, labels, split)
 
 
-def report(table: tables.Table, labels: Labels, split: Split) -> None:
+def report(table: labelled.Table, labels: Labels, split: Split) -> None:
     """Print what became of every row: rows without labels one by one, the others as counts."""
     # Name the rows without labels
     is_labelled = labels.are_complete()
@@ -156,7 +156,7 @@ def join_gender_codes(arguments: list[str]) -> list[str]:
     return joined
 
 
-def describe_embeddings(table: tables.Table) -> str:
+def describe_embeddings(table: labelled.Table) -> str:
     """Return a line on the embeddings. Raises InputError where some are of another network."""
     model, is_ood = choice.find_out_of_distribution(table.features)
     network = f", of the network of models/{model}" if model else ""
@@ -173,7 +173,7 @@ def describe_embeddings(table: tables.Table) -> str:
 
 
 def read_genders(
-    table: tables.Table, age: np.ndarray, given: list[dict[str, int]]
+    table: labelled.Table, age: np.ndarray, given: list[dict[str, int]]
 ) -> tuple[np.ndarray, str]:
     """Return genders (n,), 0 male, 1 female, -1 where it is missing, and a warning of the ages.
 
@@ -206,7 +206,7 @@ def read_genders(
     return gender, doubts.ages and f"warning: {doubts.ages}"
 
 
-def group_views(table: tables.Table, labels: Labels) -> np.ndarray:
+def group_views(table: labelled.Table, labels: Labels) -> np.ndarray:
     """Return the first row of each row's face (n,): labelled rows of one name are of one face.
 
     Raises InputError where their labels differ.
@@ -223,7 +223,7 @@ def group_views(table: tables.Table, labels: Labels) -> np.ndarray:
     return face
 
 
-def refuse_two_labels(table: tables.Table, labels: Labels, first: int, second: int) -> NoReturn:
+def refuse_two_labels(table: labelled.Table, labels: Labels, first: int, second: int) -> NoReturn:
     """Raise InputError that names two rows with one name and different labels."""
     sources = [*label_columns.sources(table.ages)]
     both = [
@@ -243,7 +243,7 @@ def refuse_two_labels(table: tables.Table, labels: Labels, first: int, second: i
     raise InputError(f"{both[0]} and {both[1]} have one name, {name}, but other labels; {remedy}")
 
 
-def split_rows(table: tables.Table, labels: Labels, args: argparse.Namespace) -> Split:
+def split_rows(table: labelled.Table, labels: Labels, args: argparse.Namespace) -> Split:
     """Return the rows of each file of records. Raises InputError where they cannot be split."""
     # Group views of a face under its first row
     is_labelled, face = labels.are_complete(), group_views(table, labels)
@@ -321,7 +321,7 @@ def whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarr
 
 
 def write_records(
-    rows_by_file: dict[Path, np.ndarray], table: tables.Table, labels: Labels
+    rows_by_file: dict[Path, np.ndarray], table: labelled.Table, labels: Labels
 ) -> None:
     """Write the rows of each file, with a progress bar; a file without rows is removed.
 

@@ -40,20 +40,20 @@ from age_gender.readers.columns import ReadOptions
 from age_gender.scoring import choice, litert, predictions
 
 OR_FORCE = ", or use --force to score them all the same"
-MAX_BAD_CHUNKS = 64  # without a good row, from the start of the input, before it is given up
+MAX_BAD_CHUNKS = 64  # chunks at the start of the input without a good row, then it is given up
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     inputs = tables.expand(args.features)
-    read = [*inputs, *filter(None, [args.names]), *model_files(args.model)]
-    check_output(args, read)
+    check_output(args, [*inputs, *filter(None, [args.names]), *model_files(args.model)])
     options = tables.read_options(args)
-    score, chunks_read = choose_model(args.model, inputs, options, args.force, args.skip_bad_rows)
+    score, first, rest = choose_model(args.model, inputs, options, args.force, args.skip_bad_rows)
     in_processes = not args.dask and tables.is_long_text(inputs, options)
     if in_processes:
-        chunks_read = (chunk.without_data() for chunk in chunks_read)
-    scored = parallel.map_in_order(score, chunks_read, args.dask, processes=in_processes)
+        rest = (chunk.without_data() for chunk in rest)
+    items = itertools.chain(first, rest)
+    scored = parallel.map_in_order(score, items, args.dask, processes=in_processes)
     with contextlib.closing(scored), open_output(args.output) as output:
         total = tables.input_bytes(inputs, options)
         with open_errors(args) as errors, cli.Progress(total, "B") as progress:
@@ -93,7 +93,7 @@ def check_output(args: argparse.Namespace, inputs: list[str | Path]) -> None:
         files.check_overwrites_none(output, inputs)
 
 
-def errors_path(args) -> Path | None:
+def errors_path(args: argparse.Namespace) -> Path | None:
     """Return the path of the list of bad rows, or None for standard error."""
     if not args.skip_bad_rows or args.output == "-" or files.is_stream(args.output):
         return None
@@ -106,7 +106,7 @@ def open_output(output: str) -> contextlib.AbstractContextManager:
     return files.whole_file(output) if is_file else contextlib.nullcontext(sys.stdout.buffer)
 
 
-def open_errors(args) -> contextlib.AbstractContextManager:
+def open_errors(args: argparse.Namespace) -> contextlib.AbstractContextManager:
     """Open the list of bad rows; None without --skip-bad-rows, where the first one ends the run."""
     if path := errors_path(args):
         return files.whole_file(path, "w", errors="backslashreplace", encoding="utf-8", newline="")
@@ -123,12 +123,12 @@ def model_files(model: str | None) -> list[Path]:
 
 def choose_model(
     model: str | None, inputs: list[str], options: ReadOptions, force: bool, skip_bad_rows: bool
-) -> tuple[litert.Scorer, Iterator[chunks.Chunk]]:
-    """Return the scorer for the input, and its chunks; say which model that is.
+) -> tuple[litert.Scorer, list[chunks.Batch], Iterator[chunks.Chunk]]:
+    """Return the scorer for the input, its first batches, and its other chunks; print the model.
 
-    Without a `model` it is chosen by the first rows, which are read once: the chunks that
-    were read for this come first.
+    Without a `model` it is chosen by the first rows. These are parsed once: in the batches.
     """
+    first = []
     if model is not None:
         score = choice.load(model, force)
         chunks_read = tables.cut(inputs, replace(options, width=score.width))
@@ -137,44 +137,40 @@ def choose_model(
         chunks_read = tables.cut(
             inputs, replace(options, widths=widths, models=choice.describe_models())
         )
-        first, rows = read_first_rows(chunks_read, skip_bad_rows)
-        score = choice.choose(rows, force, must_fit=not skip_bad_rows, or_else=OR_FORCE)
-        chunks_read = itertools.chain(first, chunks_read)
+        first = parse_first_rows(chunks_read, skip_bad_rows)
+        rows = first[-1].features if first else np.empty((0, 0), np.float32)
+        score = choice.choose_model(rows, force, must_fit=not skip_bad_rows, or_else=OR_FORCE)
     cli.say(f"model: {cli.display_path(Path(score.name))}")
-    return score, chunks_read
+    return score, first, chunks_read
 
 
-def read_first_rows(
+def parse_first_rows(
     chunks_read: Iterator[chunks.Chunk], skip_bad_rows: bool
-) -> tuple[list[chunks.Chunk], np.ndarray]:
-    """Return the first chunks, up to one with a good row, and its good rows (n, W).
+) -> list[chunks.Batch]:
+    """Return the first batches, up to one with a good row, or whose bad row ends the run.
 
-    Without a good row, n is 0: the input has none, or its first bad row ends the run. Raises
-    InputError where no row of many chunks is good.
+    Raises InputError where no row of MAX_BAD_CHUNKS is good.
     """
     first = []
-    for chunk in itertools.islice(chunks_read, MAX_BAD_CHUNKS):
-        first.append(chunk)
-        batch = tables.parse(chunk)
+    for batch in map(tables.parse, itertools.islice(chunks_read, MAX_BAD_CHUNKS)):
+        first.append(batch)
         if len(batch.features) or (batch.bad and not skip_bad_rows):
-            return first, batch.features
+            return first
     if len(first) == MAX_BAD_CHUNKS:
-        raise InputError(f"{first[0].path}: none of the first rows is good; see {batch.bad[0]}")
-    return first, np.empty((0, 0), np.float32)
+        path, fault = first[0].chunk.path, first[0].bad[0]
+        raise InputError(f"{path}: no row of the first {MAX_BAD_CHUNKS} chunks is good; {fault}")
+    return first
 
 
 class Writer:
-    """Writes scored batches in input order, and judges of each file whether it was rounded.
-
-    What is not yet judged is not yet written.
-    """
+    """Write scored batches in input order, once their file is checked for rounding."""
 
     def __init__(self, output: BinaryIO, errors, progress, force: bool) -> None:
         self.output, self.progress, self.force = output, progress, force
         self.errors = errors and csv.writer(errors, lineterminator="\n")
         self.numbering = chunks.Numbering()
         self.waiting = [predictions.HEADER]
-        self.rounding_years: list[np.ndarray] | None = []  # of this file; None once it is judged
+        self.rounding_years: list[np.ndarray] | None = []  # of this file, until it is checked
         self.rows = self.bad = 0
         self.has_warned = False
 
@@ -191,16 +187,16 @@ class Writer:
     def finish(self) -> None:
         """Write the rest; say what was skipped. Raises InputError where no row was good."""
         if self.bad and not self.rows:
-            which = f"all {self.bad} are bad" if self.bad > 1 else "the only one is bad"
-            raise InputError(f"no row can be scored: {which}; correct what the list of them names")
+            which = f"all {self.bad} rows are bad" if self.bad > 1 else "the only row is bad"
+            raise InputError(f"{which}, nothing was scored; see the list of bad rows")
         self.output.writelines(self.waiting)
         self.numbering.say_left_out()
         if self.bad:
-            cli.say(f"skipped {self.bad} bad row{'s' * (self.bad > 1)}, scored {self.rows}")
+            cli.say(f"skipped {cli.counted(self.bad, 'bad row')}, scored {self.rows:,}")
 
     def add(self, batch: chunks.Batch) -> None:
-        """Write a batch, or keep it until its file is judged."""
-        names, bad = self.numbering.place(batch)
+        """Write a batch, or keep it until its file is checked. Raises InputError for a bad row."""
+        names, bad = self.numbering.locate(batch)
         if bad and not self.errors:
             remedy = bad[0].remedy or "correct this row or use --skip-bad-rows"
             raise InputError(f"{bad[0]}; {remedy}")
@@ -212,15 +208,15 @@ class Writer:
         if self.rounding_years is not None:
             self.rounding_years.append(batch.features[:, litert.ROUNDING])
             if batch.chunk.last or sum(map(len, self.rounding_years)) >= rounding.JUDGED_ROWS:
-                self.judge(batch.chunk.path)
+                self.check_rounding(batch.chunk.path)
         if self.rounding_years is None and self.rows:
             self.output.writelines(self.waiting)
             self.waiting.clear()
         if batch.chunk.last:
             self.rounding_years = []
 
-    def judge(self, path: str) -> None:
-        """Warn, once for all files, where a file looks rounded; InputError where it is too much."""
+    def check_rounding(self, path: str) -> None:
+        """Warn once if a file seems rounded. Raises InputError if it is rounded too coarsely."""
         warning = rounding.judge(path, np.concatenate(self.rounding_years), self.force, OR_FORCE)
         self.rounding_years = None
         if warning and not self.has_warned:

@@ -80,7 +80,7 @@ def _texts(values: np.ndarray) -> list[str]:
     """Return an array (n,) of texts as a list. Raises ValueError where it holds anything else."""
     if values.ndim != 1 or values.dtype.kind not in "US":
         raise ValueError("not a list of texts")
-    texts = numpy_files.as_texts(values)
+    texts = numpy_files.to_texts(values)
     "".join(texts).encode()  # raises UnicodeEncodeError for a lone surrogate
     return texts
 

@@ -21,7 +21,6 @@ from age_gender.cli import InputError, counted, printable
 from age_gender.labels import AGES, GENDERS
 
 MALE, FEMALE, MISSING = 0, 1, -1
-GENDER_COLUMNS = ("gender", "sex", *GENDERS)  # the first that a table has is taken
 GENDER_WORDS = {  # as data sets write them; male, female
     "English": ("male males man men boy", "female females woman women girl"),
     "German": ("männlich mann maennlich", "weiblich frau"),

@@ -1,9 +1,11 @@
-"""Define the range of ages and the gender codes, and read labels from UTKFace's file names."""
+"""Define ages, gender codes and the titles of label columns; read labels from UTKFace's names."""
 
 import re
 
 AGES = 117  # 0-116 years, the range of UTKFace's labels
 GENDERS = ("male", "female")  # 0 and 1, as the data sets label them
+GENDER_COLUMNS = ("gender", "sex", *GENDERS)  # the first of these that a table has is read
+LABEL_COLUMNS = ("age", *GENDER_COLUMNS)
 INTERVAL_COVERAGE = 0.9  # nominal coverage of age_low to age_high
 
 

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from age_gender.cli import InputError
 from age_gender.files import whole_path
 from age_gender.labels import AGES
-from age_gender.readers.numbers import FEWEST, MOST
+from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 
 BATCH = 1024  # records that are parsed together
 MAX_RECORD_BYTES = 1 << 20  # 4,096 numbers and a name need far less
@@ -100,11 +100,11 @@ def read(path: Path) -> Records:
                 width = width or len(embedding)
                 (age,), (gender,) = (feature[key].int64_list.value for key in ("age", "gender"))
                 (name,) = feature["file_name"].bytes_list.value
-                if len(embedding) != width or not FEWEST <= width <= MOST:
+                if len(embedding) != width or not MIN_WIDTH <= width <= MAX_WIDTH:
                     raise ValueError("of another width")
                 rows.append((embedding, age, gender, name.decode("utf-8", "replace")))
     except (DecodeError, ValueError):
-        expected = width if FEWEST <= width <= MOST else f"{FEWEST} to {MOST:,}"
+        expected = width if MIN_WIDTH <= width <= MAX_WIDTH else f"{MIN_WIDTH} to {MAX_WIDTH:,}"
         raise InputError(
             f"{path}: record {len(rows) + 1} does not match the schema (features "
             f"float[{expected}], age, gender, file_name); {_REMEDY}"

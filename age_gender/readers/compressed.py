@@ -1,4 +1,4 @@
-"""Compressed text as a stream, in bounded memory whatever the file claims."""
+"""Decompress text as a stream, in bounded memory whatever the file claims."""
 
 import io
 import re
@@ -10,34 +10,34 @@ from age_gender.cli import InputError
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 PIECE_BYTES = 64 << 10
 # A table of random numbers shrinks to a half or a third, one face repeated to a hundredth.
-MOST_TIMES = 200  # that the text may be larger than the file
-LEAST_BYTES = 64 << 20  # of text, below which that does not matter
-XZ_MEMORY = 128 << 20  # more than any setting of xz but for --ultra needs
+MAX_RATIO = 200  # of the text's size to the file's
+UNLIMITED_BYTES = 64 << 20  # size of text up to which any ratio is allowed
+XZ_MEMORY = 128 << 20  # more than any preset of xz but --extreme -9 needs
 MAGICS = {
     b"\x1f\x8b": "gzip", b"BZh91AY&SY": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd",
 }  # fmt: skip
 
 
 def without_suffix(path: str) -> str:
-    """Return a path without what says that it is compressed."""
+    """Return a path without the suffix of a compressed file."""
     return re.sub(r"\.(gz|bz2|xz|zst)\Z", "", path, flags=re.IGNORECASE)
 
 
-def unpacked(path: str, stream: BinaryIO) -> BinaryIO:
-    """Return the text of a stream: itself, or, by its first bytes, what it is compressed from."""
+def decompress(path: str, stream: BinaryIO) -> BinaryIO:
+    """Return a stream of the text: the stream itself, or its decompression, by its first bytes."""
     start = stream.peek(10)
     if start.startswith(b"BZh"):
         start = b"BZh9" + start[4:]  # of any level
     for magic, name in MAGICS.items():
         if start.startswith(magic):
-            return io.BufferedReader(_Unpacked(path, stream, name), PIECE_BYTES)
+            return io.BufferedReader(_DecompressedStream(path, stream, name), PIECE_BYTES)
     if path.lower().endswith(SUFFIXES) and start:
         raise InputError(f"{path}: not compressed as its name says; rename it or write it again")
     return stream
 
 
-class _Gzip:
-    """zlib's decompressor, called as those of bz2 and lzma are."""
+class _GzipDecompressor:
+    """zlib's decompressor with the interface of those of bz2 and lzma."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(31)  # with gzip's header and checksum
@@ -58,17 +58,17 @@ class _Gzip:
         return self._zlib.unused_data
 
 
-class _Unpacked(io.RawIOBase):
-    """What a compressed stream holds, also of several behind each other, as cat joins them.
+class _DecompressedStream(io.RawIOBase):
+    """The decompressed bytes of a stream, also of several members, as cat joins them.
 
     Raises InputError for one that is broken, cut off, or far larger than it may be.
     """
 
     def __init__(self, path: str, stream: BinaryIO, name: str) -> None:
         self.path, self.stream, self.name = path, stream, name
-        self.decompressor: Any = None  # of the member that is under way
-        self.waiting = b""  # read, but not given to it
-        self.read_bytes = self.given_bytes = 0
+        self.decompressor: Any = None  # of the current member
+        self.waiting = b""  # read, but not decompressed
+        self.read_bytes = self.text_bytes = 0
 
     def readable(self) -> bool:
         return True
@@ -82,11 +82,11 @@ class _Unpacked(io.RawIOBase):
             raise InputError(
                 f"{self.path}: broken {self.name} data ({error}); copy or write it again"
             ) from None
-        self.given_bytes += len(data)
-        if self.given_bytes > max(LEAST_BYTES, MOST_TIMES * self.read_bytes):
+        self.text_bytes += len(data)
+        if self.text_bytes > max(UNLIMITED_BYTES, MAX_RATIO * self.read_bytes):
             raise InputError(
-                f"{self.path}: unpacks to more than {MOST_TIMES} times its size, as no table of "
-                "embeddings does; unpack it if it is one"
+                f"{self.path}: decompresses to more than {MAX_RATIO} times its size, as no table "
+                "of embeddings does; decompress it if it is one"
             )
         buffer[: len(data)] = data
         return len(data)
@@ -116,8 +116,8 @@ class _Unpacked(io.RawIOBase):
 
 def _decompressor(path: str, name: str) -> Any:
     if name == "gzip":
-        return _Gzip()
-    import bz2  # late: they take milliseconds to start
+        return _GzipDecompressor()
+    import bz2  # here, as they take milliseconds to import
     import lzma
 
     if name == "bzip2":
@@ -131,7 +131,7 @@ def _decompressor(path: str, name: str) -> Any:
             from backports.zstd import ZstdDecompressor
         except ImportError:
             raise InputError(
-                f"{path}: this Python cannot unpack zstd: pip install backports.zstd, or "
+                f"{path}: this Python cannot decompress zstd: pip install backports.zstd, or "
                 f"zstd -dc {path} | python run.py --features -"
             ) from None
     return ZstdDecompressor()

@@ -1,24 +1,24 @@
-"""How a text table separates its cells, told from its first lines."""
+"""Find out from its first lines how a text table separates its cells."""
 
 import re
 from collections import Counter
 from dataclasses import dataclass
 
-LINES = 20  # that are looked at
-HEAD_BYTES = 1 << 17
+HEAD_LINES = 20  # lines that are compared
+HEAD_BYTES = 1 << 17  # their bytes, at most
 _MASKED = re.compile(rb'"(?:[^"]|"")*"|\[[^\]\n]*\]|\{[^}\n]*\}|\([^)\n]*\)')  # cells, lists
 _SEP_LINE = re.compile(rb'\A"?sep=([,;|\t])"?\r?\n', re.IGNORECASE)  # which Excel writes and reads
 _DECIMAL_COMMA = re.compile(rb"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
-FEW_NUMBERS = 15  # separators in a line; fewer may belong to names
+MIN_SEPARATORS = 15  # separators in a line of numbers; fewer may belong to names
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What stands between cells, and between the digits of a number."""
+    """The separators of cells and of decimals."""
 
     delimiter: bytes = b","
     decimal_comma: bool = False
-    sep_line: bool = False  # the first line says the delimiter
+    sep_line: bool = False  # whether the first line names the delimiter
 
     @property
     def is_spaces(self) -> bool:
@@ -33,20 +33,20 @@ class Dialect:
 
 
 def find_dialect(data: bytes) -> Dialect:
-    """Return the dialect in which the first lines have equally many cells, the most of them."""
+    """Return the dialect with most cells of those in which the first lines have equally many."""
     if sep_line := _SEP_LINE.match(data):
         delimiter, data = sep_line[1], data[sep_line.end() :]
         return Dialect(delimiter, _has_decimal_commas(_lines(data), delimiter), True)
     lines = _lines(data)
-    counts = {d: _usual([line.count(d) for line in lines]) for d in (b",", b"\t", b";", b"|")}
+    counts = {d: _most_common([line.count(d) for line in lines]) for d in (b",", b"\t", b";", b"|")}
     for delimiter in (b";", b"\t", b"|"):
-        if counts[delimiter] >= FEW_NUMBERS and _has_decimal_commas(lines, delimiter):
+        if counts[delimiter] >= MIN_SEPARATORS and _has_decimal_commas(lines, delimiter):
             return Dialect(delimiter, True)
     delimiter = max(counts, key=counts.__getitem__)  # the comma where two are alike
     if counts[delimiter]:
         return Dialect(delimiter)
-    spaces = _usual([len(line.split()) - 1 for line in lines])
-    if spaces >= FEW_NUMBERS or (spaces and any(b"[]" in line.split() for line in lines)):
+    spaces = _most_common([len(line.split()) - 1 for line in lines])
+    if spaces >= MIN_SEPARATORS or (spaces and any(b"[]" in line.split() for line in lines)):
         return Dialect(b" ", _has_decimal_commas(lines, b" "))
     return Dialect()
 
@@ -56,10 +56,10 @@ def _lines(data: bytes) -> list[bytes]:
     head = data[:HEAD_BYTES]
     head = head[: head.rfind(b"\n") + 1] or head
     lines = _MASKED.sub(lambda cell: b"[]" if cell[0][:1] == b"[" else b'""', head).split(b"\n")
-    return [line.strip(b"\r") for line in lines if line.strip()][:LINES]
+    return [line.strip(b"\r") for line in lines if line.strip()][:HEAD_LINES]
 
 
-def _usual(counts: list[int]) -> int:
+def _most_common(counts: list[int]) -> int:
     """Return the count that most lines have, or 0 where they do not agree."""
     count, lines = Counter(counts).most_common(1)[0] if counts else (0, 0)
     return count if 2 * lines > len(counts) or len(counts) <= 2 else 0

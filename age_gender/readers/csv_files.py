@@ -1,160 +1,162 @@
-"""CSV: cut at the ends of rows; the numbers of a chunk are parsed at once where that is safe."""
+"""Read CSV: cut it at row ends, and parse a chunk's numbers at once where that is safe."""
 
 import contextlib
 import csv
 import functools
 import io
-import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
+from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import chunks, numbers, text_chunks, vectors
 from age_gender.readers.columns import (
-    LABELS,
     UNKNOWN,
     Columns,
     ReadOptions,
     Sample,
-    choose,
-    samples_of,
-    wrong_width,
+    choose_columns,
+    inspect_columns,
+    width_error,
 )
 from age_gender.readers.csv_dialects import HEAD_BYTES, Dialect, find_dialect
 from age_gender.readers.errors import RowError
 
 COMMAS = Dialect()
-MOST_CELLS = 1 << 16  # of a row: far more than an embedding and what stands beside it
+MAX_CELLS = 1 << 16  # cells of a row: far more than an embedding and what stands beside it
 
 
 @dataclass(frozen=True)
 class CsvReader:
-    """Reads CSV, and other text with a row a line."""
+    """Read CSV, and other text with a row a line."""
 
     dialect: Dialect = COMMAS
-    is_text = True
 
     def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-        return cut(path, stream, options)
+        """Yield chunks of whole rows; a header is a chunk without data."""
+        # The dialect
+        head, stream = text_chunks.read_head(stream, HEAD_BYTES)
+        dialect = find_dialect(head.removeprefix(text_chunks.BOM))
+        start = chunks.Chunk(path, CsvReader(dialect))
+        find_end = functools.partial(text_chunks.last_row_end, delimiter=dialect.delimiter)
+        columns, header, is_first, sep_lines = UNKNOWN, None, True, int(dialect.sep_line)
+        for chunk in text_chunks.cut_rows(start, stream, find_end):
+            if columns is UNKNOWN:
+                # The header, perhaps below a line that names the separator
+                lines = io.BytesIO(chunk.data).readlines()
+                header_lines, sep_lines = min(sep_lines, len(lines)), 0
+                rows = _split_rows(lines[header_lines:], dialect)
+                first = next(rows, None) if is_first else None
+                if first and first.fault is None and _is_header(first.cells, options.width):
+                    header, header_lines = first.cells, header_lines + first.last_line
+                is_first = is_first and first is None and not chunk.bad
+
+                # The first row that shows which column is what
+                candidates = (
+                    (rows[0].line, functools.partial(_choose_columns, path, header, rows, options))
+                    for rows in chunks.row_windows(_split_rows(lines[header_lines:], dialect))
+                )
+                chunk = replace(chunk, data=b"".join(lines[header_lines:]), offset=None)
+                chunk = chunk.with_columns(candidates)
+                columns = chunk.columns
+                if header_lines:
+                    yield replace(start, lines=header_lines, columns=columns)
+            yield replace(chunk, columns=columns)
 
     def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
-        return chunks.parse(chunk, at_once, one_by_one)
-
-
-def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Yield chunks of whole rows of CSV; a header is a chunk without data."""
-    head, stream = text_chunks.head_of(stream, HEAD_BYTES)
-    dialect = find_dialect(head.removeprefix(text_chunks.BOM))
-    start = chunks.Chunk(path, CsvReader(dialect))
-    row_end = functools.partial(text_chunks.last_row_end, delimiter=dialect.delimiter)
-    columns, header, is_first, sep_lines = UNKNOWN, None, True, int(dialect.sep_line)
-    for chunk in text_chunks.parts(start, stream, row_end):
-        if columns is UNKNOWN:
-            # The first row may be a header, below a line that says the separator.
-            lines = io.BytesIO(chunk.data).readlines()
-            header_lines, sep_lines = sep_lines if lines else 0, 0
-            rows = _csv_rows(lines[header_lines:], dialect)
-            for row in itertools.islice(rows, is_first):
-                is_first = False
-                if row.fault is None and _is_header(row.cells, options.width):
-                    header, header_lines = row.cells, header_lines + row.last_line
-            is_first = is_first and not chunk.bad
-            # The first row that shows which column is what.
-            rows = _csv_rows(lines[header_lines:], dialect)
-            choices = (
-                (window[0].line, functools.partial(_columns, path, header, window, options))
-                for window in chunks.windows(rows)
-            )
-            chunk = replace(chunk, data=b"".join(lines[header_lines:]), offset=None)
-            chunk = chunk.with_columns(choices)
-            columns = chunk.columns
-            if header_lines:
-                yield replace(start, lines=header_lines, columns=columns)
-        yield replace(chunk, columns=columns)
+        """Return the batch of a chunk's rows."""
+        return chunks.parse(chunk, _parse_at_once, _rows)
 
 
 def _is_header(cells: list[str], width: int | None) -> bool:
-    """Return whether no cell after the first is a number, or pandas counted the columns."""
+    """Return whether no cell after the first is a number, or they are column numbers of pandas."""
     if len(cells) == 1:  # a line of text is a row, whatever separates its cells
         return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
-    found = [cell for cell in cells[1:] if numbers.is_number(cell)]
-    for counted in (found, [cells[0], *found]):
-        count = len(counted)
-        enough = count == width if width else count >= numbers.FEWEST
-        if enough and any(counted == [*map(str, range(i, i + count))] for i in (0, 1)):
+    number_cells = [cell for cell in cells[1:] if numbers.is_number(cell)]
+    for titles in (number_cells, [cells[0], *number_cells]):
+        count = len(titles)
+        is_embedding = count == width if width else count >= numbers.MIN_WIDTH
+        if is_embedding and any(titles == [*map(str, range(i, i + count))] for i in (0, 1)):
             return True
-    return not found and not any(vectors.find_form([cell], width) for cell in cells)
+    return not number_cells and not any(vectors.find_form([cell], width) for cell in cells)
 
 
-def _columns(
+def _choose_columns(
     path: str, header: list[str] | None, rows: Sequence["_CsvRow"], options: ReadOptions
 ) -> Columns:
-    """Return which cell of the first of these rows is what. Raises RowError."""
-    cells = rows[0].read()
-    if len(cells) > MOST_CELLS:
-        raise RowError(f"{len(cells):,} cells, more than {MOST_CELLS:,}")
+    """Return which column is what by the first of these rows. Raises RowError."""
+    # Its cells, without an empty one behind a separator at the end of each row
+    cells = rows[0].parse()
+    if len(cells) > MAX_CELLS:
+        raise RowError(f"{len(cells):,} cells, more than {MAX_CELLS:,}")
     count, has_end = len(cells), len(cells) > 2 and not cells[-1].strip()
     if has_end and (not header or not header[-1].strip() or len(header) == count - 1):
-        cells, header = cells[:-1], header and header[: count - 1]  # a separator behind the row
+        cells, header = cells[:-1], header and header[: count - 1]
     if header and len(header) != len(cells):
         raise RowError(f"{len(cells)} cells, not {len(header)} as in the header")
-    following = [row.cells[: len(cells)] for row in rows[1:] if row.fault is None]
-    samples = samples_of([cells, *following][: 1 + 4 * MOST_CELLS // count], options)
+
+    # What they and some rows below show
+    below = [row.cells[: len(cells)] for row in rows[1:] if row.fault is None]
+    samples = inspect_columns([cells, *below][: 1 + 4 * MAX_CELLS // count], options)
     sizes = [sample.size for sample in samples]
-    unnamed = _titles(cells, sizes, options.width_of(count))
-    titles = header or unnamed
+    made_up = _make_up_titles(cells, sizes, options.width_of(count))
     if not header and max(sizes) <= 0:  # then the row must be a good one, to be sure
-        named = unnamed.count("filename")
-        if not options.fits(len(cells) - named):
-            raise wrong_width(len(cells) - named, options)
-        numbers.float32(cells[named:], "cell", 1 + named)
-    columns = _choose(path, header, unnamed, samples, options)
+        names = made_up.count("filename")
+        if not options.fits(len(cells) - names):
+            raise width_error(len(cells) - names, options)
+        numbers.parse_cells(cells[names:], "cell", 1 + names)
+
+    # The columns; a first one with another title that is not a label holds names
+    columns = _choose_by_titles(path, header, made_up, samples, options)
     is_rest = columns.embedding == tuple(range(1, len(cells)))
-    if is_rest and "name" not in columns.metadata and titles[0].strip().casefold() not in LABELS:
+    first_title = (header or made_up)[0].strip().casefold()
+    if is_rest and "name" not in columns.metadata and first_title not in LABEL_COLUMNS:
         columns = replace(columns, metadata=columns.metadata | {"name": 0}, left_out=())
     return replace(columns, count=count)
 
 
-def _choose(
-    path: str, header: list[str] | None, unnamed: list[str],
+def _choose_by_titles(
+    path: str, header: list[str] | None, made_up: list[str],
     samples: Sequence[Sample], options: ReadOptions,
 ) -> Columns:  # fmt: skip
-    """Return the columns by the header, or, under any other names, by a width that is known."""
+    """Return the columns by the header, or, where its titles do not help, by a known width."""
     try:
-        return choose(path, header or unnamed, samples, options)
+        return choose_columns(path, header or made_up, samples, options)
     except RowError:
         if header and (options.width or options.widths) and not options.embedding:
             with contextlib.suppress(RowError):
-                return choose(path, unnamed, samples, options)
+                return choose_columns(path, made_up, samples, options)
         raise
 
 
-def _titles(cells: list[str], sizes: list[int], width: int | None) -> list[str]:
-    """Return the names of columns that have none: a list, or numbers, maybe behind a name."""
+def _make_up_titles(cells: list[str], sizes: list[int], width: int | None) -> list[str]:
+    """Return titles of columns without a header: a vector, or numbers, perhaps behind a name."""
     count = len(cells)
     if max(sizes) > 0:
-        named = ["filename"] if sizes[0] <= 0 else []
-        return named + [f"column {place + 1}" for place in range(len(named), count)]
+        names = ["filename"] if sizes[0] <= 0 else []
+        return names + [f"column {index + 1}" for index in range(len(names), count)]
     if width:
-        named = count > width
+        has_name = count > width
     else:
         # 513 cells are a name and 512 numbers, also where the name looks like a number.
-        numbered = cells[0].isdecimal() and not any(map(str.isdecimal, cells[1:]))
-        named = sizes[0] < 0 or count % 16 == 1 or numbered
-    return ["filename"] * named + [*map(str, range(count - named))]
+        is_counted = cells[0].isdecimal() and not any(map(str.isdecimal, cells[1:]))
+        has_name = sizes[0] < 0 or count % 16 == 1 or is_counted
+    return ["filename"] * has_name + [*map(str, range(count - has_name))]
 
 
-# -------------------------------------------------------------------------- all at once
+# ------------------------------------------------------------------------ a chunk at once
 
 
 @functools.cache
-def _cell(delimiter: bytes) -> bytes:
+def _cell_pattern(delimiter: bytes) -> bytes:
+    """Return a pattern with two groups: a plain cell, or what a quoted one holds."""
     return rb'(?:([^"%s\n]*)|"((?:[^"\n]|"")*+)")' % re.escape(delimiter)
 
 
-def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
+def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
     """Return the chunk's numbers and metadata; None where rows may read otherwise one by one."""
+    # The embedding must be neighbouring cells, or a list in brackets; a line must be a row
     columns, data, dialect = chunk.columns, chunk.data, chunk.reader.dialect
     start, end = columns.embedding[0], columns.embedding[-1] + 1
     if len(data) < chunks.SMALL_BYTES or columns.embedding != tuple(range(start, end)):
@@ -166,16 +168,19 @@ def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
         if b"\r" in data:
             return None
     data, delimiter = dialect.prepared(data), dialect.delimiter
-    before = re.compile((_cell(delimiter) + re.escape(delimiter)) * start)
-    behind = re.compile((re.escape(delimiter) + _cell(delimiter)) * (columns.count - end))
-    rows, cells, at, view = [], [], 0, memoryview(data)  # a row is no copy
+
+    # Split each line: cells before the embedding, its text, cells behind it
+    separator, cell = re.escape(delimiter), _cell_pattern(delimiter)
+    before = re.compile((cell + separator) * start)
+    behind = re.compile((separator + cell) * (columns.count - end))
+    texts, other_cells, at, view = [], [], 0, memoryview(data)  # a row of a view is no copy
     while at < len(data):
         stop = data.find(b"\n", at)
         stop = len(data) if stop < 0 else stop
-        start_cells = before.match(data, at, stop)
-        if start_cells is None or stop - at >= chunks.RECORD_BYTES:
+        cells_before = before.match(data, at, stop)
+        if cells_before is None or stop - at >= chunks.MAX_ROW_BYTES:
             return None
-        first, last = start_cells.end(), stop
+        first, last = cells_before.end(), stop
         if columns.is_list:
             quote = data[first : first + 1] == b'"'
             last = data.find(b']"' if quote else b"]", first, stop)
@@ -183,71 +188,70 @@ def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
                 return None
             if not quote and delimiter == b",":
                 return None
-            rows.append(view[first + 1 + quote : last])
+            texts.append(view[first + 1 + quote : last])
             last += 1 + quote
         else:
             for _ in range(columns.count - end):
                 last = data.rfind(delimiter, first, max(last, first))
-            rows.append(view[first:last] if last >= 0 else b"")
-        groups = start_cells.groups()
+            texts.append(view[first:last] if last >= 0 else b"")
+        groups = cells_before.groups()
         if last < stop:
-            others = behind.fullmatch(data, last, stop) if last >= first else None
-            if others is None:
+            cells_behind = behind.fullmatch(data, last, stop) if last >= first else None
+            if cells_behind is None:
                 return None
-            groups += others.groups()
+            groups += cells_behind.groups()
         elif columns.count > end:
             return None
-        cells.append(groups)
+        other_cells.append(groups)
         at = stop + 1
+
+    # Parse the numbers, and decode the cells that are metadata
     if not columns.is_list and delimiter != b",":
-        rows = [_with_commas(bytes(row), dialect) for row in rows]
-    values = numbers.parse(rows, columns.width)
+        texts = [_with_commas(bytes(text), dialect) for text in texts]
+    values = numbers.parse_rows(texts, columns.width)
     if values is None:
         return None
     metadata = {}
-    for word, column in columns.metadata.items():
-        place = 2 * (column if column < start else column - end + start)
+    for role, column in columns.metadata.items():
+        group = 2 * (column if column < start else column - end + start)
         try:
-            metadata[word] = [_text(*row[place : place + 2]) for row in cells]
+            metadata[role] = [_decode(*groups[group : group + 2]) for groups in other_cells]
         except UnicodeDecodeError:
             return None
     return values, metadata
 
 
 def _with_commas(row: bytes, dialect: Dialect) -> bytes:
+    """Return a row with points in its numbers and commas between them."""
     if dialect.decimal_comma:
         row = row.replace(b",", b".")
     elif b"," in row:
-        return b""  # no row of numbers: it is read by itself
+        return b""  # not a row of numbers: the chunk is parsed row by row
     return row.replace(dialect.delimiter, b",")
 
 
-def _text(cell: bytes, quoted: bytes | None) -> str:
+def _decode(cell: bytes, quoted: bytes | None) -> str:
     return cell.decode() if quoted is None else quoted.decode().replace('""', '"')
 
 
-# --------------------------------------------------------------------------- one by one
+# ---------------------------------------------------------------------------- row by row
 
 
-def one_by_one(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
-    """Yield the rows of a chunk, each with as many cells as the first one has."""
-    for row in _csv_rows(io.BytesIO(chunk.data).readlines(), chunk.reader.dialect):
-        yield chunks.Row(row.line, functools.partial(_getter, row, chunk.columns))
+def _rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
+    """Yield the rows of a chunk; each must have as many cells as the columns."""
+    for row in _split_rows(io.BytesIO(chunk.data).readlines(), chunk.reader.dialect):
+        yield chunks.Row(row.line, functools.partial(_parse_row, row, chunk.columns))
 
 
-def _getter(row: "_CsvRow", columns: Columns) -> Callable[[int], str]:
-    cells = row.read()
-    if len(cells) != columns.count:
-        raise _wrong_count(cells, columns)
-    return cells.__getitem__
-
-
-def _wrong_count(cells: list[str], columns: Columns) -> RowError:
-    named = columns.count - columns.width
-    if columns.is_list or named not in (0, 1) or columns.metadata.get("name"):
-        return RowError(f"{len(cells)} cells, not {columns.count}")
-    reason = f"{len(cells) - named} numbers{' after the name' * named}, not {columns.width}"
-    return RowError(reason)
+def _parse_row(row: "_CsvRow", columns: Columns) -> Callable[[int], str]:
+    """Return the function from a column to its cell. Raises RowError."""
+    cells = row.parse()
+    if len(cells) == columns.count:
+        return cells.__getitem__
+    names = columns.count - columns.width
+    if columns.is_list or names not in (0, 1) or columns.metadata.get("name"):
+        raise RowError(f"{len(cells)} cells, not {columns.count}")
+    raise RowError(f"{len(cells) - names} numbers{' after the name' * names}, not {columns.width}")
 
 
 class _CsvRow(NamedTuple):
@@ -258,17 +262,20 @@ class _CsvRow(NamedTuple):
     cells: list[str]
     fault: RowError | None = None
 
-    def read(self) -> list[str]:
+    def parse(self) -> list[str]:
+        """Return its cells. Raises RowError."""
         if self.fault:
             raise self.fault
         return self.cells
 
 
-def _csv_rows(lines: list[bytes], dialect: Dialect) -> Iterator[_CsvRow]:
-    """Yield the rows of a text. One that is not CSV costs its first line only, in case a quote
-    there was never closed; but not without end.
+def _split_rows(lines: list[bytes], dialect: Dialect) -> Iterator[_CsvRow]:
+    """Yield the rows of a text.
+
+    One that is not CSV costs its first line only, in case a quote there was never closed; after
+    100 of these, all that the parser took.
     """
-    csv.field_size_limit(chunks.RECORD_BYTES)  # here, so that it holds on a Dask worker too
+    csv.field_size_limit(chunks.MAX_ROW_BYTES)  # here, so that it holds on a Dask worker too
     at, attempts, delimiter = 0, 100, dialect.delimiter.decode()
     while at < len(lines):
         first, fault, cells = at + 1, None, []
@@ -278,10 +285,10 @@ def _csv_rows(lines: list[bytes], dialect: Dialect) -> Iterator[_CsvRow]:
         try:
             cells = next(reader)
             at += reader.line_num
-            if sum(map(len, lines[first - 1 : at])) > chunks.RECORD_BYTES:
-                fault = RowError(f"longer than {chunks.RECORD_BYTES:,} bytes")
+            if sum(map(len, lines[first - 1 : at])) > chunks.MAX_ROW_BYTES:
+                fault = RowError(f"longer than {chunks.MAX_ROW_BYTES:,} bytes")
         except csv.Error as error:
-            fault = RowError(_csv_fault(error))
+            fault = RowError(_describe(error))
             attempts -= 1
             at = first if attempts > 0 else at + reader.line_num
         if dialect.decimal_comma:
@@ -294,7 +301,7 @@ def _with_point(cell: str) -> str:
     return cell.replace(",", ".") if cell.count(",") == 1 and cell[-1:].isdigit() else cell
 
 
-def _csv_fault(error: csv.Error) -> str:
+def _describe(error: csv.Error) -> str:
     # The module has one exception for all faults; its words are all that tells them apart.
     if "new-line" in str(error):
         return "a lone carriage return outside quotes; end lines with a line feed"

@@ -1,4 +1,4 @@
-"""What is wrong with a row, from the place that finds it to the list of bad rows."""
+"""Say what is wrong with a row, from where it is found to the list of bad rows."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from age_gender.cli import printable
 
 
 class RowError(Exception):
-    """A row cannot be used: `reason` says why, `remedy`, if not empty, what to do about it."""
+    """Raised when a row cannot be used: `reason` says why, `remedy`, if any, what to do."""
 
     def __init__(self, reason: str, remedy: str = "") -> None:
         reason, remedy = printable(reason), printable(remedy)  # both may show what a file holds
@@ -24,7 +24,7 @@ class BadRow(NamedTuple):
     row: int
     line: int  # 0 where the format has no lines
     reason: str
-    remedy: str = ""  # where it is another than to correct the row
+    remedy: str = ""  # what to do, if it is not to correct the row
 
     def __str__(self) -> str:
         line = f" (line {self.line})" if self.line else ""

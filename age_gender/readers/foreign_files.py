@@ -1,4 +1,4 @@
-"""Files that are no tables: what each is called, and the lines that export it. None is opened."""
+"""Refuse files that are not tables, with the lines that export each. None is opened."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from age_gender.cli import InputError
 
 
 class _Format(NamedTuple):
-    """A format: its suffixes, how its files begin, its name, what exports {name} to {new}."""
+    """A format: its suffixes, its first bytes, its name, and code that exports {name} to {new}."""
 
     suffixes: tuple[str, ...]
     magics: tuple[bytes, ...]
@@ -24,8 +24,8 @@ FORMATS = (
             "numpy.savez({new!r}, filenames=numpy.array(table['identity'], str), "
             "embeddings=numpy.stack(table['embedding']))"),
     _Format((".pt", ".pth", ".ckpt"), (), "PyTorch's, which is never opened",
-            "import numpy, torch; found = torch.load({name!r}, weights_only=True); "
-            "numpy.savez({new!r}, embeddings=found.cpu().numpy())"),
+            "import numpy, torch; tensor = torch.load({name!r}, weights_only=True); "
+            "numpy.savez({new!r}, embeddings=tensor.cpu().numpy())"),
     _Format((".safetensors",), (), "a safetensors file",
             "import numpy; from safetensors.numpy import load_file; "
             "numpy.savez({new!r}, **load_file({name!r}))"),
@@ -36,8 +36,8 @@ FORMATS = (
             "numpy.savez({new!r}, filenames=file['filenames'].asstr()[:], "
             "embeddings=file['embeddings'][:])"),
     _Format((".mat",), (b"MATLAB 5.0 MAT-file",), "a MATLAB file",
-            "import numpy, scipy.io; found = scipy.io.loadmat({name!r}); print(list(found)); "
-            "numpy.savez({new!r}, embeddings=found['embeddings'])"),
+            "import numpy, scipy.io; arrays = scipy.io.loadmat({name!r}); print(list(arrays)); "
+            "numpy.savez({new!r}, embeddings=arrays['embeddings'])"),
     _Format((".faiss", ".index"),
             (b"IxF2", b"IxFI", b"IxFl", b"IwFl", b"IHNf", b"IxM2", b"IxMp", b"IwPQ", b"IxPq"),
             "a FAISS index, which has no names",
@@ -72,15 +72,15 @@ FORMATS = (
 
 
 def refuse(path: str) -> None:
-    """Raise InputError for a file or a folder that is no table, with what makes one of it."""
+    """Raise InputError for a file or folder of one of these formats, with lines to export it."""
     start = b""
     if Path(path).is_file():
         with open(path, "rb") as stream:
             start = stream.read(32)
     lowered = path.rstrip("/").lower()
-    for form in FORMATS:
-        if lowered.endswith(form.suffixes) or (form.magics and start.startswith(form.magics)):
-            raise InputError(_message(path, form))
+    for known in FORMATS:
+        if lowered.endswith(known.suffixes) or (known.magics and start.startswith(known.magics)):
+            raise InputError(_message(path, known))
 
 
 def refuse_folder(path: str) -> None:
@@ -90,13 +90,15 @@ def refuse_folder(path: str) -> None:
         refuse(str(table))
 
 
-def _message(path: str, form: _Format) -> str:
+def _message(path: str, known: _Format) -> str:
     name = Path(path).name
     stem = name.partition(".")[0]
     packed = "'GZIP'" if name.lower().endswith(".gz") else "''"
-    export = form.export.format(name=name, new=stem + form.new_suffix, stem=stem, packed=packed)
-    what = f"not a readable {Path(path).suffix} file but {form.name}"
-    trust = "if you trust it, turn it" if "never opened" in form.name else "turn it"
-    kind = {".npz": "NPZ", ".npy": "NPY", ".csv": "CSV", ".parquet": "Parquet"}[form.new_suffix]
-    columns = ", with your columns' names" if "[" in form.export else ""
-    return f"{path}: {what}; {trust} into {kind}{columns}: {export}"
+    export = known.export.format(name=name, new=stem + known.new_suffix, stem=stem, packed=packed)
+    fault = f"not a readable {Path(path).suffix} file but {known.name}"
+    trust = "if you trust it, turn it" if "never opened" in known.name else "turn it"
+    new_format = {".npz": "NPZ", ".npy": "NPY", ".csv": "CSV", ".parquet": "Parquet"}[
+        known.new_suffix
+    ]
+    columns = ", with your columns' names" if "[" in known.export else ""
+    return f"{path}: {fault}; {trust} into {new_format}{columns}: {export}"

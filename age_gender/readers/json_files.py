@@ -1,4 +1,4 @@
-"""JSON: an object a line, an array, or a document that holds rows in another shape."""
+"""Read JSON: an object a line, an array, or a document that holds rows in another shape."""
 
 import functools
 import io
@@ -9,111 +9,101 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from age_gender.readers import chunks, json_lines, json_shapes, numbers, text_chunks, vectors
-from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions, of_rows
+from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions, choose_from_rows
 from age_gender.readers.errors import RowError
 
 _LIST = re.compile(rb"\s*:\s*\[")
 
 
 class JsonReader:
-    """Reads JSON and JSON lines."""
-
-    is_text = True
+    """Read JSON and JSON lines."""
 
     def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-        return cut(path, stream, options)
+        """Yield chunks of whole lines, a row each."""
+        columns = UNKNOWN
+        for chunk in json_lines.cut_lines(chunks.Chunk(path, self), stream):
+            if columns is UNKNOWN:
+                candidates = (
+                    (lines[0][0], functools.partial(_choose_columns, path, lines, options))
+                    for lines in chunks.row_windows(_numbered_lines(chunk))
+                )
+                chunk = chunk.with_columns(candidates)
+                columns = chunk.columns
+            yield replace(chunk, columns=columns)
 
     def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
-        return chunks.parse(chunk, at_once, one_by_one)
+        """Return the batch of a chunk's rows."""
+        return chunks.parse(chunk, _parse_at_once, _rows)
 
 
-def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Yield chunks of whole lines, a row each."""
-    columns = UNKNOWN
-    for chunk in json_lines.lines_of(chunks.Chunk(path, JsonReader()), stream):
-        if columns is UNKNOWN:
-            lines = ((number, line) for number, line in _lines(chunk))
-            choices = (
-                (window[0][0], functools.partial(_columns, path, window, options))
-                for window in chunks.windows(lines)
-            )
-            chunk = chunk.with_columns(choices)
-            columns = chunk.columns
-        yield replace(chunk, columns=columns)
-
-
-def _columns(path: str, lines: list[tuple[int, bytes]], options: ReadOptions) -> Columns:
-    """Return which key of the objects of the first line is what. Raises RowError."""
-    row, following = _faces(lines[0][1])[0], []
+def _choose_columns(path: str, lines: list[tuple[int, bytes]], options: ReadOptions) -> Columns:
+    """Return which key of the first line's objects is what. Raises RowError."""
+    faces = _parse_line(lines[0][1])[:1]
     for _, line in lines[1:]:
         try:
-            following += _faces(line)
+            faces += _parse_line(line)
         except RowError:
             continue
-    titles = [title for title in row if title != json_shapes.FACE]
-    rows = [[face.get(title) for title in titles] for face in (row, *following)]
-    return of_rows(path, titles, rows, options, by_name=True)
+    titles = [title for title in faces[0] if title != json_shapes.FACE]
+    rows = [[face.get(title) for title in titles] for face in faces]
+    return choose_from_rows(path, titles, rows, options, by_title=True)
 
 
-def at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
-    """Return the chunk's numbers and metadata; None where rows may read otherwise one by one.
-
-    Without its numbers, an object is short, and is read as any JSON.
-    """
+def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
+    """Return the chunk's numbers and metadata; None where rows may read otherwise one by one."""
     columns = chunk.columns
     if len(chunk.data) < chunks.SMALL_BYTES or not columns.is_list:
         return None
     if columns.form.name != vectors.OBJECTS[0].name:
         return None
-    key, is_nested = columns.embedding[0], any(map(_has_path, columns.names()))
-    last = key.rpartition(".")[2] if is_nested else key
-    word, rows, objects = json.dumps(last, ensure_ascii=False).encode(), [], []
+    key, is_nested = columns.embedding[0], any("." in name for name in columns.names())
+    last_key = key.rpartition(".")[2] if is_nested else key
+    word, texts, objects = json.dumps(last_key, ensure_ascii=False).encode(), [], []
     for line in chunk.data.removesuffix(b"\n").split(b"\n"):
-        first = _LIST.match(line, line.find(word) + len(word))
-        last = line.find(b"]", first.end()) if first else -1
-        if last < 0 or line.find(word, last) >= 0:
+        # The text of the list
+        start = _LIST.match(line, line.find(word) + len(word))
+        end = line.find(b"]", start.end()) if start else -1
+        if end < 0 or line.find(word, end) >= 0:
             return None
+
+        # Without its numbers, the object is short, and is parsed as any JSON
         try:
-            short = json_lines.DECODER.decode((line[: first.end()] + line[last:]).decode())
+            short = json_lines.DECODER.decode((line[: start.end()] + line[end:]).decode())
         except (ValueError, RecursionError, RowError):
             return None
         if not isinstance(short, dict):
             return None
         if is_nested:
-            (short,) = json_shapes.faces_of(short)
-        if short.get(key) != []:  # taken from within it
+            (short,) = json_shapes.split_faces(short)
+        if short.get(key) != []:  # the list was within this key's value
             return None
-        rows.append(line[first.end() : last])
+        texts.append(line[start.end() : end])
         objects.append(short)
-    values = numbers.parse(rows, columns.width)
+    values = numbers.parse_rows(texts, columns.width)
     metadata = {
-        word: [short.get(column) for short in objects] for word, column in columns.metadata.items()
+        role: [short.get(column) for short in objects] for role, column in columns.metadata.items()
     }
     return None if values is None else (values, metadata)
 
 
-def _has_path(key: str) -> bool:
-    return "." in key
-
-
-def one_by_one(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
+def _rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
     """Yield the rows of a chunk: the faces of each line."""
-    for number, line in _lines(chunk):
+    for number, line in _numbered_lines(chunk):
         try:
-            faces = _faces(line)
+            faces = _parse_line(line)
         except RowError as error:
-            yield chunks.Row(number, functools.partial(_fail, error))
+            yield chunks.Row(number, functools.partial(_raise, error))
             continue
         for face in faces:
             yield chunks.Row(number, functools.partial(_getter, face, chunk.columns))
 
 
-def _fail(error: RowError) -> Callable:
+def _raise(error: RowError) -> Callable:
     raise error
 
 
 def _getter(face: dict, columns: Columns) -> Callable[[str], object]:
-    """Return what looks a key up; the name of one of several faces has its number behind it."""
+    """Return the function from a key to its value; the name of one of several faces is `name#1`."""
     number, name = face.get(json_shapes.FACE), columns.metadata.get("name")
 
     def get(key: str) -> object:
@@ -123,16 +113,16 @@ def _getter(face: dict, columns: Columns) -> Callable[[str], object]:
     return get
 
 
-def _lines(chunk: chunks.Chunk) -> Iterator[tuple[int, bytes]]:
+def _numbered_lines(chunk: chunks.Chunk) -> Iterator[tuple[int, bytes]]:
     """Yield each line that is not blank, with its number where the file has such lines, else 0."""
     lines = enumerate(io.BytesIO(chunk.data), 1)
     return ((n * chunk.has_lines, line) for n, line in lines if line.strip())
 
 
-def _faces(line: bytes) -> list[dict[str, object]]:
+def _parse_line(line: bytes) -> list[dict[str, object]]:
     """Return the faces of the row that a line holds. Raises RowError."""
-    if len(line) > chunks.RECORD_BYTES:
-        raise RowError(text_chunks.TOO_LONG % chunks.RECORD_BYTES)
+    if len(line) > chunks.MAX_ROW_BYTES:
+        raise RowError(text_chunks.TOO_LONG)
     try:
         value = json_lines.DECODER.decode(line.decode())
     except UnicodeDecodeError:
@@ -141,4 +131,4 @@ def _faces(line: bytes) -> list[dict[str, object]]:
         raise RowError(f"not JSON: {error}") from None
     if not isinstance(value, dict | list) or not value:
         raise RowError("not a JSON object, {...}, or list of numbers")
-    return json_shapes.faces_of(value)
+    return json_shapes.split_faces(value)

@@ -1,13 +1,14 @@
-"""The shapes in which JSON holds rows: what tools' APIs and exports write, brought to objects.
+"""Bring the shapes in which APIs and exports of tools hold rows as JSON to a flat object a face.
 
-A row is an object; `rows_of` finds the rows of a whole document, `faces_of` the faces of a row.
+`iterate_rows` yields the rows of a whole document, `split_faces` the faces of a row.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import vectors
-from age_gender.readers.columns import LABELS, NAMES
-from age_gender.readers.numbers import FEWEST
+from age_gender.readers.columns import NAME_COLUMNS
+from age_gender.readers.numbers import MIN_WIDTH
 
 # Where APIs keep the rows: DeepFace, Qdrant, Milvus, Elasticsearch, Weaviate, Pinecone, CompreFace.
 ROW_KEYS = (
@@ -16,7 +17,7 @@ ROW_KEYS = (
 )  # fmt: skip
 EMBEDDING_WORDS = ("embed", "vector", "descriptor", "encoding", "feature", "repr", "value", "data")
 NAME, EMBEDDING, FACE = "name", "embedding", "#"  # keys of rows that are made here
-DEEP = 4  # objects in each other
+MAX_DEPTH = 4  # nested objects whose keys become paths
 
 Path = tuple[str, ...]
 
@@ -24,16 +25,20 @@ Path = tuple[str, ...]
 def is_vector(value: object) -> bool:
     """Return whether a value is one embedding: a list of numbers, an object with running keys."""
     if isinstance(value, list):
-        return len(value) >= FEWEST and all(type(cell) in (float, int) for cell in value[:FEWEST])
+        return len(value) >= MIN_WIDTH and all(
+            type(cell) in (float, int) for cell in value[:MIN_WIDTH]
+        )
     if isinstance(value, Mapping):
         form = vectors.find_form([value])
-        return form is not None and vectors.size(value, form) >= FEWEST
-    return isinstance(value, str) and len(value) > 2 * FEWEST and _size(value) >= FEWEST
+        return form is not None and vectors.count_numbers(value, form) >= MIN_WIDTH
+    is_long = isinstance(value, str) and len(value) > 2 * MIN_WIDTH
+    return is_long and _vector_size(value) >= MIN_WIDTH
 
 
-def _size(value: str) -> int:
+def _vector_size(value: str) -> int:
+    """Return how many numbers a text holds for sure, or -1."""
     form = vectors.find_form([value])
-    return vectors.size(value, form) if form and not form.rivals else -1
+    return vectors.count_numbers(value, form) if form and not form.rivals else -1
 
 
 def has_vector(row: object) -> bool:
@@ -48,9 +53,9 @@ def find_rows(document: Mapping) -> Path | None:
 
     () is the document itself: its keys are names, and their values embeddings.
     """
-    if _is_of_names(document):
+    if _has_names_as_keys(document):
         return ()
-    if _is_of_columns(document):
+    if _has_columns(document):
         return None
     inner = {key: value for key, value in document.items() if _holds_rows(value)}
     for key in (*(key for key in ROW_KEYS if key in inner), *inner)[: None if inner else 0]:
@@ -65,7 +70,7 @@ def _holds_rows(value: object) -> bool:
     return isinstance(value, list | Mapping) and not is_vector(value) and has_vector(value)
 
 
-def _is_of_names(document: Mapping) -> bool:
+def _has_names_as_keys(document: Mapping) -> bool:
     """Return whether keys are names: each value is an embedding, or a row, or lists of them."""
     values = [value for value in document.values() if isinstance(value, list | Mapping | str)]
     if not values or len(values) < len(document):
@@ -88,19 +93,19 @@ def _is_entry(value: list | Mapping) -> bool:
     return any(map(is_vector, value.values())) and not all(map(is_vector, value.values()))
 
 
-def _is_of_columns(document: Mapping) -> bool:
+def _has_columns(document: Mapping) -> bool:
     """Return whether values are columns of one length, or pandas' objects of rows."""
     columns = [v for v in document.values() if isinstance(v, list | Mapping) and len(v)]
     lengths = {len(column) for column in columns}
-    return len(columns) > 1 and len(lengths) == 1 and any(map(_is_of_vectors, columns))
+    return len(columns) > 1 and len(lengths) == 1 and any(map(_has_vectors, columns))
 
 
-def _is_of_vectors(column: list | Mapping) -> bool:
+def _has_vectors(column: list | Mapping) -> bool:
     values = [*column.values()] if isinstance(column, Mapping) else column
     return not is_vector(column) and any(map(is_vector, values[:3]))
 
 
-def rows_of(document: object) -> Iterator[object]:
+def iterate_rows(document: object) -> Iterator[object]:
     """Yield the rows of a whole document, most of them objects."""
     if isinstance(document, list):
         yield from document
@@ -114,24 +119,24 @@ def rows_of(document: object) -> Iterator[object]:
         rows = document
         for key in path:
             rows = rows[key]
-        yield from rows if isinstance(rows, list) else of_names(rows)
-    elif _is_of_columns(document):
-        yield from _of_columns(document)
+        yield from rows if isinstance(rows, list) else rows_of_names(rows)
+    elif _has_columns(document):
+        yield from _rows_of_columns(document)
     else:
         yield document
 
 
-def of_names(document: Mapping) -> Iterator[object]:
+def rows_of_names(document: Mapping) -> Iterator[object]:
     """Yield a row for each name of an object of names."""
     for name, value in document.items():
         is_row = isinstance(value, Mapping) and not is_vector(value)
         yield {**value, "": name} if is_row else {NAME: name, EMBEDDING: value}
 
 
-def _of_columns(document: Mapping) -> Iterator[dict]:
+def _rows_of_columns(document: Mapping) -> Iterator[dict]:
     columns = {title: column for title, column in document.items() if column}
     columns = {t: c for t, c in columns.items() if isinstance(c, list | Mapping)}
-    length = max(len(column) for column in columns.values() if _is_of_vectors(column))
+    length = max(len(column) for column in columns.values() if _has_vectors(column))
     columns = {title: c for title, c in columns.items() if len(c) == length}
     by_key = next((c for c in columns.values() if isinstance(c, Mapping)), None)
     for place, key in enumerate(by_key if by_key is not None else range(length)):
@@ -142,10 +147,10 @@ def _of_columns(document: Mapping) -> Iterator[dict]:
 # --------------------------------------------------------------------------------- faces
 
 
-def faces_of(row: object) -> list[dict]:
+def split_faces(row: object) -> list[dict]:
     """Return the faces of a row as flat objects; those of several have their number as FACE."""
     if isinstance(row, list):
-        return _of_list(row)
+        return _split_list(row)
     if not isinstance(row, Mapping):
         return []
     flat = _flat(row)
@@ -162,12 +167,12 @@ def faces_of(row: object) -> list[dict]:
     return [flat]
 
 
-def _of_list(row: Sequence) -> list[dict]:
+def _split_list(row: Sequence) -> list[dict]:
     """Return the faces of a list: an embedding, a name beside it, or several faces of one photo."""
     if all(type(cell) in (float, int) or cell is None for cell in row):
         return [{EMBEDDING: row}]
     if row and all(map(_is_face, row)):
-        return [face for inner in row for face in faces_of(inner)]
+        return [face for inner in row for face in split_faces(inner)]
     cells = {f"column {place}": value for place, value in enumerate(row, 1)}
     if isinstance(row[0], str) and not is_vector(row[0]):
         return [{NAME: row[0], **cells}]
@@ -184,7 +189,7 @@ def _unwrapped(face: list) -> object:
     return face[0] if isinstance(face, list) and len(face) == 1 else face
 
 
-def _flat(row: Mapping, depth: int = DEEP) -> dict[str, object]:
+def _flat(row: Mapping, depth: int = MAX_DEPTH) -> dict[str, object]:
     """Return an object with what is of use in objects inside it, by their paths (payload.path)."""
     flat: dict[str, object] = {}
     for key, value in row.items():
@@ -198,6 +203,6 @@ def _flat(row: Mapping, depth: int = DEEP) -> dict[str, object]:
 
 def _is_useful(path: str, value: object) -> bool:
     last = path.rpartition(".")[2].casefold()
-    return last in NAMES or last in LABELS or _is_face(value) or (
+    return last in NAME_COLUMNS or last in LABEL_COLUMNS or _is_face(value) or (
         isinstance(value, list) and bool(value) and all(map(_is_face, value))
     )  # fmt: skip

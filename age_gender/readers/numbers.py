@@ -1,4 +1,4 @@
-"""Texts into numbers, to the last bit what `float` gives: many rows at once, or one carefully."""
+"""Parse text into numbers, to the last bit as `float` does: many rows at once, or one carefully."""
 
 import contextlib
 import re
@@ -9,7 +9,7 @@ import numpy as np
 
 from age_gender.readers.errors import RowError
 
-FEWEST, MOST = 16, 4096  # numbers of an embedding, where no model says how many
+MIN_WIDTH, MAX_WIDTH = 16, 4096  # numbers of an embedding, where no model says how many
 TINY = 1e-37  # float32 has no accuracy left below
 
 _NUMBERS = re.compile(r"[0-9eE+\-. \t\r\n]*")
@@ -19,18 +19,19 @@ _MARK = b"3e38"  # stands between rows: a number that is in no embedding
 _of_thread = threading.local()  # its parser, used again: a new one a chunk takes a quarter more
 
 
-def parse(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
+def parse_rows(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
     """Return (n, width) float64 of the rows' numbers, each a text of numbers between commas.
 
-    None for what is not so, and for all that JSON refuses or might read otherwise than `float`.
+    None for any other text, and for all that JSON refuses or might read otherwise than `float`.
     """
+    # One JSON array of all rows, with a mark between them
     try:
         import simdjson
-    except ImportError:  # no wheel for this Python: the careful way reads the same
+    except ImportError:  # no wheel for this Python: row by row gives the same
         return None
     parser = _of_thread.parser = getattr(_of_thread, "parser", None) or simdjson.Parser()
     text = (b",%s," % _MARK).join([b"[1", *rows, b"1]"])
-    if text.find(b"[", 1) >= 0:  # a list in a list would be taken apart
+    if text.find(b"[", 1) >= 0:  # a list in a list would be flattened
         return None
     try:
         document = parser.parse(text)
@@ -39,14 +40,18 @@ def parse(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
         return None
     finally:
         document = None  # or the parser would refuse the next text
+
+    # Each row has its width
     if values.size != len(rows) * (width + 1) + 3:
         return None
     table = values[2:-1].reshape(len(rows), width + 1)[:, :width]
     marks = np.flatnonzero(values == float(_MARK))
     if not np.array_equal(marks, np.arange(1, values.size, width + 1)):
         return None
+
+    # JSON takes -0 for the whole number 0
     for row in np.flatnonzero(~table.all(axis=1)) if (values == 0).any() else ():
-        if _MINUS_ZERO.search(rows[row]):  # which JSON takes for the whole number 0
+        if _MINUS_ZERO.search(rows[row]):
             table = table if table.flags.writeable else table.copy()
             table[row] = [*map(float, bytes(rows[row]).split(b","))]
     return table
@@ -61,40 +66,49 @@ def is_number(text: str) -> bool:
     return "_" not in text
 
 
-@np.errstate(over="ignore", invalid="ignore")
-def finite(array: np.ndarray) -> np.ndarray:
-    """Return an array as float32 (n,). Raises RowError that says which number is not finite."""
-    values = array.astype(np.float32)
-    for place in np.flatnonzero(~np.isfinite(values))[:1]:
-        fault = "too large a number" if np.isfinite(array[place]) else "not a finite number"
-        raise RowError(f"number {place + 1} is {array[place]:g}, {fault}")
-    return values
+def find_not_finite(values: np.ndarray) -> str:
+    """Return which number of a row (n,) is not finite as float32, for a message; else ""."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        not_finite = np.flatnonzero(~np.isfinite(values.astype(np.float32)))
+    if not len(not_finite):
+        return ""
+    value = values[not_finite[0]]
+    fault = "too large a number" if np.isfinite(value) else "not a finite number"
+    return f"number {not_finite[0] + 1} is {value:g}, {fault}"
+
+
+def to_float32(values: np.ndarray) -> np.ndarray:
+    """Return a row (n,) as float32. Raises RowError that says which number is not finite."""
+    if fault := find_not_finite(values):
+        raise RowError(fault)
+    return values.astype(np.float32)
 
 
 @np.errstate(over="ignore")
-def float32(cells: Sequence, what: str, first: int) -> np.ndarray:
-    """Return a row's numbers, which may be text. Raises RowError that says which of them is none.
+def parse_cells(cells: Sequence, noun: str, first: int) -> np.ndarray:
+    """Return a row's numbers, which may be text, as float32 (n,).
 
-    They are called `what` ("cell", "number"), and counted from `first`.
+    Raises RowError that says which cell is not a number: cells are called `noun` ("cell",
+    "number") and counted from `first`.
     """
     with contextlib.suppress(ValueError):
-        values = np.array(_floats(cells)).astype(np.float32)
+        values = np.array(_to_floats(cells)).astype(np.float32)
         if np.isfinite(values).all():
             return values
-    for place, cell in enumerate(cells, first):
+    for number, cell in enumerate(cells, first):
         if cell is None or (isinstance(cell, str) and not cell.strip()):
-            raise RowError(f"{what} {place} is empty")
+            raise RowError(f"{noun} {number} is empty")
         try:
-            (value,) = _floats([cell])
+            (value,) = _to_floats([cell])
         except ValueError:
             value = np.nan
         if not np.isfinite(np.float32(value)):
             fault = "not a finite number" if value != value else "too large a number"
-            raise RowError(f"{what} {place} is {shown(cell)}, {fault}")
+            raise RowError(f"{noun} {number} is {excerpt(cell)}, {fault}")
     raise RowError("not a row of numbers")
 
 
-def _floats(cells: Sequence) -> list[float]:
+def _to_floats(cells: Sequence) -> list[float]:
     """Return what `float` does; ValueError also for what only Python takes: 1_0, nan, True."""
     text = " ".join(cell for cell in cells if isinstance(cell, str))
     if not {*map(type, cells)} <= {str, int, float} or not _NUMBERS.fullmatch(text):
@@ -102,7 +116,12 @@ def _floats(cells: Sequence) -> list[float]:
     return [*map(float, cells)]
 
 
-def shown(value: object) -> str:
+def count_text(count: int) -> str:
+    """Return how many numbers a vector has, for a message."""
+    return f"{count} number{'s' * (count != 1)}"
+
+
+def excerpt(value: object) -> str:
     """Return the beginning of a value from a file, for a message."""
     text = value.strip() if isinstance(value, str) else repr(value)
     text = text if len(text) <= 20 else text[:20] + "..."

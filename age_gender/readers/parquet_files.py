@@ -1,24 +1,290 @@
-"""Parquet: what reads it is imported where a file is met, for the time that it takes."""
+"""Read Parquet by Arrow's batches, once the file's pages are checked."""
 
-from collections.abc import Iterator
-from typing import BinaryIO
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
-from age_gender.cli import require
-from age_gender.readers.chunks import Batch, Chunk
-from age_gender.readers.columns import ReadOptions
+import numpy as np
+
+from age_gender.cli import InputError, require
+from age_gender.readers import chunks, parquet_pages, vectors
+from age_gender.readers.columns import (
+    NAME_COLUMNS,
+    SAMPLE_ROWS,
+    Columns,
+    ReadOptions,
+    Sample,
+    choose_columns,
+    inspect_column,
+)
+from age_gender.readers.errors import BadRow, RowError
+from age_gender.readers.numbers import MIN_WIDTH, count_text
+from age_gender.readers.numpy_files import ArrayReader
+from age_gender.readers.value_rows import MAX_VALUE_BYTES, RowsReader, limit_size
+
+BUFFER_BYTES = 64 << 10  # Arrow's buffer for a column
+BATCH_BYTES = 64 << 20  # size of a batch's names, and of embeddings that are texts or bytes
+MISSING = "the embedding is missing"
 
 
 class ParquetReader:
-    """Reads Parquet."""
+    """Read Parquet, into chunks of arrays or of rows."""
 
-    is_text = False
-
-    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
         """Yield chunks of the rows of a file."""
         require(f"{path}: Parquet needs", pyarrow="pyarrow")
-        from age_gender.readers import parquet_tables
+        import pyarrow.parquet
 
-        yield from parquet_tables.cut(path, options)
+        # A small buffer a column: otherwise Arrow holds a whole row group. Of 512 columns it still
+        # holds a page and a dictionary each, some 2 MB.
+        how = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
+        with pyarrow.parquet.ParquetFile(path, **how) as file:
+            table = _Table(path, file, parquet_pages.read_layout(path))
+            yield from _cut_table(table, _choose_columns(table, options))
 
-    def parse(self, chunk: Chunk) -> Batch:
-        raise NotImplementedError  # its chunks have the reader of arrays, or of rows
+    def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
+        raise NotImplementedError  # its chunks have an ArrayReader or a RowsReader
+
+
+class _Table:
+    """A Parquet file whose pages are checked before they are decoded.
+
+    The fields of a struct are columns: `image.path`.
+    """
+
+    def __init__(self, path: str, file: Any, layout: parquet_pages.Layout) -> None:
+        self.path, self.file, self.layout = path, file, layout
+        self.types = dict(fields := [*_flatten_fields(file.schema_arrow, "")])
+        if len(self.types) < len(fields):
+            raise InputError(f"{path}: two columns of one name; give each its own")
+        self._lists = {title for title, arrow_type in fields if is_list(arrow_type)}
+        self._numbers = {title for title, arrow_type in fields if is_number(arrow_type)}
+        self._leaves: dict[str, list[int]] = {title: [] for title in self.types}
+        for i, leaf in enumerate(layout.columns):
+            title = leaf
+            while title not in self.types and "." in title:  # embedding.list.element
+                title = title.rpartition(".")[0]
+            self._leaves.setdefault(title, []).append(i)
+
+    @functools.cache  # noqa: B019  (a table is open as long as its file is read)
+    def pages(self, title: str, group: int) -> list[parquet_pages.Pages]:
+        """Return what the pages of a column hold, once they are checked; none of plain numbers."""
+        leaves = self._leaves[title] if self.layout.rows[group] else []  # no rows have no pages
+        spans = [self.layout.spans[group, i] for i in leaves]
+        if title in self._numbers:  # decoded a batch at a time, however many a page claims to have
+            spans = [span for span in spans if span[2] > parquet_pages.MAX_PAGE_BYTES]
+        is_list = title in self._lists
+        return [parquet_pages.check_pages(self.path, title, span, is_list) for span in spans]
+
+    def batches(
+        self, titles: Sequence[str], rows: int, groups: Sequence[int] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield Arrow's arrays of at most `rows` rows of columns, by their titles."""
+        groups = range(len(self.layout.rows)) if groups is None else groups
+        for group in groups:
+            for title in titles:
+                self.pages(title, group)
+        # Threads of Arrow's own would take the processors from scoring, and twice the time.
+        how = {"columns": [*titles], "row_groups": [*groups], "use_threads": False}
+        for batch in self.file.iter_batches(rows, **how) if groups else ():
+            yield dict(_flatten_columns(batch, titles))
+
+    def head(self, title: str) -> Any:
+        """Return the first rows of a column as Arrow's array, or None where there are none."""
+        groups = [i for i, rows in enumerate(self.layout.rows) if rows][:1]
+        first = next(self.batches([title], SAMPLE_ROWS, groups), None)
+        return first and first[title]
+
+    def batch_rows(self, columns: Columns) -> int:
+        """Return how many rows a batch may have for what they are decoded to."""
+        # A batch of 512 columns costs more, so there are fewer of them.
+        size = chunks.CHUNK_ROWS if columns.is_list else 4 * chunks.CHUNK_ROWS
+        used = {*columns.embedding, *columns.metadata.values()} - self._numbers
+        for title in used:
+            for group, rows in enumerate(self.layout.rows):
+                for pages in self.pages(title, group):
+                    if title in self._lists:
+                        row_values = max(1, pages.values // max(1, rows))
+                        size = min(size, max(1, parquet_pages.MAX_LIST_VALUES // row_values))
+                    else:
+                        largest = max(1, pages.value_bytes, pages.largest_entry)
+                        with contextlib.suppress(ValueError):  # of a type without a fixed width
+                            largest = max(largest, self.types[title].byte_width)
+                        size = min(size, max(1, BATCH_BYTES // largest))
+        return size
+
+
+def _flatten_fields(fields: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the type of each column, those of structs by their path."""
+    import pyarrow.types
+
+    for field in fields:
+        title = prefix + field.name
+        if pyarrow.types.is_struct(field.type) and field.type.num_fields:
+            yield from _flatten_fields(field.type, f"{title}.")
+        else:
+            yield title, field.type
+
+
+def _flatten_columns(batch: Any, titles: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the columns of a batch by their titles; a missing struct has missing fields."""
+    names = batch.schema.names
+    for title in titles:
+        if title in names:
+            yield title, batch.column(title)
+            continue
+        name = next(n for n in names if title.startswith(f"{n}."))
+        array, rest = batch.column(name), title.removeprefix(f"{name}.")
+        while rest:
+            fields = [field.name for field in array.type]
+            name = next(n for n in fields if rest == n or rest.startswith(f"{n}."))
+            array, rest = array.flatten()[fields.index(name)], rest.removeprefix(name)[1:]
+        yield title, array
+
+
+def is_number(arrow_type: Any) -> bool:
+    """Return whether an Arrow type is a number."""
+    import pyarrow.types as types
+
+    return any(test(arrow_type) for test in (types.is_floating, types.is_integer, types.is_decimal))
+
+
+def is_list(arrow_type: Any) -> bool:
+    """Return whether an Arrow type is a list of any kind."""
+    import pyarrow.types as types
+
+    tests = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view,
+             types.is_large_list_view)  # fmt: skip
+    return any(test(arrow_type) for test in tests)
+
+
+def is_path(arrow_type: Any, title: str) -> bool:
+    """Return whether a column of texts holds names for sure, and no images as base64."""
+    import pyarrow.types as types
+
+    is_text = types.is_string(arrow_type) or types.is_large_string(arrow_type)
+    return is_text and "image" not in title.casefold()
+
+
+def _choose_columns(table: _Table, options: ReadOptions) -> Columns:
+    """Return which column is what; values are only read where types and titles do not say it."""
+    # What types, titles and values show
+    samples = {title: _sample_by_type(table, title) for title in table.types}
+    sizes = [sample.size for sample in samples.values()]
+    has_numbers = max(sizes, default=0) > 0 or sizes.count(0) >= MIN_WIDTH
+    for title, sample in samples.items():
+        last = title.casefold().rpartition(".")[2].lstrip("_")
+        titles = {options.name, options.embedding, last}
+        may_be_name = title in titles or titles & {*NAME_COLUMNS, *(f"{n}s" for n in NAME_COLUMNS)}
+        is_name = title != options.embedding and is_path(table.types[title], title)
+        if sample.size < 0 and has_numbers and is_name:
+            samples[title] = Sample(-1)
+        elif sample.size <= 0 and (may_be_name or (sample.size < 0 and not has_numbers)):
+            samples[title] = _sample_by_values(table, title, options)
+
+    # The choice
+    is_fixed = any(hasattr(arrow_type, "list_size") for arrow_type in table.types.values())
+    values = [*samples.values()]
+    try:
+        return choose_columns(
+            table.path, [*samples], values, options, by_title=True, strict=is_fixed
+        )
+    except RowError as error:
+        raise InputError(f"{table.path}: {error}") from None
+
+
+def _sample_by_type(table: _Table, title: str) -> Sample:
+    """Return what a column's type says of it, and the lengths of its first lists of numbers."""
+    arrow_type = table.types[title]
+    if is_number(arrow_type):
+        return Sample(0, None, is_name=False)
+    if not is_list(arrow_type) or not is_number(arrow_type.value_type):
+        return Sample(-1, None, is_name=False)
+    head = table.head(title)
+    lengths = [] if head is None else head.value_lengths().drop_null().to_pylist()
+    claimed = getattr(arrow_type, "list_size", -1)
+    size = max({*lengths}, key=lengths.count, default=claimed)
+    return Sample(size, vectors.OBJECTS[0] if size > 0 else None, is_name=False)
+
+
+def _sample_by_values(table: _Table, title: str, options: ReadOptions) -> Sample:
+    """Return what the first values of a column say of it."""
+    head = table.head(title)
+    values = [] if head is None else [value for value in _to_list(head) if value is not None]
+    return inspect_column(values, options) if values else Sample(-1)
+
+
+def _cut_table(table: _Table, columns: Columns) -> Iterator[chunks.Chunk]:
+    """Yield chunks of numbers where Arrow has them as such, else of Python's values."""
+    used = dict.fromkeys([*columns.embedding, *columns.metadata.values()])
+    embedding = table.types[columns.embedding[0]]
+    is_nested = is_list(embedding) and not is_number(embedding.value_type)
+    has_values = columns.is_list and (is_nested or not is_list(embedding))
+    for arrays in table.batches([*used], table.batch_rows(columns)):
+        if has_values:
+            values = [_to_list(arrays[title]) for title in used]
+            rows = [dict(zip(used, row, strict=True)) for row in zip(*values, strict=True)]
+            size = sum(array.nbytes for array in arrays.values())
+            yield chunks.Chunk(table.path, RowsReader(), rows, columns, input_bytes=size)
+        else:
+            yield from _cut_numbers(table.path, columns, arrays)
+
+
+def _cut_numbers(path: str, columns: Columns, arrays: dict[str, Any]) -> Iterator[chunks.Chunk]:
+    """Yield chunks of the rows of a batch, whose numbers Arrow has in a list or in columns."""
+    bad: list[BadRow] = []
+    if columns.is_list:
+        arrays, rows, bad = _stack_lists(path, arrays, columns)
+    else:
+        rows = np.stack([_to_numpy(arrays[title]) for title in columns.embedding]).T
+    metadata = {role: _to_list(arrays[title]) for role, title in columns.metadata.items()}
+    for start in range(0, len(rows) or 1, chunks.CHUNK_ROWS):  # once, for lists
+        part = slice(start, start + chunks.CHUNK_ROWS)
+        values = {role: column[part] for role, column in metadata.items()}
+        size = rows[part].nbytes
+        yield chunks.Chunk(path, ArrayReader(), rows[part], columns, values, bad, input_bytes=size)
+
+
+def _stack_lists(
+    path: str, arrays: dict[str, Any], columns: Columns
+) -> tuple[dict[str, Any], np.ndarray, list[BadRow]]:
+    """Return a batch without lists of another length, its embeddings, and the rows without one."""
+    import pyarrow as pa
+
+    title, width = columns.embedding[0], columns.width
+    lengths = _to_numpy(arrays[title].value_lengths().fill_null(-1))
+    bad = []
+    for row, length in enumerate(lengths.tolist(), 1):
+        if length != width:
+            reason = f"{count_text(length)}, not {width}" if length >= 0 else MISSING
+            bad.append(BadRow(path, row, 0, reason))
+    if bad:
+        good = pa.array(lengths == width)
+        arrays = {word: array.filter(good) for word, array in arrays.items()}
+    return arrays, _to_numpy(arrays[title].flatten()).reshape(-1, width), bad
+
+
+def _to_list(array: Any) -> list:
+    """Return the values of an array of names, ages, genders, or of embeddings in any form."""
+    import pyarrow as pa
+
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
+    elif pa.types.is_boolean(array.type):
+        array = array.cast(pa.string())
+    elif pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    values = array.to_pylist()
+    return [*map(limit_size, values)] if array.nbytes > MAX_VALUE_BYTES else values
+
+
+def _to_numpy(numbers: Any) -> np.ndarray:
+    """Return an Arrow array as NumPy's; missing numbers are NaN. Without any, pandas stays away."""
+    import pyarrow as pa
+
+    if pa.types.is_decimal(numbers.type):
+        numbers = numbers.cast(pa.float64())
+    if numbers.null_count:
+        return numbers.to_numpy(zero_copy_only=False)
+    return np.from_dlpack(numbers)

@@ -1,4 +1,4 @@
-"""Parquet's pages, checked before Arrow decodes them: a few bytes may claim gigabytes.
+"""Check Parquet's pages before Arrow decodes them: a few bytes may claim gigabytes.
 
 The format: https://github.com/apache/parquet-format, parquet.thrift, in Thrift's compact protocol.
 """
@@ -14,41 +14,38 @@ import numpy as np
 from age_gender.cli import InputError
 from age_gender.readers import thrift
 
-PAGE_BYTES = 128 << 20  # of a page, decompressed: DuckDB writes up to 100 MB, others 1 MB
-HEADER_BYTES = 16 << 20  # of a page's header: Arrow's own bound
-MOST_VALUES = 1 << 22  # numbers of lists, however few bytes they take
-# By their numbers, what compresses: its name, and how many times as large a byte is at most.
+MAX_PAGE_BYTES = 128 << 20  # decompressed: DuckDB writes up to 100 MB, others 1 MB
+MAX_HEADER_BYTES = 16 << 20  # of a page: Arrow's own bound
+MAX_LIST_VALUES = 1 << 22  # numbers of lists, however few bytes they take
+# Compression codecs by their numbers: name, and highest ratio.
 _CODECS = [
     ("", 1), ("snappy", 22), ("gzip", 1033), ("", 1 << 20), ("brotli", 1 << 20), ("", 1 << 20),
     ("zstd", 1 << 20), ("lz4_raw", 256),
 ]  # fmt: skip
 _PATH = thrift.list_of(thrift.text)
-SMALL_DICTIONARY = 32 << 10  # bytes, of which any number of rows may have all
-VALUES_A_BYTE = 8  # of lists beyond: embeddings of a bit a number; a run of zeros has any number
-
-
+SMALL_DICTIONARY_BYTES = 32 << 10  # any number of rows may have an entry of this size
+MAX_VALUES_PER_BYTE = 8  # numbers of longer lists: a bit each; a run of zeros has any number
 _NESTED = dict.fromkeys((5, 7, 8), thrift.struct)  # in a page's header, by its type
 _LENGTH = struct.Struct("<I").unpack_from  # of a text in a dictionary
 
 
 class Layout(NamedTuple):
-    """Where a file has its columns: leaves of nested ones are called as `image.path`."""
+    """Where a file has its columns; leaves of nested ones are called as in `image.path`."""
 
     columns: list[str]
     rows: list[int]  # of each row group
-    places: np.ndarray  # (row groups, columns, 4): the first byte, how many, how many decompressed
-    # at most, and what compressed them
+    spans: np.ndarray  # (row groups, columns, 4): offset, bytes, most bytes decompressed, codec
 
 
 class Pages(NamedTuple):
-    """What the pages of a column of a row group hold, together."""
+    """What the pages of a column of a row group claim to hold, together."""
 
-    values: int  # that they claim
-    value_bytes: int  # on the average of the page where it is largest
-    largest_entry: int  # of the dictionary, at most: any number of rows may have it
+    values: int
+    value_bytes: int  # the largest average size of a page's values
+    largest_entry: int  # bytes of the dictionary's largest entry: any number of rows may have it
 
 
-def layout(path: str) -> Layout:
+def read_layout(path: str) -> Layout:
     """Return where the columns of a file are. Raises InputError where its metadata is broken.
 
     Arrow's own objects for it end the process over broken metadata (of version 26: statistics of
@@ -60,57 +57,57 @@ def layout(path: str) -> Layout:
         stream.seek(-8 - size, os.SEEK_END)
         data = stream.read(size)
     try:
-        groups = thrift.struct(data, 0, {4: thrift.list_of(_row_group)})[0].get(4, [])
+        groups = thrift.struct(data, 0, {4: thrift.list_of(_read_row_group)})[0].get(4, [])
         columns = [column for column, _ in groups[0][0]] if groups else []
-        places = np.int64([[place for _, place in group] for group, _ in groups])
-        return Layout(columns, [rows for _, rows in groups], places)
+        spans = np.int64([[span for _, span in group] for group, _ in groups])
+        return Layout(columns, [rows for _, rows in groups], spans)
     except (LookupError, ValueError, TypeError, RecursionError, OverflowError):
         raise _broken(path) from None
 
 
-def _row_group(data: bytes, at: int) -> tuple[tuple[list, int], int]:
+def _read_row_group(data: bytes, at: int) -> tuple[tuple[list, int], int]:
     """Return the columns of a row group, and how many rows it has."""
-    fields, at = thrift.struct(data, at, {1: thrift.list_of(_column)})
+    fields, at = thrift.struct(data, at, {1: thrift.list_of(_read_column)})
     return (fields[1], fields[3]), at
 
 
-def _column(data: bytes, at: int) -> tuple[tuple[str, tuple[int, ...]], int]:
-    """Return the path of a column, and its place in Layout.places."""
-    fields, at = thrift.struct(data, at, {3: _column_metadata})
+def _read_column(data: bytes, at: int) -> tuple[tuple[str, tuple[int, ...]], int]:
+    """Return the path of a column, and its span in Layout.spans."""
+    fields, at = thrift.struct(data, at, {3: _read_column_metadata})
     metadata = fields[3]
     start, size = metadata[9], metadata[7]
     codec = _CODECS[metadata[4]] if metadata[4] < len(_CODECS) else ("", 1 << 20)
-    start = min(start, metadata.get(11) or start)  # where there is a dictionary, it comes first
+    start = min(start, metadata.get(11) or start)  # a dictionary comes first
     return (".".join(metadata[3]), (start, size, size * codec[1], metadata[4])), at
 
 
-def _column_metadata(data: bytes, at: int) -> tuple[dict, int]:
+def _read_column_metadata(data: bytes, at: int) -> tuple[dict, int]:
     return thrift.struct(data, at, {3: _PATH})
 
 
-def check_pages(path: str, name: str, place: np.ndarray, is_list: bool) -> Pages:
+def check_pages(path: str, name: str, span: np.ndarray, is_list: bool) -> Pages:
     """Return what the pages of a column in a row group hold.
 
     Raises InputError where it is too much to decode.
     """
-    start, size, _, codec = place.tolist()
+    start, size, _, codec = span.tolist()
     values = value_bytes = largest_entry = 0
-    for page in _headers(path, start, start + size):
-        if not 0 <= page.decompressed <= PAGE_BYTES:
+    for page in _read_headers(path, start, start + size):
+        if not 0 <= page.decompressed <= MAX_PAGE_BYTES:
             raise InputError(
                 f"{path}: the column {name}: a page of {page.decompressed:,} bytes; write it "
-                f"again, in pages of at most {PAGE_BYTES >> 20} MB"
+                f"again, in pages of at most {MAX_PAGE_BYTES >> 20} MB"
             )
         if page.is_dictionary:
             if page.values > page.decompressed:
                 raise _broken(path)
             largest_entry = page.decompressed
-            if largest_entry > SMALL_DICTIONARY and not is_list:
+            if largest_entry > SMALL_DICTIONARY_BYTES and not is_list:
                 largest_entry = _largest_entry(path, page, codec)
         else:
             values += page.values
             value_bytes = max(value_bytes, page.decompressed // max(1, page.values))
-    if is_list and values > max(MOST_VALUES, VALUES_A_BYTE * size):
+    if is_list and values > max(MAX_LIST_VALUES, MAX_VALUES_PER_BYTE * size):
         raise InputError(
             f"{path}: the column {name}: {values:,} numbers in {size:,} bytes; write lists of one "
             "embedding each"
@@ -126,7 +123,7 @@ class _Header(NamedTuple):
     start: int  # of the page in the file
 
 
-def _headers(path: str, offset: int, end: int) -> Iterator[_Header]:
+def _read_headers(path: str, offset: int, end: int) -> Iterator[_Header]:
     """Yield the headers of a column's pages."""
     file = os.open(path, os.O_RDONLY)
     try:
@@ -144,7 +141,7 @@ def _headers(path: str, offset: int, end: int) -> Iterator[_Header]:
 
 def _read_header(path: str, file: int, offset: int) -> _Header:
     size = 256
-    while size <= HEADER_BYTES:
+    while size <= MAX_HEADER_BYTES:
         try:
             fields, end = thrift.struct(os.pread(file, size, offset), 0, _NESTED)
             values = fields[{2: 7, 3: 8}.get(fields[1], 5)][1]
@@ -169,23 +166,13 @@ def _largest_entry(path: str, page: _Header, codec: int) -> int:
     except (pa.ArrowException, OSError, ValueError, IndexError):
         return page.decompressed  # whatever compressed it, this is the most
     at = largest = 0
-    with contextlib.suppress(struct.error):  # of less than a length at the end
-        while True:  # each behind its length
+    with contextlib.suppress(struct.error):  # at the end
+        while True:  # each entry behind its length
             (size,) = _LENGTH(data, at)
             at += 4 + size
             if size > largest:
                 largest = size
     return largest
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while (byte := data[at]) & 128:
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if shift > 63:
-            raise ValueError("not a whole number")
-    return value | byte << shift, at + 1
 
 
 def _broken(path: str) -> InputError:

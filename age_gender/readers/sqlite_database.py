@@ -1,4 +1,4 @@
-"""Somebody's SQLite database: reading it changes nothing, ends when it should, fits into memory."""
+"""Read an SQLite database without changing it, in bounded time, memory and temporary space."""
 
 import contextlib
 import errno
@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from age_gender.cli import InputError
+from age_gender.readers.columns import SAMPLE_ROWS
 
-VALUE_BYTES = 32 << 20  # the longest value: a chunk of sqlite-vec's has 1,024 vectors
-HEAP_BYTES = 128 << 20  # of SQLite's own memory: a row of wide BLOBs, what it sorts by
-TEMPORARY_BYTES = 256 << 20  # of SQLite's temporary files, besides twice the database's size
-STEPS = 1000  # of SQLite's machine, between two checks for an interrupt
-VIEW_SECONDS = 1.0  # of a processor, in which all views have to show their first rows
-LOOKED_AT = 20  # rows that show which column is what
-LOOKED_AT_BYTES = 8 << 20  # of one of these rows at most, and of all of them
-_SECONDS = 0.2  # between two checks of the temporary files
-# What a query may do; everything else is refused.
+MAX_VALUE_BYTES = 32 << 20  # the longest value: a chunk of sqlite-vec's has 1,024 vectors
+HEAP_BYTES = 128 << 20  # SQLite's own memory: a row of wide BLOBs, what it sorts by
+TEMPORARY_BYTES = 256 << 20  # SQLite's temporary files, besides twice the database's size
+CHECK_STEPS = 1000  # steps of SQLite's machine between two checks for an interrupt
+CHECK_SECONDS = 0.2  # time between two checks of the temporary files
+VIEW_SECONDS = 1.0  # processor time in which all views have to yield their sample rows
+SAMPLE_BYTES = 8 << 20  # size of one sample row at most, and of all of a table
+# The actions that a query may take; all others are refused.
 _ALLOWED = (
     sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE
 )  # fmt: skip
@@ -36,19 +36,20 @@ class Database:
         self.path = path
         self._fault = ""  # why a statement was ended
         self._view_seconds = VIEW_SECONDS
-        self._deadline: float | None = None  # of a view, in seconds of this thread
-        self._next_check = 0.0  # at the temporary files
+        self._deadline: float | None = None  # thread time at which a view is given up
+        self._next_check = 0.0  # time of the next check of the temporary files
         self._temporary_bytes = TEMPORARY_BYTES + 2 * os.path.getsize(path)
         try:
             self._connection = _connect(path)
         except sqlite3.Error as error:
-            raise self._described(error) from None
+            raise self._to_user_error(error) from None
         self._connection.set_authorizer(
             lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
         )
-        self._connection.set_progress_handler(self._is_over, STEPS)
+        self._connection.set_progress_handler(self._is_over, CHECK_STEPS)
 
     def close(self) -> None:
+        """Close the database."""
         self._connection.close()
 
     def select(self, query: str) -> Iterator[tuple]:
@@ -59,11 +60,11 @@ class Database:
             if cursor.description is None:
                 raise sqlite3.ProgrammingError("not a statement that returns rows")
             yield tuple(column[0] for column in cursor.description)
-            row = 1  # to which Python has stepped: it is always one ahead, and loses a row before
-            for row, cells in enumerate(cursor, 2):  # noqa: B007  a fault
+            row = 1  # the row that Python has stepped to: always one ahead
+            for row, cells in enumerate(cursor, 2):  # noqa: B007  (for the message)
                 yield cells
         except (sqlite3.Error, sqlite3.Warning) as error:
-            raise self._described(error, row + 1) from None
+            raise self._to_user_error(error, row + 1) from None
         except MemoryError:
             self._check_memory()
             raise InputError(
@@ -85,7 +86,7 @@ class Database:
             of_table = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_AUTH)
             if _code(error) in of_table or self._fault:
                 return None  # a table of an extension that is not there; a view without an end
-            raise self._described(error) from None
+            raise self._to_user_error(error) from None
         except MemoryError:
             self._check_memory()
             return None
@@ -95,29 +96,29 @@ class Database:
 
     def _inspect(self, table: str) -> tuple[list[str], list[tuple]]:
         execute = self._connection.execute
-        description = execute(f"select * from {quoted(table)} limit 0").description
+        description = execute(f"select * from {quote_sql(table)} limit 0").description
         titles = [title for title, *_ in description]
-        most = LOOKED_AT_BYTES // max(32, len(titles)) // 4  # UTF-8: 4 bytes a character
-        small = f"iif(length({{0}}) <= {most}, {{0}}, null)"
-        columns = ", ".join(small.format(quoted(title)) for title in titles)
+        longest = SAMPLE_BYTES // max(32, len(titles)) // 4  # UTF-8: 4 bytes a character
+        limited = f"iif(length({{0}}) <= {longest}, {{0}}, null)"
+        columns = ", ".join(limited.format(quote_sql(title)) for title in titles)
         rows: list[tuple] = []
         size = 0
-        for row in execute(f"select {columns} from {quoted(table)} limit {LOOKED_AT}"):
+        for row in execute(f"select {columns} from {quote_sql(table)} limit {SAMPLE_ROWS}"):
             rows.append(row)
             size += sum(len(cell) for cell in row if isinstance(cell, bytes | str))
-            if size > LOOKED_AT_BYTES:
+            if size > SAMPLE_BYTES:
                 break
         return titles, rows
 
     def _is_over(self) -> bool:
-        """Return whether SQLite must end its statement; it calls this every STEPS.
+        """Return whether SQLite must end its statement; it calls this every CHECK_STEPS.
 
         Python handles signals on the way, and SQLite takes the KeyboardInterrupt for a yes.
         """
         if self._deadline is not None and time.thread_time() > self._deadline:
             self._fault = "it takes too long"
         elif (now := time.monotonic()) > self._next_check:
-            self._next_check = now + _SECONDS
+            self._next_check = now + CHECK_SECONDS
             if _temporary_bytes() > self._temporary_bytes:
                 self._fault = (
                     f"{self.path}: this query needs over {self._temporary_bytes >> 20:,} MB of "
@@ -129,7 +130,7 @@ class Database:
         """Raise MemoryError where it is the machine that has no more."""
         bytearray(HEAP_BYTES)
 
-    def _described(self, error: sqlite3.Error, row: int = 1) -> BaseException:
+    def _to_user_error(self, error: sqlite3.Error, row: int = 1) -> BaseException:
         """Return the error for the user, or SQLite's own where the file is broken."""
         code, path = _code(error), self.path
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -149,8 +150,8 @@ class Database:
             )
         elif code == sqlite3.SQLITE_TOOBIG:
             reason = (
-                f"row {row}: a value of over {VALUE_BYTES:,} bytes; leave such columns or rows out "
-                "of --query"
+                f"row {row}: a value of over {MAX_VALUE_BYTES:,} bytes; leave such columns or rows "
+                "out of --query"
             )
         elif code in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_SCHEMA):  # and two statements
             reason = "--query runs one SELECT and nothing else"
@@ -161,8 +162,8 @@ class Database:
         return InputError(f"{path}: {reason}")
 
 
-def quoted(name: str) -> str:
-    """Return a name as SQL has it."""
+def quote_sql(name: str) -> str:
+    """Return a name as an identifier of SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -183,7 +184,7 @@ def _connect(path: str) -> sqlite3.Connection:
         f"{Path(real).as_uri()}?mode=ro{how}", uri=True, timeout=2, isolation_level=None
     )
     connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
     connection.execute("pragma trusted_schema = off")
     connection.execute(f"pragma hard_heap_limit = {HEAP_BYTES}")
     if is_alone:

@@ -1,4 +1,4 @@
-"""SQLite: the one table that holds embeddings, or what a query returns."""
+"""Read SQLite: the one table that holds embeddings, or what a query returns."""
 
 import contextlib
 import functools
@@ -9,17 +9,23 @@ from typing import BinaryIO, NamedTuple
 
 from age_gender.cli import InputError
 from age_gender.readers import chunks
-from age_gender.readers.columns import Columns, ReadOptions, of_rows, two_answers
+from age_gender.readers.columns import (
+    SAMPLE_ROWS,
+    Columns,
+    ReadOptions,
+    ambiguity,
+    choose_from_rows,
+)
 from age_gender.readers.errors import RowError
-from age_gender.readers.sqlite_database import LOOKED_AT, Database, quoted
+from age_gender.readers.sqlite_database import Database, quote_sql
 from age_gender.readers.sqlite_vec import Vec0Table
-from age_gender.readers.value_rows import LARGE_BYTES, RowsReader, shortened
+from age_gender.readers.value_rows import MAX_VALUE_BYTES, RowsReader, limit_size
 
-CHUNK_BYTES = 8 << 20  # of the values of a chunk's rows
+CHUNK_BYTES = 8 << 20  # size of the values of a chunk's rows
 
 
 class SqliteReader(RowsReader):
-    """Reads SQLite."""
+    """Read SQLite."""
 
     def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
         """Yield chunks of what the query returns, or of the one table that holds embeddings."""
@@ -33,11 +39,11 @@ class SqliteReader(RowsReader):
 
 
 class _Table(NamedTuple):
-    """A table or view: its columns, some rows, and what yields all rows of certain columns."""
+    """A table or view: its titles, its first rows, and a function that yields all rows."""
 
     titles: list[str]
     head: list[tuple]
-    rows: Callable[[Columns], Iterator[tuple]]
+    select: Callable[[Columns], Iterator[tuple]]  # values only of these columns
 
 
 def _query(
@@ -49,12 +55,12 @@ def _query(
         titles = next(rows)
     except InputError as error:
         hint = "; a table of sqlite-vec is read without --query"
-        of_vec0 = any(name in options.query for name in _names(database)[2])
-        raise InputError(f"{error}{hint * of_vec0}") from None
-    head = [tuple(map(shortened, row)) for row in itertools.islice(rows, LOOKED_AT)]
+        names_vec0 = any(name in options.query for name in _names(database)[2])
+        raise InputError(f"{error}{hint * names_vec0}") from None
+    head = [tuple(map(limit_size, row)) for row in itertools.islice(rows, SAMPLE_ROWS)]
     start = start.with_columns(
-        (0, functools.partial(of_rows, start.path, titles, rows, options))
-        for rows in chunks.windows(head)
+        (0, functools.partial(choose_from_rows, start.path, titles, rows, options))
+        for rows in chunks.row_windows(head)
     )
     for row in start.bad:
         raise InputError("; ".join(filter(None, [str(row), row.remedy])))
@@ -66,35 +72,35 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
 
     Views come second: they may be slow, or show a table's rows once more.
     """
-    tables, views, vec0 = _names(database)
+    tables, views, vec0_tables = _names(database)
 
     @functools.cache
     def inspect(name: str) -> _Table | None:
-        if name in vec0:
-            head = [*itertools.islice(vec0[name].rows(database), LOOKED_AT)]
-            return _Table(vec0[name].titles, head, lambda columns: vec0[name].rows(database))
+        if vec0 := vec0_tables.get(name):
+            head = [*itertools.islice(vec0.rows(database), SAMPLE_ROWS)]
+            return _Table(vec0.titles, head, lambda columns: vec0.rows(database))
         if inspected := database.inspect(name, name in views):
             titles, head = inspected
             return _Table(titles, head, functools.partial(_select, database, name, titles))
         return None
 
-    for strict in (True, False):  # then also those of another width, whose rows say so
-        for names in (tables, views):
-            fitting = {
-                name: _columns(database.path, inspect(name), options, strict) for name in names
-            }
-            fitting = {name: columns for name, columns in fitting.items() if columns}
-            if len(fitting) > 1:
-                raise two_answers(database.path, "tables", [*fitting], "hold embeddings", "--query")
-            for name, columns in fitting.items():
-                return columns, inspect(name).rows(columns)
-    shown = ", ".join([*tables, *views][:8]) or "none"
-    hidden = ", ".join([name for name in (*tables, *views) if not inspect(name)][:8])
-    hidden = f"; not looked into, as they take too long or need an extension: {hidden}" * bool(
-        hidden
-    )
+    # Tables and views with a column of the width, else of another width: their rows say so
+    for strict, names in itertools.product((True, False), (tables, views)):
+        columns = {name: _columns(database.path, inspect(name), options, strict) for name in names}
+        fitting = [name for name in names if columns[name]]
+        if len(fitting) > 1:
+            raise ambiguity(database.path, "tables", fitting, "hold embeddings", "--query")
+        if fitting:
+            return columns[fitting[0]], inspect(fitting[0]).select(columns[fitting[0]])
+
+    # None
+    listed = ", ".join([*tables, *views][:8]) or "none"
+    skipped = [name for name in (*tables, *views) if not inspect(name)]
+    if skipped:
+        listed += "; skipped, as they take too long or need an extension: "
+        listed += ", ".join(skipped[:8])
     raise InputError(
-        f"{database.path}: no table with a column of embeddings (tables: {shown}{hidden}); name "
+        f"{database.path}: no table with a column of embeddings (tables: {listed}); name "
         'the columns: --query "select path, embedding from faces"'
     )
 
@@ -111,7 +117,7 @@ def _names(database: Database) -> tuple[list[str], list[str], dict[str, Vec0Tabl
     tables, views = (
         [
             name for name, entry_type, _ in entries
-            if entry_type == of_type and not any(table.is_behind(name) for table in vec0.values())
+            if entry_type == of_type and not any(table.has_shadow(name) for table in vec0.values())
         ]
         for of_type in ("table", "view")
     )  # fmt: skip
@@ -120,28 +126,29 @@ def _names(database: Database) -> tuple[list[str], list[str], dict[str, Vec0Tabl
 
 def _columns(path: str, table: _Table | None, options: ReadOptions, strict: bool) -> Columns | None:
     """Return which column is what by the first row of a table that shows it."""
-    for rows in chunks.windows(table.head if table else ()):
+    for rows in chunks.row_windows(table.head if table else ()):
         with contextlib.suppress(RowError):
-            return of_rows(path, table.titles, rows, options, strict=strict)
+            return choose_from_rows(path, table.titles, rows, options, strict=strict)
     return None
 
 
 def _select(database: Database, name: str, titles: list[str], columns: Columns) -> Iterator[tuple]:
     """Return the rows of a table, NULL in columns that are not used."""
     used = {*columns.embedding, *columns.metadata.values()}
-    shown = (quoted(title) if i in used else "null" for i, title in enumerate(titles))
-    rows = database.select(f"select {', '.join(shown)} from {quoted(name)}")
+    values = (quote_sql(title) if i in used else "null" for i, title in enumerate(titles))
+    rows = database.select(f"select {', '.join(values)} from {quote_sql(name)}")
     next(rows)
     return rows
 
 
 def _cut_rows(start: chunks.Chunk, rows: Iterator[tuple]) -> Iterator[chunks.Chunk]:
+    """Yield `start` with some rows, until there are no more."""
     part, size = [], 0
     for row in rows:
         row_size = sum(len(value) if isinstance(value, bytes | str) else 8 for value in row)
-        part.append(row if row_size <= LARGE_BYTES else tuple(map(shortened, row)))
+        part.append(row if row_size <= MAX_VALUE_BYTES else tuple(map(limit_size, row)))
         size += row_size
-        if len(part) == chunks.BLOCK_ROWS or size >= CHUNK_BYTES:
+        if len(part) == chunks.CHUNK_ROWS or size >= CHUNK_BYTES:
             yield replace(start, data=part, input_bytes=size)
             part, size = [], 0
     yield replace(start, data=part, input_bytes=size)

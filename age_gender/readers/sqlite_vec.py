@@ -1,6 +1,6 @@
-"""Tables of the SQLite extension sqlite-vec, `vec0`, read from the tables in which it keeps them.
+"""Read `vec0` tables of the SQLite extension sqlite-vec from the tables in which it keeps them.
 
-Rows lie in chunks. `T_chunks` has for each a bit for each place that is taken, and the rowids;
+Rows lie in chunks. `T_chunks` has for each a bit for each slot that is taken, and the rowids;
 `T_vector_chunks00` the vectors of the first vector column; `T_metadatachunks00` numbers and the
 beginnings of texts, `T_metadatatext00` the long ones; `T_auxiliary` the columns marked `+`, and
 `T_rowids` keys that are text (https://github.com/asg017/sqlite-vec, sqlite-vec.c).
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from age_gender.readers.sqlite_database import Database, quoted
+from age_gender.readers.sqlite_database import Database, quote_sql
 
 _SHADOWS = r"info|rowids|chunks|auxiliary|(vector_chunks|metadatachunks|metadatatext)\d\d"
 _VECTOR = re.compile(r"(\w+)\s+(float|f32|int8|i8)\s*\[\s*(\d+)\s*\]", re.ASCII | re.IGNORECASE)
@@ -27,7 +27,7 @@ class Vec0Table:
 
     name: str
     titles: list[str]
-    places: list[tuple[str, str]]  # of each column: the table behind it, or "rowids"; its type
+    sources: list[tuple[str, str]]  # by column: the table that holds it, or "rowids"; its type
 
     @classmethod
     def declared(cls, name: str, sql: str) -> "Vec0Table | None":
@@ -57,43 +57,43 @@ class Vec0Table:
                     add(title, "partition" if key else "value", "")
                 else:
                     add(title, "metadatachunks", dtype.lower())
-        if not any(place == "rowids" for _, (place, _) in columns):
+        if not any(source == "rowids" for _, (source, _) in columns):
             columns.insert(0, ("id", ("rowids", "")))
-        return cls(name, [title for title, _ in columns], [place for _, place in columns])
+        return cls(name, [title for title, _ in columns], [source for _, source in columns])
 
-    def is_behind(self, table: str) -> bool:
+    def has_shadow(self, table: str) -> bool:
         """Return whether a table of the database is one in which this one is kept."""
         return bool(re.fullmatch(rf"{re.escape(self.name)}_({_SHADOWS})", table))
 
     def rows(self, database: Database) -> Iterator[tuple]:
         """Yield the rows, chunk by chunk, as sqlite-vec does; vectors as bytes of float32."""
-        behind = [place for place, _ in self.places if place.startswith(("vector", "meta"))]
-        partitions = [place for place, _ in self.places if place.startswith("partition")]
-        parts = [f"c.{quoted(place)}" for place in ("rowids", "validity", *partitions)]
-        parts += [f"{place}.{'vectors' if place[0] == 'v' else 'data'}" for place in behind]
-        query = f"select {', '.join(parts)} from {self._shadow('chunks')} c"
-        for place in behind:
-            query += f" join {self._shadow(place)} {place} on {place}.rowid = c.chunk_id"
+        shadows = [source for source, _ in self.sources if source.startswith(("vector", "meta"))]
+        partitions = [source for source, _ in self.sources if source.startswith("partition")]
+        selected = [f"c.{quote_sql(source)}" for source in ("rowids", "validity", *partitions)]
+        selected += [f"{source}.{'vectors' if source[0] == 'v' else 'data'}" for source in shadows]
+        query = f"select {', '.join(selected)} from {self._shadow('chunks')} c"
+        for source in shadows:
+            query += f" join {self._shadow(source)} {source} on {source}.rowid = c.chunk_id"
         chunks = database.select(f"{query} order by c.chunk_id")
         next(chunks)
         for rowids, validity, *cells in chunks:
             taken = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little") > 0
             keys = np.frombuffer(rowids, "<i8")[taken].tolist()
-            by_place = dict(zip([*partitions, *behind], cells, strict=True))
-            of_rows = self._looked_up(database, keys)
+            by_source = dict(zip([*partitions, *shadows], cells, strict=True))
+            by_key = self._key_columns(database, keys)
             columns = [
-                self._column(database, place, dtype, by_place.get(place), taken, keys, of_rows)
-                for place, dtype in self.places
+                self._column(database, source, dtype, by_source.get(source), taken, keys, by_key)
+                for source, dtype in self.sources
             ]
             yield from zip(*columns, strict=True)
 
-    def _column(self, database, place, dtype, cell, taken, keys, of_rows) -> list:
-        """Return what the taken places of a chunk hold in a column."""
-        if place.startswith("partition"):
+    def _column(self, database, source, dtype, cell, taken, keys, by_key) -> list:
+        """Return what the taken slots of a chunk hold in a column."""
+        if source.startswith("partition"):
             return [cell] * len(keys)
-        if place == "rowids" or place.startswith("value"):
-            return [of_rows[key][place] for key in keys]
-        if place.startswith("vector"):
+        if source == "rowids" or source.startswith("value"):
+            return [by_key[key][source] for key in keys]
+        if source.startswith("vector"):
             vectors = np.frombuffer(cell, np.dtype(dtype))[taken].astype(np.float32)
             return [vector.tobytes() for vector in vectors]
         if dtype.startswith("bool"):
@@ -101,7 +101,7 @@ class Vec0Table:
             return bits[taken].tolist()
         if dtype == "text":
             texts = [cell[i * 16 : i * 16 + 16] for i in np.flatnonzero(taken).tolist()]
-            long = self._long_texts(database, place, keys)
+            long = self._long_texts(database, source, keys)
             return [
                 long.get(key)
                 if size > _SHORT_TEXT
@@ -111,22 +111,22 @@ class Vec0Table:
             ]
         return np.frombuffer(cell, "<i8" if dtype.startswith("int") else "<f8")[taken].tolist()
 
-    def _looked_up(self, database: Database, keys: list[int]) -> dict[int, dict[str, object]]:
+    def _key_columns(self, database: Database, keys: list[int]) -> dict[int, dict[str, object]]:
         """Return the key and the auxiliary columns of rows."""
-        of_rows: dict[int, dict[str, object]] = {key: {"rowids": key} for key in keys}
-        values = [place for place, _ in self.places if place.startswith("value")]
+        by_key: dict[int, dict[str, object]] = {key: {"rowids": key} for key in keys}
+        values = [source for source, _ in self.sources if source.startswith("value")]
         for shadow, columns in (("rowids", ["id"]), ("auxiliary", values)):
             for rowid, *cells in self._by_rowid(database, shadow, columns, keys) if columns else ():
-                places = ["rowids"] if shadow == "rowids" else columns
-                values_of = zip(places, cells, strict=True)
-                of_rows[rowid] |= {place: cell for place, cell in values_of if cell is not None}
-        for row in of_rows.values():
-            for place in values:
-                row.setdefault(place, None)
-        return of_rows
+                sources = ["rowids"] if shadow == "rowids" else columns
+                values_of = zip(sources, cells, strict=True)
+                by_key[rowid] |= {source: cell for source, cell in values_of if cell is not None}
+        for row in by_key.values():
+            for source in values:
+                row.setdefault(source, None)
+        return by_key
 
-    def _long_texts(self, database: Database, place: str, keys: list[int]) -> dict[int, str]:
-        shadow = place.replace("chunks", "text")
+    def _long_texts(self, database: Database, source: str, keys: list[int]) -> dict[int, str]:
+        shadow = source.replace("chunks", "text")
         return dict(self._by_rowid(database, shadow, ["data"], keys))
 
     def _by_rowid(self, database, shadow: str, columns: list[str], keys: list[int]) -> Iterator:
@@ -137,4 +137,4 @@ class Vec0Table:
         return rows
 
     def _shadow(self, suffix: str) -> str:
-        return quoted(f"{self.name}_{suffix}")
+        return quote_sql(f"{self.name}_{suffix}")

@@ -1,4 +1,4 @@
-"""Text cut at the ends of its rows, in bounded memory whatever the length of a line."""
+"""Cut text at the ends of its rows, in bounded memory whatever the length of a line."""
 
 import io
 import re
@@ -10,57 +10,61 @@ from age_gender.cli import InputError
 from age_gender.readers import chunks
 from age_gender.readers.errors import BadRow
 
-DENSE_BYTES = 64 << 10  # a chunk where rows are far too short: each costs memory of its own
-DENSE_ROW = 512  # bytes; 512 numbers need a thousand
-TOO_LONG = "longer than %s bytes: a quote, a bracket or the line end is missing"
+DENSE_BYTES = 64 << 10  # size of a chunk whose rows are far too short: each costs memory
+DENSE_ROW_BYTES = 512  # average length of such rows; 512 numbers need a thousand
+TOO_LONG = (
+    f"longer than {chunks.MAX_ROW_BYTES:,} bytes: a quote, a bracket or the line end is missing"
+)
 
 BOM = b"\xef\xbb\xbf"
 _CONTROL = bytes(set(range(32)) - set(b"\t\r\n"))
 _QUOTED = re.compile(rb'"(?:[^"]+|"")*+("?)')  # "" stands for a quote
 
 
-def parts(
-    start: chunks.Chunk, stream: BinaryIO, row_end: Callable[[bytes], int], row_mark: bytes = b"\n"
+def cut_rows(
+    start: chunks.Chunk,
+    stream: BinaryIO,
+    find_end: Callable[[bytes], int],
+    row_mark: bytes = b"\n",
 ) -> Iterator[chunks.Chunk]:
-    """Yield `start` with the text up to the last row that ends, which `row_end` finds in what was
-    read so far; rows end with `row_mark`.
+    """Yield `start` with text up to the end of its last whole row, again and again.
 
-    A row that is too long costs its first line, in case a quote there was never closed. If that
-    does not help, or there is no line end, it costs what has been read.
+    `find_end` returns the offset of that end in a text, or 0; rows end with `row_mark`. A row that
+    is too long costs its first line, in case a quote there was never closed. If that does not
+    help, or there is no line end, it costs all that has been read.
     """
-    offset = len(BOM) if stream.peek(len(BOM)).startswith(BOM) else 0  # of the end of what was read
-    rest, needed, pieces = b"", 0, _read(start.path, stream, row_mark)
+    offset = len(BOM) if stream.peek(len(BOM)).startswith(BOM) else 0  # in the file, of `rest`
+    rest, needed, pieces = b"", 0, _read_pieces(start.path, stream, row_mark)
     for piece in pieces:
         rest += piece
-        offset += len(piece)
-        if len(rest) < needed:  # where no row ended so far; not to look at it again and again
+        if len(rest) < needed:  # it has no whole row: twice as much is read before it is searched
             continue
         for attempt in range(2):
-            cut = row_end(rest)
-            if cut:
-                place = offset - len(rest)
-                yield replace(start, data=rest[:cut], offset=place, input_bytes=cut)
-                rest = rest[cut:]
-            needed = 0 if cut else min(2 * len(rest), chunks.RECORD_BYTES + 1)
-            if len(rest) <= chunks.RECORD_BYTES:
+            # The whole rows
+            if end := find_end(rest):
+                yield replace(start, data=rest[:end], offset=offset, input_bytes=end)
+                rest, offset = rest[end:], offset + end
+            needed = 0 if end else min(2 * len(rest), chunks.MAX_ROW_BYTES + 1)
+            if len(rest) <= chunks.MAX_ROW_BYTES:
                 break
+
+            # A row that is too long: on the second attempt, up to the last line end
             end = (rest.rfind if attempt else rest.find)(b"\n") + 1
             lines = rest.count(b"\n", 0, end) or 1
-            bad = [BadRow(start.path, 1, 1, TOO_LONG % chunks.RECORD_BYTES)]
-            yield replace(start, bad=bad, lines=lines)
-            while not end:  # bounded memory whatever the length of a line
+            yield replace(start, bad=[BadRow(start.path, 1, 1, TOO_LONG)], lines=lines)
+            while not end:  # none is kept in memory
+                offset += len(rest)
                 rest = next(pieces, None)
                 if rest is None:
                     return
-                offset += len(rest)
                 end = rest.find(b"\n") + 1
-            rest = rest[end:]
+            rest, offset = rest[end:], offset + end
     if rest:
-        yield replace(start, data=rest, offset=offset - len(rest), input_bytes=len(rest))
+        yield replace(start, data=rest, offset=offset, input_bytes=len(rest))
 
 
-class Joined(io.RawIOBase):
-    """What was read of a stream, and the rest of it."""
+class JoinedStream(io.RawIOBase):
+    """A stream of bytes that were read from a stream, and then of the rest of it."""
 
     def __init__(self, head: bytes, rest: BinaryIO) -> None:
         self.head, self.rest = memoryview(head), rest
@@ -75,45 +79,46 @@ class Joined(io.RawIOBase):
         return len(data)
 
 
-def head_of(stream: BinaryIO, size: int) -> tuple[bytes, BinaryIO]:
-    """Return the first bytes of a stream, and the stream, in which they still are."""
-    if stream.seekable():  # a new stream round it would copy everything once more
+def read_head(stream: BinaryIO, size: int) -> tuple[bytes, BinaryIO]:
+    """Return the first bytes of a stream, and a stream that yields them once more."""
+    if stream.seekable():  # a JoinedStream would copy everything once more
         start = stream.tell()
         head = stream.read(size)
         stream.seek(start)
         return head, stream
     head = stream.read(size)
-    return head, io.BufferedReader(Joined(head, stream))
+    return head, io.BufferedReader(JoinedStream(head, stream))
 
 
-def first_mark(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
-    """Return the first character that is no space and no mark of an encoding, and the stream.
+def first_character(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
+    """Return the first character but spaces and a byte-order mark, and a stream that yields all.
 
-    A pipe may pause before it: the stream is a new one where something was read of it.
+    A pipe may pause before it: then bytes are read one by one.
     """
-    mark = stream.peek(64).removeprefix(BOM).lstrip()[:1]
-    if mark and mark not in BOM:
-        return mark, stream
+    character = stream.peek(64).removeprefix(BOM).lstrip()[:1]
+    if character and character not in BOM:
+        return character, stream
     head = bytearray()
-    while len(head) < chunks.RECORD_BYTES and (byte := stream.read(1)):
+    while len(head) < chunks.MAX_ROW_BYTES and (byte := stream.read(1)):
         head += byte
         if not BOM.startswith(head) and not byte.isspace():
             break
-    mark = bytes(head).removeprefix(BOM).lstrip()[:1] or b" "
-    return mark, io.BufferedReader(Joined(head, stream))
+    character = bytes(head).removeprefix(BOM).lstrip()[:1] or b" "
+    return character, io.BufferedReader(JoinedStream(head, stream))
 
 
-def _read(path: str, stream: BinaryIO, row_mark: bytes) -> Iterator[bytes]:
-    """Yield what the stream holds, up to line ends where that is not far; in smaller pieces where
-    rows, which end with `row_mark`, are so short that they cost memory.
+def _read_pieces(path: str, stream: BinaryIO, row_mark: bytes) -> Iterator[bytes]:
+    """Yield what the stream holds in pieces that end at line ends where these are not far.
+
+    Pieces are smaller where rows, which end with `row_mark`, are so short that they cost memory.
     """
     piece = stream.read(chunks.CHUNK_BYTES)
     check_is_text(path, piece)
     piece = piece.removeprefix(BOM) or stream.read(chunks.CHUNK_BYTES)
     while piece:
-        piece += stream.readline(chunks.RECORD_BYTES)
+        piece += stream.readline(chunks.MAX_ROW_BYTES)
         ends, at = 0, piece.find(row_mark)
-        while at >= 0 and ends * DENSE_ROW <= len(piece):
+        while at >= 0 and ends * DENSE_ROW_BYTES <= len(piece):
             ends, at = ends + 1, piece.find(row_mark, at + 1)
         size = len(piece) if at < 0 else DENSE_BYTES
         yield from (piece[i : i + size] for i in range(0, len(piece), size))
@@ -131,11 +136,16 @@ def check_is_text(path: str, start: bytes) -> None:
         b"\x1f\x8b": "compressed twice; unpack it",
         b"SQLite format 3\0": "an SQLite database; give it the suffix .sqlite",
     }
-    for magic, format in formats.items():
+    for magic, description in formats.items():
         if start.startswith(magic):
-            raise InputError(f"{path}: not CSV but {format}")
+            raise InputError(f"{path}: not CSV but {description}")
     start = start[:4096]
-    if len(start.translate(None, _CONTROL)) < 0.95 * len(start):
+    text_bytes = len(start.translate(None, _CONTROL))
+    if text_bytes < len(start):
+        from age_gender.readers import foreign_files
+
+        foreign_files.refuse(path)
+    if text_bytes < 0.95 * len(start):
         raise InputError(f"{path}: not CSV but binary data; save the embeddings as UTF-8 CSV")
 
 

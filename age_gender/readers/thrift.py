@@ -1,4 +1,4 @@
-"""Thrift's compact protocol, as far as Parquet's metadata needs it: whole numbers, nested structs.
+"""Read Thrift's compact protocol, as far as Parquet's metadata needs it.
 
 The protocol: https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.
 All functions take bytes and where to begin, and return where they ended. They raise IndexError
@@ -8,11 +8,11 @@ where the bytes end too soon, ValueError or RecursionError where they are someth
 from collections.abc import Callable
 from typing import Any
 
-Reader = Callable[[bytes, int], tuple[Any, int]]
+Parser = Callable[[bytes, int], tuple[Any, int]]
 
 
-def struct(data: bytes, at: int, nested: dict[int, Reader] | None = None) -> tuple[dict, int]:
-    """Return the fields of a struct that are whole numbers, and those that `nested` reads."""
+def struct(data: bytes, at: int, nested: dict[int, Parser] | None = None) -> tuple[dict, int]:
+    """Return the fields of a struct that are whole numbers, and those that `nested` parses."""
     fields: dict[int, Any] = {}
     number = 0
     while head := data[at]:
@@ -21,28 +21,28 @@ def struct(data: bytes, at: int, nested: dict[int, Reader] | None = None) -> tup
             number += head >> 4
         else:
             number, at = _integer(data, at)
-        of_type = head & 15
-        if 4 <= of_type <= 6:
+        field_type = head & 15
+        if 4 <= field_type <= 6:
             fields[number], at = _integer(data, at)
         elif nested and number in nested:
             fields[number], at = nested[number](data, at)
         else:
-            at = skip(data, at, of_type)
+            at = skip(data, at, field_type)
     return fields, at + 1
 
 
-def list_of(reader: Reader) -> Reader:
-    """Return what reads a list whose elements `reader` reads."""
+def list_of(parser: Parser) -> Parser:
+    """Return the parser of a list whose elements `parser` parses."""
 
-    def read(data: bytes, at: int) -> tuple[list, int]:
+    def parse(data: bytes, at: int) -> tuple[list, int]:
         count, at = _count(data, at)
         elements = []
         for _ in range(count):
-            element, at = reader(data, at)
+            element, at = parser(data, at)
             elements.append(element)
         return elements, at
 
-    return read
+    return parse
 
 
 def text(data: bytes, at: int) -> tuple[str, int]:
@@ -51,33 +51,33 @@ def text(data: bytes, at: int) -> tuple[str, int]:
     return data[at : at + size].decode("utf-8", "replace"), at + size
 
 
-def skip(data: bytes, at: int, of_type: int) -> int:
+def skip(data: bytes, at: int, field_type: int) -> int:
     """Return where a value of a type ends."""
-    if of_type in (1, 2):  # true, false
+    if field_type in (1, 2):  # true, false
         return at
-    if 4 <= of_type <= 6:
+    if 4 <= field_type <= 6:
         while data[at] & 128:
             at += 1
         return at + 1
-    if of_type == 8:  # bytes
+    if field_type == 8:  # bytes
         size, at = _varint(data, at)
         return at + size
-    if of_type == 12:
+    if field_type == 12:
         while head := data[at]:
             at += 1
             if head < 16:
                 at = skip(data, at, 4)  # the number of the field
             at = skip(data, at, head & 15)
         return at + 1
-    if of_type in (9, 10):  # lists and sets
-        of_elements = data[at] & 15
+    if field_type in (9, 10):  # lists and sets
+        element_type = data[at] & 15
         count, at = _count(data, at)
         for _ in range(count):
-            at = at + 1 if of_elements in (1, 2) else skip(data, at, of_elements)
+            at = at + 1 if element_type in (1, 2) else skip(data, at, element_type)
             data[at - 1]  # raises IndexError
         return at
-    if of_type in (3, 7):  # a byte, a double
-        return at + (1 if of_type == 3 else 8)
+    if field_type in (3, 7):  # a byte, a double
+        return at + (1 if field_type == 3 else 8)
     raise ValueError("maps are in no metadata of Parquet")
 
 

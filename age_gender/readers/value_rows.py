@@ -1,4 +1,4 @@
-"""Rows of Python's values, as SQLite and some columns of Parquet have them."""
+"""Parse rows of Python objects, as SQLite and some columns of Parquet give them."""
 
 import contextlib
 import functools
@@ -8,11 +8,11 @@ import numpy as np
 
 from age_gender.readers import chunks, numbers, vectors
 
-LARGE_BYTES = chunks.RECORD_BYTES  # of a value, which no row of text may have either
+MAX_VALUE_BYTES = chunks.MAX_ROW_BYTES  # of a text or bytes
 
 
 class TooLarge:
-    """Stands for a value that no row of a table may have: its row is a bad one."""
+    """Stand for a value that was too large to keep: its row is a bad one."""
 
     def __init__(self, value: bytes | str) -> None:
         self.size = len(value)
@@ -22,22 +22,20 @@ class TooLarge:
 
 
 class RowsReader:
-    """Parses chunks of rows, each something that has the value of a column by its place or name."""
-
-    is_text = False
+    """Parse chunks of rows: tuples with a value for each column's index, or dicts by its title."""
 
     def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
         """Return the batch of a chunk's rows."""
-        return chunks.parse(chunk, _at_once, _one_by_one)
+        return chunks.parse(chunk, _parse_at_once, _rows)
 
 
-def shortened(value: object) -> object:
-    """Return a value, or what stands for one that is too large."""
-    is_large = isinstance(value, bytes | str) and len(value) > LARGE_BYTES
+def limit_size(value: object) -> object:
+    """Return a value, or TooLarge in its place."""
+    is_large = isinstance(value, bytes | str) and len(value) > MAX_VALUE_BYTES
     return TooLarge(value) if is_large else value
 
 
-def _at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
+def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
     """Return BLOBs of one length, or lists as text, and the metadata; None for others."""
     columns, values = chunk.columns, None
     cells = [row[columns.embedding[0]] for row in chunk.data]
@@ -48,12 +46,12 @@ def _at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
     are_lists = types == {str} and columns.form.name == vectors.LIST.name
     if are_lists and all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
         with contextlib.suppress(UnicodeEncodeError):
-            values = numbers.parse([cell[1:-1].encode() for cell in cells], columns.width)
+            values = numbers.parse_rows([cell[1:-1].encode() for cell in cells], columns.width)
     metadata = {
-        word: [row[column] for row in chunk.data] for word, column in columns.metadata.items()
+        role: [row[column] for row in chunk.data] for role, column in columns.metadata.items()
     }
     return None if values is None else (values, metadata)
 
 
-def _one_by_one(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
+def _rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
     return (chunks.Row(0, functools.partial(getattr, row, "__getitem__")) for row in chunk.data)

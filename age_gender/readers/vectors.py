@@ -1,8 +1,8 @@
-"""A value of whatever form into the numbers of an embedding: text, bytes, lists, objects.
+"""Turn a value of any form into the numbers of an embedding: text, bytes, lists, objects.
 
-The form of a column is found by `find_form` in its first values and holds for the file. A form is
-one entry in a table: what stands round the numbers of a text (WRAPPERS), what lists and objects
-look like (OBJECTS), what encodes bytes as text and which type they hold (in blobs.py).
+`find_form` finds the form of a column in its first values; it holds for the file. A form is one
+entry in a table: what stands round the numbers of a text (WRAPPERS), what lists and objects look
+like (OBJECTS), what encodes bytes as text and which type of numbers they hold (blobs.py).
 """
 
 import contextlib
@@ -16,7 +16,14 @@ import numpy as np
 
 from age_gender.readers import blobs
 from age_gender.readers.errors import RowError
-from age_gender.readers.numbers import FEWEST, finite, float32, is_number, shown
+from age_gender.readers.numbers import (
+    MIN_WIDTH,
+    count_text,
+    excerpt,
+    is_number,
+    parse_cells,
+    to_float32,
+)
 
 SHORTENED = RowError(
     "numpy shortened this list (...)",
@@ -42,7 +49,7 @@ WRAPPERS = {
 }
 _OPENED = {name: re.compile(opening) for name, (opening, _) in WRAPPERS.items()}
 _CLOSED = {name: re.compile(rf"(?:{closing})\Z") for name, (_, closing) in WRAPPERS.items()}
-_BEHIND = 400  # characters at the end of a text in which what closes it is looked for
+_CLOSING_LENGTH = 400  # characters at the end of a text in which a closing is searched
 _BRACKET = re.compile(r"[\[({]")
 _SCALARS = re.compile(r"(?:np\.float\d+|Decimal)\('?([^()']*)'?\)")  # numbers of a list, printed
 _TYPE_NAMES = re.compile(r"System\.\w+\[\]|\[[FD]@\w+|\[object \w+\]|<memory at \w+>|<\w[^>]*>")
@@ -64,20 +71,20 @@ class Form:
             raise RowError("the embedding is missing")
         cells = self.numbers(value)
         if cells is None:
-            raise _not_of(self, value)
+            raise _other_form_error(self, value)
         if len(cells) != width:
-            raise RowError(f"{len(cells)} number{'s' * (len(cells) != 1)}, not {width}")
+            raise RowError(f"{count_text(len(cells))}, not {width}")
         if isinstance(cells, np.ndarray):
-            return finite(cells)
-        return float32(cells, "number", 1)
+            return to_float32(cells)
+        return parse_cells(cells, "number", 1)
 
 
 def find_form(
     values: Sequence[object], width: int | None = None, blob_type: str | None = None
 ) -> Form | None:
-    """Return the form that reads the first of these values which is not missing, or None.
+    """Return the form of the first of these values that is not missing, or None.
 
-    The others help to tell which type bytes hold, unless the user gave one of blobs.DTYPES.
+    The others help to find which type of numbers bytes hold, unless `blob_type` names it.
     """
     values = [value for value in values if not _is_missing(value)]
     if not values or _is_scalar(values[0]) or _is_word(values[0]):
@@ -89,16 +96,16 @@ def find_form(
         if (data := decode(values[0])) is None:
             continue
         all_data = [data, *(other for other in map(decode, values[1:]) if other is not None)]
-        inner = _form_of_bytes(all_data, width, blob_type)
+        inner = _find_bytes_form(all_data, width, blob_type)
         if inner:
             dtype = inner.dtype if decode is blobs.as_bytes else None
-            decoded = functools.partial(_decoded, decode, inner)
-            return Form(name + inner.name, decoded, dtype, inner.rivals)
+            numbers = functools.partial(_decode_numbers, decode, inner)
+            return Form(name + inner.name, numbers, dtype, inner.rivals)
     return None
 
 
-def size(value: object, form: Form | None) -> int:
-    """Return how many numbers a value holds: of its form, 0 for a number, -1 for anything else.
+def count_numbers(value: object, form: Form | None) -> int:
+    """Return how many numbers a vector of this form holds; 0 for a number, -1 for anything else.
 
     Raises RowError for a value of the form that is faulty.
     """
@@ -128,21 +135,22 @@ def _reads(form: Form, value: object, width: int | None) -> bool:
     except RowError:  # of this form, but faulty
         return True
     is_list = form is LIST or form in OBJECTS
-    return cells is not None and (is_list or len(cells) == width or len(cells) >= FEWEST)
+    return cells is not None and (is_list or len(cells) == width or len(cells) >= MIN_WIDTH)
 
 
 # --------------------------------------------------------------------------------- text
 
 
-def _wrapped(name: str, value: object) -> list[str] | None:
-    """Return the numbers of a text that this wrapper, and maybe others in it, stand round."""
+def _unwrap_numbers(name: str, value: object) -> list[str] | None:
+    """Return the numbers inside this wrapper, and inside others within it, as texts."""
     if not isinstance(value, str) or (body := _unwrap(name, value.strip())) is None:
         return None
     for _ in range(3):
-        inner = (_unwrap(other, body) for other in WRAPPERS)
-        if (peeled := next((text for text in inner if text is not None), None)) is None:
+        unwrapped = (_unwrap(other, body) for other in WRAPPERS)
+        inner = next((text for text in unwrapped if text is not None), None)
+        if inner is None:
             break
-        body = peeled
+        body = inner
     if "..." in body:
         raise SHORTENED
     if "(" in body:
@@ -154,65 +162,67 @@ def _wrapped(name: str, value: object) -> list[str] | None:
 
 def _unwrap(name: str, text: str) -> str | None:
     opened = _OPENED[name].match(text)
-    closed = opened and _CLOSED[name].search(text, max(opened.end(), len(text) - _BEHIND))
+    closed = opened and _CLOSED[name].search(text, max(opened.end(), len(text) - _CLOSING_LENGTH))
     return text[opened.end() : closed.start()].strip() if closed else None
 
 
-TEXTS = [Form(name, functools.partial(_wrapped, name)) for name in WRAPPERS]
+TEXTS = [Form(name, functools.partial(_unwrap_numbers, name)) for name in WRAPPERS]
 LIST = next(form for form in TEXTS if form.name == "a list")
 
 
 # --------------------------------------------------------------------- lists and objects
 
 
-def _of_list(value: object) -> Sequence | None:
+def _list_values(value: object) -> Sequence | None:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if not isinstance(value, list | tuple):
         return None
     if len(value) == 1 and isinstance(value[0], list | tuple | dict):
-        return _of_list(value[0]) if isinstance(value[0], list | tuple) else _of_object(value[0])
+        parse = _object_values if isinstance(value[0], dict) else _list_values
+        return parse(value[0])
     return value
 
 
-def _of_object(value: object) -> Sequence | None:
+def _object_values(value: object) -> Sequence | None:
     """Return the values of {"0": 0.1, "1": 0.2, ...}: keys that count up from 0 or 1, in order."""
     if not isinstance(value, Mapping) or len(value) < 2:
         return None
     if not all(type(cell) in (int, float) for cell in itertools.islice(value.values(), 3)):
         return None
-    stems, numbers = zip(*map(_running, map(str, value)), strict=True)
+    stems, numbers = zip(*map(_split_number, map(str, value)), strict=True)
     start = min(numbers)
     if start not in (0, 1) or len({*stems}) > 1 or len({*numbers}) < len(numbers):
         return None
     if max(numbers) - start + 1 != len(numbers):
         return None
-    return [cell for _, cell in sorted(zip(numbers, value.values(), strict=True), key=_first)]
+    return [cell for _, cell in sorted(zip(numbers, value.values(), strict=True), key=_by_number)]
 
 
-def _running(key: str) -> tuple[str, int]:
+def _split_number(key: str) -> tuple[str, int]:
+    """Return a key without the number at its end, and that number, or -1."""
     digits = re.search(r"[0-9]{1,6}\Z", key)
     return (key[: digits.start()], int(digits[0])) if digits else (key, -1)
 
 
-def _first(pair: tuple) -> object:
+def _by_number(pair: tuple) -> object:
     return pair[0]
 
 
 OBJECTS = [
-    Form("a list of numbers", _of_list),
-    Form("an object with running keys", _of_object),
+    Form("a list of numbers", _list_values),
+    Form("an object with running keys", _object_values),
 ]
 
 # --------------------------------------------------------------------------------- bytes
 
 
-def _decoded(decode: Callable, inner: Form, value: object) -> Sequence | None:
+def _decode_numbers(decode: Callable, inner: Form, value: object) -> Sequence | None:
     data = decode(value)
     return None if data is None else inner.numbers(data)
 
 
-def _of_utf8(data: bytes) -> Sequence | None:
+def _parse_utf8(data: bytes) -> Sequence | None:
     if data[:1] not in (b"[", b"(", b"{"):
         return None
     with contextlib.suppress(UnicodeDecodeError):
@@ -221,10 +231,10 @@ def _of_utf8(data: bytes) -> Sequence | None:
     return None
 
 
-NPY, UTF8 = Form("an .npy file", blobs.of_npy), Form("a list as text", _of_utf8)
+NPY, UTF8 = Form("an .npy file", blobs.parse_npy), Form("a list as text", _parse_utf8)
 
 
-def _form_of_bytes(
+def _find_bytes_form(
     values: Sequence[bytes], width: int | None, blob_type: str | None
 ) -> Form | None:
     """Return the form of bytes: an .npy, text, or numbers of a type that fits or is plausible."""
@@ -234,22 +244,26 @@ def _form_of_bytes(
     types = [blobs.DTYPES[blob_type]] if blob_type else blobs.plausible_types(values, width)
     if not types:
         return None
-    names = [blobs.name_of(dtype) for dtype in types]
-    return Form(names[0], functools.partial(blobs.of_dtype, types[0]), types[0], tuple(names[1:]))
+    names = [blobs.dtype_name(dtype) for dtype in types]
+    return Form(
+        names[0], functools.partial(blobs.parse_numbers, types[0]), types[0], tuple(names[1:])
+    )
 
 
 # ------------------------------------------------------------------- what is no embedding
 
 
-def _not_of(form: Form, value: object) -> RowError:
+def _other_form_error(form: Form, value: object) -> RowError:
     """Return the error of a value that is not of a column's form, with what it seems to be."""
     if isinstance(value, str) and _TYPE_NAMES.fullmatch(value.strip()):
-        return RowError(f"{shown(value)} is the name of a type, not its numbers", "write the list")
+        return RowError(
+            f"{excerpt(value)} is the name of a type, not its numbers", "write the list"
+        )
     if isinstance(value, bytes) and value.startswith(_IMAGES):
         return RowError("the value is an image, not an embedding")
     if isinstance(value, bytes):
         return RowError(f"a BLOB of {len(value):,} bytes is not {form.name}")
     other = find_form([value])
     if other and other.name != form.name:
-        return RowError(f"{shown(value)} is {other.name}, not {form.name} as in the first rows")
-    return RowError(f"{shown(value)} is not a list of numbers")
+        return RowError(f"{excerpt(value)} is {other.name}, not {form.name} as in the first rows")
+    return RowError(f"{excerpt(value)} is not a list of numbers")

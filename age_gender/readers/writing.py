@@ -10,8 +10,8 @@ import numpy as np
 
 from age_gender import files
 from age_gender.cli import InputError, require
-from age_gender.readers import chunks
-from age_gender.readers.names import quoted
+from age_gender.readers.names import quote_csv
+from age_gender.readers.numbers import MIN_WIDTH
 
 
 def write(path: str | Path, names: Sequence[str], batches: Iterable[np.ndarray]) -> None:
@@ -22,7 +22,7 @@ def write(path: str | Path, names: Sequence[str], batches: Iterable[np.ndarray])
     """
     check_output(path)
     batches = iter(batches)
-    first = next(batches, np.empty((0, chunks.DIMENSIONS), np.float32))
+    first = next(batches, np.empty((0, MIN_WIDTH), np.float32))
     width, batches = first.shape[1], itertools.chain([first], batches)
     writers = {".npz": _write_npz, ".csv": _write_csv, ".parquet": _write_parquet}
     with files.whole_file(path) as stream:
@@ -53,7 +53,7 @@ def _write_csv(stream: BinaryIO, names: Sequence[str], batches: Iterable, width:
     remaining = iter(names)
     for batch in batches:
         for row in np.asarray(batch).tolist():
-            line = ",".join([quoted(next(remaining)), *map("%.9g".__mod__, row)])
+            line = ",".join([quote_csv(next(remaining)), *map("%.9g".__mod__, row)])
             stream.write(line.encode() + b"\n")
 
 

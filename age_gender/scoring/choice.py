@@ -11,7 +11,7 @@ from age_gender.cli import InputError, display_path
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.scoring.litert import DISTANCE, Scorer
 
-PROBE_ROWS = 256  # scored with each model to choose one
+PROBE_ROWS = 256  # rows scored with each model to choose one
 
 
 def load(model: str | Path, force: bool = False) -> Scorer:
@@ -25,7 +25,7 @@ def load(model: str | Path, force: bool = False) -> Scorer:
     return scorer
 
 
-def choose(
+def choose_model(
     rows: np.ndarray, force: bool = False, must_fit: bool = True,
     load: Callable[[Path, bool], Scorer] = load, or_else: str = "",
 ) -> Scorer:  # fmt: skip
@@ -66,7 +66,7 @@ def find_out_of_distribution(features: np.ndarray) -> tuple[str, np.ndarray]:
     first; without such a model it is "", and no row is flagged.
     """
     with contextlib.suppress(InputError):
-        scorer = choose(features[:: -(-len(features) // PROBE_ROWS)])
+        scorer = choose_model(features[:: -(-len(features) // PROBE_ROWS)])
         is_ood = is_out_of_distribution(scorer.score(features)[:, DISTANCE])
         if is_ood.mean() < 0.5:
             return Path(scorer.name).parent.name, is_ood

@@ -36,7 +36,7 @@ def estimate(embeddings, model, skip_bad_rows: bool) -> "pd.DataFrame":
             if model is not None:
                 scorer = _load(str(model))
             else:
-                scorer = choice.choose(batch.features, must_fit=not skip_bad_rows, load=_load)
+                scorer = choice.choose_model(batch.features, must_fit=not skip_bad_rows, load=_load)
         if scorer.width != rows.shape[1]:
             raise InputError(
                 f"embeddings of {rows.shape[1]} numbers; this model takes {scorer.width}"

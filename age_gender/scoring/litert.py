@@ -14,7 +14,7 @@ from age_gender.readers.errors import BadRow
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance", "rounding_years")
 DISTANCE, ROUNDING = OUTPUTS.index("distance"), OUTPUTS.index("rounding_years")
 BATCH_ROWS = 256  # what the network makes of them stays in the processor's cache
-_xnnpack_announced = False  # XNNPACK's line comes once a process
+_xnnpack_announced = False  # XNNPACK writes its line once a process
 OUT_OF_DISTRIBUTION = "an embedding of another network than the model's, or too coarsely rounded"
 REMEDY = (
     "embed it with that network, leave it out with --skip-bad-rows, or score it all the same with "
@@ -76,11 +76,11 @@ class Model:
 
 
 class Scorer:
-    """Parses a chunk of input and scores its rows, in a thread, a process, on another machine.
+    """Parse a chunk of input and score its rows, in a thread, a process, on another machine.
 
-    It maps a chunk to its batch, the features replaced by their scores, float32 (n, 6). Rows
-    outside the model's embedding space are bad rows, unless `force`. Any number of threads may
-    call it; each takes a loaded model for itself meanwhile.
+    Maps a chunk, or a batch that was parsed from it, to the batch with scores, float32 (n, 6), in
+    place of its features. Out-of-distribution rows are bad rows, unless `force`. Any number of
+    threads may call it; each takes a loaded model for itself meanwhile.
     """
 
     def __init__(self, model: bytes, name: str, force: bool = False) -> None:
@@ -108,8 +108,8 @@ class Scorer:
             raise InputError(f"{self.name}: this model returns NaN; train again")
         return scores
 
-    def __call__(self, chunk: chunks.Chunk) -> chunks.Batch:
-        batch = tables.parse(chunk)
+    def __call__(self, item: chunks.Chunk | chunks.Batch) -> chunks.Batch:
+        batch = tables.parse(item) if isinstance(item, chunks.Chunk) else item
         scores = self.score(batch.features)
         batch = replace(batch, features=scores)
         is_ood = is_out_of_distribution(scores[:, DISTANCE])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from age_gender.cli import InputError, printable
-from age_gender.readers.names import all_quoted
+from age_gender.readers.names import quote_csv_cells
 
 
 def _number(text: str, number_type: type = int, most: float = math.inf) -> float | None:
@@ -52,7 +52,7 @@ def as_csv(names: Sequence[str], scores: np.ndarray) -> bytes:
     """Return rows of the CSV, of names, quoted where they need that, and scores (n, 4 or more)."""
     *middle, female = _in_units(scores).tolist()
     cells = [""] * (3 * len(scores))
-    cells[::3] = all_quoted(names)
+    cells[::3] = quote_csv_cells(names)
     cells[1::3] = map(_middle, *middle)
     cells[2::3] = map(_LINE_ENDS.__getitem__, female)
     return "".join(cells).encode()

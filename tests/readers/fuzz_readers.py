@@ -134,7 +134,8 @@ def check_jsonl(data: bytes) -> None:
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
             if isinstance(row, dict) and list(row) == ["e"] and is_embedding(row["e"]):
-                _, features, bad = read_text(line, 1 << 20, fast=True, reader=tables.JSON)
+                reader = tables.JSON.load_reader()
+                _, features, bad = read_text(line, 1 << 20, fast=True, reader=reader)
                 with np.errstate(over="ignore"):
                     expected = np.float32([*map(float, row["e"])])
                 good = np.isfinite(expected).all() and np.abs(expected).max() >= 1e-37
@@ -149,7 +150,7 @@ def is_embedding(value) -> bool:
 def check_text(data: bytes, suffix: str) -> None:
     from age_gender.readers import tables
 
-    reader = tables.READERS[suffix]
+    reader = tables.FORMATS[suffix].load_reader()
     size, text = 5 + (data[0] if data else 0), data[1:]
     good, untold, of_cut = [], [], []
     whole = read_text(text, 1 << 20, reader=reader, places=(good, []))
@@ -185,7 +186,7 @@ def read_text(
     from age_gender.readers import chunks, tables, text_chunks
     from age_gender.readers.columns import ReadOptions
 
-    reader = reader or tables.CSV
+    reader = reader or tables.CSV.load_reader()
     with contextlib.suppress(InputError):
         text_chunks.check_is_text("fuzz.csv", data)
     changed = {
@@ -193,7 +194,7 @@ def read_text(
             None
         ),  # which looks at the first chunk alone
         (chunks, "CHUNK_BYTES"): chunk,
-        (chunks, "RECORD_BYTES"): record,
+        (chunks, "MAX_ROW_BYTES"): record,
         (chunks, "SMALL_BYTES"): 0 if fast else 1 << 30,
         (text_chunks, "DENSE_BYTES"): chunk,
     }
@@ -205,9 +206,9 @@ def read_text(
         stream = io.BufferedReader(io.BytesIO(data))
         empty = chunks.Chunk("fuzz.csv", reader)
         parts = reader.cut(empty.path, stream, ReadOptions(width=width))
-        for chunk in tables.end_marked(empty, parts):
+        for chunk in tables.mark_last(empty, parts, is_text=True):
             block = tables.parse(chunk)
-            found, bad = numbering.place(block)
+            found, bad = numbering.locate(block)
             assert len(found) == len(block.features) == len(block.good)
             assert np.isfinite(block.features).all()
             assert [row.row for row in bad] == sorted(row.row for row in bad)
@@ -321,13 +322,14 @@ def compare_npz(path: str) -> None:
     from age_gender.readers import chunks, tables
     from age_gender.readers.columns import ReadOptions
 
-    reader = tables.READERS[".npz"]
+    reader = tables.NUMPY.load_reader()
     empty = chunks.Chunk(path, reader)
     try:
         names, blocks, bad, numbering = [], [], [], chunks.Numbering()
-        for chunk in tables.end_marked(empty, reader.cut(path, None, ReadOptions(width=WIDTH))):
+        parts = reader.cut(path, None, ReadOptions(width=WIDTH))
+        for chunk in tables.mark_last(empty, parts, is_text=False):
             block = tables.parse(chunk)
-            found, faults = numbering.place(block)
+            found, faults = numbering.locate(block)
             names += found
             bad += faults
             blocks.append(block.features)

@@ -302,7 +302,7 @@ def test_any_name_comes_through_as_it_was(tmp_path, faces, repeat, quoting):
     assert sorted(os.listdir(tmp_path)) == ["my.csv", "out.csv"]
 
 
-def test_quoted_names_of_a_large_file_come_through_pandas_parser(tmp_path, faces, monkeypatch):
+def test_quoted_names_of_a_large_file_are_parsed_at_once(tmp_path, faces, monkeypatch):
     """Every name in quotes, as R writes them, and chunks that end anywhere."""
     path, output = tmp_path / "my.csv", tmp_path / "out.csv"
     names = [f"face, {i}" for i in range(900)]
@@ -310,11 +310,11 @@ def test_quoted_names_of_a_large_file_come_through_pandas_parser(tmp_path, faces
         "".join(f'"{n}",{line(row)}\n' for n, row in zip(names, faces[1].tolist(), strict=True))
     )
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 300_007)
-    one_by_one, careful = csv_files.one_by_one, []
+    one_by_one, careful = csv_files._rows, []
     monkeypatch.setattr(
-        csv_files, "one_by_one", lambda chunk: careful.append(chunk) or one_by_one(chunk)
+        csv_files, "_rows", lambda chunk: careful.append(chunk) or one_by_one(chunk)
     )
     run.main(["--features", str(path), "--output", str(output), "--model", MODEL])
     with open(output, newline="") as stream:
         assert [row["filename"] for row in csv.DictReader(stream)] == names
-    assert len(careful) < 5  # before pandas is imported
+    assert len(careful) < 5  # the first, smaller chunks

@@ -9,7 +9,7 @@ import pytest
 import prepare
 from age_gender import label_columns, records
 from age_gender.cli import InputError
-from age_gender.readers import chunks, tables
+from age_gender.readers import chunks, labelled, tables
 from age_gender.readers.columns import ANY, ReadOptions
 
 pandas = pytest.importorskip("pandas")
@@ -107,7 +107,7 @@ def test_names_have_the_labels_that_no_column_has(tmp_path, faces):
     columns = {"path": names, "embedding": list(faces[1][:4]), "age": [40.4, None, "55", 60]}
     table = pandas.DataFrame(columns)
     table.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
-    found = tables.read_labelled([tmp_path / "t.jsonl"], ReadOptions(labels=True))
+    found = labelled.read_table([tmp_path / "t.jsonl"], ReadOptions(labels=True))
     assert label_columns.read_ages(found.ages, 10).tolist() == [40, -1, 55, 60]
     assert label_columns.read_genders(found.genders, {}).tolist() == [1, 0, 1, -1]
 

@@ -133,7 +133,7 @@ def test_all_of_them_score_the_same_on_a_cluster(tmp_path, names, features, plai
     for kind in WRITERS:
         if not kind.endswith("parquet") or importlib.util.find_spec("pyarrow"):
             WRITERS[kind](tmp_path / kind, names, features)
-    found = sorted(path for path in tmp_path.iterdir() if path.suffix in tables.READERS)
+    found = sorted(path for path in tmp_path.iterdir() if path.suffix in tables.FORMATS)
     output = tmp_path / "out"
     given = ["--features", *map(str, found), "--model", MODEL, "--output", str(output)]
 

@@ -177,9 +177,9 @@ def test_what_the_header_of_a_page_claims_is_not_believed(tmp_path, header):
 def test_the_pages_of_a_good_file_hold_what_was_written(tmp_path, features):
     how = {"compression": "zstd", "data_page_size": 4000, "use_dictionary": False}
     path = write(tmp_path / "t.parquet", how, embedding=lists(features))
-    layout = parquet_pages.layout(str(path))
+    layout = parquet_pages.read_layout(str(path))
     assert layout.columns == ["embedding.list.element"] and layout.rows == [40]
-    pages = parquet_pages.check_pages(str(path), "embedding", layout.places[0, 0], is_list=True)
+    pages = parquet_pages.check_pages(str(path), "embedding", layout.spans[0, 0], is_list=True)
     assert pages.values == 40 * 512 and pages.largest_entry == 0
 
 

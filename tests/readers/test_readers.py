@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as st_numpy
 from age_gender.cli import InputError
 from age_gender.readers import chunks, numpy_files, tables, writing
 from age_gender.readers.columns import ReadOptions
-from age_gender.readers.names import quoted
+from age_gender.readers.names import quote_csv
 from age_gender.readers.text_chunks import BOM
 
 WIDTH = 4
@@ -120,7 +120,7 @@ def test_an_npy_reads_the_same_in_either_order_and_in_bands(tmp_path_factory, ta
     np.save(path, np.asarray(table, order=order))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(numpy_files, "FORTRAN_BYTES", band)
-        patch.setattr(chunks, "BLOCK_ROWS", 1 + band % 4)
+        patch.setattr(chunks, "CHUNK_ROWS", 1 + band % 4)
         _, features = tables.read([path], OPTIONS)
     np.testing.assert_array_equal(features, table)
 
@@ -147,7 +147,7 @@ def test_lists_read_the_same_from_json_csv_and_databases(
     else:
         lines = ["filename,other,embedding"] if kind == "csv" else []
         for name, text in zip(row_names, lists, strict=True):
-            row = f'{quoted(name)},x,"{text}"'
+            row = f'{quote_csv(name)},x,"{text}"'
             line = f'{{"filename": {as_json(name)}, "other": [1], "embedding": {text}}}'
             lines.append(row if kind == "csv" else line)
         text = f"[{', '.join(lines)}]" if kind == "json" else "\n".join(lines)

@@ -87,7 +87,7 @@ def test_rows_of_a_large_document_are_read_in_parts(tmp_path, names, features, s
     path = tmp_path / "t.json"
     path.write_text(json.dumps(NAMED[shape](names, features)))
     monkeypatch.setattr(json_lines, "HEAD_BYTES", 60_000)
-    monkeypatch.setattr(json_lines, "_whole_document", None)
+    monkeypatch.setattr(json_lines, "_read_document", None)
     found, read = tables.read([path])
     assert found == names
     np.testing.assert_array_equal(read, features)
@@ -212,7 +212,7 @@ def test_broken_and_bloated_compressed_files_are_refused(tmp_path, suffix, monke
     path = tmp_path / f"t.csv{suffix}"
     path.write_bytes(PACKERS[suffix](b"1,2,3\n" * 9000)[:-9])
     assert "copy or write it again" in refusal(path)
-    monkeypatch.setattr(compressed, "LEAST_BYTES", 1 << 20)
+    monkeypatch.setattr(compressed, "UNLIMITED_BYTES", 1 << 20)
     path.write_bytes(PACKERS[suffix](b" " * (8 << 20)))
     assert "more than 200 times its size" in refusal(path)
     path.write_bytes(b"1,2,3\n")
