@@ -187,8 +187,8 @@ class Writer:
     def finish(self) -> None:
         """Write the rest; say what was skipped. Raises InputError where no row was good."""
         if self.bad and not self.rows:
-            which = f"all {self.bad} rows are bad" if self.bad > 1 else "the only row is bad"
-            raise InputError(f"{which}, nothing was scored; see the list of bad rows")
+            which = f"all {self.bad} are bad" if self.bad > 1 else "the only one is bad"
+            raise InputError(f"no row can be scored: {which}; see the list of bad rows")
         self.output.writelines(self.waiting)
         self.numbering.say_left_out()
         if self.bad:
