@@ -68,15 +68,15 @@ def find_model(model: str | os.PathLike[str] | None, file_name: str) -> Path:
 def _check_hashes(description: Path, path: Path) -> None:
     """Raise InputError where the files' hashes are not those in the description."""
     hashes, _ = _read_description(description)
-    for name, value in hashes.items():
+    for name, expected in hashes.items():
         file = description.with_name(name)
-        if file.exists() and value != sha256(file):
+        if file.exists() and sha256(file) != expected:
             raise InputError(
                 f"{file}: not the file that {description.name} describes: of another model, or "
                 "train.py was ended while it replaced the three files; write them again with: "
                 "python train.py --resume"
             )
-    if sha256(path) not in hashes.values():
+    if path.name not in hashes and sha256(path) not in hashes.values():
         raise InputError(
             f"{path}: not a file of the model that {description.name} describes (other "
             "SHA-256); train again or restore it"
