@@ -95,11 +95,13 @@ class Sample(NamedTuple):
     size: int  # numbers of a vector in its first value: 0 for a number, -1 for neither
     form: vectors.Form | None = None
     is_name: bool = True
-    fault: RowError | None = None  # of a first value that is a vector, but faulty
+    fault: RowError | None = None  # of a first value that is a faulty vector
 
 
 def inspect_column(values: Sequence[object], options: ReadOptions) -> Sample:
     """Return what the values of a column in the first rows show."""
+    if vectors.is_scalar(values[0]):  # most columns of most tables
+        return Sample(0, is_name=names.is_name(values[0]))
     form = vectors.find_form(values, options.width, options.blob_type)
     try:
         size = vectors.count_numbers(values[0], form)

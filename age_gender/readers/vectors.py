@@ -87,7 +87,7 @@ def find_form(
     The others help to find which type of numbers bytes hold, unless `blob_type` names it.
     """
     values = [value for value in values if not _is_missing(value)]
-    if not values or _is_scalar(values[0]) or _is_word(values[0]):
+    if not values or is_scalar(values[0]) or _is_word(values[0]):
         return None
     for form in (*OBJECTS, *TEXTS):
         if _reads(form, values[0], width):
@@ -109,7 +109,7 @@ def count_numbers(value: object, form: Form | None) -> int:
 
     Raises RowError for a value of the form that is faulty.
     """
-    if _is_scalar(value):
+    if is_scalar(value):
         return 0
     cells = form.numbers(value) if form else None
     return -1 if cells is None else len(cells)
@@ -124,7 +124,8 @@ def _is_word(value: object) -> bool:
     return isinstance(value, str) and len(value) < 12 and not _BRACKET.search(value)
 
 
-def _is_scalar(value: object) -> bool:
+def is_scalar(value: object) -> bool:
+    """Return whether a value is one number, or the text of one."""
     return type(value) in (int, float) or (type(value) is str and is_number(value))
 
 

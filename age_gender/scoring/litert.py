@@ -13,7 +13,8 @@ from age_gender.readers.errors import BadRow
 
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance", "rounding_years")
 DISTANCE, ROUNDING = OUTPUTS.index("distance"), OUTPUTS.index("rounding_years")
-BATCH_ROWS = 256  # what the network makes of them stays in the processor's cache
+BATCH_ROWS = 256  # rows whose activations stay in the processor's cache
+LOADED_BYTES = 32 << 20  # memory that a loaded model takes, at most
 _xnnpack_announced = False  # XNNPACK writes its line once a process
 OUT_OF_DISTRIBUTION = "an embedding of another network than the model's, or too coarsely rounded"
 REMEDY = (
@@ -47,6 +48,7 @@ class Model:
                 self(np.ones((1, self.width), np.float32))
                 _xnnpack_announced = True
         except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
+            bytearray(LOADED_BYTES)  # raises MemoryError where the machine is at fault
             raise InputError(
                 f"{name}: not a model that train.py of this version exported; train again"
             ) from None
