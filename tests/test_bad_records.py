@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import MODEL, refused, script, training, with_cell
+from conftest import BATCH_SIZE, MODEL, refused, script, training, with_cell
 from readers.fuzz_containers import checksum
 
 import run
@@ -129,17 +129,17 @@ def test_a_mistyped_path_of_records_costs_no_interrupted_training(tmp_path, reco
     assert (work / "final.npz").read_text() == "hours of work"
 
 
-def test_a_state_that_cannot_be_resumed_is_refused(tmp_path, record_folder):
+def test_a_state_that_cannot_be_resumed_is_refused(tmp_path, mobile_folder):
     work = tmp_path / ".training"
     work.mkdir()
-    arguments = training(record_folder, tmp_path, "--resume")
+    arguments = training(mobile_folder, tmp_path, "--resume")
     (work / "settings.json").write_text("{")
     with pytest.raises(InputError, match=r"settings\.json.*without --resume"):
         train.main(arguments)
     settings = {
-        "train": files.sha256(record_folder / "train.tfrecords"),
-        "children": files.sha256(record_folder / "children.tfrecords"), "views": None,
-        "epochs": 2, "batch_size": 64, "learning_rate": 2e-2, "whitening": 0.5,
+        "train": files.sha256(mobile_folder / "train.tfrecords"),
+        "children": files.sha256(mobile_folder / "children.tfrecords"), "views": None,
+        "epochs": 2, "batch_size": int(BATCH_SIZE), "learning_rate": 2e-2, "whitening": 0.5,
         "crop_share": 0.5, "seed": 0,
     }  # fmt: skip
     (work / "settings.json").write_text(json.dumps(settings))
@@ -201,16 +201,16 @@ def test_label_files_and_predictions_that_cannot_be_used_are_refused(tmp_path):
 
 
 def test_a_training_that_cannot_end_well_leaves_the_model_from_before(
-    record_folder, tmp_path, faces
+    mobile_folder, tmp_path, mobile
 ):
     before = tmp_path / "age_gender.json"
     before.write_text("the model from before")
     with pytest.raises(InputError, match=r"diverged.*--learning-rate"):
-        train.main(training(record_folder, tmp_path, "--learning-rate", "1e30", "--epochs", "1"))
+        train.main(training(mobile_folder, tmp_path, "--learning-rate", "1e30", "--epochs", "1"))
     same = tmp_path / "same"
     same.mkdir()
     names = [f"{20 + i % 40}_{i % 2}_0_{i}.jpg" for i in range(250)]
-    rows = [(faces[1][0], 20 + i % 40, i % 2, name) for i, name in enumerate(names)]
+    rows = [(mobile[1][0], 20 + i % 40, i % 2, name) for i, name in enumerate(names)]
     records.write(same / "train.tfrecords", rows)
     with pytest.raises(InputError, match="embeddings of all 250 faces are the same"):
         train.main(training(same, tmp_path, "--children", "none"))

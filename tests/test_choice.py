@@ -5,11 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import line, program, refused, script, training
+from conftest import line, program, refused, script
 
-import prepare
-import train
-from age_gender import paths, trained_models
+from age_gender import cli, embedding_space, paths, trained_models
 from age_gender.readers import writing
 from age_gender.scoring import choice
 
@@ -122,15 +120,30 @@ def test_of_two_models_of_one_width_the_nearest_is_taken(mobile_of_512, tmp_path
 
 @pytest.fixture(scope="module")
 def mobile_of_512(tmp_path_factory):
-    """A model for MobileFaceNet's embeddings turned into 512 dimensions, and these (600, 512)."""
-    folder = tmp_path_factory.mktemp("another")
-    with np.load(paths.DATA / TABLES["mobilefacenet"]) as arrays:
-        names, rows = arrays["filenames"][::35].tolist(), arrays["embeddings"][::35]
+    """A model for MobileFaceNet's embeddings turned into 512 dimensions, and these (600, 512).
+
+    The network in it is not trained: the choice is made by the embedding space alone.
+    """
+    cli.import_tensorflow()
+    import keras
+
+    import network_conv
+
     turned = np.linalg.qr(np.random.default_rng(0).normal(size=(512, 192)))[0]
-    features = (rows.astype(np.float32) @ turned.T).astype(np.float32)
-    writing.write(folder / "t.npz", names, [features])
-    prepare.main(["--features", str(folder / "t.npz"), "--output", str(folder / "r"),
-                  "--test-size", "50"])  # fmt: skip
-    train.main(training(folder / "r", folder / "m", "--epochs", "1"))
-    shutil.rmtree(folder / "m" / "logs")
-    return folder / "m", features
+    features = (rows_of("mobilefacenet", 600)[1] @ turned.T).astype(np.float32)
+    space = embedding_space.fit(embedding_space.unit(features))
+    front = network_conv.build_preprocessing(space, whitening=0.5)
+    network = network_conv.build_network(space.components)
+    scorer = network_conv.build_scorer(
+        front,
+        network,
+        network_conv.Calibration(0.05, 1, 1),
+        space,
+        (np.float32([0, 1]), np.zeros(2, np.float32)),
+    )
+    folder = tmp_path_factory.mktemp("another")
+    trained_models.write_model(
+        folder, keras.Model(front.input, network(front.output)), network_conv.to_litert(scorer),
+        {"embeddings": {"dimensions": 512}},
+    )  # fmt: skip
+    return folder, features

@@ -13,13 +13,25 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import KILLS, kill_at_random, program, start, training, wait_until
+from conftest import (
+    KILLS,
+    Run,
+    kill_at_random,
+    mobile_training,
+    program,
+    script,
+    start,
+    training,
+    wait_until,
+)  # fmt: skip
 
-from age_gender import paths, trained_models
+import train
+from age_gender import checkpoints, paths, trained_models
 from age_gender.readers import writing
 
 MODEL = str(paths.FACENET)
@@ -68,49 +80,66 @@ def test_prepare_killed_at_any_moment_leaves_whole_record_files_or_none(
     table, record_folder, tmp_path
 ):
     arguments = ["--features", table, "--test-size", "150", "--output"]
-    began = time.monotonic()
-    assert program("prepare.py", *arguments, tmp_path).code == 0
-    seconds = time.monotonic() - began
     whole = {path.name: path.read_bytes() for path in record_folder.iterdir()}
     assert len(whole) == 4
-    killed = finished = 0
+    finished = 0
     for number in range(KILLS or 2):
         folder = tmp_path / str(number)
         folder.mkdir()
-        killed += kill_at_random("prepare.py", *arguments, folder, within=seconds * 1.1)
+        process = start("prepare.py", *arguments, folder, stderr=subprocess.DEVNULL)
+        wait_until(lambda folder=folder: os.listdir(folder))  # it has begun to write
+        time.sleep(random.uniform(0, 0.3))
+        process.kill()
+        process.wait()
         for name in visible(folder):
             assert (folder / name).read_bytes() == whole[name]
         finished += len(visible(folder)) == 4
-    print(f"\nprepare.py: {killed} killed while running, {finished} had written all files")
+    print(f"\nprepare.py: {finished} of {KILLS or 2} had written all files when they were killed")
 
 
-def test_train_killed_again_and_again_ends_with_the_same_figures(
-    record_folder, model_folder, tmp_path
+def test_a_training_killed_and_interrupted_and_resumed_ends_as_if_it_had_not_been(
+    mobile_folder, tmp_path, monkeypatch
 ):
-    whole, folder, within = model_folder, tmp_path / "models", 12
-    arguments = training(record_folder, folder)
+    """Killed after its first epoch, and with KILLS at random moments of a longer training."""
+    whole, folder, work = (
+        mobile_folder / "model",
+        tmp_path / "models",
+        tmp_path / "models/.training",
+    )
+    arguments, more = mobile_training(mobile_folder, folder), []
     if KILLS:
-        whole, epochs = tmp_path / "whole", ["--epochs", "8"]
-        arguments += epochs
+        whole, more = tmp_path / "whole", ["--epochs", "8"]
         began = time.monotonic()
-        assert program("train.py", *training(record_folder, whole, *epochs)).code == 0
+        assert program("train.py", *mobile_training(mobile_folder, whole), *more).code == 0
         within = time.monotonic() - began
-    killed = resumed = 0
-    for _ in range(KILLS or 2):
-        killed += kill_at_random("train.py", *arguments, "--resume", within=within)
+    process = start("train.py", *arguments, *more, stderr=subprocess.DEVNULL)
+    wait_until((work / "validation.npz").exists, 100)
+    process.kill()
+    killed, resumed = process.wait() == -signal.SIGKILL, 1
+    for _ in range(KILLS):
+        killed += kill_at_random("train.py", *arguments, *more, "--resume", within=within)
         if (folder / trained_models.DESCRIPTION).exists():  # finished: the next one starts anew
             assert trained_models.find_model(folder, trained_models.LITERT_MODEL)
             assert described(folder) == described(whole)
-        states = list(folder.glob(".training/[!.]*.npz"))
-        for state in states:
-            with np.load(state) as arrays:
-                assert all(arrays[name] is not None for name in arrays)
-        resumed += bool(states)
+        resumed += any(work.glob("[!.]*.npz"))
     print(f"\ntrain.py: {killed} killed while running, {resumed} times there was a state to resume")
-    done = program("train.py", *arguments, "--resume")
-    assert done.code == 0, done.err
+    for state in work.glob("[!.]*.npz"):
+        with np.load(state) as arrays:
+            assert all(arrays[name] is not None for name in arrays)
+
+    def save_and_interrupt(state: Path, trainer) -> None:
+        save(state, trainer)
+        if state.stem == "final":
+            raise KeyboardInterrupt
+
+    save = checkpoints.save
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints, "save", save_and_interrupt)
+        train.main([*arguments, *more, "--resume"])
+    assert not (folder / trained_models.DESCRIPTION).exists()
+    train.main([*arguments, *more, "--resume"])
     assert described(folder) == described(whole)
-    assert visible(folder) == visible(whole)
+    assert visible(folder) == visible(whole) and not work.exists()
 
 
 def described(folder: Path) -> tuple:
@@ -141,8 +170,8 @@ def test_an_interrupted_run_says_so_in_one_line_and_leaves_nothing(tmp_path, fac
     assert os.listdir(tmp_path) == []
 
 
-def test_an_interrupted_training_says_so_in_one_line(record_folder, tmp_path):
-    process = start("train.py", *training(record_folder, tmp_path / "m", "--epochs", "50"))
+def test_an_interrupted_training_says_so_in_one_line(mobile_folder, tmp_path):
+    process = start("train.py", *training(mobile_folder, tmp_path / "m", "--epochs", "50"))
     process.stderr.readline()
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
@@ -212,44 +241,49 @@ def test_interrupted_while_processes_work_it_ends_with_them(tmp_path, many):
 # -------------------------------------------------------------------------- a full disk
 
 
-def at_most(size: int):
-    """What limits a file's size in a child process; as a full disk does, but for one file."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Limit the size of files in the block; as a full disk does, but for one file."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def failed(process: subprocess.Popen, *words: str) -> None:
-    """Exit code 1 and one line with these words."""
-    said = process.communicate(timeout=100)[1].decode().splitlines()
-    said = [line for line in said if not line.startswith(("model: ", "embeddings: "))]
-    assert process.returncode == 1 and len(said) == 1, (process.returncode, said)
+def failed(done: Run, *words: str) -> None:
+    """Exit code 1, and these words in the last line; no other is about an error."""
+    *others, last = done.err.splitlines()
+    assert done.code == 1 and not any("error" in line for line in others), done
     for word in words:
-        assert word in said[0]
+        assert word in last
 
 
 def test_without_space_run_says_so_and_leaves_nothing(many, tmp_path):
     output = tmp_path / "out" / "out.csv"
     output.parent.mkdir()
     arguments = ["--features", many, "--model", MODEL]
-    process = start("run.py", *arguments, "--output", output, preexec_fn=at_most(40_000))
-    failed(process, str(output), "file too large")
+    with files_of_at_most(40_000):
+        failed(script("run.py", *arguments, "--output", output), str(output), "file too large")
     assert os.listdir(output.parent) == []
     with open("/dev/full", "wb") as full:
-        failed(start("run.py", *arguments, stdout=full), "no space left on device")
+        process = start("run.py", *arguments, stdout=full)
+        said = process.communicate(timeout=100)[1].decode()
+    failed(Run(process.returncode, "", said), "no space left on device")
 
 
 def test_without_space_prepare_says_so_and_leaves_nothing(table, tmp_path):
-    arguments = ["--features", table, "--test-size", "150", "--output", tmp_path]
-    process = start("prepare.py", *arguments, preexec_fn=at_most(1_000_000))
-    failed(process, str(tmp_path), "file too large", "choose another folder")
+    with files_of_at_most(1_000_000):
+        done = script("prepare.py", "--features", table, "--test-size", 150, "--output", tmp_path)
+    failed(done, str(tmp_path), "file too large", "choose another folder")
     assert os.listdir(tmp_path) == []
 
 
-def test_without_space_train_says_so_and_leaves_no_model(record_folder, tmp_path):
-    process = start(
-        "train.py", *training(record_folder, tmp_path / "m"), preexec_fn=at_most(1_000_000)
-    )
-    said = process.communicate(timeout=100)[1].decode().splitlines()
-    assert process.returncode == 1 and "file too large" in said[-1], said
+def test_without_space_train_says_so_and_leaves_no_model(mobile_folder, tmp_path):
+    with files_of_at_most(1_000_000):
+        done = script("train.py", *training(mobile_folder, tmp_path / "m"))
+    failed(done, "file too large")
     assert visible(tmp_path / "m") in ([], ["logs"])
 
 

@@ -15,7 +15,6 @@ from conftest import program, refused, script, training
 
 import network_conv
 import prepare
-import train
 from age_gender import files, paths, records, trained_models
 from age_gender.readers import tables, writing
 from age_gender.scoring import litert
@@ -104,36 +103,6 @@ def test_training_writes_three_files_that_belong_together(model_folder, record_f
         "logs",
     }
     assert list((model_folder / "logs").rglob("events.out.*"))
-
-
-def test_a_resumed_training_ends_as_one_that_was_not_interrupted(
-    model_folder, record_folder, tmp_path, monkeypatch
-):
-    whole_file, saved = files.whole_file, []
-
-    def interrupted(path, *rest, **options):  # at the second and at the last epoch's state
-        saved.append(path)
-        if len(saved) == allowed:
-            raise KeyboardInterrupt
-        return whole_file(path, *rest, **options)
-
-    arguments = training(record_folder, tmp_path)
-    monkeypatch.setattr(files, "whole_file", interrupted)
-    for count in (3, 2):  # the settings are the first
-        saved.clear()
-        allowed = count
-        with pytest.raises(KeyboardInterrupt):
-            train.main(arguments)
-        arguments = [*training(record_folder, tmp_path), "--resume"]
-        assert not (tmp_path / "age_gender.json").exists()
-    monkeypatch.undo()
-    train.main(arguments)
-    first, second = [
-        json.loads((folder / "age_gender.json").read_text())["files"]["age_gender.tflite"]
-        for folder in (model_folder, tmp_path)
-    ]
-    assert first == second
-    assert not (tmp_path / ".training").exists()
 
 
 def test_resuming_with_other_settings_is_refused(record_folder, tmp_path):

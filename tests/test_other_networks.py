@@ -1,64 +1,48 @@
-"""The road on embeddings of another network and width: MobileFaceNet's 192 numbers."""
+"""The pipeline on embeddings of another network and width: MobileFaceNet's 192 numbers."""
 
 import numpy as np
 import pytest
-from conftest import refused, script, training
+from conftest import refused, script
 
-import prepare
 import train
 from age_gender import embedding_space, paths
-from age_gender.readers import tables, writing
+from age_gender.readers import writing
 
 
-@pytest.fixture(scope="module")
-def mobile():
-    """Names and embeddings, float32 (900, 192), of the faces of the fixture `faces`."""
-    names, features = tables.read([paths.DATA / "utkface_mobilefacenet.npz"])
-    step = len(names) // 900
-    return names[::step][:900], features[::step][:900]
-
-
-@pytest.fixture(scope="module")
-def mobile_model(mobile, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mobile")
-    table = folder / "faces.parquet"
-    writing.write(table, mobile[0], [mobile[1]])
-    prepare.main(["--features", str(table), "--output", str(folder), "--test-size", "150"])
-    train.main(training(folder, folder))
-    return folder
-
-
-def test_a_model_of_192_numbers_is_judged_and_scores_any_table(mobile, mobile_model, tmp_path):
+def test_a_model_of_192_numbers_is_judged_and_scores_any_table(mobile, mobile_folder, tmp_path):
     names, features = mobile
-    judged = script("test.py", "--test", mobile_model / "test.tfrecords", "--model", mobile_model)
+    model, judged_on = mobile_folder / "model", mobile_folder / "test.tfrecords"
+    judged = script("test.py", "--test", judged_on, "--model", model)
     assert judged.code == 0 and "Summary:" in judged.out, judged.err
     outputs = []
     for suffix in ("csv", "npz", "parquet"):
         path = tmp_path / f"t.{suffix}"
         writing.write(path, names, [features])
-        done = script("run.py", "--features", path, "--model", mobile_model)
+        done = script("run.py", "--features", path, "--model", model)
         assert done.code == 0, done.err
         outputs.append(done.out)
     assert outputs[0] == outputs[1] == outputs[2]
     assert outputs[0].count("\n") == 901
 
 
-def test_rows_of_another_network_are_refused_both_ways(faces, mobile, mobile_model, tmp_path):
+def test_rows_of_another_network_are_refused_both_ways(faces, mobile, mobile_folder, tmp_path):
+    model = mobile_folder / "model"
     ours, theirs = tmp_path / "facenet.npz", tmp_path / "mobile.npz"
     writing.write(ours, faces[0], [faces[1]])
     writing.write(theirs, mobile[0], [mobile[1]])
-    done = script("run.py", "--features", ours, "--model", mobile_model)
+    done = script("run.py", "--features", ours, "--model", model)
     refused(done, "facenet.npz", "512", "192")
     done = script("run.py", "--features", theirs, "--model", paths.FACENET)
     refused(done, "mobile.npz", "192 numbers, not 512")
     writing.write(theirs, mobile[0], [mobile[1][:, ::-1]])
-    refused(script("run.py", "--features", theirs, "--model", mobile_model), "another network")
+    refused(script("run.py", "--features", theirs, "--model", model), "another network")
 
 
-def test_a_model_is_not_judged_on_records_or_views_of_another_network(mobile_model):
-    records, ours = mobile_model / "test.tfrecords", paths.FACENET
+def test_a_model_is_not_judged_on_records_or_views_of_another_network(mobile_folder):
+    records, ours = mobile_folder / "test.tfrecords", paths.FACENET
     refused(script("test.py", "--test", records, "--model", ours), "takes 512", "have 192")
-    done = script("test.py", "--test", records, "--model", mobile_model, "--views", paths.VIEWS)
+    model = mobile_folder / "model"
+    done = script("test.py", "--test", records, "--model", model, "--views", paths.VIEWS)
     refused(done, "utkface_views.npz", "views of their network")
 
 
