@@ -103,11 +103,7 @@ def judge_records(args: argparse.Namespace) -> None:
     scorer = litert.Model(exported.read_bytes(), str(exported))
     by_crop = judge_crops(args.views, views, faces, scorer) if views else {}
     for crop, scored in by_crop.items():
-        men, women = scored.gender_accuracy.groupby(scored.gender).mean().reindex([0, 1])
-        print(
-            f"{crop}: n {len(scored)}, Age_MAE:{scored.age_mae.mean():.2f}, Men:{men:.2%}, "
-            f"Women:{women:.2%}, In_Interval:{scored.interval_coverage.mean():.2%}"
-        )
+        print(f"{crop}: {format_crop(scored)}")
 
     # Write the report
     if args.report:
@@ -147,6 +143,15 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
 def format_line(error: np.ndarray, right: np.ndarray, loss: np.ndarray) -> str:
     """Return the output line of faces: age errors in years, whether genders are right, losses."""
     return f"Age_MAE:{error.mean():.2f}, Gender_Acc:{right.mean():.2%}, Loss:{loss.mean():.2f}"
+
+
+def format_crop(scored) -> str:
+    """Return the output line of faces through one crop, from figures.tabulate_faces."""
+    men, women = scored.gender_accuracy.groupby(scored.gender).mean().reindex([0, 1])
+    return (
+        f"n {len(scored)}, Age_MAE:{scored.age_mae.mean():.2f}, Men:{men:.2%}, Women:{women:.2%}, "
+        f"In_Interval:{scored.interval_coverage.mean():.2%}"
+    )
 
 
 def judge_crops(path: Path, views: crop_augmentation.Views, faces, scorer: litert.Model) -> dict:

@@ -19,9 +19,6 @@ def find_copies(unit: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.
     principal component, and the distance in PREFILTER_COMPONENTS of them, leave few pairs to be
     compared in full, and lose none. Memory stays bounded whatever the number of copies.
     """
-    from scipy.sparse import coo_array  # SciPy comes with scikit-learn
-    from scipy.sparse.csgraph import connected_components
-
     # Sort along the first component
     components = _leading_components(unit, faces)
     order = np.argsort(components[:, 0], kind="stable")
@@ -35,15 +32,8 @@ def find_copies(unit: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.
     query_rows = np.hstack([components, np.ones_like(halves), -halves])
     face_rows = np.ascontiguousarray(np.hstack([components, -halves, np.ones_like(halves)]))
 
-    group, links = np.arange(len(unit)), []
-
-    def merge() -> np.ndarray:  # the groups that a pair links
-        pairs = np.concatenate([np.empty((2, 0), int), *links], axis=1)
-        links.clear()
-        edges = coo_array((np.ones(pairs.shape[1], bool), pairs), shape=(len(unit), len(unit)))
-        return connected_components(edges, directed=False)[1][group]
-
     # Compare tile by tile
+    group, links = np.arange(len(unit)), []
     tiles = range(0, len(query_indices), TILE_QUERIES)
     for tile in tqdm(tiles, "copies", unit="tile", disable=None):
         rows = query_indices[tile : tile + TILE_QUERIES]
@@ -58,8 +48,18 @@ def find_copies(unit: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.
             pairs = pairs[:, group[pairs[0]] != group[pairs[1]]]
             links.append(group[_above_limit(unit, pairs)])
             if sum(linked.shape[1] for linked in links) > MAX_LINKS:
-                group = merge()
-    return merge()
+                group, links = _merge(group, links), []
+    return _merge(group, links)
+
+
+def _merge(group: np.ndarray, links: list[np.ndarray]) -> np.ndarray:
+    """Return the group of each row (n,) after merging the groups that pairs (2, k) link."""
+    from scipy.sparse import coo_array  # SciPy comes with scikit-learn
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = np.concatenate([np.empty((2, 0), int), *links], axis=1)
+    edges = coo_array((np.ones(pairs.shape[1], bool), pairs), shape=(len(group), len(group)))
+    return connected_components(edges, directed=False)[1][group]
 
 
 def _leading_components(unit: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -175,6 +175,17 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
     return client, address
 
 
+def _zip_package() -> tuple[str, bytes]:
+    """Return a hash of this package's sources, and the sources as a zip."""
+    sources = sorted(PACKAGE.rglob("*.py"))
+    version = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", strict_timestamps=False) as archive:
+        for path in sources:
+            archive.write(path, path.relative_to(PACKAGE.parent))
+    return version, zipped.getvalue()
+
+
 def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]:
     """Send this package and `function` to all workers, also those that join later.
 
@@ -185,15 +196,9 @@ def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]
     import cloudpickle
     import distributed
 
-    # Zip the package, named by its content
-    sources = sorted(PACKAGE.rglob("*.py"))
-    version = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    version, code = _zip_package()
     package = f"age_gender-{version}-{client.id}.zip"
-    zipped, pickled = io.BytesIO(), cloudpickle.dumps(function)
-    with zipfile.ZipFile(zipped, "w", strict_timestamps=False) as archive:
-        for path in sources:
-            archive.write(path, path.relative_to(PACKAGE.parent))
-    code = zipped.getvalue()
+    pickled = cloudpickle.dumps(function)
 
     # Define what runs on workers and scheduler
     class Carrier(distributed.WorkerPlugin):

@@ -90,7 +90,20 @@ def read(path: Path) -> Records:
         )
     _check_lengths(path)
 
-    # Parse the records
+    # Parse it, and check the values
+    rows = _parse_records(path)
+    features, age, gender, names = zip(*rows, strict=True)
+    faces = Records(np.array(features), np.array(age), np.array(gender), list(names))
+    good = np.isfinite(faces.features).all(axis=1) & faces.features.any(axis=1)
+    good &= np.isin(age, range(AGES)) & np.isin(gender, (0, 1))
+    if not good.all():
+        fault = _fault(*rows[good.argmin()])
+        raise InputError(f"{path}: record {good.argmin() + 1}: {fault}; {_REMEDY}")
+    return faces
+
+
+def _parse_records(path: Path) -> list[Face]:
+    """Return the faces in a file. Raises InputError unless all match the schema."""
     rows, width = [], 0
     try:
         for batch in tf.data.TFRecordDataset(os.fsencode(path)).batch(BATCH):
@@ -116,16 +129,7 @@ def read(path: Path) -> Records:
         ) from None
     if not rows:
         raise InputError(f"{path}: no records in this file; {_REMEDY}")
-
-    # Check their values
-    features, age, gender, names = zip(*rows, strict=True)
-    faces = Records(np.array(features), np.array(age), np.array(gender), list(names))
-    good = np.isfinite(faces.features).all(axis=1) & faces.features.any(axis=1)
-    good &= np.isin(age, range(AGES)) & np.isin(gender, (0, 1))
-    if not good.all():
-        fault = _fault(*rows[good.argmin()])
-        raise InputError(f"{path}: record {good.argmin() + 1}: {fault}; {_REMEDY}")
-    return faces
+    return rows
 
 
 def _fault(embedding: np.ndarray, age: int, gender: int, name: str) -> str:

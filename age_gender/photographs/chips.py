@@ -42,6 +42,17 @@ def write_chip(folder: Path, name: str, data: bytes) -> None:
         stream.write(data)
 
 
+def read_chip(folder: Path, name: str) -> np.ndarray:
+    """Return a face's chip as uint8 RGB (CHIP, CHIP, 3). Raises InputError for a damaged file."""
+    path = chip_path(folder, name)
+    try:
+        return resize(read_image(str(path)), CHIP, CHIP)
+    except Skipped as reason:
+        raise InputError(
+            f"{path}: {reason}; write it again: embed.py --images DIR --chips {folder}"
+        ) from None
+
+
 def encode_png(chip: np.ndarray) -> bytes:
     """Return an RGB chip as a PNG file."""
     import cv2
@@ -82,14 +93,7 @@ def draw_contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) ->
     # Draw each chip with its estimates below
     for i, (name, gender, age, low, high, female) in enumerate(shown):
         x, y = gap + i % columns * width, gap + i // columns * height
-        path = chip_path(chips, name)
-        try:
-            chip = resize(read_image(str(path)), CHIP, CHIP)
-        except Skipped as reason:
-            raise InputError(
-                f"{path}: {reason}; write it again: embed.py --images DIR --chips {chips}"
-            ) from None
-        sheet.paste(Image.fromarray(chip), (x, y))
+        sheet.paste(Image.fromarray(read_chip(chips, name)), (x, y))
         draw.text((x, y + CHIP + 36), f"{age}", "#111111", bold, anchor="ls")
         end = x + draw.textlength(f"{age} ", bold)
         draw.text((end, y + CHIP + 36), f"{low}\u2013{high} years", grey, plain, anchor="ls")
