@@ -51,25 +51,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     started = time.monotonic()
     check_before_work(args)
+    # Draw the contact sheet
     if args.sheet:
         predicted = predictions.read(args.predictions, *predictions.COLUMNS)
         drawn = draw_contact_sheet(args.sheet, args.chips, predicted)
         cli.say(f"{args.sheet}: {counted(drawn, 'face')}")
         return
+
+    # Embed the images
     root, images = find_images(args.images, excluded=args.chips)
     embedder = make_embedder(root, args)
     inputs = (embedder.network.path, *(root / image for image in images))
     files.check_overwrites_none(args.output, inputs)
     faces, reasons = embed(embedder, images, args)
+
+    # Report
     skipped = f"{reasons.total():,} of {counted(len(images), 'file')} skipped"
     if reasons:
         skipped += ": " + ", ".join(f"{reasons[key]:,} {key}" for key in sorted(reasons))
     if faces == 0:
         raise InputError(f"{' '.join(args.images)}: {skipped}; nothing is written")
-    seconds = time.monotonic() - started
-    cli.say(
-        f"{args.output}: {counted(faces, 'face')}, {counted(len(images), 'image')}, {seconds:.0f} s"
-    )
+    counts = f"{counted(faces, 'face')}, {counted(len(images), 'image')}"
+    cli.say(f"{args.output}: {counts}, {time.monotonic() - started:.0f} s")
     cli.say(skipped)
 
 
@@ -246,10 +249,10 @@ def embed_batches(
 
     # Embed them, and go through all batches in order
     names, reasons = [], Counter()
-    made = parallel.map_in_order(embedder, todo.values(), dask=args.dask)
-    with cli.Progress(total, "images", done) as progress, contextlib.closing(made):
+    computed = parallel.map_in_order(embedder, todo.values(), dask=args.dask)
+    with cli.Progress(total, "images", done) as progress, contextlib.closing(computed):
         for path, images in batches.items():
-            result, chips = next(made) if path in todo else (read_result(path), [])
+            result, chips = next(computed) if path in todo else (read_result(path), [])
             for name, reason, counts_as in result.skipped.tolist():
                 progress.say(cli.printable(f"{name}: skipped: {reason}"))
                 reasons[counts_as] += 1

@@ -72,12 +72,12 @@ class Embedder:
             chips += itertools.chain(*shown)
 
         # Embed them
-        rows = [*self._embeddings(chips)]
+        rows = [*self._embed(chips)]
         embeddings = np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
         if not np.isfinite(embeddings).all():
             raise InputError(
-                f"{self.network.path}: gives embeddings that are not finite, among those of "
-                f"{names[0]} to {names[-1]}; give another network"
+                f"{self.network.path}: returned NaN or infinity for one of the faces {names[0]} to "
+                f"{names[-1]}; give another network"
             )
         if self.options.views and names:
             embeddings = embeddings.reshape(len(names), -1, embeddings.shape[1])
@@ -85,7 +85,8 @@ class Embedder:
         result = BatchResult(np.array(names, np.str_), embeddings, reasons)
         return result, [encode_png(chip) for chip in chips] if self.keeps_chips else []
 
-    def _embeddings(self, chips: list[np.ndarray]) -> Iterator[np.ndarray]:
+    def _embed(self, chips: list[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the embeddings (n, width) of up to `batch_size` chips at a time."""
         for start in range(0, len(chips), self.batch_size):
             yield self.embed_chips(np.stack(chips[start : start + self.batch_size]))
 
@@ -96,25 +97,26 @@ class Embedder:
         """
         try:
             image = read_image(path)
-            cut = self._cut(image, name)
-            shown = [chips for chips in cut if not is_one_colour(chips[0])]
+            all_faces = self._cut_all(image, name)
+            shown = [chips for chips in all_faces if not is_one_colour(chips[0])]
             if not shown:
-                is_blank = cut or is_one_colour(image)
+                is_blank = all_faces or is_one_colour(image)
                 raise NoFace("no face found" + (": all of one colour" if is_blank else ""))
             return shown
         except Skipped as reason:
             if Path(self.root).is_dir():
                 raise
             raise InputError(
-                f"{self.root}: this folder is not there where the work is done ({reason}); with "
-                "--dask, every worker needs the images under this path"
+                f"{self.root}: this folder does not exist on the worker ({reason}); with --dask, "
+                "every worker needs the images under this path"
             ) from None
-        except Exception as error:  # OpenCV's, on any picture in the world
+        except Exception as error:  # OpenCV may raise any type on an unusual picture
             if is_resource_shortage(error):
                 raise
             raise Skipped(f"this image could not be processed: {error_line(error)}") from error
 
-    def _cut(self, image: np.ndarray, name: str) -> list[list[np.ndarray]]:
+    def _cut_all(self, image: np.ndarray, name: str) -> list[list[np.ndarray]]:
+        """Return the chips of each face in an image by the crop options, blank ones too."""
         options, size = self.options, self.network.size
         if options.views:
             return [[*cut_views(image, name, options.template, size, self.detector)]]
