@@ -96,7 +96,7 @@ def report(table: labelled.Table, labels: Labels, split: Split) -> None:
     """Print what became of every row: rows without labels one by one, the others as counts."""
     # Name the rows without labels
     is_labelled = labels.are_complete()
-    for row, (path, number) in enumerate(label_columns.sources(table.ages)):
+    for row, (path, number) in enumerate(label_columns.row_sources(table.ages)):
         if not is_labelled[row]:
             missing = ["age"] * int(labels.age[row] < 0) + ["gender"] * int(labels.gender[row] < 0)
             name = table.names[row]
@@ -163,7 +163,7 @@ def describe_embeddings(table: labelled.Table) -> str:
     length = embedding_space.median_length(table.features)
     if is_ood.any():
         first = int(is_ood.argmax())
-        path, number = next(itertools.islice(label_columns.sources(table.ages), first, None))
+        path, number = next(itertools.islice(label_columns.row_sources(table.ages), first, None))
         raise InputError(
             f"{path}: row {number}: {printable(table.names[first])} is an embedding of another "
             f"network than most of the rows ({counted(is_ood.sum(), 'such row')} of "
@@ -225,7 +225,7 @@ def group_views(table: labelled.Table, labels: Labels) -> np.ndarray:
 
 def refuse_two_labels(table: labelled.Table, labels: Labels, first: int, second: int) -> NoReturn:
     """Raise InputError that names two rows with one name and different labels."""
-    sources = [*label_columns.sources(table.ages)]
+    sources = [*label_columns.row_sources(table.ages)]
     both = [
         f"{path}: row {number} ({GENDERS[labels.gender[row]]}, {labels.age[row]})"
         for row, (path, number) in ((row, sources[row]) for row in (first, second))

@@ -140,7 +140,8 @@ def choose_model(
         first = parse_first_rows(chunks_read, skip_bad_rows)
         rows = first[-1].features if first else np.empty((0, 0), np.float32)
         score = choice.choose_model(rows, force, must_fit=not skip_bad_rows, or_else=OR_FORCE)
-    cli.say(f"model: {cli.display_path(Path(score.name))}")
+    if model is not None or len(rows):  # else an error follows
+        cli.say(f"model: {cli.display_path(Path(score.name))}")
     return score, first, chunks_read
 
 

@@ -139,7 +139,7 @@ def gender_codes_option(columns: Sequence[LabelColumn], genders: np.ndarray) -> 
     return shlex.quote(",".join(f"{value}={GENDERS[gender]}" for value, gender in codes))
 
 
-def sources(columns: Sequence[LabelColumn]) -> Iterator[tuple[str, int]]:
+def row_sources(columns: Sequence[LabelColumn]) -> Iterator[tuple[str, int]]:
     """Yield the file of each row of the input, and its number there, from 1."""
     for column in columns:
         for number in column.rows.tolist():

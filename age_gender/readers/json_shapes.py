@@ -139,8 +139,8 @@ def _rows_of_columns(document: Mapping) -> Iterator[dict]:
     length = max(len(column) for column in columns.values() if _has_vectors(column))
     columns = {title: c for title, c in columns.items() if len(c) == length}
     by_key = next((c for c in columns.values() if isinstance(c, Mapping)), None)
-    for place, key in enumerate(by_key if by_key is not None else range(length)):
-        row = {t: c[place] if isinstance(c, list) else c.get(key) for t, c in columns.items()}
+    for index, key in enumerate(by_key if by_key is not None else range(length)):
+        row = {t: c[index] if isinstance(c, list) else c.get(key) for t, c in columns.items()}
         yield row if by_key is None else {"": key, **row}
 
 
@@ -173,7 +173,7 @@ def _split_list(row: Sequence) -> list[dict]:
         return [{EMBEDDING: row}]
     if row and all(map(_is_face, row)):
         return [face for inner in row for face in split_faces(inner)]
-    cells = {f"column {place}": value for place, value in enumerate(row, 1)}
+    cells = {f"column {number}": value for number, value in enumerate(row, 1)}
     if isinstance(row[0], str) and not is_vector(row[0]):
         return [{NAME: row[0], **cells}]
     return [cells]

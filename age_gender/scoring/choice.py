@@ -29,12 +29,12 @@ def choose_model(
     rows: np.ndarray, force: bool = False, must_fit: bool = True,
     load: Callable[[Path, bool], Scorer] = load, or_else: str = "",
 ) -> Scorer:  # fmt: skip
-    """Return the scorer of the model here that most of the first rows (n, W) are of.
+    """Return the scorer of the model here that most of the first rows (n, W) belong to.
 
-    Of several it is the nearest, to a tenth of the `distance`; of these the first that
-    trained_models.find_models names, and the first of all for no rows. Raises InputError where the
-    rows are of none; unless `must_fit`, only where none has their width. `or_else` ends its message
-    with what else the caller can do.
+    Of several it is the nearest by median `distance`, to a tenth; of these the first that
+    find_models returns. Without rows it is the first of all. Raises InputError where all rows are
+    out of distribution for all models; unless `must_fit`, only where no model has their width.
+    `or_else` ends the message with what else the caller can do.
     """
     models, rows, ranks = trained_models.find_models(paths.MODELS), rows[:PROBE_ROWS], []
     if not models:
@@ -62,10 +62,10 @@ def choose_model(
 def find_out_of_distribution(features: np.ndarray) -> tuple[str, np.ndarray]:
     """Return which rows (n,) of a table (n, W) are of another network than most of them.
 
-    They are judged by the model here for the network of most rows, whose folder's name comes
-    first; without such a model it is "", and no row is flagged.
+    Before them comes the folder's name of the model here for the network of most rows, by which
+    they are judged; without such a model it is "", and no row is flagged.
     """
-    with contextlib.suppress(InputError):
+    with contextlib.suppress(InputError):  # no model here is of these, or none can be read
         scorer = choose_model(features[:: -(-len(features) // PROBE_ROWS)])
         is_ood = is_out_of_distribution(scorer.score(features)[:, DISTANCE])
         if is_ood.mean() < 0.5:

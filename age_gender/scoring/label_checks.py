@@ -9,10 +9,10 @@ from age_gender.cli import InputError, display_path
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.scoring import litert
 
-MAX_ROWS = 20_000  # that are scored; of more, every second or third ...
-GENDER_ROWS, AGE_ROWS = 100, 200  # fewer are no evidence
-LEAST_CORRELATION = 0.3  # rank correlation of labelled and estimated ages; UTKFace's is 0.93
-MOST_YEARS = 15  # median difference of the two; UTKFace's is 4
+MAX_ROWS = 20_000  # rows that are scored; of more, every second or third ...
+MIN_GENDERS, MIN_AGES = 100, 200  # labels that are evidence
+MIN_CORRELATION = 0.3  # rank correlation of labelled and estimated ages; UTKFace's is 0.93
+MAX_YEARS = 15  # median difference of the two; UTKFace's is 4
 
 
 class Doubts(NamedTuple):
@@ -23,10 +23,10 @@ class Doubts(NamedTuple):
 
 
 def check(features: np.ndarray, age: np.ndarray, gender: np.ndarray) -> Doubts:
-    """Return whether genders (n,) look the wrong way round, and ages (n,) like something else.
+    """Return why genders (n,) seem to be swapped, and why ages (n,) do not seem to be years.
 
-    `features` are (n, W), `age` (n,) in years. Without a model of their network, nothing is seen.
-    Raises InputError for ages under 10 alone of faces that are no children.
+    `features` are (n, W), `age` (n,) in years. Without a model of their network there are no
+    doubts. Raises InputError where all ages are under 10 and most faces are no children.
     """
     step = -(-len(features) // MAX_ROWS) or 1
     features, age, gender = features[::step], age[::step], gender[::step]
@@ -40,7 +40,7 @@ def check(features: np.ndarray, age: np.ndarray, gender: np.ndarray) -> Doubts:
             f"years, as {labelled}: they look like numbers of classes; give years"
         )
     wrong, of_genders = ~metrics.gender_is_right(scores["female_probability"], gender), ""
-    if len(gender) >= GENDER_ROWS and wrong.mean() > 0.5:
+    if len(gender) >= MIN_GENDERS and wrong.mean() > 0.5:
         of_genders = f"{wrong.sum():,} of {len(wrong):,} genders are not those that {labelled}"
     return Doubts(_doubt_ages(age, estimate, labelled), of_genders)
 
@@ -49,12 +49,12 @@ def _doubt_ages(age: np.ndarray, estimate: np.ndarray, labelled: str) -> str:
     """Return that ages have little to do with the estimated ones, where it is so."""
     from scipy.stats import spearmanr
 
-    if len(age) < AGE_ROWS:
+    if len(age) < MIN_AGES:
         return ""
     varied = age.min() < age.max() and estimate.min() < estimate.max()
     correlation = float(spearmanr(age, estimate).statistic) if varied else 0.0
     difference = float(np.median(metrics.age_error(estimate, age)))
-    if correlation >= LEAST_CORRELATION and difference <= MOST_YEARS:
+    if correlation >= MIN_CORRELATION and difference <= MAX_YEARS:
         return ""
     return (
         f"the ages are not those that {labelled} (rank correlation {correlation:.2f}, median "

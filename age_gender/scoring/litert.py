@@ -104,7 +104,10 @@ class Scorer:
             model = self.idle.pop()
         except IndexError:
             model = Model(self.model, self.name)
-        scores = model(features)
+        try:
+            scores = model(features)
+        except RuntimeError as error:  # a loaded model fails for want of memory alone
+            raise MemoryError(str(error)) from error
         self.idle.append(model)
         if not np.isfinite(scores).all():
             raise InputError(f"{self.name}: this model returns NaN; train again")
