@@ -2,10 +2,10 @@
 
 Reads ages and genders from the columns age and gender (sex, Male, female), else from UTKFace's file
 names, shuffles, and puts some faces aside for testing: train.tfrecords and test.tfrecords. Faces
-under --min-age go to children.tfrecords, a tenth of them to children_test.tfrecords. Rows with
-the same name, age and gender count as views of one face: a training face keeps all of them, a test
-face only the first. Counts the test faces that have a copy in training; --split identity
-keeps copies on one side.
+under --min-age go to children.tfrecords, a tenth of them to children_test.tfrecords. Rows with the
+same name, age and gender count as views of one face: a training face keeps all of them, a test face
+only the first. Counts the test faces that have a copy in training; --split identity keeps copies on
+one side.
 
 examples:
   python prepare.py
@@ -131,7 +131,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--gender-codes", type=label_columns.parse_gender_codes, action="append",
         default=[], metavar="VALUE=male,VALUE=female",
         help="meaning of the values in the gender column, such as 1=male,2=female; VALUE=unknown "
-        "for a missing one; given twice, also against a trained model's estimates")
+        "for a missing one; give it twice to insist on it against a trained model's estimates")
     add("--min-age", type=cli.whole_number(0), default=10, metavar="YEARS",
         help="faces below this age go to children.tfrecords")
     add("--test-size", type=cli.whole_number(1), default=1500, metavar="N",

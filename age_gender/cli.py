@@ -49,11 +49,13 @@ def run(main: Callable[[], None]) -> NoReturn:
 
     AGE_GENDER_TRACEBACK=1 in the environment shows the traceback all the same.
     """
+    # Set up interrupts and standard error
     interrupts.raise_keyboard_interrupt()
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  (it was never open)
     sys.stderr.write, sys.stderr.flush = map(
         _ignore_closed_stream, (sys.stderr.write, sys.stderr.flush)
     )
+    # Run, and end with a message and an exit code
     try:
         if sys.stdin is None or sys.stdout is None:
             raise InputError("standard input or output is closed; redirect it to /dev/null")

@@ -33,7 +33,7 @@ FETCH_ATTEMPTS = 6  # attempts of ANSWER_SECONDS to get a finished result from a
 CLOSE_SECONDS = 2  # until a cluster knows that the client closes
 END_SECONDS = 20  # until the processes of a local cluster have ended
 COUNT_SECONDS = 2  # interval at which the workers are counted
-_SILENT = (
+_NO_ANSWER = (
     "%s: this Dask scheduler, or one of its workers, no longer answers; restart it, then run the "
     "same command again"
 )
@@ -96,7 +96,7 @@ class _Result:
                 if self.future.status == "error":  # what the function raised
                     raise
                 if self.future.done() and unanswered >= FETCH_ATTEMPTS:
-                    raise InputError(_SILENT % self.address) from None
+                    raise InputError(_NO_ANSWER % self.address) from None
             _ask(self.address, self.client.nthreads)
 
 
@@ -122,7 +122,7 @@ def _ask(address: str, ask: Callable, *arguments: Any, seconds: float = ANSWER_S
     try:
         return _within(seconds, ask, *arguments)
     except (OSError, CancelledError):  # TimeoutError is an OSError
-        raise InputError(_SILENT % address) from None
+        raise InputError(_NO_ANSWER % address) from None
 
 
 def _close(end: Callable, *arguments: Any, seconds: float = CLOSE_SECONDS) -> None:

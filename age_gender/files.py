@@ -106,7 +106,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         return  # opening it says what is wrong
     # A file in its folder
     if path.is_dir() or given.endswith("/"):
-        raise InputError(f"{path} is a folder: name a file in it")
+        raise InputError(f"{path}: this is a folder; name a file in it")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder for {path.name}; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -26,7 +26,7 @@ def test_paths_that_cannot_be_used_are_refused(tmp_path, rows):
         (["--features", tmp_path / "empty"], ["empty", "no .csv, .npz", "name another"]),
         (["--features", path, "--output", tmp_path / "none" / "o.csv"], ["no such folder"]),
         (["--features", path, "--output", path], ["my.csv", "would overwrite this input"]),
-        (["--features", path, "--output", tmp_path], ["is a folder"]),
+        (["--features", path, "--output", tmp_path], ["this is a folder"]),
         (["--features", path, "--output", tmp_path / ("x" * 300)], ["name too long"]),
         (["--features", path, "--model", tmp_path], ["no such model file", "train.py"]),
         (["--features", path, "--model", path], ["my.csv: not a model"]),
