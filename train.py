@@ -20,7 +20,7 @@ if __name__ == "__main__":
     sys.path[:0] = [os.path.dirname(__file__)] * sys.flags.safe_path  # python -P leaves it out
     from age_gender import startup
 
-    startup.begin()
+    startup.begin()  # errors and Ctrl-C take one line from here on, during the imports too
 # isort: split
 import argparse
 import contextlib
