@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import re
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 from age_gender import cli, paths, trained_models  # noqa: E402
 from age_gender.readers import tables, writing  # noqa: E402
 from age_gender.scoring import predictions  # noqa: E402
+from benchmarks.large_tables import write_csv, write_table  # noqa: E402
 
 # What one would write instead of run.py.
 NAIVE = """
@@ -159,21 +159,9 @@ def model(name: str) -> Path:
     return trained_models.find_model(paths.FACENET, name)
 
 
-def table(path: Path, rows: int) -> Path:
-    """Write a CSV of UTKFace's faces, over and over, with names; return its path."""
-    names, features = tables.read([paths.EMBEDDINGS])
-    text = [
-        ",".join(map("%.8g".__mod__, row)) + "\n" for row in features[: min(rows, 5000)].tolist()
-    ]
-    with open(path, "w") as stream:
-        for number in range(rows):
-            stream.write(f"{number}_{names[number % len(names)]},{text[number % len(text)]}")
-    return path
-
-
 def start_up(folder: Path) -> None:
     """Measure run.py on few rows against pandas and Keras."""
-    one, lfw = table(folder / "one.csv", 1), table(folder / "lfw.csv", 13_233)
+    one, lfw = write_csv(folder / "one.csv", 1), write_csv(folder / "lfw.csv", 13_233)
     for what, path, runs in (("one row", one, 7), ("13,233 rows", lfw, 5)):
         ours, naive = side_by_side(
             runs,
@@ -192,7 +180,7 @@ def peak_memory(command: list[str], stdin: Path = Path("/dev/null")) -> float:
 
 def throughput(folder: Path) -> None:
     """Measure rows per second and memory of CSV, with the start subtracted."""
-    small, large = table(folder / "20k.csv", 20_000), table(folder / "200k.csv", 200_000)
+    small, large = write_csv(folder / "20k.csv", 20_000), write_csv(folder / "200k.csv", 200_000)
     ours = [run_py("--features", path, "--output", folder / "o.csv") for path in (small, large)]
     parser = [code(PARSER, path) for path in (small, large)]
     a, b, c, d = side_by_side(5, *ours, *parser)
@@ -254,7 +242,7 @@ def lists(folder: Path) -> None:
     file_formats = ("csv", "jsonl", "fixed.parquet", "double.parquet", "db")
     files = {
         file_format: [
-            other_table(folder / f"{n}.{file_format}", names[:n], features[:n])
+            write_table(folder / f"{n}.{file_format}", names[:n], features[:n])
             for n in (10_000, 100_000)
         ]
         for file_format in file_formats
@@ -284,35 +272,6 @@ def lists(folder: Path) -> None:
             f"its peak memory, {file_format}",
             f"{many:.0f} MB against {few:.0f} MB: {many / few:.2f}",
         )
-
-
-def other_table(path: Path, names: list[str], features) -> Path:
-    """Write rows as JSON lines, Parquet of lists, or SQLite, as other tools do; return the path."""
-    file_format = path.name.partition(".")[2]
-    if file_format == "csv":
-        return table(path, len(names))
-    if file_format == "jsonl":
-        text = [",".join(map("%.8g".__mod__, row)) for row in features[:5000].tolist()]
-        with open(path, "w") as stream:
-            for i, name in enumerate(names):
-                stream.write(f'{{"filename":"{name}","embedding":[{text[i % len(text)]}]}}\n')
-    elif file_format == "fixed.parquet":
-        writing.write(path, names, [features])
-    elif file_format == "double.parquet":
-        import pyarrow as pa
-        import pyarrow.parquet
-
-        ends = pa.array(range(0, features.size + 1, features.shape[1]), pa.int32())
-        values = pa.ListArray.from_arrays(ends, pa.array(features.astype(float).ravel()))
-        columns = pa.table({"filename": names, "embedding": values})
-        pa.parquet.write_table(columns, path, row_group_size=20_000)
-    else:
-        with sqlite3.connect(path) as connection:
-            connection.execute("create table faces (path text, embedding blob)")
-            rows = ((name, row.tobytes()) for name, row in zip(names, features, strict=True))
-            connection.executemany("insert into faces values (?, ?)", rows)
-        connection.close()
-    return path
 
 
 def output_text(folder: Path) -> None:

@@ -98,6 +98,11 @@ def refused(run: Run, *words: str) -> None:
         assert word in lines[0], lines[0]
 
 
+def visible(folder: Path) -> list[str]:
+    """Return the names in a folder, but for hidden files, which a kill may leave half-written."""
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+
+
 def line(values, name: str | None = None) -> str:
     return ",".join([*([name] if name else []), *map("%.9g".__mod__, values)])
 
@@ -143,6 +148,17 @@ def table(faces, tmp_path_factory) -> Path:
     """These faces as an NPZ."""
     path = tmp_path_factory.mktemp("features") / "faces.npz"
     writing.write(path, faces[0], [faces[1]])
+    return path
+
+
+@pytest.fixture(scope="session")
+def many(faces, tmp_path_factory) -> Path:
+    """4,500 rows in 22 MB: run.py takes about a second."""
+    path = tmp_path_factory.mktemp("many") / "many.csv"
+    rows = [",".join(map("%.8f".__mod__, row)) for row in faces[1].tolist()]
+    with open(path, "w") as stream:
+        for i in range(4500):
+            stream.write(f"face {i},{rows[i % len(rows)]}\n")
     return path
 
 

@@ -1,11 +1,10 @@
-"""Killed, interrupted, out of space, in parallel: a file is whole under its name or not there.
+"""Interrupted, out of space or memory, several at once: a file is whole under its name or absent.
 
-KILLS=50 pytest -k killed -s    the long version, which tells its figures
+KILLS=50 pytest -k interrupted_at_any_moment -s    the long version, which prints its figures
 """
 
 import contextlib
 import csv
-import json
 import os
 import random
 import resource
@@ -14,143 +13,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import (
-    KILLS,
-    Run,
-    kill_at_random,
-    mobile_training,
-    program,
-    script,
-    start,
-    training,
-    wait_until,
-)  # fmt: skip
+from conftest import KILLS, Run, program, script, start, training, visible, wait_until
 
-import train
-from age_gender import checkpoints, paths, trained_models
+from age_gender import paths
 from age_gender.readers import writing
 
 MODEL = str(paths.FACENET)
-
-
-def visible(folder: Path) -> list[str]:
-    """What lies in a folder, but for hidden files: those that a kill may leave half-written."""
-    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-
-
-@pytest.fixture
-def many(tmp_path, faces) -> Path:
-    """4,500 rows in 22 MB: run.py takes about a second."""
-    path = tmp_path / "in" / "many.csv"
-    path.parent.mkdir()
-    rows = [",".join(map("%.8f".__mod__, row)) for row in faces[1].tolist()]
-    with open(path, "w") as stream:
-        for i in range(4500):
-            stream.write(f"face {i},{rows[i % len(rows)]}\n")
-    return path
-
-
-# ------------------------------------------------------------------------------ killed
-
-
-def test_run_killed_at_any_moment_leaves_the_old_output_or_the_whole_new_one(many, tmp_path):
-    output = tmp_path / "out" / "out.csv"
-    output.parent.mkdir()
-    arguments = ["--features", many, "--output", output, "--model", MODEL, "--skip-bad-rows"]
-    began = time.monotonic()
-    assert program("run.py", *arguments).code == 0
-    seconds, whole = time.monotonic() - began, output.read_bytes()
-    assert whole.count(b"\n") == 4501
-    killed = replaced = 0
-    for _ in range(KILLS or 5):
-        output.write_bytes(b"old")
-        killed += kill_at_random("run.py", *arguments, within=seconds * 1.1)
-        assert output.read_bytes() in (b"old", whole)
-        replaced += output.read_bytes() == whole
-        assert visible(output.parent) == ["out.csv", "out.errors.csv"]
-    print(f"\nrun.py: {killed} killed while running, {replaced} had replaced the output")
-    assert program("run.py", *arguments).code == 0 and output.read_bytes() == whole
-
-
-def test_prepare_killed_at_any_moment_leaves_whole_record_files_or_none(
-    table, record_folder, tmp_path
-):
-    arguments = ["--features", table, "--test-size", "150", "--output"]
-    whole = {path.name: path.read_bytes() for path in record_folder.iterdir()}
-    assert len(whole) == 4
-    finished = 0
-    for number in range(KILLS or 2):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        process = start("prepare.py", *arguments, folder, stderr=subprocess.DEVNULL)
-        wait_until(lambda folder=folder: os.listdir(folder))  # it has begun to write
-        time.sleep(random.uniform(0, 0.3))
-        process.kill()
-        process.wait()
-        for name in visible(folder):
-            assert (folder / name).read_bytes() == whole[name]
-        finished += len(visible(folder)) == 4
-    print(f"\nprepare.py: {finished} of {KILLS or 2} had written all files when they were killed")
-
-
-def test_a_training_killed_and_interrupted_and_resumed_ends_as_if_it_had_not_been(
-    mobile_folder, tmp_path, monkeypatch
-):
-    """Killed after its first epoch, and with KILLS at random moments of a longer training."""
-    whole, folder, work = (
-        mobile_folder / "model",
-        tmp_path / "models",
-        tmp_path / "models/.training",
-    )
-    arguments, more = mobile_training(mobile_folder, folder), []
-    if KILLS:
-        whole, more = tmp_path / "whole", ["--epochs", "8"]
-        began = time.monotonic()
-        assert program("train.py", *mobile_training(mobile_folder, whole), *more).code == 0
-        within = time.monotonic() - began
-    process = start("train.py", *arguments, *more, stderr=subprocess.DEVNULL)
-    wait_until((work / "validation.npz").exists, 100)
-    process.kill()
-    killed, resumed = process.wait() == -signal.SIGKILL, 1
-    for _ in range(KILLS):
-        killed += kill_at_random("train.py", *arguments, *more, "--resume", within=within)
-        if (folder / trained_models.DESCRIPTION).exists():  # finished: the next one starts anew
-            assert trained_models.find_model(folder, trained_models.LITERT_MODEL)
-            assert described(folder) == described(whole)
-        resumed += any(work.glob("[!.]*.npz"))
-    print(f"\ntrain.py: {killed} killed while running, {resumed} times there was a state to resume")
-    for state in work.glob("[!.]*.npz"):
-        with np.load(state) as arrays:
-            assert all(arrays[name] is not None for name in arrays)
-
-    def save_and_interrupt(state: Path, trainer) -> None:
-        save(state, trainer)
-        if state.stem == "final":
-            raise KeyboardInterrupt
-
-    save = checkpoints.save
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoints, "save", save_and_interrupt)
-        train.main([*arguments, *more, "--resume"])
-    assert not (folder / trained_models.DESCRIPTION).exists()
-    train.main([*arguments, *more, "--resume"])
-    assert described(folder) == described(whole)
-    assert visible(folder) == visible(whole) and not work.exists()
-
-
-def described(folder: Path) -> tuple:
-    """A model's figures, and the hash of what scores."""
-    card = json.loads((folder / trained_models.DESCRIPTION).read_text())
-    return (
-        card["validation"],
-        card["calibration"],
-        card["epochs"],
-        card["files"][trained_models.LITERT_MODEL],
-    )
 
 
 # ------------------------------------------------------------------------- interrupted
@@ -213,14 +83,15 @@ def test_interrupted_at_any_moment_it_ends_at_once_in_one_line(tmp_path, many, c
         assert process.wait(timeout=10) == 130
         assert process.stderr.read() == b"run.py: interrupted\n"
         feeder.join()
-        assert os.listdir(tmp_path) == ["in"]
+        assert os.listdir(tmp_path) == []
         interrupted += 1
     print(f"\nrun.py: {interrupted} interrupted, {count} times each")
 
 
-def test_interrupted_while_processes_work_it_ends_with_them(tmp_path, many):
+def test_interrupted_while_processes_work_it_ends_with_them(tmp_path, tmp_path_factory, many):
     """Long text: three files of 22 MB, which processes parse."""
-    copies = [tmp_path / "in" / f"{number}.csv" for number in range(3)]
+    inputs = tmp_path_factory.mktemp("inputs")
+    copies = [inputs / f"{number}.csv" for number in range(3)]
     for path in copies:
         path.write_bytes(many.read_bytes())
     for number in range(KILLS or 3):
@@ -232,7 +103,7 @@ def test_interrupted_while_processes_work_it_ends_with_them(tmp_path, many):
         os.killpg(process.pid, signal_number)
         code, said = process.wait(timeout=20), (first + process.stderr.read()).decode()
         assert (code, said.splitlines()[1:]) in ((130, ["run.py: interrupted"]), (0, [])), said
-        assert code == 0 or os.listdir(tmp_path) == ["in"]
+        assert code == 0 or os.listdir(tmp_path) == []
         with contextlib.suppress(ProcessLookupError):  # no worker is left
             wait_until(lambda group=process.pid: os.killpg(group, 0) is not None)
         (tmp_path / "out.csv").unlink(missing_ok=True)

@@ -144,8 +144,11 @@ def test_names_of_two_files_are_of_one_face_only_if_their_labels_agree(tmp_path)
     said = refusal(one, other)
     for word in ("a.jsonl: row 12 (female, 31)", "b.jsonl: row 12 (female, 60)", "00011.jpg"):
         assert word in said
-    parts = prepared(one, tmp_path / "one", "--features", str(one), str(one), test_size=4)
+    same = write(tmp_path / "c.jsonl", name=names, age=[*range(20, 32)], gender=genders,
+                 e=vectors(12, 2))  # fmt: skip
+    parts = prepared(one, tmp_path / "one", "--features", str(one), str(same), test_size=4)
     assert not {*parts["train"].file_name} & {*parts["test"].file_name}
+    assert (len(parts["train"].file_name), len(parts["test"].file_name)) == (16, 4)
 
 
 # ----------------------------------------------------------------------------------- labels
