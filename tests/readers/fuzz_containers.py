@@ -19,7 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
+import corpora  # noqa: E402
+
 warnings.simplefilter("ignore")
 
 WIDTH = 16
@@ -34,12 +36,7 @@ def main() -> None:
     module = "age_gender.readers.tables" if target is check_parquet else "age_gender.records"
     with atheris.instrument_imports(include=["age_gender.readers", "age_gender.records"]):
         importlib.import_module(module)
-
-    folder = tempfile.mkdtemp(prefix="seeds-")
-    for number, seed in enumerate(seeds(target)):
-        Path(folder, str(number)).write_bytes(seed)
-    atheris.Setup([*sys.argv, folder], target)
-    atheris.Fuzz()
+    corpora.fuzz(target, seeds(target))
 
 
 def seeds(target) -> list[bytes]:

@@ -25,56 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
+import corpora  # noqa: E402
+
 warnings.simplefilter("ignore")
 
 WIDTH = 3
-SEEDS = {
-    "csv": [
-        b"a.jpg,1,-0.5,3e-2\nb.jpg,4,5,6\n",
-        b"filename,e1,e2,e3\r\na,1,2,3\r\n\r\nb,4,5,6",
-        b"0,1,2\n.1,+.2,3.e5\n1e-40, 1 ,0\n",
-        b"\xef\xbb\xbf,0,1,2\n0,0.1,0.2,0.3\n",
-        b'"a,b ""c""\r\nd",1,2,3\n"e",4,5,6\nf,"7",8,9\n',
-        b'"a",1,2,3\n"b,4,5,6\n"c",7,8,9\n',
-        b"a,1,2\na,1,2,3,4\na,nan,2,3\na,0,0,0\na,1e300,2,3\na,,2,3\n",
-        b"a\0,1,2,3\nb\r,1,2,3\n\xff,1,2,3\nTrue,True,1,0\n",
-        b"a;1;2;3\n1\t2\t3\n",
-        b"name,1,2,3\n" + b"\n" * 70 + b"b,1,2,3",
-        b"sep=;\nname;e1;e2;e3\na;1;2;3\nb;4;5\n",
-        b"a|1|2|3|\nb|4|5|6|\n",
-    ],
-    "lists": [
-        b'path,embedding\na.jpg,"[1, -0.5, 3e-2]"\n"b,""c",[4,5,6]\n',
-        b'e,id,x\n"[1,2,3]",7,"{""a"": [1]}"\n"[4, 5, 6]",8,\n"[1,2]",9,"y\nz"\n',
-        b'name,e,gender\na,"[1. 2. 3.]",0\nb,"[1 ... 3]",1\nc,"[np.float32(1.0), -0, 3]",m\n',
-        b'a,"[1,2,3]"\nb,"[1,x,3]"\nc,"[[1],2,3]"\n"[7,8,9]",d\n"e","[1,2,3"\n',
-        b"e0,e2,e1,age\n1,2,3,4\n,0,1,2\n.5,+1,1_0,\n",
-        b'p,e\na,"array([1, 2, 3], dtype=float32)"\nb,"tensor([4., 5., 6.], grad_fn=<X>)"\n',
-        b"p\te\na\t{1,2,3}\nb\t(4,5,6)\nc\t[4,5,6]\n",
-        b"p;e\na;[[1, 2, 3]]\nb;AACAPwAAAEAAAEBA\nc;\\x0000803f0000004000004040\n",
-    ],
-    "jsonl": [
-        b'{"path": "a.jpg", "embedding": [1, -0.5, 3e-2]}\n{"path":"b","embedding":[4,5,6]}\n',
-        b'{"embedding": [-0, 0.0, 1e-400], "id": 7, "x": {"y": [1]}}\r\n\n{"embedding":[1,2]}',
-        b'{"e": [1, null, 3]}\n{"e": [1, "x", 3]}\n{"e": [1, [2], 3]}\n{"e": [1, 1e400, NaN]}\n',
-        b'{"a": 1, "a": 2, "e": [1, 2, 3]}\n{"\\u0065": [1, 2, 3]}\n[1, 2, 3]\nnull',
-        b'{"e": "[1,2,3]"}\n{"e": [1.0, 2.5, 3e38]}',
-        b'[{"n": "]}", "e": [1, 2, 3]}, {"n": "\\"[", "e": [4, 5, 6]}]',
-        b'{"rows": [{"n": "a", "e": [1, 2, 3]}, {"n": "b", "e": [4, 5, 6]}], "next": null}',
-        b'{"ids": ["a", "b"], "embeddings": [[1, 2, 3], [4, 5, 6]]}',
-        b'{"a": [1, 2, 3], "b": [4, 5, 6]}',
-        b'[{"label": "a", "descriptors": [[1, 2, 3], [4, 5, 6]]}]',
-        b'[\n {\n "e": [\n1,\n2,\n3]\n},null,{"e0":1,"e1":2,"e2":3}]\n',
-    ],
-    "sqlite": [
-        b"\x00" + np.arange(1, 7, dtype="<f4").tobytes(),
-        b"\x01" + np.arange(1, 7, dtype="<f8").tobytes(),
-        b"\x02[1, 2, 3]\n[4,5,-0]\n[1,x,3]\n[1,2]\n[[1],2,3]\n",
-        b"\x03",
-    ],
-    "npz": [],
-}
 
 
 def main() -> None:
@@ -87,30 +43,15 @@ def main() -> None:
             atheris.instrument_func(function)
 
     target = TARGETS[sys.argv.pop(1)]
-    folder = tempfile.mkdtemp(prefix="seeds-")
-    for number, seed in enumerate(seeds(target)):
-        Path(folder, str(number)).write_bytes(seed)
-    atheris.Setup([*sys.argv, folder], target)
-    atheris.Fuzz()
+    corpora.fuzz(target, seeds(target))
 
 
 def seeds(target) -> list[bytes]:
-    """A small corpus: tables in the accepted layouts, and some that are refused."""
-    kind = next(kind for kind, check in TARGETS.items() if check is target)
-    if kind in ("csv", "lists", "jsonl"):
-        return [bytes([size]) + text for text in SEEDS[kind] for size in (0, 9)]
-    if kind == "sqlite":
-        return SEEDS[kind]
-    found = []
-    for dtype in ("<f4", ">f8", "<f2", "<i4"):
-        for order in "CF":
-            arrays = []
-            for array in (np.array(["a", "b"]), np.ones((2, WIDTH), dtype, order)):
-                stream = io.BytesIO()
-                np.save(stream, array)
-                arrays.append(stream.getvalue())
-            found += [bytes([how, len(arrays[0])]) + b"".join(arrays) for how in (0, 1)]
-    return [*found, b"\x02PK"]
+    """Return a small corpus: tables in the accepted layouts, and some that are refused."""
+    name = next(name for name, check in TARGETS.items() if check is target)
+    if name in ("csv", "lists", "jsonl"):
+        return [bytes([size]) + text for text in corpora.TEXTS[name] for size in (0, 9)]
+    return corpora.SQLITE if name == "sqlite" else corpora.npz_files(WIDTH)
 
 
 # --------------------------------------------------------------------------------- CSV
@@ -152,26 +93,26 @@ def check_text(data: bytes, suffix: str) -> None:
 
     reader = tables.FORMATS[suffix].load_reader()
     size, text = 5 + (data[0] if data else 0), data[1:]
-    good, untold, of_cut = [], [], []
+    good, unassigned, of_cut = [], [], []
     whole = read_text(text, 1 << 20, reader=reader, places=(good, []))
     fast = read_text(text, 1 << 20, fast=True, reader=reader)
     assert same(whole, fast), (whole, fast)
-    cut = read_text(text, size, reader=reader, places=(of_cut, untold))
+    cut = read_text(text, size, reader=reader, places=(of_cut, unassigned))
     read_text(text, size, record=64, reader=reader)
-    bad = [row.reason for found in (whole, cut) if found for row in found[2]]
+    bad = [row.reason for table in (whole, cut) if table for row in table[2]]
     if not any("quote" in reason or "CSV" in reason for reason in bad):
         # Rows in chunks before the first that tells which column is what are bad where it is cut.
-        whole, cut = without(whole, good, untold), without(cut, of_cut, untold)
+        whole, cut = without(whole, good, unassigned), without(cut, of_cut, unassigned)
         assert same(whole, cut), (whole, cut)
 
 
-def without(found, good: list[int], rows: list[int]):
-    """What `read_text` found in other rows than these; `good` are the rows of its names."""
-    if found is None:
+def without(table, good: list[int], rows: list[int]):
+    """Return what `read_text` returned but for these rows; `good` are the rows of its names."""
+    if table is None:
         return None
     kept = [i for i, row in enumerate(good) if row not in rows]
-    bad = [fault for fault in found[2] if fault.row not in rows]
-    return [found[0][i] for i in kept], found[1][kept], bad
+    bad = [fault for fault in table[2] if fault.row not in rows]
+    return [table[0][i] for i in kept], table[1][kept], bad
 
 
 def read_text(
@@ -208,11 +149,11 @@ def read_text(
         parts = reader.cut(empty.path, stream, ReadOptions(width=width))
         for chunk in tables.mark_last(empty, parts, is_text=True):
             block = tables.parse(chunk)
-            found, bad = numbering.locate(block)
-            assert len(found) == len(block.features) == len(block.good)
+            good_names, bad = numbering.locate(block)
+            assert len(good_names) == len(block.features) == len(block.good)
             assert np.isfinite(block.features).all()
             assert [row.row for row in bad] == sorted(row.row for row in bad)
-            names += found
+            names += good_names
             faults += bad
             blocks.append(block.features)
             first = numbering.rows - block.rows + 1
@@ -272,21 +213,21 @@ def check_sqlite(data: bytes) -> None:
             blocks = [tables.parse(chunk) for chunk in tables.cut([str(path)], options)]
         except InputError:
             return
-    found = {row: vector for b in blocks for row, vector in zip(b.good, b.features, strict=True)}
+    read = {row: vector for b in blocks for row, vector in zip(b.good, b.features, strict=True)}
     if how > 1 or any(value.isascii() and value.decode().isprintable() for value in values):
         return  # texts, and BLOBs that hold text, may be any form of a vector
     dtypes = [np.dtype(order + name) for order in "<>" for name in ("f2", "f4", "f8")]
-    assert not found or any(_holds(found, values, dtype) for dtype in dtypes)
+    assert not read or any(_holds(read, values, dtype) for dtype in dtypes)
 
 
-def _holds(found: dict[int, np.ndarray], values: list[bytes], dtype: np.dtype) -> bool:
+def _holds(read: dict[int, np.ndarray], values: list[bytes], dtype: np.dtype) -> bool:
     """Return whether the rows that were read are the good ones among BLOBs of this dtype."""
     for row, value in enumerate(values):
         with np.errstate(all="ignore"):
             fits = len(value) == WIDTH * dtype.itemsize
             expected = np.frombuffer(value, dtype if fits else "u1").astype(np.float32)
             good = fits and np.isfinite(expected).all() and np.abs(expected).max() >= 1e-37
-        if (row in found) != good or (good and not np.array_equal(found[row], expected)):
+        if (row in read) != good or (good and not np.array_equal(read[row], expected)):
             return False
     return True
 
@@ -329,8 +270,8 @@ def compare_npz(path: str) -> None:
         parts = reader.cut(path, None, ReadOptions(width=WIDTH))
         for chunk in tables.mark_last(empty, parts, is_text=False):
             block = tables.parse(chunk)
-            found, faults = numbering.locate(block)
-            names += found
+            good_names, faults = numbering.locate(block)
+            names += good_names
             bad += faults
             blocks.append(block.features)
     except InputError:

@@ -3,7 +3,6 @@
 The tables are written by pandas, numpy, sqlite3 and json, not by this project.
 """
 
-import csv
 import importlib.util
 import io
 import json
@@ -14,43 +13,43 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import program, refused, script
+from other_tools import (
+    MODEL,
+    database,
+    faces_named,
+    long,
+    objects,
+    refusal,
+    score_plain_csv,
+    scored,
+)
 
 import run
-from age_gender import paths
-from age_gender.cli import InputError
 from age_gender.readers import tables
 
 pandas = pytest.importorskip("pandas")
-MODEL = str(paths.FACENET)
+
+
 COUNT = 300  # rows: more than a parser needs to be worth its start
-E = [f"e{i}" for i in range(512)]
 
 
 @pytest.fixture(scope="module")
 def names(faces) -> list[str]:
-    return [f"folder/{i}, {name}" for i, name in enumerate(faces[0][:COUNT])]
+    return faces_named(faces, COUNT)[0]
 
 
 @pytest.fixture(scope="module")
 def features(faces) -> np.ndarray:
-    return faces[1][:COUNT]
+    return faces_named(faces, COUNT)[1]
 
 
 @pytest.fixture(scope="module")
 def plain(names, features, tmp_path_factory) -> str:
     """run.py's CSV for the plain CSV of these faces."""
-    path = tmp_path_factory.mktemp("plain") / "t.csv"
-    with open(path, "w", newline="") as stream:
-        csv.writer(stream).writerows(
-            [n, *row] for n, row in zip(names, features.tolist(), strict=True)
-        )
-    return scored(path)
+    return score_plain_csv(tmp_path_factory.mktemp("plain"), names, features)
 
 
-def scored(path: Path, *more: str) -> str:
-    output = path.with_name("out.csv")
-    run.main(["--features", str(path), "--model", MODEL, "--output", str(output), *more])
-    return output.read_bytes().decode()
+E = [f"e{i}" for i in range(512)]
 
 
 def wide(names, features) -> "pandas.DataFrame":
@@ -61,27 +60,6 @@ def wide(names, features) -> "pandas.DataFrame":
         ],
         axis=1,
     )
-
-
-def long(names, features, **more) -> "pandas.DataFrame":
-    return pandas.DataFrame({"path": names, "embedding": features.tolist(), **more})
-
-
-def objects(names, features) -> list[dict]:
-    return [
-        {"id": 7, "embedding": e, "Path": n} for n, e in zip(names, features.tolist(), strict=True)
-    ]
-
-
-def database(path: Path, names, vectors, kind: str = "blob") -> Path:
-    with sqlite3.connect(path) as connection:
-        connection.execute("create table settings (name text, value real)")
-        connection.execute("insert into settings values ('x', 1.5)")
-        connection.execute(f"create table faces (id integer primary key, path text, vector {kind})")
-        rows = zip(names, vectors, strict=True)
-        connection.executemany("insert into faces (path, vector) values (?, ?)", rows)
-    connection.close()
-    return path
 
 
 def write_sql(path: Path, table) -> None:
@@ -120,28 +98,28 @@ WRITERS = {
 }
 
 
-@pytest.mark.parametrize("kind", WRITERS)
-def test_what_other_tools_write_scores_as_the_plain_csv(tmp_path, names, features, plain, kind):
-    if kind.endswith("parquet"):
+@pytest.mark.parametrize("file", WRITERS)
+def test_what_other_tools_write_scores_as_the_plain_csv(tmp_path, names, features, plain, file):
+    if file.endswith("parquet"):
         pytest.importorskip("pyarrow")
-    WRITERS[kind](tmp_path / kind, names, features)
-    assert scored(tmp_path / kind) == plain
+    WRITERS[file](tmp_path / file, names, features)
+    assert scored(tmp_path / file) == plain
 
 
 def test_all_of_them_score_the_same_on_a_cluster(tmp_path, names, features, plain):
     pytest.importorskip("distributed")
-    for kind in WRITERS:
-        if not kind.endswith("parquet") or importlib.util.find_spec("pyarrow"):
-            WRITERS[kind](tmp_path / kind, names, features)
-    found = sorted(path for path in tmp_path.iterdir() if path.suffix in tables.FORMATS)
+    for file in WRITERS:
+        if not file.endswith("parquet") or importlib.util.find_spec("pyarrow"):
+            WRITERS[file](tmp_path / file, names, features)
+    written = sorted(path for path in tmp_path.iterdir() if path.suffix in tables.FORMATS)
     output = tmp_path / "out"
-    given = ["--features", *map(str, found), "--model", MODEL, "--output", str(output)]
+    given = ["--features", *map(str, written), "--model", MODEL, "--output", str(output)]
 
     run.main([*given, "--dask", "local"])
 
     rows = output.read_text(encoding="utf-8").splitlines()
 
-    assert rows == [plain.splitlines()[0], *plain.splitlines()[1:] * len(found)]
+    assert rows == [plain.splitlines()[0], *plain.splitlines()[1:] * len(written)]
 
 
 def test_an_npy_takes_its_names_from_a_file(tmp_path, names, features, plain):
@@ -152,16 +130,6 @@ def test_an_npy_takes_its_names_from_a_file(tmp_path, names, features, plain):
     for text, word in [("a\n" * 3, "3 names for 300 rows"), ("a\n" * 301, "301 names for 300")]:
         (tmp_path / "names.txt").write_text(text)
         assert word in refusal_of_new(path, "--names", str(tmp_path / "names.txt"))
-
-
-def refusal(path: Path, *more: str) -> str:
-    with pytest.raises(InputError) as caught:
-        scored(path, *more)
-    assert not path.with_name("out.csv").exists()
-    return str(caught.value)
-
-
-# ------------------------------------------------------------------ examples of docs/formats.md
 
 
 def test_what_deepface_represents_becomes_ages(tmp_path, names, features, plain, capsys):
@@ -235,120 +203,6 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path, nam
     for option in ("--embedding-column", "--name-column"):
         said = refusal(tmp_path / "t.jsonl", option, "x")
         assert "no column x; the columns are path, embedding" in said
-
-
-# ------------------------------------------------------------------------------ bad rows
-
-
-def bad_lists(features) -> dict[str, tuple[object, str]]:
-    """What may stand in a JSON row in place of an embedding, and what is said of it."""
-    good = features[1].tolist()
-    return {
-        "short": (good[:100], "100 numbers, not 512"),
-        "word": ([*good[:6], "x", *good[7:]], "number 7 is 'x', not a finite number"),
-        "null": ([*good[:6], None, *good[7:]], "number 7 is empty"),
-        "nested": ([*good[:6], [1.0], *good[7:]], "number 7 is [1.0], not a finite number"),
-        "true": ([*good[:6], True, *good[7:]], "number 7 is True, not a finite number"),
-        "nan": ([*good[:6], float("nan"), *good[7:]], "number 7 is nan, not a finite number"),
-        "large": ([*good[:6], 10**400, *good[7:]], "too large a number"),
-        "missing": (None, "the embedding is missing"),
-        "zeros": ([0] * 512, "a row of zeros"),
-        "empty": ([], "0 numbers, not 512"),
-        "number": (0.5, "0.5 is not a list of numbers"),
-    }
-
-
-CASES = [
-    "short", "word", "null", "nested", "true", "nan", "large", "missing", "zeros", "empty", "number"
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "db"])
-def test_a_bad_list_is_refused_with_its_row_or_skipped(
-    tmp_path, names, features, plain, kind, case
-):
-    bad, reason = bad_lists(features)[case]
-    found, path = objects(names, features), tmp_path / f"t.{kind}"
-    found[1]["embedding"] = bad
-    text = "" if bad is None else json.dumps(bad)
-    if kind == "jsonl":
-        path.write_text("\n".join(map(json.dumps, found)))
-    elif kind == "json":
-        path.write_text(json.dumps(found))
-    elif kind == "csv":
-        lists = [*map(json.dumps, features.tolist())]
-        lists[1] = text
-        pandas.DataFrame({"name": names, "e": lists}).to_csv(path, index=False)
-    else:
-        lists = [*map(json.dumps, features.tolist())]
-        lists[1] = None if bad is None else text
-        database(path, names, lists, "text")
-    where = {"jsonl": "row 2 (line 2): ", "csv": "row 2 (line 3): "}.get(kind, "row 2: ")
-    said = refusal(path)
-    if kind in ("csv", "db"):  # there all is text
-        reason = {
-            "null": "number 7 is 'null'", "nested": "number 7 is '[1.0]'", "nan": "'NaN'",
-            "true": "number 7 is 'true'", "word": "number 7 is '\"x\"'", "number": "'0.5' is not",
-        }.get(case, reason)  # fmt: skip
-    assert f"{path}: {where}" in said and reason in said, said
-    lines = plain.splitlines()
-    assert scored(path, "--skip-bad-rows").splitlines() == [*lines[:2], *lines[3:]]
-    listed = list(csv.DictReader((tmp_path / "out.errors.csv").open()))
-    assert [row["row"] for row in listed] == ["2"]
-
-
-def test_rows_of_json_that_are_no_objects_are_refused(tmp_path, names, features):
-    good = [json.dumps(row) for row in objects(names, features)]
-    for bad, reason in [
-        ('{"Path": "a", "Path": "b"}', "the key 'Path' is given twice"),
-        ("{", "not JSON"), ("[1, 2]", "2 numbers, not 512"), ("nonsense", "not JSON"),
-        ("{" + '"a":[' * 100_000, "not JSON"), ('{"Path": "a"}', "the embedding is missing"),
-        (good[0].replace('"Path": "', '"Path": "\\ud800'), "the name is not UTF-8"),
-        (good[0].replace('"Path": "folder', '"Path": 0.5, "x": "'), "the name is 0.5, not text"),
-    ]:  # fmt: skip
-        (tmp_path / "t.jsonl").write_text("\n".join([good[0], "", bad, *good[1:]]))
-        said = refusal(tmp_path / "t.jsonl")
-        assert "row 2 (line 3): " in said and reason in said
-    for text, reason in [
-        ("", "no row of embeddings"), ("[]", "no row of embeddings"), ("[\n", "cut off"),
-        (f"[{good[0]},{good[1][:99]}", "row 2: the array does not end here"),
-        (f"[{good[0]}]\n[{good[1]}]", "more behind the end of the array"),
-        (f"[{good[0]}, null, 3]", "row 2: not JSON"), ('{"a": {"0": 1}}', "no column of lists"),
-    ]:  # fmt: skip
-        (tmp_path / "t.json").write_text(text)
-        assert reason in refusal(tmp_path / "t.json")
-
-
-def test_a_list_that_numpy_shortened_is_refused_with_that_reason(tmp_path, names, features):
-    np.set_printoptions(threshold=10)
-    try:
-        table = pandas.DataFrame({"path": names, "embedding": list(features)})
-        table.to_csv(tmp_path / "t.csv", index=False)
-    finally:
-        np.set_printoptions(threshold=1000)
-    said = refusal(tmp_path / "t.csv")
-    assert "row 1 (line 2): numpy shortened this list (...)" in said and "tolist()" in said
-
-
-def test_a_blob_of_another_length_is_a_bad_row(tmp_path, names, features, plain):
-    blobs = [row.tobytes() for row in features]
-    for bad, reason in [
-        (blobs[4][:-4], "511 numbers, not 512"), (b"\xff" * 7, "a BLOB of 7 bytes"),
-        (bytes(2048), "a row of zeros"), (None, "the embedding is missing"),
-        (b"\xff" * 2048, "not a finite number"), (3, "3 is not a list of numbers"),
-    ]:  # fmt: skip
-        (tmp_path / "t.db").unlink(missing_ok=True)
-        (tmp_path / "out.csv").unlink(missing_ok=True)
-        database(tmp_path / "t.db", names, [*blobs[:4], bad, *blobs[5:]])
-        said = refusal(tmp_path / "t.db")
-        assert f"{tmp_path / 't.db'}: row 5: " in said and reason in said
-        lines = plain.splitlines()
-        kept = scored(tmp_path / "t.db", "--skip-bad-rows").splitlines()
-        assert kept == [*lines[:5], *lines[6:]]
-
-
-# --------------------------------------------------------------------- other people's files
 
 
 def test_a_query_runs_one_select_and_nothing_else(tmp_path, names, features):
