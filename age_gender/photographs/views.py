@@ -41,11 +41,13 @@ def cut_views(
     chip = faces.align_utkface(image, template, size)
     yield chip
     yield chip[:, ::-1]
+
     # Pad the chip: half of the pictures that FaceNet's users cut from go on beyond the face, as a
     # mirrored border does
     border = random.choice(["edge", "symmetric"]) if template == "utkface" else "edge"
     image = resize(image, TEMPLATE_SIZE, TEMPLATE_SIZE)
     padded = np.pad(image, ((PAD, PAD), (PAD, PAD), (0, 0)), border)
+
     # ArcFace's: landmarks a little off, then poor pictures too
     if template != "utkface":
         for is_poor, far in itertools.product((False, True), (1, 2)):
@@ -54,6 +56,7 @@ def cut_views(
             chip = degrade(chip, random) if is_poor else chip
             yield chip[:, ::-1] if is_poor and far == 2 else chip
         return
+
     # FaceNet's: the detector's box with several margins, jittered chips, and prewhitened ones
     box = detect_box(padded, detector)
     yield cut_box(padded, box, 0, size)
