@@ -102,7 +102,7 @@ def test_a_profile_of_a_script_is_written(tmp_path, table):
     assert {"main", "as_csv"} <= functions
 
 
-@pytest.mark.parametrize("flags", [["-P"], ["-I"], ["-OO"]])
+@pytest.mark.parametrize("flags", [["-P"], ["-I", "-OO"]])
 def test_scripts_run_under_every_flag_of_python(tmp_path, rows, flags):
     path = tmp_path / "my.csv"
     path.write_text("\n".join(rows))

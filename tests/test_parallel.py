@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,17 +96,17 @@ def test_processes_that_are_killed_at_rest_end_the_work_too():
         list(parallel.map_in_order(str, items(), processes=True))
 
 
-@pytest.fixture
-def long_csv(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def long_csv(tmp_path_factory) -> Path:
     """7,000 rows in so many bytes that processes parse them."""
     features = tables.read(["data/utkface.npz"])[1]
-    path = tmp_path / "long.csv"
+    path = tmp_path_factory.mktemp("long") / "long.csv"
     writing.write(path, [*map(str, range(7000))], [np.tile(features[:1000], (7, 1))])
     assert path.stat().st_size > tables.LONG_TEXT_BYTES and tables.is_long_text([str(path)])
     return path
 
 
-@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"a,1,2\n" * 3])
+@pytest.mark.parametrize("start", [b"\xef\xbb\xbf", b"a,1,2\n" * 3])
 def test_long_text_is_scored_by_processes_as_by_threads(tmp_path, long_csv, start):
     text = tmp_path / "text.csv"
     text.write_bytes(start + long_csv.read_bytes())
@@ -136,10 +137,11 @@ def test_text_that_processes_cannot_find_in_the_file_goes_by_threads(tmp_path, m
     assert not tables.is_long_text([str(table)])
 
 
-def test_text_that_becomes_shorter_while_it_is_read_ends_the_work(long_csv):
+def test_text_that_becomes_shorter_while_it_is_read_ends_the_work(tmp_path, long_csv):
+    long_csv = shutil.copy(long_csv, tmp_path)
     chunk = [chunk.without_data() for chunk in tables.cut([str(long_csv)])][-1]
     assert not chunk.data
-    os.truncate(long_csv, long_csv.stat().st_size - 10)
+    os.truncate(long_csv, os.path.getsize(long_csv) - 10)
     with pytest.raises(InputError, match=r"long\.csv: became shorter while it was read"):
         tables.parse(chunk)
 

@@ -48,7 +48,7 @@ def test_small_photographs_give_what_the_package_gives(detectors, size):
 
 def test_large_montages_have_the_faces_that_they_had(detectors):
     face, distances, of_photographs, counts = hopper().crop((165, 105, 375, 315)), [], [], []
-    for seed in range(4):
+    for seed in range(2):
         random = np.random.default_rng(seed)
         montage = noise((1350, 1000), 40, random)
         photographs = []
@@ -70,7 +70,7 @@ def test_large_montages_have_the_faces_that_they_had(detectors):
             distances.append(off)
             if any(a <= x <= c and b <= y <= d for a, b, c, d in photographs):
                 of_photographs.append(off)
-    assert len(of_photographs) >= 58 and max(of_photographs) < 0.25, "a face is lost"
+    assert len(of_photographs) >= 29 and max(of_photographs) < 0.25, "a face is lost"
     assert np.mean(np.array(distances) > 0.25) <= 1 / 30, "drawn ones are at the detector's limit"
     assert np.median(distances) < 0.02
     assert all(before >= 28 and detected <= before + 1 for detected, before in counts)

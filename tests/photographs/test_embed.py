@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_faces import sandberg_embedding, sandberg_graph
+from small_networks import sandberg_embedding, sandberg_graph
 
 import embed
 from age_gender import paths

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_networks import sandberg_graph
 from test_embed import chips_in, embedded, interrupt, names_in, run
-from test_faces import sandberg_graph
 
 import embed
 from age_gender.cli import InputError

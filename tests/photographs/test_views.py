@@ -1,11 +1,11 @@
 """embed.py --views and --embedder: other crops of a face, and any network in LiteRT's format."""
 
-from pathlib import Path
+import functools
 
 import numpy as np
 import pytest
+from small_networks import WIDTH, sandberg_graph, square_means
 from test_embed import chips_in, embedded, interrupt, names_in, run
-from test_faces import sandberg_graph
 
 import embed
 from age_gender.cli import InputError
@@ -14,29 +14,12 @@ from benchmarks.embedding import drawn_chip, drawn_photograph
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
-WIDTH = 24
 
 
 @pytest.fixture(scope="module")
 def tflite(tmp_path_factory):
-    """A function that makes a network: the means of a chip's 4 by 2 squares, of each colour."""
-    import tensorflow as tf
-
-    made, folder = {}, tmp_path_factory.mktemp("tflite")
-
-    def make(batch: int | None, size: int = 112, width: int = WIDTH) -> Path:
-        if (batch, size, width) not in made:
-            pool = tf.keras.layers.AveragePooling2D((size // 4, size // 2))
-            layers = [tf.keras.Input((size, size, 3), batch), pool, tf.keras.layers.Flatten()]
-            if width != WIDTH:
-                layers.append(tf.keras.layers.Dense(width))
-            model = tf.keras.Sequential(layers)
-            path = folder / f"{batch}-{size}-{width}.tflite"
-            path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
-            made[batch, size, width] = path
-        return made[batch, size, width]
-
-    return make
+    """`square_means`, of which each is made once."""
+    return functools.cache(functools.partial(square_means, tmp_path_factory.mktemp("tflite")))
 
 
 def by_hand(chip: np.ndarray) -> np.ndarray:
