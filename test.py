@@ -30,7 +30,7 @@ from age_gender import cli, crop_augmentation, files, metrics, paths, trained_mo
 from age_gender.cli import InputError
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.labels import AGES, GENDERS, base_name
-from age_gender.report import figures, lfw, page
+from age_gender.report import embedder, figures, lfw, page
 from age_gender.scoring import litert, predictions
 
 
@@ -110,6 +110,7 @@ def judge_records(args: argparse.Namespace) -> None:
         scored = figures.tabulate_faces(*faces[1:], scorer.outputs(faces.features))
         about = describe(args, model, exported, scored, age)
         about["by_crop"] = [figures.measure_crop(*crop) for crop in by_crop.items()]
+        about["embedder"] = embedder.measure(faces.features, faces[1:], scorer.outputs)
         page.write(args.report, about | figures.measure(scored, loss), scored)
         cli.say(f"report: {cli.display_path(args.report / 'report.html')}")
 
@@ -198,6 +199,7 @@ def describe(args: argparse.Namespace, model: Path, exported: Path, faces, age: 
         "out_of_distribution": int(is_out_of_distribution(faces.distance).sum()),
     }
     models = {"litert": identify(exported), "keras": identify(model)}
+    models["folder"] = exported.parent.name
     return {
         "model": models | {"largest_difference": round(difference, 6)},
         "records": identify(args.test) | counts,

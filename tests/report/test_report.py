@@ -16,7 +16,7 @@ from conftest import refused, script
 
 from age_gender import files, paths, records, trained_models
 from age_gender.cli import InputError
-from age_gender.report import figures
+from age_gender.report import embedder, figures
 from age_gender.report import page as report_page
 from age_gender.scoring import litert
 
@@ -214,13 +214,22 @@ def test_the_page_has_its_sections_plots_and_tables(made, page):
     read = Page(page)
     assert read.headings == [
         "At a glance", "Age", "The interval of the age", "Gender and its probability",
-        "Where the estimates err more", "Limits of these figures", "What was measured",
+        "Where the estimates err more", "The embedder", "Limits of these figures", "What was measured",
     ]  # fmt: skip
     embedded = {base64.b64decode(image["src"].split(",")[1]) for image in read.all("img")}
     assert embedded == {(made[0] / name).read_bytes() for name in PLOTS}
     assert all(len(image["alt"]) > 30 for image in read.all("img"))
-    assert len(read.all("table")) == len(read.all("caption")) == 4
+    assert len(read.all("table")) == len(read.all("caption")) == 5
     assert {cell.get("scope") for cell in read.all("th")} == {"col", "row"}
+
+
+def test_coarse_storage_and_embeddings_of_other_networks_are_measured(measured):
+    row = np.array([[127, 1.4, -63.6]], np.float32)  # by hand: a scale of 1
+    assert embedder.quantise(row).tolist() == [[127, 1, -64]]
+    as_they_are, float16, *_ = measured["embedder"]["by_storage"]
+    assert as_they_are["age_mae"] == measured["all"]["age_mae"]
+    assert abs(float16["age_mae"]["value"] - as_they_are["age_mae"]["value"]) < 0.05
+    assert measured["embedder"]["others_refused"]["random vectors"] == 1
 
 
 def test_the_page_needs_nothing_from_elsewhere(page):
@@ -275,7 +284,7 @@ def test_a_single_face_without_labels_of_race_makes_a_report_too(tmp_path, measu
     scores = dict(zip(litert.OUTPUTS, np.array([[31.4], [20], [40], [0.9], [0], [0]]), strict=True))
     one = figures.tabulate_faces(np.array([7]), np.array([1]), ["me.jpg"], scores)
     found = figures.measure(one, np.array([2.5]))
-    rest = {key: measured[key] for key in ("model", "records", "views", "by_crop")}
+    rest = {key: measured[key] for key in ("model", "records", "views", "by_crop", "embedder")}
     report_page.write(tmp_path, rest | found, one)
     assert [row["group"] for row in found["by_race"]] == ["none"]
     assert [row["group"] for row in found["by_true_age"]] == ["under 10"]

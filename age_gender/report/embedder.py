@@ -1,0 +1,68 @@
+"""Measure what a model makes of embeddings that were stored coarsely, and of other networks'."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from age_gender.embedding_space import is_out_of_distribution
+from age_gender.report import figures
+
+
+def quantise(features: np.ndarray) -> np.ndarray:
+    """Return features (n, W) as int8 with a scale for each vector holds them."""
+    scales = np.abs(features).max(axis=1, keepdims=True) / 127
+    return np.rint(features / scales) * scales
+
+
+# How tables are stored, and functions that store features (n, W) so.
+STORAGE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "as they are": np.asarray,
+    "float16": lambda features: features.astype(np.float16),
+    "three decimals": lambda features: features.round(3),
+    "two decimals": lambda features: features.round(2),
+    "int8, a scale for each vector": quantise,
+}
+
+
+def permute(features: np.ndarray) -> np.ndarray:
+    """Return features (n, W) with their numbers in another order, as another network's would be."""
+    return features[:, np.random.default_rng(0).permutation(features.shape[1])]
+
+
+def random_like(features: np.ndarray) -> np.ndarray:
+    """Return random directions, float32 (n, W)."""
+    return np.random.default_rng(0).standard_normal(features.shape, np.float32)
+
+
+OTHERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "their numbers permuted": permute,
+    "negated": np.negative,
+    "random vectors": random_like,
+}
+
+
+def measure(features: np.ndarray, labels: tuple, estimate: Callable) -> dict:
+    """Return the figures of the report's section on the embedder.
+
+    `estimate` returns the exported model's scores by their names of features float32 (n, W), and
+    `labels` are those of figures.tabulate_faces. Of each storage: the figures of the faces, and
+    the fraction that is out of distribution; of each kind of foreign embedding, that fraction.
+    """
+
+    def fraction_refused(scores: dict[str, np.ndarray]) -> float:
+        return figures.round_figure(is_out_of_distribution(scores["distance"]).mean())
+
+    by_storage = []
+    for name, store in STORAGE.items():
+        stored = np.float32(store(features))
+        scores = estimate(np.where(stored.any(axis=1, keepdims=True), stored, features))
+        row = figures.measure_crop(name, figures.tabulate_faces(*labels, scores))
+        by_storage.append(row | {"refused": fraction_refused(scores)})
+    return {
+        "dimensions": features.shape[1],
+        "by_storage": by_storage,
+        "others_refused": {
+            name: fraction_refused(estimate(np.float32(change(features))))
+            for name, change in OTHERS.items()
+        },
+    }
