@@ -214,7 +214,8 @@ def test_the_page_has_its_sections_plots_and_tables(made, page):
     read = Page(page)
     assert read.headings == [
         "At a glance", "Age", "The interval of the age", "Gender and its probability",
-        "Where the estimates err more", "The embedder", "Limits of these figures", "What was measured",
+        "Where the estimates err more", "The embedder", "Limits of these figures",
+        "What was measured",
     ]  # fmt: skip
     embedded = {base64.b64decode(image["src"].split(",")[1]) for image in read.all("img")}
     assert embedded == {(made[0] / name).read_bytes() for name in PLOTS}
