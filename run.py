@@ -133,10 +133,10 @@ def choose_model(
         score = choice.load(model, force)
         chunks_read = tables.cut(inputs, replace(options, width=score.width))
     else:
-        widths = tuple(trained_models.find_models(paths.MODELS).values())
-        chunks_read = tables.cut(
-            inputs, replace(options, widths=widths, models=choice.describe_models())
-        )
+        models = trained_models.find_models(paths.MODELS)
+        described = choice.describe_models(models)
+        options = replace(options, widths=tuple(models.values()), models=described)
+        chunks_read = tables.cut(inputs, options)
         first = parse_first_rows(chunks_read, skip_bad_rows)
         rows = first[-1].features if first else np.empty((0, 0), np.float32)
         score = choice.choose_model(rows, force, must_fit=not skip_bad_rows, or_else=OR_FORCE)

@@ -53,7 +53,7 @@ def choose_model(
     if not ranks or (must_fit and not force and min(ranks)[0] == len(rows)):
         raise InputError(
             f"embeddings of {rows.shape[1]} numbers, but of no network that a model here is for "
-            f"({describe_models()}); embed with one of these and do not round, or train on your "
+            f"({describe_models(models)}); embed with one of these and do not round, or train on your "
             f"own: python prepare.py --features YOURS && python train.py{or_else}"
         )
     return min(ranks)[-1]
@@ -73,7 +73,6 @@ def find_out_of_distribution(features: np.ndarray) -> tuple[str, np.ndarray]:
     return "", np.zeros(len(features), bool)
 
 
-def describe_models() -> str:
-    """Return the models here and the widths of their embeddings, for a message."""
-    models = trained_models.find_models(paths.MODELS)
+def describe_models(models: dict[Path, int]) -> str:
+    """Return model folders and the widths of their embeddings, for a message."""
     return ", ".join(f"{display_path(folder)} {width}" for folder, width in models.items())
