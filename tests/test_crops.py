@@ -174,18 +174,21 @@ def test_held_out_and_test_faces_are_never_fitted_on(
 
 
 def test_views_of_another_network_or_of_too_few_training_faces_are_refused(views, tmp_path):
-    space, held = embedding_space.fit(views.embeddings[:, 0]), np.zeros(len(views.names), bool)
+    space = embedding_space.fit(views.embeddings[:, 0])
+    is_held_out = np.zeros(len(views.names), bool)
     path = tmp_path / "other.npz"
     for wrong in (views.embeddings[:, :2, ::-1], views.embeddings[:, :2, :64]):
         np.savez(path, filenames=np.array(views.names), embeddings=wrong,
                  crops=np.array(views.crops[:2]))  # fmt: skip
         with pytest.raises(UnusableViews, match="another network"):
-            crop_augmentation.read_training_views(path, space, views.names, held)
+            crop_augmentation.read_training_views(path, space, views.names, is_held_out)
     np.savez(path, filenames=np.array(views.names), embeddings=views.embeddings[:, :2],
              crops=np.array(views.crops[:2]))  # fmt: skip
     with pytest.raises(UnusableViews, match="0 of 200 needed"):
-        crop_augmentation.read_training_views(path, space, views.names[:300], held[:300] | True)
-    used = crop_augmentation.read_training_views(path, space, ["somebody else"], held[:1])
+        crop_augmentation.read_training_views(
+            path, space, views.names[:300], is_held_out[:300] | True
+        )
+    used = crop_augmentation.read_training_views(path, space, ["somebody else"], is_held_out[:1])
     assert len(used) == len(views.names)
 
 

@@ -46,7 +46,7 @@ def every(step: int, file: str) -> np.ndarray:
 
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("other", [*OTHERS, *SHIPPED])
-def test_a_shipped_model_tells_every_row_of_another_network(name, other):
+def test_a_shipped_model_detects_every_row_of_another_network(name, other):
     scorer = litert.Model((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
     own = every(40, SHIPPED[name])
     if other == name:
@@ -72,7 +72,7 @@ def test_no_crop_and_no_average_of_a_persons_faces_is_taken_for_another_networks
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_rounding_is_told_in_years_and_float16_costs_nothing(name):
+def test_rounding_is_reported_in_years_and_float16_costs_nothing(name):
     scorer = litert.Model((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
     own = embedding_space.unit(every(40, SHIPPED[name]))
     exact = scorer.outputs(own)
@@ -80,7 +80,7 @@ def test_rounding_is_told_in_years_and_float16_costs_nothing(name):
     half = scorer.outputs(own.astype(np.float16).astype(np.float32))
     assert np.median(half["rounding_years"]) < 0.1
     length = embedding_space.median_length(every(40, SHIPPED[name]))  # as the network has it
-    for decimals in (3, 2):  # what is told is what it moves ages by, within a third
+    for decimals in (3, 2):  # the years are those by which it moves ages, within a third
         rounded = scorer.outputs(np.round(own * length, decimals))
         moved = np.abs(rounded["age"] - exact["age"]).mean()
         assert np.median(rounded["rounding_years"]) == pytest.approx(moved, rel=0.35, abs=0.1)
@@ -267,11 +267,11 @@ def test_the_random_split_counts_test_faces_with_a_copy_in_training(with_copies,
     path, names, copies = with_copies
     text, train, test = run_prepare(path, tmp_path, capfd)
     pairs = list(zip(names, copies, strict=False))
-    apart = sum((a in test and b in train) or (b in test and a in train) for a, b in pairs)
-    assert apart > 0
+    separated = sum((a in test and b in train) or (b in test and a in train) for a, b in pairs)
+    assert separated > 0
     counted = int(text.rsplit("copy in training: ")[1])
     # UTKFace's own copies among these faces may add to the ones made here.
-    assert apart <= counted <= apart + 10
+    assert separated <= counted <= separated + 10
 
 
 def test_the_identity_split_keeps_copies_on_one_side(with_copies, tmp_path, capfd):
@@ -295,5 +295,5 @@ def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypat
     monkeypatch.setattr(copies, "TILE_QUERIES", 70)
     monkeypatch.setattr(copies, "TILE_FACES", 50)
     every = np.arange(len(unit))
-    found = copies.find_copies(unit, every, every)
-    assert [np.flatnonzero(found == number)[0] for number in found] == group.tolist()
+    groups = copies.find_copies(unit, every, every)
+    assert [np.flatnonzero(groups == number)[0] for number in groups] == group.tolist()

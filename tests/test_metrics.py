@@ -15,8 +15,8 @@ def test_the_expected_age_is_the_mean_of_the_ages_by_their_probability():
 
 
 def test_an_error_has_no_sign():
-    found = metrics.age_error(np.array([25.0, 30.5]), np.array([30, 30]))
-    assert found.tolist() == [5, 0.5] and found.mean() == pytest.approx(2.75)
+    errors = metrics.age_error(np.array([25.0, 30.5]), np.array([30, 30]))
+    assert errors.tolist() == [5, 0.5] and errors.mean() == pytest.approx(2.75)
 
 
 def test_a_probability_of_a_half_is_female():

@@ -182,17 +182,17 @@ def test_the_litert_model_agrees_with_the_keras_model(faces, model_folder):
     network = tf.keras.models.load_model(model_folder / "age_gender.keras", compile=False)
     softmax = network.predict(faces[1], verbose=0)
     interpreter = Interpreter(model_path=str(model_folder / "age_gender.tflite"))
-    found = interpreter.get_signature_runner()(features=faces[1])
+    outputs = interpreter.get_signature_runner()(features=faces[1])
     expected = softmax["age"] @ np.arange(117)
-    np.testing.assert_allclose(found["age"], expected, rtol=1e-4)  # 0.004 years at 40
+    np.testing.assert_allclose(outputs["age"], expected, rtol=1e-4)  # 0.004 years at 40
     calibration = json.loads((model_folder / "age_gender.json").read_text())["calibration"]
     child = 1 / (1 + np.exp(expected - 3.5))  # 1 for a newborn, 0 from about ten years
     power = 1 - (1 - calibration["child_certainty"]) * child
     odds = (softmax["gender"][:, 1] / softmax["gender"][:, 0]) ** (
         power / calibration["gender_temperature"]
     )
-    np.testing.assert_allclose(found["female_probability"], odds / (1 + odds), atol=1e-4)
-    assert found["age"].std() > 1  # weights that were lost would give every face the same age
+    np.testing.assert_allclose(outputs["female_probability"], odds / (1 + odds), atol=1e-4)
+    assert outputs["age"].std() > 1  # weights that were lost would give every face the same age
 
 
 def test_the_exported_interval_is_the_softmax_cut_at_the_calibrated_tails(faces, model_folder):
@@ -201,9 +201,9 @@ def test_the_exported_interval_is_the_softmax_cut_at_the_calibrated_tails(faces,
     description = json.loads((model_folder / "age_gender.json").read_text())
     tail = description["calibration"]["tail"]
     model = (model_folder / trained_models.LITERT_MODEL).read_bytes()
-    found = litert.Model(model, "model").outputs(faces[1])
+    outputs = litert.Model(model, "model").outputs(faces[1])
     for row, low, high, age in zip(
-        softmax, found["age_low"], found["age_high"], found["age"], strict=True
+        softmax, outputs["age_low"], outputs["age_high"], outputs["age"], strict=True
     ):
         part = tail * (1.0 if round(float(age)) < 45 else 0.8)
         years = np.searchsorted(np.cumsum(row), [part, 1 - part])  # the first at or above it
@@ -264,11 +264,11 @@ def test_embeddings_of_any_length_score_the_same(faces, model_folder, scale):
 
     interpreter = Interpreter(model_path=str(model_folder / "age_gender.tflite"))
     runner = interpreter.get_signature_runner()
-    expected, found = runner(features=faces[1]), runner(features=faces[1] * np.float32(scale))
+    expected, outputs = runner(features=faces[1]), runner(features=faces[1] * np.float32(scale))
     for key, values in expected.items():
         # Where rounding moves a quantile over the edge of a year, the interval's end moves by 1.
         allowed = 1 if key in ("age_low", "age_high") else 1e-3
-        np.testing.assert_allclose(found[key], values, rtol=1e-4, atol=allowed)
+        np.testing.assert_allclose(outputs[key], values, rtol=1e-4, atol=allowed)
 
 
 def test_run_imports_neither_tensorflow_nor_pandas(faces, model_folder, tmp_path):

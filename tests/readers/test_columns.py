@@ -49,8 +49,8 @@ def test_where_two_answers_fit_the_error_names_both_and_the_option(tmp_path):
     with pytest.raises(InputError, match=r"e0 and f0 both hold embeddings.*--embedding-column e0"):
         chosen(tmp_path, two, ["0.5"] * 32)
     for named in ("f", "f0"):
-        found = chosen(tmp_path, two, ["0.5"] * 32, ReadOptions(embedding=named))
-        assert found.embedding == tuple(range(16, 32))
+        columns = chosen(tmp_path, two, ["0.5"] * 32, ReadOptions(embedding=named))
+        assert columns.embedding == tuple(range(16, 32))
     # A list that is no embedding, such as a box, does not fit.
     assert chosen(tmp_path, ["box", "e"], ["[1,2,3,4]", listed]).embedding == (1,)
 
@@ -59,20 +59,20 @@ def test_where_two_answers_fit_the_error_names_both_and_the_option(tmp_path):
 
 
 @pytest.mark.parametrize("width", [16, 128, 192])
-@pytest.mark.parametrize("kind", ["csv", "npz", "jsonl"])
-def test_prepare_takes_any_width_and_labels_from_columns(tmp_path, width, kind, capsys):
+@pytest.mark.parametrize("suffix", ["csv", "npz", "jsonl"])
+def test_prepare_takes_any_width_and_labels_from_columns(tmp_path, width, suffix, capsys):
     random = np.random.default_rng(0)
     table = random.normal(size=(40, width)).astype(np.float32)
     ages = [*range(20, 58), 7, 130]
     genders = ["male", "F", "m", "woman", "M", "f", "Man", "female"] * 5
     columns = {"name": [f"p{i}" for i in range(40)], "Age": ages, "gender": genders}
-    path = tmp_path / f"t.{kind}"
-    if kind == "npz":
+    path = tmp_path / f"t.{suffix}"
+    if suffix == "npz":
         columns["age"] = columns.pop("Age")
         np.savez(path, v=table, **columns)
     else:
-        found = pandas.DataFrame({**columns, "v": table.tolist()})
-        found.to_csv(path) if kind == "csv" else found.to_json(path, orient="records", lines=True)
+        frame = pandas.DataFrame({**columns, "v": table.tolist()})
+        frame.to_csv(path) if suffix == "csv" else frame.to_json(path, orient="records", lines=True)
     prepare.main(["--features", str(path), "--output", str(tmp_path), "--test-size", "9"])
     said = capsys.readouterr()
     assert "children: 1, without labels: 1, repeated: 0\n" in said.out
@@ -107,9 +107,9 @@ def test_names_have_the_labels_that_no_column_has(tmp_path, faces):
     columns = {"path": names, "embedding": list(faces[1][:4]), "age": [40.4, None, "55", 60]}
     table = pandas.DataFrame(columns)
     table.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
-    found = labelled.read_table([tmp_path / "t.jsonl"], ReadOptions(labels=True))
-    assert label_columns.read_ages(found.ages, 10).tolist() == [40, -1, 55, 60]
-    assert label_columns.read_genders(found.genders, {}).tolist() == [1, 0, 1, -1]
+    table = labelled.read_table([tmp_path / "t.jsonl"], ReadOptions(labels=True))
+    assert label_columns.read_ages(table.ages, 10).tolist() == [40, -1, 55, 60]
+    assert label_columns.read_genders(table.genders, {}).tolist() == [1, 0, 1, -1]
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_names_have_the_labels_that_no_column_has(tmp_path, faces):
 def test_without_a_header_the_first_row_tells_the_width(tmp_path, width, named):
     rows = [",".join(["7"] * named + ["0.25"] * width)] * 3
     (tmp_path / "t.csv").write_text("\n".join(rows))
-    names, found = tables.read([tmp_path / "t.csv"])
-    assert found.shape == (3, width) and names == (["7"] * 3 if named else ["1", "2", "3"])
+    names, features = tables.read([tmp_path / "t.csv"])
+    assert features.shape == (3, width) and names == (["7"] * 3 if named else ["1", "2", "3"])
 
 
 def test_numbers_of_text_are_those_of_python_to_the_last_bit(tmp_path):
@@ -136,8 +136,8 @@ def test_numbers_of_text_are_those_of_python_to_the_last_bit(tmp_path):
     (tmp_path / "t.jsonl").write_text("\n".join(lists))
     for name in ("t.csv", "t.jsonl"):
         assert (tmp_path / name).stat().st_size > 4 * chunks.SMALL_BYTES
-        _, found = tables.read([tmp_path / name])
-        np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+        _, features = tables.read([tmp_path / name])
+        np.testing.assert_array_equal(features.view(np.uint32), expected.view(np.uint32))
 
 
 def test_a_header_of_names_that_python_takes_for_numbers_is_a_header(tmp_path, rows):

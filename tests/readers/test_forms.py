@@ -82,12 +82,12 @@ FORMS = {
     **TEXTS,
     **OTHERS,
     **{
-        f"{encoding}{kind}": lambda row, write=write, dtype=dtype: write(
+        f"{encoding}{name}": lambda row, write=write, dtype=dtype: write(
             row.astype(dtype).tobytes()
         )
         for encoding, write in BYTES.items()
-        for kind, dtype in blobs.DTYPES.items()
-        if not kind.startswith("float16")
+        for name, dtype in blobs.DTYPES.items()
+        if not name.startswith("float16")
     },
 }
 
@@ -137,8 +137,8 @@ def test_where_two_types_fit_the_error_names_both_and_the_option(tmp_path):
     database.close()
     with pytest.raises(InputError, match=r"vector may be float32 or float16 .*--blob-type float32"):
         tables.read([path])
-    found = tables.read([path], ReadOptions(blob_type="float16"))[1]
-    np.testing.assert_array_equal(found, [[1.5, 2.25] * 16] * 2)
+    features = tables.read([path], ReadOptions(blob_type="float16"))[1]
+    np.testing.assert_array_equal(features, [[1.5, 2.25] * 16] * 2)
 
 
 @pytest.mark.parametrize("value, reason", [

@@ -93,10 +93,10 @@ def test_a_csv_in_any_layout_reads_the_same_in_one_piece_in_many_and_fast(
     one = ["fuzz"] if len(table) == 1 else ["1"]
     for how in ({"chunk": 1 << 20}, {"chunk": 1 << 20, "fast": True},
                 {"chunk": chunk}, {"chunk": chunk, "fast": True}):  # fmt: skip
-        found, features, bad = read_csv(text, **how)
+        names_read, features, bad = read_csv(text, **how)
         assert not bad
         np.testing.assert_array_equal(features, table)
-        assert found == (row_names or one + [str(i + 2) for i in range(len(table) - 1)])
+        assert names_read == (row_names or one + [str(i + 2) for i in range(len(table) - 1)])
 
 
 @given(st.data(), st.sampled_from(["<f2", "<f4", "<f8", ">f4"]))
@@ -109,8 +109,8 @@ def test_an_npz_reads_the_same_whatever_its_type_order_and_compression(
     save = data.draw(st.sampled_from([np.savez, np.savez_compressed]))
     table = np.asarray(table, order=data.draw(st.sampled_from("CF")))
     save(path, filenames=np.array(row_names), embeddings=table, other=np.zeros(3))
-    found, features = tables.read([path], OPTIONS)
-    assert found == row_names
+    names_read, features = tables.read([path], OPTIONS)
+    assert names_read == row_names
     np.testing.assert_array_equal(features, table.astype(np.float32))
 
 
@@ -129,34 +129,34 @@ def test_an_npy_reads_the_same_in_either_order_and_in_bands(tmp_path_factory, ta
        st.integers(5, 300), st.booleans())  # fmt: skip
 @settings(max_examples=200)
 def test_lists_read_the_same_from_json_csv_and_databases(
-    tmp_path_factory, data, table, kind, chunk, fast
+    tmp_path_factory, data, table, suffix, chunk, fast
 ):
     row_names, folder = data.draw(names(len(table))), tmp_path_factory.mktemp("lists")
     number = data.draw(st.sampled_from([repr, "%.9g".__mod__, "%.20e".__mod__]))
     space = data.draw(st.sampled_from([",", ", ", " ,\t"]))
     lists = [f"[{space.join(map(number, row))}]" for row in table.tolist()]
     as_json = data.draw(st.sampled_from([json.dumps, partial(json.dumps, ensure_ascii=False)]))
-    path = folder / f"t.{kind}"
-    if kind.endswith("db"):
-        values = lists if kind == "text.db" else [row.tobytes() for row in table]
+    path = folder / f"t.{suffix}"
+    if suffix.endswith("db"):
+        values = lists if suffix == "text.db" else [row.tobytes() for row in table]
         with contextlib.closing(sqlite3.connect(path)) as database, database:
             database.execute("create table faces (path text, other real, embedding blob)")
             database.executemany(
                 "insert into faces values (?, 0.5, ?)", zip(row_names, values, strict=True)
             )
     else:
-        lines = ["filename,other,embedding"] if kind == "csv" else []
+        lines = ["filename,other,embedding"] if suffix == "csv" else []
         for name, text in zip(row_names, lists, strict=True):
             row = f'{quote_csv(name)},x,"{text}"'
             line = f'{{"filename": {as_json(name)}, "other": [1], "embedding": {text}}}'
-            lines.append(row if kind == "csv" else line)
-        text = f"[{', '.join(lines)}]" if kind == "json" else "\n".join(lines)
+            lines.append(row if suffix == "csv" else line)
+        text = f"[{', '.join(lines)}]" if suffix == "json" else "\n".join(lines)
         path.write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "CHUNK_BYTES", chunk)
         patch.setattr(chunks, "SMALL_BYTES", 0 if fast else 1 << 30)
-        found, features = tables.read([path], OPTIONS)
-    assert found == row_names
+        names_read, features = tables.read([path], OPTIONS)
+    assert names_read == row_names
     np.testing.assert_array_equal(features, table)
 
 
@@ -174,10 +174,10 @@ def test_a_parquet_reads_the_same_as_columns_and_as_lists(
         columns |= {f"c{i}": table[:, i] for i in range(WIDTH)}
     path = str(tmp_path_factory.getbasetemp() / "t.parquet")
     parquet.write_table(pa.table(columns), path)
-    found, features = tables.read([path], OPTIONS)
+    names_read, features = tables.read([path], OPTIONS)
     np.testing.assert_array_equal(features, table)
     if named:
-        assert found == row_names
+        assert names_read == row_names
 
 
 @given(st.data(), random_tables(least=3), st.integers(5, 300))
@@ -192,23 +192,23 @@ def test_a_changed_byte_in_one_row_leaves_every_other_row_as_it_is(data, table, 
     text += "".join(line + "\n" for line in lines[which + 1 :]).encode()
     others = [i for i in range(len(lines)) if i != which]
     for how in ({"chunk": 1 << 20}, {"chunk": 1 << 20, "fast": True}, {"chunk": chunk}):
-        found, features, bad = read_csv(text, **how)
+        names_read, features, bad = read_csv(text, **how)
         assert [row.row for row in bad] in ([], [which + 1])
         places = [i for i in range(len(lines)) if [i + 1] != [row.row for row in bad]]
         kept = [places.index(i) for i in others]
-        assert [found[i] for i in kept] == [f"face {i}" for i in others]
+        assert [names_read[i] for i in kept] == [f"face {i}" for i in others]
         np.testing.assert_array_equal(features[kept], table[others])
 
 
 @given(st.data(), random_tables(), st.booleans(), st.sampled_from(["npz", "npy", "parquet"]))
 @settings(max_examples=300)
 def test_a_changed_binary_file_is_refused_or_read_with_the_same_values(
-    tmp_path_factory, data, table, cut, kind
+    tmp_path_factory, data, table, cut, suffix
 ):
     """For NPZ, which carries checksums; the others must only never end in another error."""
-    path = tmp_path_factory.getbasetemp() / f"t.{kind}"
+    path = tmp_path_factory.getbasetemp() / f"t.{suffix}"
     row_names = [f"face {i}" for i in range(len(table))]
-    if kind == "npy":
+    if suffix == "npy":
         np.save(path, table)
     else:
         writing.write(path, row_names, [table])
@@ -220,12 +220,12 @@ def test_a_changed_binary_file_is_refused_or_read_with_the_same_values(
         content[place] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     try:
-        found, features = tables.read([path], OPTIONS)
+        names_read, features = tables.read([path], OPTIONS)
     except InputError as error:
         assert str(path) in str(error)
         return
-    if kind == "npz":
-        assert found == row_names
+    if suffix == "npz":
+        assert names_read == row_names
         np.testing.assert_array_equal(features, table)
 
 
@@ -247,15 +247,15 @@ def test_the_fuzz_target_holds_on_its_seeds_and_on_random_changes_of_them(target
 def test_the_fast_parser_reads_no_number_that_the_careful_parser_refuses(cell):
     text = f"a,1,2,3,{cell}\n".encode() * 9
     for fast in (False, True):
-        found, _, bad = read_csv(text, chunk=1 << 20, fast=fast)
-        assert found == [] and len(bad) == 9
+        names_read, _, bad = read_csv(text, chunk=1 << 20, fast=fast)
+        assert names_read == [] and len(bad) == 9
 
 
 def test_a_quote_that_is_not_closed_costs_its_own_row_only():
     text = b'"a",9,2,3,4\n"b,9,2,3,4\n"c",5,6,7,8\n"d",1,2,3,4\n'
     for how in ({"chunk": 1 << 20}, {"chunk": 1 << 20, "fast": True}, {"chunk": 16}):
-        found, _, bad = read_csv(text, **how)
-        assert found == ["a", "c", "d"]
+        names_read, _, bad = read_csv(text, **how)
+        assert names_read == ["a", "c", "d"]
         assert [(row.row, row.line) for row in bad] == [(2, 2)]
 
 
@@ -264,16 +264,16 @@ def test_a_row_that_is_too_long_costs_that_row_only():
     for long in (b"x" * 500, b'"' + b"y\n" * 3 + b"x" * 500, b"1," * 300):
         text = row % 1 + row % 2 + long + b"\n" + row % 3 + row % 4
         for chunk in (16, 90, 1000, 1 << 20):
-            found, _, bad = read_csv(text, chunk=chunk, record=100)
-            assert found == ["name 1", "name 2", "name 3", "name 4"], chunk
+            names_read, _, bad = read_csv(text, chunk=chunk, record=100)
+            assert names_read == ["name 1", "name 2", "name 3", "name 4"], chunk
             assert bad[0][1:3] == (3, 3)
 
 
 def test_lines_and_rows_are_counted_over_headers_blank_lines_and_line_breaks_in_names():
     text = b'name,a,b,c,d\n\n"x\ny",1,2,3,4\n\nz,1,2,3\n\n"p\r\nq",1,2,nan,4\nr,1,2,3,4\n'
     for how in ({"chunk": 1 << 20}, {"chunk": 1 << 20, "fast": True}, {"chunk": 8}):
-        found, _, bad = read_csv(text, **how)
-        assert found == ["x\ny", "r"]
+        names_read, _, bad = read_csv(text, **how)
+        assert names_read == ["x\ny", "r"]
         assert [(row.row, row.line) for row in bad] == [(2, 6), (3, 8)]
 
 

@@ -75,8 +75,8 @@ NAMED = {
 def test_json_of_any_shape_is_read(tmp_path, names, features, shape, pretty):
     path = tmp_path / "t.json"
     path.write_text(json.dumps(NAMED[shape](names, features), indent=pretty))
-    found, read = tables.read([path])
-    assert found == names
+    names_read, read = tables.read([path])
+    assert names_read == names
     np.testing.assert_allclose(read, features, rtol=0, atol=1e-9)
 
 
@@ -88,8 +88,8 @@ def test_rows_of_a_large_document_are_read_in_parts(tmp_path, names, features, s
     path.write_text(json.dumps(NAMED[shape](names, features)))
     monkeypatch.setattr(json_lines, "HEAD_BYTES", 60_000)
     monkeypatch.setattr(json_lines, "_read_document", None)
-    found, read = tables.read([path])
-    assert found == names
+    names_read, read = tables.read([path])
+    assert names_read == names
     np.testing.assert_array_equal(read, features)
 
 
@@ -98,8 +98,8 @@ def test_json_without_names_is_numbered(tmp_path, features):
     batches = [[{"embedding": row, "facial_area": {"x": 1}}] for row in rows]
     for document in (rows, batches, {"embeddings": rows}):
         path.write_text(json.dumps(document))
-        found, read = tables.read([path])
-        assert found == [str(i + 1) for i in range(COUNT)]
+        names_read, read = tables.read([path])
+        assert names_read == [str(i + 1) for i in range(COUNT)]
         np.testing.assert_array_equal(read, features)
 
 
@@ -112,8 +112,8 @@ def test_several_faces_of_a_photo_are_rows_of_their_own(tmp_path, features):
     ):  # fmt: skip
         for text in (json.dumps(document), "\n".join(map(json.dumps, document))):
             path.write_text(text)
-            found, read = tables.read([path])
-            assert found == ["a#1", "a#2", "b#1"]
+            names_read, read = tables.read([path])
+            assert names_read == ["a#1", "a#2", "b#1"]
             np.testing.assert_array_equal(read, features[:3])
 
 
@@ -155,8 +155,8 @@ def test_cells_may_stand_between_any_separators(
     text = with_separator(names, features, separator, header, number)
     text = text.replace("\n", end.replace("SEP", separator))
     (tmp_path / "t.txt").write_bytes(text.encode())
-    found, read = tables.read([tmp_path / "t.txt"])
-    assert found == names
+    names_read, read = tables.read([tmp_path / "t.txt"])
+    assert names_read == names
     np.testing.assert_array_equal(read, features)
 
 
@@ -164,8 +164,8 @@ def test_cells_may_stand_between_any_separators(
 def test_lists_need_no_quotes_between_other_separators(tmp_path, names, features, separator):
     rows = (f"{n}{separator}{row}\n" for n, row in zip(names, features.tolist(), strict=True))
     (tmp_path / "t.tsv").write_text(f"path{separator}embedding\n" + "".join(rows))
-    found, read = tables.read([tmp_path / "t.tsv"])
-    assert found == names
+    names_read, read = tables.read([tmp_path / "t.tsv"])
+    assert names_read == names
     np.testing.assert_array_equal(read, features)
 
 
@@ -200,8 +200,8 @@ def test_compressed_text_is_read_by_its_content(tmp_path, names, features, suffi
         ("c.csv", PACKERS[suffix](table[:half]) + PACKERS[suffix](table[half:])),
     ]:  # fmt: skip
         (tmp_path / name).write_bytes(data)
-        found, read = tables.read([tmp_path / name])
-        assert found == names
+        names_read, read = tables.read([tmp_path / name])
+        assert names_read == names
         np.testing.assert_array_equal(read, features)
     (tmp_path / "c.csv").unlink()
     assert len(tables.expand([tmp_path])) == 2  # in a folder, too
