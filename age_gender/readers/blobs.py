@@ -17,7 +17,11 @@ DTYPES = {
     "float32": np.dtype("<f4"), "float64": np.dtype("<f8"), "float16": np.dtype("<f2"),
     "float32-be": np.dtype(">f4"), "float64-be": np.dtype(">f8"), "float16-be": np.dtype(">f2"),
 }  # fmt: skip
-_HEX = re.compile(r"(?:\\\\?x|0x|[xX]')?((?:[0-9a-fA-F]{2})+)'?")  # PostgreSQL, MySQL, SQLite
+# Of PostgreSQL, MySQL, SQLite; with spaces or, as C#'s BitConverter writes it, hyphens.
+_HEX = re.compile(r"(?:\\\\?x|0x|[xX]')?((?:[0-9a-fA-F]{2}[ -]?)+)'?")
+_HEX_MARKS = str.maketrans("", "", " -")
+_BASE64_MARKS = re.compile(r"data:application/[\w.-]+;base64,|b(?=')|'")  # a bytes literal of it
+_MONGODB_FLOAT32 = b"\x27"  # the type of a vector of MongoDB's subtype 9
 _URL_SAFE = str.maketrans("-_", "+/", "\r\n")
 
 
@@ -29,7 +33,7 @@ def as_bytes(value: object) -> bytes | None:
 def decode_hex(value: object) -> bytes | None:
     r"""Return the bytes of \x0080c23b, 0x0080C23B, X'0080c23b' or 0080c23b."""
     if isinstance(value, str) and (text := _HEX.fullmatch(value.strip())):
-        return binascii.unhexlify(text[1])
+        return binascii.unhexlify(text[1].translate(_HEX_MARKS))
     return None
 
 
@@ -37,7 +41,10 @@ def decode_base64(value: object) -> bytes | None:
     """Return the bytes of base64, also URL-safe, without padding or with line breaks."""
     if not isinstance(value, str):
         return None
-    text = value.strip().translate(_URL_SAFE).rstrip("=")
+    text = value.strip()
+    if "'" in text or ":" in text:
+        text = _BASE64_MARKS.sub("", text)
+    text = text.translate(_URL_SAFE).rstrip("=")
     with contextlib.suppress(binascii.Error, ValueError):
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     return None
@@ -59,7 +66,11 @@ def decode_object(value: object) -> bytes | None:
         with contextlib.suppress(ValueError, TypeError):
             return bytes(value["data"])
     binary = value.get("$binary")
-    return decode_base64(binary.get("base64") if isinstance(binary, Mapping) else binary)
+    if not isinstance(binary, Mapping):
+        return decode_base64(binary)
+    data = decode_base64(binary.get("base64"))
+    is_vector = data and binary.get("subType") == "09" and data[:1] == _MONGODB_FLOAT32
+    return data[2:] if is_vector else data  # behind the type and the padding
 
 
 # By how messages call them, functions that return a value's bytes; None for another encoding.

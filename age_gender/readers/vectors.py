@@ -8,6 +8,7 @@ like (OBJECTS), what encodes bytes as text and which type of numbers they hold (
 import contextlib
 import functools
 import itertools
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,12 +34,24 @@ SHORTENED = RowError(
 # Of each form of text: its name, and what stands before and behind its numbers or another form.
 _NAMED = r"(?:,\s*\w+=(?:<[^<>]*>|'[^']*'|\([\d, ]*\)|[\w.]+))*"  # dtype=float32, grad_fn=<...>
 WRAPPERS = {
+    "a DeepFace answer": (  # str or JSON of what represent() returns
+        r"\[?\{['\"]embedding['\"]:\s*(?=\[)",
+        r"(?:,\s*['\"]facial_area['\"].*|,\s*['\"]face_confidence['\"].*)?\}\]?",
+    ),
     "a Go slice": (r"\[\d*\]float(?:32|64)", ""),  # []float32{0.1, 0.2}
     "a list": (r"\[", r",?\s*\]"),  # Python, JSON, pgvector, Java; with spaces NumPy, Go
     "a tuple": (r"\(", r",?\s*\)"),  # Python, PostgreSQL's cube
     "a PostgreSQL array": (r"\{", r"\}"),
-    "a NumPy array": (r"(?:np\.|numpy\.|jnp\.|jax\.)?[aA]rray\(", rf"{_NAMED},?\s*\)"),
-    "a PyTorch tensor": (r"(?:torch\.)?tensor\(", rf"{_NAMED},?\s*\)"),
+    "a NumPy array": (
+        r"(?:np\.|numpy\.|jnp\.|jax\.)?[aA]rray\((?:'[fd]',\s*)?",
+        rf"{_NAMED},?\s*\)",
+    ),
+    "an MXNet array": (r"(?=\[)", r"\s*<NDArray [^<>]*>"),
+    "a PyTorch tensor": (r"(?:Parameter containing:\s*)?(?:torch\.)?tensor\(", rf"{_NAMED},?\s*\)"),
+    "a PaddlePaddle tensor": (
+        r"Tensor\((?:\w+=(?:\[[\d, ]*\]|Place\([^()]*\)|[\w.]+),\s*)+",
+        r"\)",
+    ),
     "a TensorFlow tensor": (r"tf\.Tensor\(", rf"{_NAMED}\)"),
     "a TensorFlow value": (r"<tf\.Tensor:[^\[]*numpy=", ">"),
     "a typed array": (r"(?:new )?Float(?:32|64)Array\s*(?:\(\d+\)\s*)?(?=[\[{(])", ""),
@@ -46,12 +59,17 @@ WRAPPERS = {
     "a Julia vector": (r"Float(?:16|32|64)(?=\[)", ""),
     "a C# or Java array": (r"(?:new )?(?:float|double)\[\d*\]\s*(?=\{)", ""),
     "a deque": (r"(?:collections\.)?deque\(", rf"{_NAMED}\)"),
+    "a Spark or pgvector vector": (r"(?:Dense|Half)?Vector\(", r"\)"),
+    "a list in quotes": (r"['\"](?=[\[({])", r"['\"]"),
+    "bare numbers": (r"(?=[-+.\d][-+.\deE,;|\s]+\Z)", ""),  # ','.join(map(str, embedding))
 }
 _OPENED = {name: re.compile(opening) for name, (opening, _) in WRAPPERS.items()}
 _CLOSED = {name: re.compile(rf"(?:{closing})\Z") for name, (_, closing) in WRAPPERS.items()}
 _CLOSING_LENGTH = 400  # characters at the end of a text in which a closing is searched
 _BRACKET = re.compile(r"[\[({]")
 _SCALARS = re.compile(r"(?:np\.float\d+|Decimal)\('?([^()']*)'?\)")  # numbers of a list, printed
+_QUOTES = re.compile(r"""(?<![^\s,])['"]|['"](?![^\s,])""")  # round numbers that are texts
+_JULIA_EXPONENT = re.compile(r"(?<=[\d.])f(?=[-+]?\d)")  # 1.0f-5
 _TYPE_NAMES = re.compile(r"System\.\w+\[\]|\[[FD]@\w+|\[object \w+\]|<memory at \w+>|<\w[^>]*>")
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")
 
@@ -158,6 +176,18 @@ def _unwrap_numbers(name: str, value: object) -> list[str] | None:
         body = _SCALARS.sub(r"\1", body)
     if re.search(r"[\])}]\s*,?\s*[\[({a-zA-Z]", body):
         raise RowError("a list of several faces", "write a row a face")
+    if "'" in body or '"' in body:
+        body = _QUOTES.sub("", body)
+    if "f" in body:
+        body = _JULIA_EXPONENT.sub("e", body)
+    return _split_cells(body)
+
+
+def _split_cells(body: str) -> list[str]:
+    """Return the cells between semicolons, bars, commas or spaces; these may be decimal commas."""
+    for separator in (";", "|"):
+        if separator in body:
+            return body.replace(",", ".").split(separator)
     return body.split(",") if "," in body else body.split()
 
 
@@ -200,6 +230,14 @@ def _object_values(value: object) -> Sequence | None:
     return [cell for _, cell in sorted(zip(numbers, value.values(), strict=True), key=_by_number)]
 
 
+def _parse_object(value: object) -> Sequence | None:
+    """Return the values of the text of such an object, as JSON."""
+    if isinstance(value, str) and value.startswith('{"'):
+        with contextlib.suppress(ValueError, RecursionError):
+            return _object_values(json.loads(value))
+    return None
+
+
 def _split_number(key: str) -> tuple[str, int]:
     """Return a key without the number at its end, and that number, or -1."""
     digits = re.search(r"[0-9]{1,6}\Z", key)
@@ -213,6 +251,7 @@ def _by_number(pair: tuple) -> object:
 OBJECTS = [
     Form("a list of numbers", _list_values),
     Form("an object with running keys", _object_values),
+    Form("the text of an object with running keys", _parse_object),
 ]
 
 # --------------------------------------------------------------------------------- bytes

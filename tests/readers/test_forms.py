@@ -49,6 +49,25 @@ TEXTS = {
     "a Go slice": lambda row: "[]float32{" + joined(row) + "}",
     "a C# or Java array": lambda row: "new float[] {" + joined(row) + "}",
     "a deque": lambda row: f"deque([{joined(row)}], maxlen=20)",
+    "a DeepFace answer": lambda row: str(
+        [
+            {
+                "embedding": row.tolist(),
+                "facial_area": {"x": 1, "left_eye": (3, 4)},
+                "face_confidence": 1,
+            }
+        ]
+    ),
+    "an MXNet array": lambda row: f"\n[[{joined(row, ' ')}]]\n<NDArray 1x20 @cpu(0)>",
+    "a PaddlePaddle tensor": (
+        lambda row: (
+            "Tensor(shape=[20], dtype=float32, place=Place(gpu:0), stop_gradient=True,\n"
+            f"       [{joined(row)}])"
+        )
+    ),
+    "a Spark or pgvector vector": lambda row: f"DenseVector([{joined(row)}])",
+    "a list in quotes": lambda row: f"'[{joined(row)}]'",
+    "bare numbers": lambda row: joined(row, ","),
 }
 BYTES = {
     "": lambda data: data,
@@ -68,6 +87,29 @@ OTHERS = {
     "a list as bytes": lambda row: f"[{joined(row)}]".encode(),
     "a list in a list, as text": lambda row: f"[[{joined(row)}]]",
     "arrays in a list, as text": lambda row: f"[array([{joined(row)}])]",
+    "texts in a list": lambda row: str([*map(repr, row.tolist())]),
+    "texts in a JSON list": lambda row: json.dumps([*map(repr, row.tolist())]),
+    "an object as JSON text": lambda row: json.dumps(
+        {str(i): x for i, x in enumerate(row.tolist())}
+    ),
+    "what DeepFace returns, as JSON": lambda row: json.dumps([{"embedding": row.tolist()}]),
+    "Python's array": lambda row: f"array('f', [{joined(row)}])",
+    "a torch parameter": lambda row: f"Parameter containing:\ntensor([[{joined(row)}]])",
+    "pgvector's Vector": lambda row: f"Vector([{joined(row)}])",
+    "Julia's float32": lambda row: f"Float32[{', '.join(f'{x:.25f}f0' for x in row.tolist())}]",
+    "MATLAB's column": lambda row: f"[{joined(row, ';')}]",
+    "decimal commas": lambda row: joined(row, ";").replace(".", ","),
+    **{
+        f"numbers between {name}": lambda row, separator=separator: joined(row, separator)
+        for name, separator in [
+            ("spaces", " "),
+            ("bars", "|"),
+            ("semicolons", ";"),
+            ("tabs", "\t"),
+            ("line feeds", "\n"),
+            ("commas and spaces", ", "),
+        ]
+    },
     "NumPy's numbers in a list": lambda row: f"[np.float32({joined(row, '), np.float32(')})]",
     "two dimensions with spaces": lambda row: f"[[{joined(row, chr(10) + '  ')}]]",
     "upper-case hex": lambda row: "0x" + row.tobytes().hex().upper(),
@@ -76,6 +118,14 @@ OTHERS = {
     "MongoDB's binary": lambda row: {
         "$binary": {"base64": base64.b64encode(row.tobytes()).decode(), "subType": "00"}
     },
+    "MongoDB's vector": lambda row: {
+        "$binary": {"base64": base64.b64encode(b"\x27\0" + row.tobytes()).decode(), "subType": "09"}
+    },
+    "hex with hyphens": lambda row: row.tobytes().hex("-").upper(),
+    "a bytes literal of base64": lambda row: repr(base64.b64encode(row.tobytes())),
+    "a data URI": lambda row: (
+        "data:application/octet-stream;base64," + base64.b64encode(row.tobytes()).decode()
+    ),
     "base64 of an .npy": lambda row: base64.b64encode(npy(row)).decode(),
 }
 FORMS = {
