@@ -17,6 +17,11 @@ from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH, count_text, parse_c
 # Titles of columns of names, also in the plural, nested (image.path) or with an underscore before
 # them (_id). The first of them that a table has is read.
 NAME_COLUMNS = ("filename", "file", "path", "image", "name", "identity", "id", "label")
+# Titles of columns that hold names where a table has none of these: the last word stands for them.
+_NAME_TITLE = re.compile(
+    r"(?:known_)?(?:img|image|file|photo|picture|face|person|source)s?_?(path|file|name|id)s?"
+    r"|(?:img|photo|picture)()"
+)
 UNNAMED = re.compile(r"|__index_level_\d+__|Unnamed: \d+")  # a pandas index, written
 SAMPLE_ROWS = 20  # rows that show which column is what, and which type bytes hold
 TRAIN_YOUR_OWN = (
@@ -245,6 +250,13 @@ def _find_name(
             raise ambiguity(path, "columns", both, "hold names", "--name-column")
         if indices:
             return indices[0]
+    alike = {}
+    for index, title in enumerate(titles):
+        word = _NAME_TITLE.fullmatch(title.casefold().rpartition(".")[2])
+        if word and samples[index].is_name:
+            alike.setdefault(word[1] or "image", index)
+    if alike:
+        return alike[min(alike, key=NAME_COLUMNS.index)]
     unnamed = [i for i, t in enumerate(titles) if UNNAMED.fullmatch(t) and samples[i].size < 0]
     return unnamed[0] if len(unnamed) == 1 else None
 

@@ -13,6 +13,14 @@ from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions, choose_fro
 from age_gender.readers.errors import RowError
 
 _LIST = re.compile(rb"\s*:\s*\[")
+# The line before a document in Elasticsearch's bulk files.
+_ACTION = re.compile(rb'\s*\{\s*"(?:index|create)"\s*:\s*\{[^{}]*\}\s*\}\s*\Z')
+# What looks like JSON, by how it begins.
+_NEARLY_JSON = (
+    (r"""[\[({\s]*(?:b?'|\()""", "Python's print of objects, not JSON", "write it with json.dump"),
+    (r"[\s\[]*[-+.\de]+\s+[-+.\d]", "NumPy's print, not JSON",
+     "write it with numpy.savetxt, or its tolist() with json.dump"),
+)  # fmt: skip
 
 
 class JsonReader:
@@ -116,7 +124,10 @@ def _getter(face: dict, columns: Columns) -> Callable[[str], object]:
 def _numbered_lines(chunk: chunks.Chunk) -> Iterator[tuple[int, bytes]]:
     """Yield each line that is not blank, with its number where the file has such lines, else 0."""
     lines = enumerate(io.BytesIO(chunk.data), 1)
-    return ((n * chunk.has_lines, line) for n, line in lines if line.strip())
+    return (
+        (n * chunk.has_lines, line)
+        for n, line in lines if line.strip() and not _ACTION.match(line)
+    )  # fmt: skip
 
 
 def _parse_line(line: bytes) -> list[dict[str, object]]:
@@ -128,6 +139,9 @@ def _parse_line(line: bytes) -> list[dict[str, object]]:
     except UnicodeDecodeError:
         raise RowError("not UTF-8; save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
+        for beginning, description, remedy in _NEARLY_JSON:
+            if re.match(beginning, line[:1000].decode("utf-8", "replace")):
+                raise RowError(description, remedy) from None
         raise RowError(f"not JSON: {error}") from None
     if not isinstance(value, dict | list) or not value:
         raise RowError("not a JSON object, {...}, or list of numbers")

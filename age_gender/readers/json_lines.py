@@ -1,9 +1,10 @@
 """Cut JSON of any shape into a row a line, in bounded memory where its shape allows it."""
 
+import contextlib
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -20,7 +21,7 @@ MAX_DOCUMENT_BYTES = 1 << 30  # the longest document that cannot be read in part
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)  # one that is still open, too
 _KEY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*\Z', re.DOTALL)
 _SEPARATORS = b", \t\r\n"  # between elements of an array
-_SPACES = re.compile(r"[ \t\r\n]*")
+_BETWEEN = re.compile(r"[ \t\r\n,]*")  # between documents behind each other
 _ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")  # both are white space outside strings
 _CUT_OFF = "the array does not end here, but the file does: it is cut off"
 
@@ -31,17 +32,28 @@ def cut_lines(start: chunks.Chunk, stream: BinaryIO) -> Iterator[chunks.Chunk]:
     head, stream = text_chunks.read_head(stream, HEAD_BYTES)
     text_chunks.check_is_text(path, head)
     text = head.removeprefix(text_chunks.BOM).lstrip()
-    if text.startswith(b"["):
+    if text.startswith(b"[") and not _is_lists(text):
         stream.read(head.find(b"[") + 1)
         is_objects = text[1:].lstrip()[:1] in b"{"
         yield from _cut_elements(start, stream, b"{}" if is_objects else b"[]{}")
-    elif _is_lines(text):
+    elif text.startswith(b"[") or _is_lines(text):
         yield from text_chunks.cut_rows(start, stream, lambda data: data.rfind(b"\n") + 1)
     elif len(head) < HEAD_BYTES or (offset := _find_rows(head)) is None:
         yield from _read_document(start, stream)
     else:
         stream.read(offset)
         yield from _cut_elements(start, stream, b"[]{}", head[offset - 1 : offset])
+
+
+def _is_lists(text: bytes) -> bool:
+    """Return whether text that begins with a list has a list a line."""
+    line, _, rest = text.partition(b"\n")
+    if not line.rstrip().endswith(b"]") or rest.lstrip()[:1] != b"[":
+        return False
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(line)
+        return True
+    return False
 
 
 def _is_lines(text: bytes) -> bool:
@@ -146,7 +158,8 @@ def _find_rows(head: bytes) -> int | None:
     try:
         document = _parse_beginning(head[:SHAPE_BYTES])
         path = json_shapes.find_rows(document)
-        if path is None or (path and not isinstance(_value_at(document, path), list)):
+        rows = None if path is None else _value_at(document, path)
+        if path is None or (path and not isinstance(rows, list)) or json_shapes.are_photos(rows):
             return None
         text, decoder = head.decode("utf-8", "replace"), json.JSONDecoder()
         at = text.index("{") + 1
@@ -220,7 +233,7 @@ def _document_rows(path: str, data: bytes) -> Iterator[object]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8; save the file as UTF-8") from None
-    at, documents = _SPACES.match(text).end(), 0
+    at, documents = _BETWEEN.match(text).end(), 0
     while at < len(text):
         try:
             document, at = DECODER.raw_decode(text, at)
@@ -232,12 +245,29 @@ def _document_rows(path: str, data: bytes) -> Iterator[object]:
             yield text[at : at + chunks.MAX_ROW_BYTES].replace("\n", " ").encode()  # one bad row
             return
         documents += 1
-        at = _SPACES.match(text, at).end()
+        at = _BETWEEN.match(text, at).end()
         yield from json_shapes.iterate_rows(document)
 
 
-def _reject_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+# What databases write round a value to say its type (MongoDB, DynamoDB, Firestore): by its key,
+# the types of the value and what makes a plain one of it.
+_TYPE_KEYS: dict[str, tuple[type, Callable]] = {
+    "$oid": (str, str), "$numberDouble": (str, float), "$numberDecimal": (str, float),
+    "$numberInt": (str, int), "$numberLong": (str, int), "S": (str, str), "N": (str, float),
+    "B": (str, str), "L": (list, list), "M": (dict, dict), "stringValue": (str, str),
+    "doubleValue": (float, float), "integerValue": (str, int), "mapValue": (dict, dict),
+    "arrayValue": (dict, lambda value: value.get("values", value)),
+}  # fmt: skip
+
+
+def _make_object(pairs: list[tuple[str, object]]) -> object:
+    """Return an object, or the value of one that only says its type. Raises RowError."""
     values = dict(pairs)
+    if len(pairs) == 1 and (known := _TYPE_KEYS.get(pairs[0][0])):
+        value_type, convert = known
+        if isinstance(value := pairs[0][1], value_type):
+            with contextlib.suppress(ValueError):
+                return convert(value)
     if len(values) < len(pairs):
         keys = set()
         repeated = next(key for key, _ in pairs if key in keys or keys.add(key))
@@ -250,4 +280,4 @@ def _parse_int(text: str) -> int | float:
     return float(text) if text == "-0" or len(text) > 20 else int(text)
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_reject_repeated_keys, parse_int=_parse_int)
+DECODER = json.JSONDecoder(object_pairs_hook=_make_object, parse_int=_parse_int)

@@ -77,27 +77,41 @@ def _has_names_as_keys(document: Mapping) -> bool:
         return False
     if len(document) == 1:
         (key,) = document
-        is_word = any(word in key.casefold() for word in EMBEDDING_WORDS) or key in ROW_KEYS
-        return is_vector(values[0]) and not is_word
-    return all(map(is_vector, values)) or all(
-        isinstance(value, list | Mapping) and not is_vector(value) and _is_entry(value)
-        for value in values
-    )
+        return is_vector(values[0]) and not _is_embedding_word(key)
+    return all(map(is_vector, values)) or all(map(_is_entry, values))
 
 
-def _is_entry(value: list | Mapping) -> bool:
-    """Return whether a value is the faces or the row of one name."""
+def _is_entry(value: object) -> bool:
+    """Return whether a value is the faces, the row, or the photos of one name."""
+    if isinstance(value, str) or is_vector(value):
+        return False
     if isinstance(value, list):
         return all(is_vector(face) or (isinstance(face, Mapping) and has_vector(face))
                    for face in value)  # fmt: skip
-    return any(map(is_vector, value.values())) and not all(map(is_vector, value.values()))
+    return any(map(is_vector, value.values()))
+
+
+def are_photos(names: object) -> bool:
+    """Return whether an object has for each name vectors by the names of photos."""
+    rows = [*names.values()] if isinstance(names, Mapping) and not is_vector(names) else []
+    if not rows or not all(isinstance(row, Mapping) and not is_vector(row) for row in rows):
+        return False
+    is_one_key = len(rows) > 1 and len({*map(tuple, rows)}) == 1  # which is no photo's name
+    return not is_one_key and all(
+        is_vector(vector) and not _is_embedding_word(photo)
+        for row in rows for photo, vector in row.items()
+    )  # fmt: skip
+
+
+def _is_embedding_word(key: str) -> bool:
+    return any(word in key.casefold() for word in EMBEDDING_WORDS) or key in ROW_KEYS
 
 
 def _has_columns(document: Mapping) -> bool:
     """Return whether values are columns of one length, or pandas' objects of rows."""
     columns = [v for v in document.values() if isinstance(v, list | Mapping) and len(v)]
-    lengths = {len(column) for column in columns}
-    return len(columns) > 1 and len(lengths) == 1 and any(map(_has_vectors, columns))
+    length = max((len(column) for column in columns if _has_vectors(column)), default=0)
+    return sum(len(column) == length for column in columns) > 1
 
 
 def _has_vectors(column: list | Mapping) -> bool:
@@ -128,6 +142,10 @@ def iterate_rows(document: object) -> Iterator[object]:
 
 def rows_of_names(document: Mapping) -> Iterator[object]:
     """Yield a row for each name of an object of names."""
+    if are_photos(document):
+        for name, photos in document.items():
+            yield from rows_of_names({f"{name}/{photo}": v for photo, v in photos.items()})
+        return
     for name, value in document.items():
         is_row = isinstance(value, Mapping) and not is_vector(value)
         yield {**value, "": name} if is_row else {NAME: name, EMBEDDING: value}
