@@ -75,12 +75,13 @@ def main(argv: list[str] | None = None) -> None:
 
     # Read embeddings, names and labels
     table = labelled.read_table(args.features, tables.read_options(args, labels=True))
-    notes = [f"columns left out: {', '.join(table.left_out)}"] * bool(table.left_out)
-    notes.append(describe_embeddings(table))
+    embeddings = describe_embeddings(table)
     age = label_columns.read_ages(table.ages, args.min_age)
-    gender, warning = read_genders(table, age, args.gender_codes)
+    gender, left_out, warnings = read_genders(table, age, args.gender_codes)
     labels = Labels(age, gender)
-    notes += [f"genders: {as_option(table.genders, gender)}", *filter(None, [warning])]
+    left_out = [*table.left_out, *left_out]
+    notes = [f"columns left out: {', '.join(left_out)}"] * bool(left_out)
+    notes += [embeddings, f"genders: {as_option(table.genders, gender)}", *warnings]
 
     # Split them and write the records
     split = split_rows(table, labels, args)
@@ -174,12 +175,14 @@ def describe_embeddings(table: labelled.Table) -> str:
 
 def read_genders(
     table: labelled.Table, age: np.ndarray, given: list[dict[str, int]]
-) -> tuple[np.ndarray, str]:
-    """Return genders (n,), 0 male, 1 female, -1 where it is missing, and a warning of the ages.
+) -> tuple[np.ndarray, list[str], list[str]]:
+    """Return genders (n,), 0 male, 1 female, -1 where it is missing.
 
-    `given` are the codes of each --gender-codes. Raises InputError where the column may mean two
-    things, or where a trained model sees the other gender in most faces. The user confirms the
-    genders by codes that are what the column means without them, or that are given twice.
+    Behind them come the titles of further columns of genders that cannot be understood, and
+    warnings of labels that seem wrong. `given` are the codes of each --gender-codes. Raises
+    InputError where the column may mean two things, where another column contradicts it, or where
+    a trained model sees the other gender in most faces. The user confirms the genders by codes that
+    are what the column means without them, or that are given twice.
     """
     # Read the column
     codes: dict[str, int] = {}
@@ -192,28 +195,41 @@ def read_genders(
         with contextlib.suppress(InputError):
             is_confirmed = np.array_equal(gender, label_columns.read_genders(table.genders, {}))
 
+    # Compare it with other columns of genders
+    left_out = []
+    for title, columns in table.other_genders.items():
+        contradiction = label_columns.find_contradiction(table.genders, gender, columns, codes)
+        if contradiction:
+            raise InputError(contradiction)
+        left_out += [title] * (contradiction is None)
+
     # Compare it with a trained model's estimates
     rows = np.flatnonzero((age >= 0) & (gender >= 0))
-    doubts = label_checks.check(table.features[rows], age[rows], gender[rows])
+    files = [column.path for column in table.genders]
+    file = np.repeat(np.arange(len(files)), [len(column.rows) for column in table.genders])
+    doubts = label_checks.check(table.features[rows], age[rows], gender[rows], file[rows], files)
     if doubts.genders and not is_confirmed:
         as_read = as_option(table.genders, gender)
         swapped = as_option(table.genders, np.where(gender >= 0, 1 - gender, -1))
-        twice = " given twice" * bool(codes)
-        raise InputError(
-            f"{doubts.genders}; if they are the wrong way round: --gender-codes {swapped}; if "
-            f"they are right: --gender-codes {as_read}{twice}"
-        )
-    return gender, doubts.ages and f"warning: {doubts.ages}"
+        remedy = f"if they are the wrong way round: --gender-codes {swapped}"
+        if doubts.are_mixed:
+            remedy = "if they are the wrong way round, code all files alike"
+        insist = f"if they are right: --gender-codes {as_read}" + " given twice" * bool(codes)
+        raise InputError(f"{doubts.genders}; {remedy}; {insist}")
+    warnings = filter(None, [doubts.ages, doubts.many_genders])
+    return gender, left_out, [f"warning: {text}" for text in warnings]
 
 
 def group_views(table: labelled.Table, labels: Labels) -> np.ndarray:
     """Return the first row of each row's face (n,): labelled rows of one name are of one face.
 
+    A row without a name, which is called by its number, is a face of its own.
+
     Raises InputError where their labels differ.
     """
     first: dict[str, int] = {}
     face = np.arange(len(labels.age))
-    for row in np.flatnonzero(labels.are_complete()).tolist():
+    for row in np.flatnonzero(labels.are_complete() & table.has_name).tolist():
         face[row] = first.setdefault(table.names[row], row)
     for label in labels:
         differs = label != label[face]
@@ -243,6 +259,18 @@ def refuse_two_labels(table: labelled.Table, labels: Labels, first: int, second:
     raise InputError(f"{both[0]} and {both[1]} have one name, {name}, but other labels; {remedy}")
 
 
+def refuse_no_faces(table: labelled.Table, labels: Labels) -> NoReturn:
+    """Raise InputError that says how many rows have labels, and which columns were not read."""
+    count, ages, genders = len(labels.age), (labels.age >= 0).sum(), (labels.gender >= 0).sum()
+    left_out = f"; columns left out: {', '.join(table.left_out[:8])}" * bool(table.left_out)
+    raise InputError(
+        f"no face of --min-age or older has both an age and a gender ({counted(count, 'row')}, "
+        f"{ages:,} with an age, {genders:,} with a gender{printable(left_out)}); give the table "
+        "columns age and gender (or sex, Male, female), or names like UTKFace's: "
+        "[age]_[gender]_[race]_[date&time].jpg"
+    )
+
+
 def split_rows(table: labelled.Table, labels: Labels, args: argparse.Namespace) -> Split:
     """Return the rows of each file of records. Raises InputError where they cannot be split."""
     # Group views of a face under its first row
@@ -250,8 +278,12 @@ def split_rows(table: labelled.Table, labels: Labels, args: argparse.Namespace) 
     is_first = is_labelled & (face == np.arange(len(face)))
     is_child = labels.age < args.min_age
     faces, children = np.flatnonzero(is_first & ~is_child), np.flatnonzero(is_first & is_child)
+    if len(faces) == 0:
+        refuse_no_faces(table, labels)
     genders = {*labels.gender[faces].tolist()}
-    if not args.gender_codes and len(genders) == 1:
+    # Its user has said so who gives codes of this gender alone
+    coded = {gender for option in args.gender_codes for gender in option.values() if gender >= 0}
+    if len(genders) == 1 and coded != genders:
         raise InputError(
             f"{counted(len(faces), 'face')} to train and test on, all {GENDERS[genders.pop()]}; if "
             f"that is right, say so: --gender-codes {as_option(table.genders, labels.gender)}"
@@ -285,39 +317,14 @@ def split_faces(
 
     Raises InputError where there are too few faces, or their groups cannot be split that way.
     """
-    if len(faces) == 0:
-        raise InputError(
-            "no face of --min-age or older has both an age and a gender; give the table columns "
-            "age and gender, or names like UTKFace's: [age]_[gender]_[race]_[date&time].jpg"
-        )
     if test_size >= len(faces):
         count = counted(len(faces), "face")
         raise InputError(f"--test-size {test_size} leaves none of {count} to train on; lower it")
     shuffled = np.random.default_rng(seed).permutation(faces)
     by_group = split == "identity"
     group = copies.find_copies(unit, faces, faces if by_group else shuffled[:test_size])
-    test = whole_groups(shuffled, group, test_size) if by_group else shuffled[:test_size]
+    test = copies.whole_groups(shuffled, group, test_size) if by_group else shuffled[:test_size]
     return test, shuffled[~np.isin(shuffled, test)], group
-
-
-def whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
-    """Return `size` faces for the test: the first whose groups of copies fit in whole.
-
-    Raises InputError where these are too few.
-    """
-    members: dict[int, list[int]] = {}
-    for face in shuffled.tolist():
-        members.setdefault(group[face], []).append(face)
-    test: list[int] = []
-    for group_members in members.values():  # in the order of their first member
-        if len(test) + len(group_members) <= size:
-            test += group_members
-    if len(test) < size:
-        raise InputError(
-            f"--test-size {size} cannot be filled with whole groups of copies; choose another "
-            "size, or --split random"
-        )
-    return np.array(test)
 
 
 def write_records(

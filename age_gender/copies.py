@@ -3,6 +3,8 @@
 import numpy as np
 from tqdm import tqdm
 
+from age_gender.cli import InputError
+
 MIN_COSINE = 0.98  # cosine above which two embeddings are of one face in one photograph
 PREFILTER_COMPONENTS = 48  # principal components in which pairs are filtered first
 TILE_QUERIES, TILE_FACES = 1024, 4096  # rows that are compared by one matrix product
@@ -80,3 +82,23 @@ def _above_limit(unit: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     )
     cosines = unit[first] @ unit[second].T
     return pairs[:, cosines[first_index, second_index] > MIN_COSINE]
+
+
+def whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
+    """Return `size` faces for the test: the first whose groups of copies fit in whole.
+
+    Raises InputError where these are too few.
+    """
+    members: dict[int, list[int]] = {}
+    for face in shuffled.tolist():
+        members.setdefault(group[face], []).append(face)
+    test: list[int] = []
+    for group_members in members.values():  # in the order of their first member
+        if len(test) + len(group_members) <= size:
+            test += group_members
+    if len(test) < size:
+        raise InputError(
+            f"--test-size {size} cannot be filled with whole groups of copies; choose another "
+            "size, or --split random"
+        )
+    return np.array(test)

@@ -6,7 +6,9 @@ the user to say.
 """
 
 import argparse
+import contextlib
 import functools
+import itertools
 import math
 import re
 import shlex
@@ -22,7 +24,7 @@ from age_gender.labels import AGES, GENDERS
 
 MALE, FEMALE, MISSING = 0, 1, -1
 GENDER_WORDS = {  # as data sets write them; male, female
-    "English": ("male males man men boy", "female females woman women girl"),
+    "English": ("male males man men boy masculine", "female females woman women girl feminine"),
     "German": ("männlich mann maennlich", "weiblich frau"),
     "French": ("homme masculin", "femme féminin"),
     "Spanish": ("hombre masculino varón", "mujer femenino"),
@@ -44,7 +46,9 @@ UNKNOWN_WORDS = {
     "", "-", "--", "?", "n/a", "na", "<na>", "nan", "nat", "none", "null", "unknown", "unk",
     "undefined", "missing", "unbekannt", "inconnu", "desconocido", "неизвестно", "未知",
 }  # fmt: skip
-YES, NO = ("1", "true", "yes"), ("0", "false", "no")  # in a column called male or female
+# Answers in a column called male or female. Beside t, f is false; alone it may be female.
+YES, NO = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n")
+CODE = re.compile(rf"(.*?)=\s*({'|'.join(GENDERS)}|unknown)\s*(?:[,;](?=.)|\Z)", re.I | re.S)
 
 
 class LabelColumn(NamedTuple):
@@ -63,19 +67,20 @@ class LabelColumn(NamedTuple):
 def parse_gender_codes(text: str) -> dict[str, int]:
     """Return the gender that each value of VALUE=male,VALUE=female stands for.
 
-    A value may also be =unknown: a missing label. Raises ArgumentTypeError for any other text.
+    A value may also be =unknown: a missing label; it may hold commas. Raises ArgumentTypeError for
+    any other text.
     """
     meanings = {**{word: gender for gender, word in enumerate(GENDERS)}, "unknown": MISSING}
     codes: dict[str, int] = {}
-    for code in re.split("[,;]", text):
-        value, equals, word = code.rpartition("=")
-        if not equals or word.strip().casefold() not in meanings:
+    end = 0
+    while end < len(text) or not codes:
+        if not (code := CODE.match(text, end)):
             raise argparse.ArgumentTypeError(
-                f"{code!r} is not VALUE=male, VALUE=female or VALUE=unknown"
+                f"{text[end:]!r} is not VALUE=male, VALUE=female or VALUE=unknown"
             )
-        gender = meanings[word.strip().casefold()]
-        if codes.setdefault(_normalise_text(value), gender) != gender:
-            raise argparse.ArgumentTypeError(f"{value!r} is given two genders")
+        gender, end = meanings[code[2].casefold()], code.end()
+        if codes.setdefault(_normalise_text(code[1]), gender) != gender:
+            raise argparse.ArgumentTypeError(f"{code[1]!r} is given two genders")
     return codes
 
 
@@ -98,9 +103,39 @@ def read_genders(columns: Sequence[LabelColumn], codes: dict[str, int]) -> np.nd
             counts = of_all  # a row a file, or the last part of a table that is many files
         meanings = _meanings({*counts}, column.title.casefold(), codes)
         if unclear := set(values) - meanings.keys():
-            raise _unclear(column, counts, unclear)
+            present = {meanings[value] for value in counts.keys() & meanings.keys()}
+            raise _unclear(column, counts, unclear, present, codes)
         genders += [meanings[value] for value in values]
     return np.array(genders, np.int64)
+
+
+def find_contradiction(
+    columns: Sequence[LabelColumn], genders: np.ndarray,
+    others: Sequence[LabelColumn], codes: dict[str, int],
+) -> str | None:  # fmt: skip
+    """Return which column, read without the `codes` or with them, contradicts `genders` (n,).
+
+    "" where it agrees wherever both are known; None where it cannot be understood. Both columns
+    have the same rows.
+    """
+    readings = []
+    for given in ({}, codes):
+        with contextlib.suppress(InputError):
+            readings.append(read_genders(others, given))
+    for other in readings:
+        differs = (genders >= 0) & (other >= 0) & (genders != other)
+        if not differs.any():
+            return ""
+    if not readings:
+        return None
+    row = int(differs.argmax())
+    path, number = next(itertools.islice(row_sources(columns), row, None))
+    titles = [next(filter(None, (column.title for column in c)), "") for c in (columns, others)]
+    return (
+        f"{path}: row {number}: {GENDERS[genders[row]]} by the column {printable(titles[0])}, "
+        f"{GENDERS[other[row]]} by the column {printable(titles[1])} "
+        f"({counted(int(differs.sum()), 'such row')}); correct them or leave one column out"
+    )
 
 
 def read_ages(columns: Sequence[LabelColumn], min_age: int) -> np.ndarray:
@@ -121,8 +156,9 @@ def read_ages(columns: Sequence[LabelColumn], min_age: int) -> np.ndarray:
         ages += [age if age < AGES else MISSING for age in years]
     known = [age for age in ages if age >= 0]
     if known and max(known) < min(10, min_age):
+        column = next(column for column in columns if len(column.rows))
         raise InputError(
-            f"{columns[0]} only ages from {min(known)} to {max(known)}, probably class numbers; "
+            f"{column} only ages from {min(known)} to {max(known)}, probably class numbers; "
             "give ages in years, or --min-age 0 if these are children"
         )
     return np.array(ages, np.int64)
@@ -161,7 +197,7 @@ def _normalise_text(value: str | bytes | float | None) -> str:
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     text = "".join(mark for mark in decomposed if not unicodedata.combining(mark))
     if (number := _number(text)) is not None and math.isfinite(number):
-        return f"{number + 0:g}"  # without the sign of -0
+        return f"{number + 0:.0f}" if number.is_integer() else repr(number)  # + 0: -0 is 0
     return "" if text in UNKNOWN_WORDS else text
 
 
@@ -187,33 +223,53 @@ def _meanings(values: set[str], title: str, codes: dict[str, int]) -> dict[str, 
     """Return the gender of each value that has one possible meaning, plus the user's codes."""
     meanings = dict.fromkeys(UNKNOWN_WORDS, MISSING) | _known_words()
     rest = values - meanings.keys()
+    answers = {}  # values of which one gives the others their meaning
     if title in GENDERS:  # 1 is what the column is called
         named = GENDERS.index(title)
-        meanings |= {**dict.fromkeys(YES, named), **dict.fromkeys(NO, 1 - named)}
+        no = (*NO, "f") if "t" in rest else NO
+        answers = {**dict.fromkeys(YES, named), **dict.fromkeys(no, 1 - named)}
         if "-1" in rest:  # beside 1 alone, as CelebA has it, the other gender
-            meanings["-1"] = MISSING if "0" in rest else 1 - named
+            answers["-1"] = MISSING if "0" in rest else 1 - named
     elif not title:  # UTKFace's names
-        meanings |= {"0": MALE, "1": FEMALE}
+        answers = {"0": MALE, "1": FEMALE}
     elif {"0", "1"} <= rest <= {"0", "1", "-1"} and len(values - {""}) == len(rest):
-        meanings |= {"0": MALE, "1": FEMALE, "-1": MISSING}
+        answers = {"0": MALE, "1": FEMALE, "-1": MISSING}
+    if codes.keys() & answers.keys():  # whoever says what one of them means says it of all
+        answers = {"-1": MISSING} if answers.get("-1") == MISSING else {}
     letters = {value for value in rest - codes.keys() if len(value) == 1 and value.isalpha()}
     for male, female in LETTERS:
         if letters == {male, female}:
             meanings |= {male: MALE, female: FEMALE}
-    if codes.keys() & {"0", "1"}:  # whoever says what one number means says it of both
-        meanings = {value: meanings[value] for value in meanings.keys() - {"0", "1"}}
-    return meanings | codes
+    return meanings | answers | codes
 
 
-def _unclear(column: LabelColumn, counts: Counter, unclear: set[str]) -> InputError:
-    """Return the error of values that may mean either gender, or none."""
-    values = sorted(unclear, key=lambda value: (value[0] not in "0123456789mh", value))[:4]
-    words = [*GENDERS, "unknown", "unknown"]
-    option = ",".join(f"{value}={word}" for value, word in zip(values, words, strict=False))
-    return InputError(
-        f"{column} {_counts(counts)}; say which is male and which is female, such as "
+def _unclear(
+    column: LabelColumn, counts: Counter, unclear: set[str], present: set[int],
+    codes: dict[str, int],
+) -> InputError:  # fmt: skip
+    """Return the error of values that may mean either gender, or none.
+
+    `present` are the genders that other values mean, `codes` what the user said of some.
+    """
+    guesses = {"0": MALE, "m": MALE, "h": MALE, "f": FEMALE, "w": FEMALE}
+    in_order = sorted(
+        unclear, key=lambda value: (guesses.get(value, 2), not value[0].isdigit(), value)
+    )
+    suggested = dict(codes)
+    for value in in_order[:4]:
+        free = [gender for gender in (MALE, FEMALE) if gender not in present]
+        suggested[value] = free[0] if free else MISSING
+        suggested[value] = guesses[value] if guesses.get(value) in free else suggested[value]
+        present = present | {suggested[value]}
+    words = [*GENDERS, "unknown"]  # by 0, 1 and -1
+    option = ",".join(f"{value}={words[gender]}" for value, gender in suggested.items())
+    remedy = (
+        "say which is male and which is female, such as "
         f"--gender-codes {shlex.quote(printable(option))}"
     )
+    if in_order[0][0] in "[{":
+        remedy = "give each row one value, not a list or an object (--gender-codes names values)"
+    return InputError(f"{column} {_counts(counts)}; {remedy}")
 
 
 def _counts(counts: Counter) -> str:
@@ -231,7 +287,7 @@ def _years(column: LabelColumn) -> Iterator[int]:
         text = str(value.decode("utf-8", "replace") if isinstance(value, bytes) else value).strip()
         number = None if isinstance(value, bool | np.bool_) else _number(text.strip("\"'"))
         if number is None and text.casefold() not in UNKNOWN_WORDS:
-            is_range = len(re.findall(r"\d+", text)) == 2
+            is_range = len(re.findall(r"\d+(?:\.\d+)?", text)) == 2
             fault = "a range, not a number" if is_range else "not a number"
             remedy = "such as the middle of the range" if is_range else "and nothing else"
             raise InputError(

@@ -9,7 +9,13 @@ import pytest
 
 from age_gender import label_columns
 from age_gender.cli import InputError
-from age_gender.label_columns import LabelColumn, parse_gender_codes, read_ages, read_genders
+from age_gender.label_columns import (
+    LabelColumn,
+    find_contradiction,
+    parse_gender_codes,
+    read_ages,
+    read_genders,
+)
 
 M, F, NONE = label_columns.MALE, label_columns.FEMALE, label_columns.MISSING
 
@@ -67,7 +73,12 @@ def test_minus_one_is_unknown_beside_0_and_1_alone():
         (("male", "0"), ["0 (1 row)", "male (1 row)"]), (("0", "1", "female"), ["0 (1 row)"]),
         (("m", "v"), ["m (1 row)", "v (1 row)"]), (("m", "f", "d"), ["d (1 row)"]),
         (("m", "m"), ["m (2 rows)"]), ((1, 2, None), ["no value (1 row)"]), ((0.5, 1), ["0.5"]),
-        ((["m"], ["f"]), ["m"]), (("0_0", "1"), ["0_0"]),
+        ((["m"], ["f"]), ["m"]), (("0_0", "1"), ["0_0"]), ((0, 0.9999999), ["0.9999999 (1 row)"]),
+        ((0, 99999999, 1), ["99999999 (1 row)", "0=male,1=female,99999999=unknown"]),
+        (("m", "d", "f"), ["--gender-codes m=male,f=female,d=unknown"]),
+        (("male", "x", "female"), ["--gender-codes x=unknown"]),
+        (("Herr", "Frau"), ["--gender-codes herr=male"]), (("f", "f"), ["--gender-codes f=female"]),
+        (({"Man": 9, "Woman": 1}, {"Man": 1, "Woman": 9}), ["one value"]),
     ],
 )  # fmt: skip
 def test_any_other_coding_is_refused_with_its_values_counts_and_the_option(values, words):
@@ -82,6 +93,8 @@ def test_any_other_coding_is_refused_with_its_values_counts_and_the_option(value
     [
         ("Male", (1, 0), [M, F]), ("male", ("True", "False"), [M, F]), ("MALE", (1, -1), [M, F]),
         ("Male", (1, 0, -1), [M, F, NONE]), ("female", (True, False), [F, M]),
+        ("Male", ("Y", "N"), [M, F]), ("male", ("t", "f"), [M, F]), ("female", ("t", "f"), [F, M]),
+        ("Male", ("m", "f"), [M, F]), ("female", ("f", "m"), [F, M]),
         ("Female", (1.0, 0.0, None), [F, M, NONE]), ("Male", ("yes", "no"), [M, F]),
         ("male", (1, 1), [M, M]), ("female", ("female", "male"), [F, M]),
     ],
@@ -105,11 +118,37 @@ def test_a_column_called_male_with_other_numbers_is_refused():
         ("d=unknown,m=male,f=female", "mfd", [M, F, NONE]),
         ("other=unknown", ("man", "Other"), [M, NONE]), ("M=female,V=male", "MV", [F, M]),
         ("1=male", (1, 1), [M, M]), ("a=b=male,c=female", ("a=b", "c"), [M, F]),
-        ("1=male;2=female", (1, 1), [M, M]),
+        ("1=male;2=female", (1, 1), [M, M]), ("1000001=male,1000002=female", (1000001,), [M]),
+        ("a,b=male,c;d=female", ("a,b", "c;d"), [M, F]),
     ],
 )  # fmt: skip
 def test_gender_codes_say_what_values_mean(codes, values, expected):
     assert genders(*values, codes=codes) == expected
+
+
+def test_codes_of_some_answers_do_not_leave_the_others_their_meaning():
+    for codes, values in [("1=female", (1, 0)), ("True=female", (True, False)), ("t=female", "tf")]:
+        with pytest.raises(InputError, match="the column Male holds"):
+            genders(*values, title="Male", codes=codes)
+    with pytest.raises(InputError, match="--gender-codes 1=male,2=female"):
+        genders(1, 2, codes="1=male")
+
+
+def contradiction(first, second, title: str = "Male", codes: str = "") -> str | None:
+    """What is said of a column gender and another one of the same rows."""
+    columns, said = [column(*first)], parse_gender_codes(codes) if codes else {}
+    others = [column(*second, title=title)]
+    return find_contradiction(columns, read_genders(columns, said), others, said)
+
+
+def test_two_columns_of_genders_must_agree():
+    assert contradiction((0, 1, 1), (1, 0, 0)) == contradiction("mff", ("", 0, None)) == ""
+    assert contradiction((0, 1), (0, 1), "sex", "0=female,1=male") == ""
+    assert contradiction((0, 1), (1, 2), "sex") is None  # it cannot be understood
+    assert contradiction((0, 1, 1, 0), (1, 0, 1, 0)) == (
+        "t.csv: row 3: female by the column gender, male by the column Male (2 such rows); correct "
+        "them or leave one column out"
+    )
 
 
 def test_a_value_that_the_codes_leave_out_is_refused():
@@ -171,6 +210,7 @@ def test_an_age_is_a_number_of_years(value, years):
     [
         ("20-29", ["a range", "middle of the range"]), ("(25, 32)", ["a range"]),
         ("20–29", ["a range"]), ([25, 32], ["a range"]), ("3_0", ["a range"]),
+        ("(20.0, 30.0]", ["a range"]), ("1985-05-03", ["not a number"]),
         ("25,5", ["a range"]),
         ("34 years", ["not a number"]), ("more than 70", ["not a number"]),
         ("70+", ["not a number"]),

@@ -151,6 +151,18 @@ def test_names_of_two_files_are_of_one_face_only_if_their_labels_agree(tmp_path)
     assert (len(parts["train"].file_name), len(parts["test"].file_name)) == (16, 4)
 
 
+def test_a_row_without_a_name_is_a_view_of_no_other(tmp_path):
+    """Such as the first of pandas' index of floats: its number is another row's name."""
+    path = write(tmp_path / "t.jsonl", id=[None, 1, None, *range(4, 20)], gender=["m", *"mf" * 9],
+                 age=[20, 20, *range(22, 39)], e=vectors(19))  # fmt: skip
+    parts = prepared(path, tmp_path, test_size=5)
+    assert len(parts["train"].age) == 14
+    table = {"name": ["", "", *"abcdefgh"], "gender": [*"mf"] * 5, "e": vectors(10)}
+    path = write(tmp_path / "t.jsonl", age=[*range(20, 30)], **table)
+    assert {"1", "2"} <= {name for part in prepared(path, tmp_path, test_size=3).values()
+                          for name in part.file_name}  # fmt: skip
+
+
 # ----------------------------------------------------------------------------------- labels
 
 
@@ -159,6 +171,7 @@ def test_records_of_one_gender_are_refused_unless_that_is_said(tmp_path):
     table["gender"] = ["female"] * 10 + ["woman"] * 10
     path = write(tmp_path / "t.jsonl", **table)
     assert "20 faces" in refusal(path) and "--gender-codes female=female,woman=fem" in refusal(path)
+    assert "20 faces" in refusal(path, "--gender-codes", "man=male,female=female,woman=female")
     codes = ["--gender-codes", "female=female,woman=female"]
     assert {*prepared(path, tmp_path, *codes, test_size=5)["train"].gender} == {1}
 
@@ -190,6 +203,39 @@ def test_genders_the_wrong_way_round_are_seen_by_a_model_of_the_same_embeddings(
     assert (insisted["train"].gender == 1 - turned["train"].gender).all()
 
 
+def test_a_file_coded_unlike_the_others_is_named(few_faces, tmp_path):
+    one = labelled(tmp_path / "a.npz", [part[:130] for part in few_faces], lambda gender: gender)
+    rest = [part[130:] for part in few_faces]
+    other = labelled(tmp_path / "b.npz", rest, lambda gender: 1 - gender)
+    said = refusal(one, other)
+    assert "b.npz: " in said and "of 110 genders" in said and "code all files alike" in said
+
+
+def test_genders_that_have_nothing_to_do_with_the_faces_are_warned_of(few_faces, tmp_path, capfd):
+    swap = np.arange(240) % 100 < 44
+    path = labelled(
+        tmp_path / "t.npz", few_faces, lambda gender: np.where(swap, 1 - gender, gender)
+    )
+    prepared(path, tmp_path)
+    assert "of 240 genders are not those that the model" in capfd.readouterr().err
+
+
+def test_a_column_that_contradicts_the_genders_ends_the_run(tmp_path, capfd):
+    table = {"age": [*range(20, 40)], "Male": [1, 0] * 10, "e": vectors(20)}
+    path = write(tmp_path / "t.jsonl", **table, female=[0, 1] * 9 + [1, 1])
+    assert "t.jsonl: row 19: male by the column male, female by the column fem" in refusal(path)
+    path = write(tmp_path / "t.jsonl", **table, sex=[2, 3] * 10)
+    assert "the column sex holds 2 (10 rows)" in refusal(path)
+    path = write(tmp_path / "t.jsonl", **table, female=[2, 3] * 10)
+    assert prepared(path, tmp_path, test_size=5)
+    assert "columns left out: female" in capfd.readouterr().err
+
+
+def test_a_table_without_labels_is_told_what_is_there(tmp_path):
+    path = write(tmp_path / "t.jsonl", age=[20, 30], Geschlecht=[*"mw"], e=vectors(2))
+    assert "(2 rows, 2 with an age, 0 with a gender; columns left out: Geschlecht)" in refusal(path)
+
+
 def test_codes_that_are_the_wrong_way_round_must_be_given_twice(few_faces, tmp_path):
     path = labelled(tmp_path / "t.npz", few_faces, lambda gender: gender + 1)  # 1 male, 2 female
     assert "--gender-codes 1=male,2=female" in refusal(path)
@@ -209,7 +255,7 @@ def test_fewer_than_a_hundred_faces_are_no_evidence_against_their_genders(few_fa
 def test_ages_that_have_nothing_to_do_with_the_faces_are_warned_of(few_faces, tmp_path, capfd):
     ages = np.random.default_rng(0).permutation([int(name.split("_")[0]) for name in few_faces[0]])
     prepared(labelled(tmp_path / "t.npz", few_faces, lambda gender: gender, ages), tmp_path)
-    assert "warning: the ages are not those that the model" in capfd.readouterr().err
+    assert "t.npz: the ages are not those that the model" in capfd.readouterr().err
     prepared(labelled(tmp_path / "t.npz", few_faces, lambda gender: gender), tmp_path)
     assert "warning" not in capfd.readouterr().err
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender.cli import InputError
-from age_gender.labels import GENDER_COLUMNS, LABEL_COLUMNS
+from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import names, vectors
 from age_gender.readers.errors import RowError
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH, count_text, parse_cells
@@ -112,7 +112,8 @@ def inspect_column(values: Sequence[object], options: ReadOptions) -> Sample:
         size = vectors.count_numbers(values[0], form)
     except RowError as fault:
         return Sample(-1, form, False, fault)
-    return Sample(size, form if size > 0 else None, size <= 0 and names.is_name(values[0]))
+    value = next((value for value in values if value is not None), None)
+    return Sample(size, form if size > 0 else None, size <= 0 and names.is_name(value))
 
 
 def inspect_columns(rows: Sequence[Sequence], options: ReadOptions) -> list[Sample]:
@@ -219,15 +220,13 @@ def _choose_embedding(
 
 
 def find_label_columns(path: str, titles: Sequence[str], options: ReadOptions) -> dict[str, int]:
-    """Return the indices of the columns of ages and of genders; of several genders the first."""
+    """Return the indices of the columns of ages and of genders."""
     folded = [title.casefold().rpartition(".")[2] for title in titles]  # payload.age, too
     present = [title for title in LABEL_COLUMNS if title in folded]
     for title in present:
         if options.labels and folded.count(title) > 1:
             raise InputError(f"{path}: two columns are called {title}; leave one of them out")
-    genders = [title for title in present if title in GENDER_COLUMNS][:1]
-    ages = [title for title in present if title not in GENDER_COLUMNS]
-    return {title: folded.index(title) for title in ages + genders}
+    return {title: folded.index(title) for title in present}
 
 
 def _find_name(

@@ -15,12 +15,18 @@ from age_gender.readers.columns import ReadOptions
 
 
 class Table(NamedTuple):
-    """Names (n,), features float32 (n, W), and the columns of ages and genders, one a file."""
+    """Names (n,), features float32 (n, W), and the columns of ages and genders, one a file.
+
+    `other_genders` are further columns of genders by their titles, of the same rows. A row that
+    `has_name` (n,) not is called by its number.
+    """
 
     names: list[str]
     features: np.ndarray
     ages: list[LabelColumn]
     genders: list[LabelColumn]
+    other_genders: dict[str, list[LabelColumn]]
+    has_name: np.ndarray
     left_out: list[str]  # titles of columns that were not read
 
 
@@ -29,16 +35,37 @@ def read_table(paths: Sequence[str | Path], options: ReadOptions) -> Table:
 
     Raises InputError that names the file and the row of the first fault.
     """
-    all_names, parts, ages, genders, left_out = [], [], [], [], {}
+    all_names, parts, ages, genders, left_out, has_name = [], [], [], [], {}, []
+    all_genders: dict[str, list[LabelColumn]] = {title: [] for title in GENDER_COLUMNS}
+    total = 0  # rows before a batch, bad ones included
     for batch, names, first_row in tables.read_batches(paths, options):
         all_names += names
         parts += [batch.features] if len(batch.features) else []
         rows = first_row + batch.good
         ages.append(_label_column(batch, ("age",), names, rows))
         genders.append(_label_column(batch, GENDER_COLUMNS, names, rows))
+        for title, columns in all_genders.items():
+            values = batch.metadata.get(title)
+            is_other = values is not None and title != genders[-1].title
+            values = values if is_other else [None] * len(rows)
+            columns.append(LabelColumn(batch.chunk.path, title * is_other, [*values], rows))
+        given = batch.metadata.get("name") or [None] * len(names)
+        numbers = (str(total + 1 + index) for index in batch.good.tolist())
+        has_name += [
+            cell is not None or name != number
+            for cell, name, number in zip(given, names, numbers, strict=True)
+        ]
+        total += batch.rows
         left_out |= dict.fromkeys(batch.chunk.columns.left_out)
-    features = np.concatenate(parts)
-    return Table(all_names, features, _join_files(ages), _join_files(genders), [*left_out])
+    other_genders = {
+        title: _join_files(columns)
+        for title, columns in all_genders.items()
+        if any(column.title for column in columns)
+    }
+    return Table(
+        all_names, np.concatenate(parts), _join_files(ages), _join_files(genders), other_genders,
+        np.array(has_name, bool), [*left_out],
+    )  # fmt: skip
 
 
 def _label_column(
@@ -60,6 +87,7 @@ def _label_column(
 def _join_files(columns: list[LabelColumn]) -> list[LabelColumn]:
     """Return the columns, those of consecutive batches of one file joined."""
     joined = []
+    columns = [column for column in columns if len(column.rows)]
     for (path, title), group in itertools.groupby(columns, lambda column: column[:2]):
         parts = [*group]
         values = [value for part in parts for value in part.values]

@@ -25,13 +25,14 @@ def is_name(value: object) -> bool:
     if isinstance(value, bytes):
         value = _decode(value)
     if isinstance(value, str):
-        return not value.startswith(_NO_NAMES) or len(value) < 100
+        return len(value) < (100 if value.startswith(_NO_NAMES) else MAX_NAME)
     is_whole = isinstance(value, float) and value.is_integer()
     return value is None or is_whole or type(value) is int or _is_uuid(value)
 
 
+MAX_NAME = 1000  # characters; a longer text is an image as base64, or a list
 # How a picture as base64, a list and an object begin.
-_NO_NAMES = ("/9j/", "iVBORw0KGgo", "data:image", "[", "{", "b'\\x")
+_NO_NAMES = ("/9j/", "iVBORw0KGgo", "UklGR", "data:image", "[", "{", "b'\\x")
 
 
 def to_text(values: list) -> tuple[list[str | None], dict[int, str]]:
@@ -40,7 +41,7 @@ def to_text(values: list) -> tuple[list[str | None], dict[int, str]]:
     Whole numbers, UUIDs and bytes of UTF-8 are written as people would.
     """
     with contextlib.suppress(TypeError, UnicodeEncodeError):  # all of them at once
-        if b"\0" not in "".join(values).encode():
+        if b"\0" not in "".join(values).encode() and "" not in values:
             return values, {}
     texts = [_to_text(value) for value in values]
     return texts, {i: fault for i, name in enumerate(texts) if (fault := _find_fault(name))}
@@ -52,7 +53,8 @@ def _to_text(value: object) -> object:
         return None if value != value else str(int(value)) if value.is_integer() else value
     if type(value) is int or _is_uuid(value):
         return str(value)
-    return _decode(value) if isinstance(value, bytes) else value
+    text = _decode(value) if isinstance(value, bytes) else value
+    return None if text == "" else text  # an empty cell of CSV
 
 
 def _is_uuid(value: object) -> bool:
@@ -61,12 +63,15 @@ def _is_uuid(value: object) -> bool:
 
 def _decode(value: bytes) -> object:
     """Return the text of bytes, the text of a UUID's 16, or the bytes if they are neither."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        import uuid
+    text: object = value
+    with contextlib.suppress(UnicodeDecodeError):
+        text = value.decode()
+    is_printable = isinstance(text, str) and text.isprintable()
+    if len(value) != 16 or is_printable:  # those of a UUID may be UTF-8 by chance
+        return text
+    import uuid
 
-        return str(uuid.UUID(bytes=value)) if len(value) == 16 else value
+    return str(uuid.UUID(bytes=value))
 
 
 def _find_fault(name: object) -> str:

@@ -277,7 +277,7 @@ class _Array:
         of_metadata = "USfiub" if name.casefold() in LABEL_COLUMNS else "US"
         allowed = "fiu" if dimensions == 2 else of_metadata
         if self.dtype.kind not in allowed and self.rows:
-            needed = "numbers" if dimensions == 2 else "strings"
+            needed = "numbers" if dimensions == 2 or of_metadata != "US" else "strings"
             raise InputError(f"{path}: {name} of type {self.dtype}; save them as {needed}")
         if self.row_bytes > chunks.MAX_ROW_BYTES:
             remedy = "give embeddings" if dimensions == 2 else "shorten these texts"
