@@ -101,6 +101,7 @@ class Sample(NamedTuple):
     form: vectors.Form | None = None
     is_name: bool = True
     fault: RowError | None = None  # of a first value that is a faulty vector
+    text: str = ""  # what the first value seems to be, for a message
 
 
 def inspect_column(values: Sequence[object], options: ReadOptions) -> Sample:
@@ -113,7 +114,8 @@ def inspect_column(values: Sequence[object], options: ReadOptions) -> Sample:
     except RowError as fault:
         return Sample(-1, form, False, fault)
     value = next((value for value in values if value is not None), None)
-    return Sample(size, form if size > 0 else None, size <= 0 and names.is_name(value))
+    is_name, text = size <= 0 and names.is_name(value), vectors.describe(value) if size < 0 else ""
+    return Sample(size, form if size > 0 else None, is_name, text=text)
 
 
 def inspect_columns(rows: Sequence[Sequence], options: ReadOptions) -> list[Sample]:
@@ -213,8 +215,10 @@ def _choose_embedding(
         return lists[0]  # so that its rows are bad ones, which say how
     if candidates:
         raise width_error(max(_width(candidate, samples) for candidate in candidates), options)
+    texts = [f"{titles[i] or '(unnamed)'} holds {s.text}" for i, s in enumerate(samples) if s.text]
     raise RowError(
-        "no column of lists and no run of number columns such as e0 ... e511",
+        "no column of lists and no run of number columns such as e0 ... e511"
+        + "".join(f"; {text[:120]}" for text in texts[-1:]),
         f"the columns are {_listed(titles)}; say which is meant: --embedding-column NAME",
     )
 
@@ -291,7 +295,8 @@ def _titles_of(candidate: Candidate, titles: Sequence[str]) -> list[str]:
 
 
 def _listed(titles: Sequence[str]) -> str:
-    return ", ".join(title or "(unnamed)" for title in titles[:8]) + ", ..." * (len(titles) > 8)
+    short = (title if len(title) <= 40 else f"{title[:40]}..." for title in titles[:8])
+    return ", ".join(title or "(unnamed)" for title in short) + ", ..." * (len(titles) > 8)
 
 
 def ambiguity(path: str, noun: str, titles: Sequence[str], fit: str, option: str) -> InputError:

@@ -4,11 +4,13 @@ import contextlib
 import csv
 import functools
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
+from age_gender.cli import InputError
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import chunks, numbers, text_chunks, vectors
 from age_gender.readers.columns import (
@@ -20,7 +22,7 @@ from age_gender.readers.columns import (
     inspect_columns,
     width_error,
 )
-from age_gender.readers.csv_dialects import HEAD_BYTES, Dialect, find_dialect
+from age_gender.readers.csv_dialects import HEAD_BYTES, Dialect, find_dialect, is_printed
 from age_gender.readers.errors import RowError
 
 COMMAS = Dialect()
@@ -37,19 +39,32 @@ class CsvReader:
         """Yield chunks of whole rows; a header is a chunk without data."""
         # The dialect
         head, stream = text_chunks.read_head(stream, HEAD_BYTES)
+        if is_printed(head):
+            raise InputError(
+                f"{path}: a table as it is printed, with rules between its lines; export it as "
+                "CSV: psql --csv, mysql --batch, sqlite3 -csv, table.to_csv()"
+            )
         dialect = find_dialect(head.removeprefix(text_chunks.BOM))
         start = chunks.Chunk(path, CsvReader(dialect))
         find_end = functools.partial(text_chunks.last_row_end, delimiter=dialect.delimiter)
-        columns, header, is_first, sep_lines = UNKNOWN, None, True, int(dialect.sep_line)
+        columns, header, is_first, skipped = UNKNOWN, None, True, dialect.skipped_lines
         for chunk in text_chunks.cut_rows(start, stream, find_end):
             if columns is UNKNOWN:
-                # The header, perhaps below a line that names the separator
+                # The header, perhaps below other lines
                 lines = io.BytesIO(chunk.data).readlines()
-                header_lines, sep_lines = min(sep_lines, len(lines)), 0
-                rows = _split_rows(lines[header_lines:], dialect)
+                header_lines, skipped = min(skipped, len(lines)), 0
+                comments, rows = lines[:header_lines], _split_rows(lines[header_lines:], dialect)
                 first = next(rows, None) if is_first else None
-                if first and first.fault is None and _is_header(first.cells, options.width):
-                    header, header_lines = first.cells, header_lines + first.last_line
+                if first and first.fault is None:
+                    if _is_header(first.cells, options.width):
+                        header, header_lines = first.cells, header_lines + first.last_line
+                        second = next(rows, None)  # which pandas writes for two levels of titles
+                        is_wide = second and len(second.cells) > numbers.MIN_WIDTH
+                        if is_wide and _are_numbers_of_columns(second.cells, options.width):
+                            header = second.cells
+                            header_lines += second.last_line - first.last_line
+                    else:
+                        header = _header_in_comment(comments, len(first.cells), dialect)
                 is_first = is_first and first is None and not chunk.bad
 
                 # The first row that shows which column is what
@@ -69,17 +84,33 @@ class CsvReader:
         return chunks.parse(chunk, _parse_at_once, _rows)
 
 
+def _header_in_comment(comments: list[bytes], count: int, dialect: Dialect) -> list[str] | None:
+    """Return the titles in the last line before the table, as numpy.savetxt writes them, if any."""
+    if not comments or not comments[-1].startswith(b"#"):
+        return None
+    row = next(_split_rows([comments[-1].lstrip(b"# ")], dialect), None)
+    return row.cells if row and row.fault is None and len(row.cells) == count else None
+
+
 def _is_header(cells: list[str], width: int | None) -> bool:
     """Return whether no cell after the first is a number, or they are column numbers of pandas."""
     if len(cells) == 1:  # a line of text is a row, whatever separates its cells
         return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
+    if _are_numbers_of_columns(cells, width):
+        return True
     number_cells = [cell for cell in cells[1:] if numbers.is_number(cell)]
-    for titles in (number_cells, [cells[0], *number_cells]):
+    return not number_cells and not any(vectors.find_form([cell], width) for cell in cells)
+
+
+def _are_numbers_of_columns(cells: list[str], width: int | None) -> bool:
+    """Return whether all numbers of a row count up from 0 or 1, as pandas numbers columns."""
+    number_cells = [cell for cell in cells[1:] if numbers.is_number(cell)]
+    for titles in (number_cells, [*cells[:1], *number_cells]):
         count = len(titles)
         is_embedding = count == width if width else count >= numbers.MIN_WIDTH
         if is_embedding and any(titles == [*map(str, range(i, i + count))] for i in (0, 1)):
             return True
-    return not number_cells and not any(vectors.find_form([cell], width) for cell in cells)
+    return False
 
 
 def _choose_columns(
@@ -93,6 +124,9 @@ def _choose_columns(
     count, has_end = len(cells), len(cells) > 2 and not cells[-1].strip()
     if has_end and (not header or not header[-1].strip() or len(header) == count - 1):
         cells, header = cells[:-1], header and header[: count - 1]
+    has_row_names = not numbers.is_number(cells[0]) or cells[0] == "1"
+    if header and len(header) == len(cells) - 1 and has_row_names:
+        header = ["", *header]  # R's write.table gives the names of rows no title
     if header and len(header) != len(cells):
         raise RowError(f"{len(cells)} cells, not {len(header)} as in the header")
 
@@ -100,12 +134,16 @@ def _choose_columns(
     below = [row.cells[: len(cells)] for row in rows[1:] if row.fault is None]
     samples = inspect_columns([cells, *below][: 1 + 4 * MAX_CELLS // count], options)
     sizes = [sample.size for sample in samples]
-    made_up = _make_up_titles(cells, sizes, options.width_of(count))
+    made_up = _titles_beside(sizes, options)
+    made_up = made_up or _make_up_titles(cells, sizes, options.width_of(count))
     if not header and max(sizes) <= 0:  # then the row must be a good one, to be sure
-        names = made_up.count("filename")
+        names = sum(not title.isdecimal() for title in made_up)
         if not options.fits(len(cells) - names):
+            if sizes.count(0) == 0:
+                raise RowError(f"{numbers.excerpt(cells[0])} begins a row without any numbers")
             raise width_error(len(cells) - names, options)
-        numbers.parse_cells(cells[names:], "cell", 1 + names)
+        if names <= 1 and made_up[-1].isdecimal():
+            numbers.parse_cells(cells[names:], "cell", 1 + names)
 
     # The columns; a first one with another title that is not a label holds names
     columns = _choose_by_titles(path, header, made_up, samples, options)
@@ -143,6 +181,23 @@ def _make_up_titles(cells: list[str], sizes: list[int], width: int | None) -> li
         is_counted = cells[0].isdecimal() and not any(map(str.isdecimal, cells[1:]))
         has_name = sizes[0] < 0 or count % 16 == 1 or is_counted
     return ["filename"] * has_name + [*map(str, range(count - has_name))]
+
+
+def _titles_beside(sizes: list[int], options: ReadOptions) -> list[str] | None:
+    """Return titles where other cells stand beside a run of as many numbers as a model takes.
+
+    The cell next before the run, or else behind it, is the name. None where there is no such run.
+    """
+    if not (options.width or options.widths) or max(sizes) > 0:
+        return None
+    runs = itertools.groupby(range(len(sizes)), lambda index: sizes[index] == 0)
+    run = max(([*indices] for is_run, indices in runs if is_run), key=len, default=[])
+    if not options.fits(len(run)) or len(run) == len(sizes):
+        return None
+    titles = [f"column {index + 1}" for index in range(len(sizes))]
+    titles[run[0] : run[-1] + 1] = map(str, range(len(run)))
+    titles[run[0] - 1 if run[0] else run[-1] + 1] = "filename"
+    return titles
 
 
 # ------------------------------------------------------------------------ a chunk at once

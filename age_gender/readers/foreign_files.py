@@ -65,6 +65,18 @@ FORMATS = (
     _Format((".tfrecord", ".tfrecords", ".tfrecord.gz", ".tfrecords.gz"), (), "TFRecords",
             "import tensorflow; records = tensorflow.data.TFRecordDataset({name!r}, {packed}); "
             "write what tensorflow.io.parse_single_example gives of each with numpy.savez"),
+    _Format((".sql",), (b"INSERT INTO ", b"CREATE TABLE ", b"PRAGMA foreign_keys", b"-- MySQL dump",
+                        b"--\n-- PostgreSQL"), "an SQL dump",
+            "load it into its database and export that: psql --csv, mysql --batch; SQLite's: "
+            "sqlite3 {stem}.db < {name}, and give {stem}.db", ".csv"),
+    _Format((".yaml", ".yml"), (b"%YAML",), "YAML",
+            "import json, yaml; json.dump(yaml.safe_load(open({name!r})), open({new!r}, 'w'))",
+            ".json"),
+    _Format((".xml", ".html", ".htm"), (b"<?xml", b"<!DOCTYPE", b"<html"), "XML",
+            _PANDAS.format(reader="read_xml"), ".csv"),
+    _Format((".arff",), (b"@relation",), "an ARFF file",
+            "import pandas, scipy.io.arff; pandas.DataFrame(scipy.io.arff.loadarff({name!r})[0])"
+            ".to_csv({new!r}, index=False)", ".csv"),
     _Format((".jpg", ".jpeg", ".png", ".webp", ".bmp"),
             (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF89a"), "a photograph",
             "python embed.py --images {name} --output {new} makes its embeddings"),
@@ -97,8 +109,12 @@ def _message(path: str, known: _Format) -> str:
     export = known.export.format(name=name, new=stem + known.new_suffix, stem=stem, packed=packed)
     fault = f"not a readable {Path(path).suffix} file but {known.name}"
     trust = "if you trust it, turn it" if "never opened" in known.name else "turn it"
-    new_format = {".npz": "NPZ", ".npy": "NPY", ".csv": "CSV", ".parquet": "Parquet"}[
-        known.new_suffix
-    ]
+    new_format = {
+        ".npz": "NPZ",
+        ".npy": "NPY",
+        ".csv": "CSV",
+        ".parquet": "Parquet",
+        ".json": "JSON",
+    }[known.new_suffix]
     columns = ", with your columns' names" if "[" in known.export else ""
     return f"{path}: {fault}; {trust} into {new_format}{columns}: {export}"

@@ -292,6 +292,24 @@ def _find_bytes_form(
 
 # ------------------------------------------------------------------- what is no embedding
 
+LONG_VALUE = 100  # characters of a value that may be meant as an embedding
+_NO_EMBEDDINGS = (  # how bytes, or base64 of them, begin
+    (_IMAGES, ("/9j/", "iVBORw0KGgo", "R0lGOD", "data:image"), "an image"),
+    ((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), ("gASV", "gAN", "gAV"), "a pickle"),
+    ((b"\x1f\x8b",), ("H4sI",), "compressed by gzip"),
+)
+
+
+def describe(value: object) -> str:
+    """Return what a value that is no embedding seems to be, or how a long one begins, else ""."""
+    for beginnings, text_beginnings, description in _NO_EMBEDDINGS:
+        known = beginnings if isinstance(value, bytes) else text_beginnings
+        if isinstance(value, bytes | str) and value.startswith(known):
+            return f"{excerpt(value)}, {description}"
+    if isinstance(value, str) and _TYPE_NAMES.fullmatch(value.strip()):
+        return f"{excerpt(value)}, the name of a type, not its numbers"
+    return excerpt(value) if isinstance(value, str | bytes) and len(value) > LONG_VALUE else ""
+
 
 def _other_form_error(form: Form, value: object) -> RowError:
     """Return the error of a value that is not of a column's form, with what it seems to be."""
