@@ -4,8 +4,8 @@ Reads ages and genders from the columns age and gender (sex, Male, female), else
 names, shuffles, and puts some faces aside for testing: train.tfrecords and test.tfrecords. Faces
 under --min-age go to children.tfrecords, a tenth of them to children_test.tfrecords. Rows with the
 same name, age and gender count as views of one face: a training face keeps all of them, a test face
-only the first. Counts the test faces that have a copy in training; --split identity keeps copies on
-one side.
+only the first. Test faces that have a copy in training are counted; --split identity keeps copies
+on one side.
 
 examples:
   python prepare.py
@@ -132,7 +132,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--gender-codes", type=label_columns.parse_gender_codes, action="append",
         default=[], metavar="VALUE=male,VALUE=female",
         help="meaning of the values in the gender column, such as 1=male,2=female; VALUE=unknown "
-        "for a missing one; give it twice to insist on it against a trained model's estimates")
+        "for a missing one; given twice, it overrules the check against a trained model")
     add("--min-age", type=cli.whole_number(0), default=10, metavar="YEARS",
         help="faces below this age go to children.tfrecords")
     add("--test-size", type=cli.whole_number(1), default=1500, metavar="N",
@@ -140,7 +140,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--seed", type=cli.whole_number(0, 2**32 - 1), default=0, metavar="N",
         help="seed of the shuffle")
     add("--split", choices=("random", "identity"), default="random",
-        help="random, as the original experiment; identity keeps copies of a face on one side")
+        help="random, as in the original experiment; identity keeps copies on one side")
     # fmt: on
     return parser.parse_args(join_gender_codes(sys.argv[1:] if argv is None else argv))
 

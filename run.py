@@ -2,7 +2,7 @@
 
 Scores embeddings with the exported LiteRT model for the network that made them, which it finds
 by itself; TensorFlow is not needed. Writes filename, gender (0 male, 1 female), age, a 90 %
-interval in whole years and the probability of female, a row a face, in the order of the input.
+interval in whole years and the probability of female, one row per face, in the order of the input.
 
 examples:
   python run.py --features my.csv

@@ -1,9 +1,9 @@
-"""Judge a trained model on the test records, or predictions of LFW's genders.
+"""Measure a trained model on test records, or gender predictions for LFW.
 
-Prints mean absolute error of the age (years), gender accuracy and loss of each batch and of
-all records; --report adds a page with plots, by age, gender and race label, each figure with
-its interval. With --lfw it scores a CSV of predictions against the LFW gender lists instead,
-as the original experiment did, and then with the lists' faults left out.
+Prints the mean absolute error of the age (years), the gender accuracy and the loss for each batch
+and for all records; --report also writes a page of plots and of figures by age, gender and race
+label, with their intervals. With --lfw it compares a CSV of predictions with the LFW gender lists
+instead, first as the original experiment did, then without the errors in the lists.
 
 examples:
   python test.py
@@ -54,9 +54,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--batch-size", type=cli.whole_number(1), default=128, metavar="N",
         help="faces per printed line")
     add("--report", type=Path, metavar="DIR",
-        help="folder for report.html, its plots and figures.json, which are replaced")
+        help="folder for report.html, its plots and figures.json; existing ones are replaced")
     add("--views", type=Path, metavar="NPZ",
-        help="also judge the records' faces through each crop (a file of embed.py --views)")
+        help="also measure the faces through each crop (a file that embed.py --views wrote)")
     add("--lfw", type=Path, metavar="CSV", help="predictions for LFW that run.py wrote")
     add("--lfw-labels", type=Path, metavar="DIR",
         help="folder with male_names.txt and female_names.txt")

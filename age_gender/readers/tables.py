@@ -80,16 +80,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what is what in `--features`."""
     add = parser.add_argument
     add("--embedding-column", type=cli.utf8, metavar="NAME",
-        help="the column (in an NPZ: the array) of embeddings; of a run of number columns the "
-        "first")  # fmt: skip
+        help="the column (in an NPZ: the array) of embeddings; if each number has a column, the "
+        "first of these")  # fmt: skip
     add("--name-column", type=cli.utf8, metavar="NAME",
         help="the column (in an NPZ: the array) of names")  # fmt: skip
-    add("--names", metavar="FILE", help="the names of an NPY: a text file, one a line")
+    add("--names", metavar="FILE", help="text file with the names for an NPY, one per line")
     add("--blob-type", choices=blobs.DTYPES, metavar="TYPE",
         help="the type of numbers stored as bytes: float16, float32, float64, with -be "
         "big-endian; otherwise inferred from their size")  # fmt: skip
     add("--query", type=cli.utf8, metavar="SELECT",
-        help='what to read of SQLite, such as "select path, embedding from faces"')  # fmt: skip
+        help='query for an SQLite file, such as "select path, embedding from faces"')  # fmt: skip
 
 
 def read_options(args: argparse.Namespace, **more) -> ReadOptions:
