@@ -39,7 +39,7 @@ from age_gender.readers import chunks, tables
 from age_gender.readers.columns import ReadOptions
 from age_gender.scoring import choice, litert, predictions
 
-OR_FORCE = ", or use --force to score them all the same"
+FORCE_HINT = ", or use --force to score them all the same"
 MAX_BAD_CHUNKS = 64  # chunks at the start of the input without a good row, then it is given up
 
 
@@ -139,7 +139,7 @@ def choose_model(
         chunks_read = tables.cut(inputs, options)
         first = parse_first_rows(chunks_read, skip_bad_rows)
         rows = first[-1].features if first else np.empty((0, 0), np.float32)
-        score = choice.choose_model(rows, force, must_fit=not skip_bad_rows, or_else=OR_FORCE)
+        score = choice.choose_model(rows, force, must_fit=not skip_bad_rows, hint=FORCE_HINT)
     if model is not None or len(rows):  # else an error follows
         cli.say(f"model: {cli.display_path(Path(score.name))}")
     return score, first, chunks_read
@@ -170,7 +170,7 @@ class Writer:
         self.output, self.progress, self.force = output, progress, force
         self.errors = errors and csv.writer(errors, lineterminator="\n")
         self.numbering = chunks.Numbering()
-        self.waiting = [predictions.HEADER]
+        self.pending_output = [predictions.HEADER]
         self.rounding_years: list[np.ndarray] | None = []  # of this file, until it is checked
         self.rows = self.bad = 0
         self.has_warned = False
@@ -190,8 +190,8 @@ class Writer:
         if self.bad and not self.rows:
             which = f"all {self.bad} are bad" if self.bad > 1 else "the only one is bad"
             raise InputError(f"no row can be scored: {which}; see the list of bad rows")
-        self.output.writelines(self.waiting)
-        self.numbering.say_left_out()
+        self.output.writelines(self.pending_output)
+        self.numbering.say_unread_columns()
         if self.bad:
             cli.say(f"skipped {cli.counted(self.bad, 'bad row')}, scored {self.rows:,}")
 
@@ -205,20 +205,20 @@ class Writer:
             self.errors.writerow([row.path, row.row, row.line, row.reason])
         self.rows += len(names)
         self.bad += len(bad)
-        self.waiting.append(predictions.as_csv(names, batch.features))
+        self.pending_output.append(predictions.as_csv(names, batch.scores))
         if self.rounding_years is not None:
-            self.rounding_years.append(batch.features[:, litert.ROUNDING])
+            self.rounding_years.append(batch.scores[:, litert.ROUNDING])
             if batch.chunk.last or sum(map(len, self.rounding_years)) >= rounding.JUDGED_ROWS:
                 self.check_rounding(batch.chunk.path)
         if self.rounding_years is None and self.rows:
-            self.output.writelines(self.waiting)
-            self.waiting.clear()
+            self.output.writelines(self.pending_output)
+            self.pending_output.clear()
         if batch.chunk.last:
             self.rounding_years = []
 
     def check_rounding(self, path: str) -> None:
         """Warn once if a file seems rounded. Raises InputError if it is rounded too coarsely."""
-        warning = rounding.judge(path, np.concatenate(self.rounding_years), self.force, OR_FORCE)
+        warning = rounding.judge(path, np.concatenate(self.rounding_years), self.force, FORCE_HINT)
         self.rounding_years = None
         if warning and not self.has_warned:
             self.progress.say(f"warning: {warning}")

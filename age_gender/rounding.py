@@ -50,10 +50,10 @@ def ramps(deviations: np.ndarray, years: np.ndarray) -> tuple[np.ndarray, np.nda
     return deviations[:-1], np.diff(slopes, prepend=np.float32(0))
 
 
-def judge(source: str, years: np.ndarray, force: bool = False, or_else: str = "") -> str | None:
+def judge(source: str, years: np.ndarray, force: bool = False, hint: str = "") -> str | None:
     """Return a warning where the `rounding_years` (n,) of a table's first rows call for one.
 
-    Raises InputError where their median is over REFUSED, unless `force`; `or_else` ends its
+    Raises InputError where their median is over REFUSED, unless `force`; `hint` ends its
     message with what else the caller can do. A single row shows little.
     """
     judged = np.sort(years[:JUDGED_ROWS])  # np.median and np.quantile import numpy.ma, for 17 ms
@@ -65,5 +65,5 @@ def judge(source: str, years: np.ndarray, force: bool = False, or_else: str = ""
         f"{median:.1f} years more than from float16 or finer"
     )
     if median > REFUSED and not force:
-        raise InputError(f"{message}; store them as float16 or finer{or_else}")
+        raise InputError(f"{message}; store them as float16 or finer{hint}")
     return message

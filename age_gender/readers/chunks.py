@@ -19,8 +19,8 @@ from age_gender.readers.errors import BadRow, RowError
 from age_gender.readers.numbers import TINY, find_not_finite
 
 CHUNK_ROWS = 2048  # rows of a chunk of arrays
-CHUNK_BYTES = 2 << 20  # size of a chunk of text: about 300 rows; of fewer, each costs more
-SMALL_BYTES = 64 << 10  # size of text that is read row by row before a parser has been set up
+CHUNK_BYTES = 2 << 20  # of text: about 300 rows of 512 numbers; smaller chunks cost more a row
+SMALL_BYTES = 64 << 10  # of text; under these, row by row is faster than setting up a parser
 MAX_ROW_BYTES = 1 << 20  # the longest row of text: 4,096 numbers and a name need far less
 STDIN = "standard input"
 
@@ -39,17 +39,18 @@ class Reader(Protocol):
 
 
 class Row(NamedTuple):
-    """A row that is not parsed yet. `parse` returns a function from column to value, or raises
-    RowError.
+    """Hold a row that is parsed on demand.
+
+    `get_cells` returns a function from a column to the row's value in it, or raises RowError.
     """
 
     line: int  # line number in the chunk, from 1; 0 where the format has no lines
-    parse: Callable[[], Callable[[Hashable], object]]
+    get_cells: Callable[[], Callable[[Hashable], object]]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of one file that its reader can parse by itself, in another process too."""
+    """Hold a part of one file that its reader can parse by itself, in another process too."""
 
     path: str
     reader: Reader
@@ -98,19 +99,29 @@ class Chunk:
 
 @dataclass
 class Batch:
-    """What was parsed from a chunk: features and metadata of its good rows, and its bad rows.
+    """Hold what was parsed from a chunk: features and metadata of its good rows, and its bad rows.
 
-    `features` is float32 (n, width), finite, none all zeros. `good` (n,) are the 0-based indices of
-    its rows among the `rows` data rows, which include the bad ones. `metadata` holds the columns
-    "name" (as text), and "age" and "gender" as they are written, where they are read and there.
+    `features` is float32 (n, width), finite, none all zeros. `row_indices` (n,) number the good
+    rows among all `rows`, from 0. `metadata` has "name" as text, and "age" and "gender" as written,
+    where the table has them and they are read. `scores` are a model's, float32 (n, 6), with the
+    columns of litert.OUTPUTS; None before it has scored the batch.
     """
 
     chunk: Chunk  # without its data
     features: np.ndarray
-    good: np.ndarray
+    row_indices: np.ndarray
     rows: int
     bad: list[BadRow]
     metadata: dict[str, list]
+    scores: np.ndarray | None = None
+
+    def keep(self, kept: np.ndarray) -> "Batch":
+        """Return the batch with only these of its good rows, by their indices (k,)."""
+        return replace(
+            self, features=self.features[kept], row_indices=self.row_indices[kept],
+            metadata={role: [column[i] for i in kept] for role, column in self.metadata.items()},
+            scores=None if self.scores is None else self.scores[kept],
+        )  # fmt: skip
 
 
 Parsed = tuple[Sequence, dict[str, list]]  # rows (n, width) and their metadata
@@ -125,7 +136,7 @@ def row_windows(rows: Iterable) -> Iterator[list]:
         window = [*window[1:], *itertools.islice(rows, 1)]
 
 
-def parse(
+def parse_rows(
     chunk: Chunk,
     parse_at_once: Callable[[Chunk], Parsed | None],
     split_rows: Callable[[Chunk], Iterable[Row]],
@@ -146,9 +157,9 @@ def parse(
 def _parse_row_by_row(chunk: Chunk, rows: Iterable[Row]) -> Batch:
     metadata: dict[str, list] = {role: [] for role in chunk.columns.metadata}
     embeddings, lines, bad = [], [], []
-    for number, (line, parse_row) in enumerate(rows, 1):
+    for number, (line, get_cells) in enumerate(rows, 1):
         try:
-            get = parse_row()
+            get = get_cells()
             embeddings.append(chunk.columns.vector(get))
         except RowError as error:
             bad.append(BadRow(chunk.path, number, line, error.reason, error.remedy))
@@ -169,22 +180,22 @@ def make_batch(
     `bad` are rows that are not in the table; `metadata` and `lines`, if the format has any, are of
     the rows of the table.
     """
+    # Number the rows of the table
     bad = [*chunk.bad, *bad]
     count = len(table) + len(bad)
-    indices = np.delete(np.arange(count), [row.row - 1 for row in bad])
+    row_indices = np.delete(np.arange(count), [row.row - 1 for row in bad])
+
+    # Find bad rows
     features, reasons = _check_rows(np.asarray(table).reshape(len(table), chunk.columns.width))
     if "name" in metadata:
         texts, name_reasons = names.to_text(metadata["name"])
         metadata, reasons = metadata | {"name": texts}, name_reasons | reasons
-    if reasons:
-        for i, reason in reasons.items():
-            line = lines[i] if lines else 0
-            bad.append(BadRow(chunk.path, int(indices[i]) + 1, line, reason))
-        good = np.delete(np.arange(len(table)), [*reasons])
-        features, indices = features[good], indices[good]
-        metadata = {role: [values[i] for i in good] for role, values in metadata.items()}
+    for i, reason in reasons.items():
+        line = lines[i] if lines else 0
+        bad.append(BadRow(chunk.path, int(row_indices[i]) + 1, line, reason))
     origin = replace(chunk, data=b"", metadata={}, bad=(), lines=chunk.lines + data_lines)
-    return Batch(origin, features, indices, count, sorted(bad), metadata)
+    batch = Batch(origin, features, row_indices, count, sorted(bad), metadata)
+    return batch.keep(np.delete(np.arange(len(table)), [*reasons])) if reasons else batch
 
 
 def _check_rows(rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
@@ -217,7 +228,7 @@ class Numbering:
     def __init__(self) -> None:
         self.total = self.rows = self.lines = 0
         self.at_end = False  # of a file
-        self.left_out: dict[str, None] = {}  # titles of columns, in the order of the input
+        self.unread_columns: dict[str, None] = {}  # titles of columns, in the order of the input
 
     def locate(self, batch: Batch) -> tuple[list[str], list[BadRow]]:
         """Return the names of the batch's good rows, and its bad rows, numbered in their file.
@@ -230,12 +241,12 @@ class Numbering:
         if self.at_end:
             self.rows = self.lines = 0
         self.at_end = chunk.last
-        self.left_out |= dict.fromkeys(chunk.columns.left_out)
+        self.unread_columns |= dict.fromkeys(chunk.columns.unread_columns)
 
         # Names
-        row_names = batch.metadata.get("name") or [None] * len(batch.good)
+        row_names = batch.metadata.get("name") or [None] * len(batch.row_indices)
         if None in row_names:
-            numbers = (str(self.total + 1 + index) for index in batch.good.tolist())
+            numbers = (str(self.total + 1 + index) for index in batch.row_indices.tolist())
             if chunk.last and self.rows + batch.rows == 1 and chunk.path != STDIN:
                 numbers = iter([names.name_of_file(chunk.path)])
             row_names = [
@@ -257,7 +268,7 @@ class Numbering:
             )
         return row_names, bad
 
-    def say_left_out(self) -> None:
+    def say_unread_columns(self) -> None:
         """Name the columns that were not read: once, and only where all went well."""
-        if self.left_out:
-            say(printable(f"columns left out: {', '.join(self.left_out)}"))
+        if self.unread_columns:
+            say(printable(f"columns left out: {', '.join(self.unread_columns)}"))

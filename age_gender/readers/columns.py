@@ -32,12 +32,12 @@ TRAIN_YOUR_OWN = (
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What is read of tables: what the caller needs, and what the user said about them."""
+    """Say what is read of tables: what the caller needs, and what the user said about them."""
 
     width: int | None = None  # numbers of an embedding; None: as many as the first table has
-    first_table: str | None = None  # the file that has this width; None: a model takes it
-    widths: tuple[int, ...] = ()  # widths that the models here take, if `width` is None; (): any
-    models: str = ""  # these models, for a message
+    width_source: str | None = None  # the file whose width must be kept; None: a model sets it
+    widths: tuple[int, ...] = ()  # if `width` is None, those of the models here; (): any
+    models: str = ""  # the models here, for a message
     embedding: str | None = None  # title of the column of embeddings
     name: str | None = None  # title of the column of names
     names: str | None = None  # a text file of the names of an NPY
@@ -62,14 +62,14 @@ ANY = ReadOptions()  # tables of any width; which column is what is inferred
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a table is what: by its index or, in JSON and Parquet, by its title."""
+    """Say which column is what, by its index or, in JSON and Parquet, by its title."""
 
     width: int = 0
     embedding: Sequence[Hashable] = ()  # one column of vectors, or columns of one number each
     form: vectors.Form | None = None  # how a column holds vectors; None: columns of numbers
     metadata: dict[str, Hashable] = field(default_factory=dict)  # of "name", "age", "gender", ...
-    count: int = 0  # number of all columns
-    left_out: tuple[str, ...] = ()
+    count: int = 0  # of all columns of the table
+    unread_columns: tuple[str, ...] = ()
 
     def vector(self, get: Callable) -> np.ndarray:
         """Return a row's float32 (width,); `get(column)` is the row's value in a column.
@@ -81,13 +81,13 @@ class Columns:
             return parse_cells([*map(get, self.embedding)], "cell", first)
         return self.form.read(get(self.embedding[0]), self.width)
 
-    def names(self) -> list[Hashable]:
+    def read_columns(self) -> list[Hashable]:
         """Return the columns that are read."""
         return [*self.embedding, *self.metadata.values()]
 
     @property
     def is_list(self) -> bool:
-        """Whether one column holds the embedding."""
+        """Return whether one column holds the embedding."""
         return self.form is not None
 
 
@@ -95,9 +95,10 @@ UNKNOWN = Columns()
 
 
 class Sample(NamedTuple):
-    """What the first values of a column show of it."""
+    """Say what the first values of a column show of it."""
 
-    size: int  # numbers of a vector in its first value: 0 for a number, -1 for neither
+    width: int = 0  # numbers of its vectors; 0 for other columns
+    is_number: bool = False
     form: vectors.Form | None = None
     is_name: bool = True
     fault: RowError | None = None  # of a first value that is a faulty vector
@@ -107,15 +108,16 @@ class Sample(NamedTuple):
 def inspect_column(values: Sequence[object], options: ReadOptions) -> Sample:
     """Return what the values of a column in the first rows show."""
     if vectors.is_scalar(values[0]):  # most columns of most tables
-        return Sample(0, is_name=names.is_name(values[0]))
+        return Sample(is_number=True, is_name=names.is_name(values[0]))
     form = vectors.find_form(values, options.width, options.blob_type)
     try:
-        size = vectors.count_numbers(values[0], form)
+        width = vectors.count_numbers(values[0], form)
     except RowError as fault:
-        return Sample(-1, form, False, fault)
+        return Sample(is_name=False, fault=fault)
+    if width:
+        return Sample(width, form=form, is_name=False)
     value = next((value for value in values if value is not None), None)
-    is_name, text = size <= 0 and names.is_name(value), vectors.describe(value) if size < 0 else ""
-    return Sample(size, form if size > 0 else None, is_name, text=text)
+    return Sample(is_name=names.is_name(value), text=vectors.describe(value))
 
 
 def inspect_columns(rows: Sequence[Sequence], options: ReadOptions) -> list[Sample]:
@@ -129,13 +131,13 @@ Candidate = tuple[int, ...]  # indices of one column of vectors, or of columns o
 
 def choose_columns(
     path: str, header: Sequence[str], samples: Sequence[Sample], options: ReadOptions,
-    by_title: bool = False, strict: bool = False,
+    by_title: bool = False, must_fit_width: bool = False,
 ) -> Columns:  # fmt: skip
     """Return which column is what, from their titles and what their first values show.
 
     Columns are identified by index, or `by_title`. Raises RowError where this row does not show
-    it, or, if `strict`, where no column has the width; InputError, naming `path`, where two columns
-    fit.
+    it, or, if `must_fit_width`, where no column has the width; InputError, naming `path`, where
+    two columns fit.
     """
     for sample in samples:
         if sample.fault:
@@ -148,8 +150,8 @@ def choose_columns(
         metadata["name"] = name
 
     # The embedding
-    chosen = _choose_embedding(path, titles, samples, options, {*metadata.values()}, strict)
-    form = samples[chosen[0]].form if samples[chosen[0]].size > 0 else None
+    chosen = _choose_embedding(path, titles, samples, options, {*metadata.values()}, must_fit_width)
+    form = samples[chosen[0]].form
     if form and form.rivals:
         raise InputError(
             f"{path}: the bytes of {titles[chosen[0]]} may be {form.name} or {form.rivals[0]} "
@@ -158,7 +160,7 @@ def choose_columns(
 
     # What is read and what is not
     used = {*chosen, *metadata.values()}
-    left_out = tuple(t or "(unnamed)" for i, t in enumerate(titles) if i not in used)
+    unread_columns = tuple(t or "(unnamed)" for i, t in enumerate(titles) if i not in used)
     metadata = {
         role: index for role, index in metadata.items()
         if index not in chosen and (role == "name" or options.labels)
@@ -166,7 +168,7 @@ def choose_columns(
     keys = header if by_title else range(len(titles))
     return Columns(
         options.width or _width(chosen, samples), tuple(keys[index] for index in chosen), form,
-        {role: keys[index] for role, index in metadata.items()}, len(titles), left_out,
+        {role: keys[index] for role, index in metadata.items()}, len(titles), unread_columns,
     )  # fmt: skip
 
 
@@ -179,11 +181,11 @@ def choose_from_rows(
 
 def _choose_embedding(
     path: str, titles: Sequence[str], samples: Sequence[Sample], options: ReadOptions,
-    metadata: set[int], strict: bool,
+    metadata: set[int], must_fit_width: bool,
 ) -> Candidate:  # fmt: skip
     """Return the columns of the embedding; raises as `choose_columns` does."""
     # Columns of vectors, and runs of columns whose titles are numbered
-    lists = [(index,) for index, sample in enumerate(samples) if sample.size > 0]
+    lists = [(index,) for index, sample in enumerate(samples) if sample.width]
     candidates = lists + _numbered_runs(titles, samples, options.width)
     if options.embedding is not None:
         candidates = [c for c in candidates if options.embedding in _titles_of(c, titles)]
@@ -196,7 +198,7 @@ def _choose_embedding(
     # Those of a width that is read, else all columns of numbers, whatever their titles
     fitting = [candidate for candidate in candidates if options.fits(_width(candidate, samples))]
     if not fitting and not lists and options.embedding is None:
-        numbers = (index for index, sample in enumerate(samples) if not sample.size)
+        numbers = (index for index, sample in enumerate(samples) if sample.is_number)
         rest = tuple(index for index in numbers if index not in metadata)
         has_others = len(rest) + len(metadata) < len(titles)
         if options.fits(len(rest)) and (options.width or options.widths or not has_others):
@@ -207,17 +209,17 @@ def _choose_embedding(
 
     # One, or what is wrong
     if len(fitting) > 1:
-        both = [_titles_of(candidate, titles)[0] for candidate in fitting]
-        raise ambiguity(path, "columns", both, "hold embeddings", "--embedding-column")
+        fitting_titles = [_titles_of(candidate, titles)[0] for candidate in fitting]
+        raise ambiguity(path, "columns", fitting_titles, "hold embeddings", "--embedding-column")
     if fitting:
         return fitting[0]
-    if len(lists) == 1 and lists == candidates and options.width and not strict:
+    if len(lists) == 1 and lists == candidates and options.width and not must_fit_width:
         return lists[0]  # so that its rows are bad ones, which say how
     if candidates:
         raise width_error(max(_width(candidate, samples) for candidate in candidates), options)
     texts = [f"{titles[i] or '(unnamed)'} holds {s.text}" for i, s in enumerate(samples) if s.text]
     raise RowError(
-        "no column of lists and no run of number columns such as e0 ... e511"
+        "no column of lists and no run of number columns such as e0, e1, e2 ..."
         + "".join(f"; {text[:120]}" for text in texts[-1:]),
         f"the columns are {_listed(titles)}; say which is meant: --embedding-column NAME",
     )
@@ -260,7 +262,10 @@ def _find_name(
             alike.setdefault(word[1] or "image", index)
     if alike:
         return alike[min(alike, key=NAME_COLUMNS.index)]
-    unnamed = [i for i, t in enumerate(titles) if UNNAMED.fullmatch(t) and samples[i].size < 0]
+    unnamed = [
+        index for index, title in enumerate(titles)
+        if UNNAMED.fullmatch(title) and not samples[index].is_number and not samples[index].width
+    ]  # fmt: skip
     return unnamed[0] if len(unnamed) == 1 else None
 
 
@@ -270,7 +275,7 @@ def _numbered_runs(
     """Return the columns whose titles differ in a running number alone, in its order."""
     families: dict[tuple[str, str], dict[int, int]] = {}  # by prefix and suffix: number to index
     for index, title in enumerate(titles):
-        if samples[index].size <= 0 and (match := re.fullmatch(r"(.*?)([0-9]{1,6})(\D*)", title)):
+        if not samples[index].width and (match := re.fullmatch(r"(.*?)([0-9]{1,6})(\D*)", title)):
             families.setdefault((match[1], match[3]), {}).setdefault(int(match[2]), index)
     runs = []
     for family in families.values():
@@ -278,14 +283,14 @@ def _numbered_runs(
         for _, running in itertools.groupby(in_order, lambda pair: pair[1] - pair[0]):
             run = tuple(family[number] for _, number in running)
             # Bad cells in the inspected row do not end a run.
-            are_numbers = 2 * sum(samples[index].size == 0 for index in run) >= len(run)
+            are_numbers = 2 * sum(samples[index].is_number for index in run) >= len(run)
             if len(run) > 1 and (are_numbers or len(run) == width):
                 runs.append(run)
     return runs
 
 
 def _width(candidate: Candidate, samples: Sequence[Sample]) -> int:
-    return max(len(candidate), samples[candidate[0]].size)
+    return max(len(candidate), samples[candidate[0]].width)
 
 
 def _titles_of(candidate: Candidate, titles: Sequence[str]) -> list[str]:
@@ -315,9 +320,9 @@ def width_error(count: int, options: ReadOptions) -> RowError:
         return RowError(f"{numbers}, which no model here takes ({options.models})", TRAIN_YOUR_OWN)
     if options.width is None:
         return RowError(numbers, f"an embedding has {MIN_WIDTH} to {MAX_WIDTH:,} numbers")
-    if options.first_table is None:
+    if options.width_source is None:
         return RowError(f"{numbers}, not {options.width}, which this model takes", TRAIN_YOUR_OWN)
     return RowError(
-        f"{numbers}, not {options.width} as in {options.first_table}",
+        f"{numbers}, not {options.width} as in {options.width_source}",
         "give tables of one width at a time",
     )

@@ -25,8 +25,9 @@ from age_gender.readers.columns import (
 from age_gender.readers.csv_dialects import HEAD_BYTES, Dialect, find_dialect, is_printed
 from age_gender.readers.errors import RowError
 
-COMMAS = Dialect()
+COMMAS = Dialect()  # plain CSV
 MAX_CELLS = 1 << 16  # cells of a row: far more than an embedding and what stands beside it
+MAX_SAMPLED_CELLS = 1 << 18  # cells of the rows that show which column is what
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class CsvReader:
                 # The header, perhaps below other lines
                 lines = io.BytesIO(chunk.data).readlines()
                 header_lines, skipped = min(skipped, len(lines)), 0
-                comments, rows = lines[:header_lines], _split_rows(lines[header_lines:], dialect)
+                comments, rows = lines[:header_lines], _read_csv_rows(lines[header_lines:], dialect)
                 first = next(rows, None) if is_first else None
                 if first and first.fault is None:
                     if _is_header(first.cells, options.width):
@@ -70,7 +71,7 @@ class CsvReader:
                 # The first row that shows which column is what
                 candidates = (
                     (rows[0].line, functools.partial(_choose_columns, path, header, rows, options))
-                    for rows in chunks.row_windows(_split_rows(lines[header_lines:], dialect))
+                    for rows in chunks.row_windows(_read_csv_rows(lines[header_lines:], dialect))
                 )
                 chunk = replace(chunk, data=b"".join(lines[header_lines:]), offset=None)
                 chunk = chunk.with_columns(candidates)
@@ -81,14 +82,14 @@ class CsvReader:
 
     def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
         """Return the batch of a chunk's rows."""
-        return chunks.parse(chunk, _parse_at_once, _rows)
+        return chunks.parse_rows(chunk, _parse_at_once, _split_rows)
 
 
 def _header_in_comment(comments: list[bytes], count: int, dialect: Dialect) -> list[str] | None:
     """Return the titles in the last line before the table, as numpy.savetxt writes them, if any."""
     if not comments or not comments[-1].startswith(b"#"):
         return None
-    row = next(_split_rows([comments[-1].lstrip(b"# ")], dialect), None)
+    row = next(_read_csv_rows([comments[-1].lstrip(b"# ")], dialect), None)
     return row.cells if row and row.fault is None and len(row.cells) == count else None
 
 
@@ -118,7 +119,7 @@ def _choose_columns(
 ) -> Columns:
     """Return which column is what by the first of these rows. Raises RowError."""
     # Its cells, without an empty one behind a separator at the end of each row
-    cells = rows[0].parse()
+    cells = rows[0].checked_cells()
     if len(cells) > MAX_CELLS:
         raise RowError(f"{len(cells):,} cells, more than {MAX_CELLS:,}")
     count, has_end = len(cells), len(cells) > 2 and not cells[-1].strip()
@@ -132,11 +133,11 @@ def _choose_columns(
 
     # What they and some rows below show
     below = [row.cells[: len(cells)] for row in rows[1:] if row.fault is None]
-    samples = inspect_columns([cells, *below][: 1 + 4 * MAX_CELLS // count], options)
-    sizes = [sample.size for sample in samples]
+    samples = inspect_columns([cells, *below][: 1 + MAX_SAMPLED_CELLS // count], options)
     made_up = _titles_beside(sizes, options)
-    made_up = made_up or _make_up_titles(cells, sizes, options.width_of(count))
-    if not header and max(sizes) <= 0:  # then the row must be a good one, to be sure
+    made_up = made_up or _make_up_titles(cells, samples, options.width_of(count))
+    if not header and not any(sample.width for sample in samples):
+        # Nothing but its cells says what the row is: all of them must be good.
         names = sum(not title.isdecimal() for title in made_up)
         if not options.fits(len(cells) - names):
             if sizes.count(0) == 0:
@@ -168,18 +169,18 @@ def _choose_by_titles(
         raise
 
 
-def _make_up_titles(cells: list[str], sizes: list[int], width: int | None) -> list[str]:
+def _make_up_titles(cells: list[str], samples: Sequence[Sample], width: int | None) -> list[str]:
     """Return titles of columns without a header: a vector, or numbers, perhaps behind a name."""
     count = len(cells)
-    if max(sizes) > 0:
-        names = ["filename"] if sizes[0] <= 0 else []
-        return names + [f"column {index + 1}" for index in range(len(names), count)]
+    if any(sample.width for sample in samples):
+        titles = [f"column {number}" for number in range(1, count + 1)]
+        return titles if samples[0].width else ["filename", *titles[1:]]
     if width:
         has_name = count > width
     else:
         # 513 cells are a name and 512 numbers, also where the name looks like a number.
         is_counted = cells[0].isdecimal() and not any(map(str.isdecimal, cells[1:]))
-        has_name = sizes[0] < 0 or count % 16 == 1 or is_counted
+        has_name = not samples[0].is_number or count % 16 == 1 or is_counted
     return ["filename"] * has_name + [*map(str, range(count - has_name))]
 
 
@@ -292,21 +293,22 @@ def _decode(cell: bytes, quoted: bytes | None) -> str:
 # ---------------------------------------------------------------------------- row by row
 
 
-def _rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
+def _split_rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
     """Yield the rows of a chunk; each must have as many cells as the columns."""
-    for row in _split_rows(io.BytesIO(chunk.data).readlines(), chunk.reader.dialect):
+    for row in _read_csv_rows(io.BytesIO(chunk.data).readlines(), chunk.reader.dialect):
         yield chunks.Row(row.line, functools.partial(_parse_row, row, chunk.columns))
 
 
 def _parse_row(row: "_CsvRow", columns: Columns) -> Callable[[int], str]:
     """Return the function from a column to its cell. Raises RowError."""
-    cells = row.parse()
+    cells = row.checked_cells()
     if len(cells) == columns.count:
         return cells.__getitem__
-    names = columns.count - columns.width
-    if columns.is_list or names not in (0, 1) or columns.metadata.get("name"):
+    name_count = columns.count - columns.width
+    if columns.is_list or name_count not in (0, 1) or columns.metadata.get("name"):
         raise RowError(f"{len(cells)} cells, not {columns.count}")
-    raise RowError(f"{len(cells) - names} numbers{' after the name' * names}, not {columns.width}")
+    after_name = " after the name" * name_count
+    raise RowError(f"{len(cells) - name_count} numbers{after_name}, not {columns.width}")
 
 
 class _CsvRow(NamedTuple):
@@ -317,14 +319,14 @@ class _CsvRow(NamedTuple):
     cells: list[str]
     fault: RowError | None = None
 
-    def parse(self) -> list[str]:
+    def checked_cells(self) -> list[str]:
         """Return its cells. Raises RowError."""
         if self.fault:
             raise self.fault
         return self.cells
 
 
-def _split_rows(lines: list[bytes], dialect: Dialect) -> Iterator[_CsvRow]:
+def _read_csv_rows(lines: list[bytes], dialect: Dialect) -> Iterator[_CsvRow]:
     """Yield the rows of a text.
 
     One that is not CSV costs its first line only, in case a quote there was never closed; after

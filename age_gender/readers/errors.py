@@ -1,4 +1,4 @@
-"""Say what is wrong with a row, from where it is found to the list of bad rows."""
+"""Define the errors of rows: RowError where a row is parsed, BadRow in the list of bad rows."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class RowError(Exception):
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be used, in its batch or its file: rows and lines count from 1."""
+    """Describe a row that cannot be used, by its number in its batch or file, from 1."""
 
     path: str
     row: int

@@ -1,4 +1,4 @@
-"""Read JSON: an object a line, an array, or a document that holds rows in another shape."""
+"""Read JSON: one object per line, an array, or a document that holds rows in another shape."""
 
 import functools
 import io
@@ -41,7 +41,7 @@ class JsonReader:
 
     def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
         """Return the batch of a chunk's rows."""
-        return chunks.parse(chunk, _parse_at_once, _rows)
+        return chunks.parse_rows(chunk, _parse_at_once, _split_rows)
 
 
 def _choose_columns(path: str, lines: list[tuple[int, bytes]], options: ReadOptions) -> Columns:
@@ -64,7 +64,7 @@ def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
         return None
     if columns.form.name != vectors.OBJECTS[0].name:
         return None
-    key, is_nested = columns.embedding[0], any("." in name for name in columns.names())
+    key, is_nested = columns.embedding[0], any("." in name for name in columns.read_columns())
     last_key = key.rpartition(".")[2] if is_nested else key
     word, texts, objects = json.dumps(last_key, ensure_ascii=False).encode(), [], []
     for line in chunk.data.removesuffix(b"\n").split(b"\n"):
@@ -94,7 +94,7 @@ def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
     return None if values is None else (values, metadata)
 
 
-def _rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
+def _split_rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
     """Yield the rows of a chunk: the faces of each line."""
     for number, line in _numbered_lines(chunk):
         try:
@@ -103,14 +103,14 @@ def _rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
             yield chunks.Row(number, functools.partial(_raise, error))
             continue
         for face in faces:
-            yield chunks.Row(number, functools.partial(_getter, face, chunk.columns))
+            yield chunks.Row(number, functools.partial(_make_getter, face, chunk.columns))
 
 
 def _raise(error: RowError) -> Callable:
     raise error
 
 
-def _getter(face: dict, columns: Columns) -> Callable[[str], object]:
+def _make_getter(face: dict, columns: Columns) -> Callable[[str], object]:
     """Return the function from a key to its value; the name of one of several faces is `name#1`."""
     number, name = face.get(json_shapes.FACE), columns.metadata.get("name")
 

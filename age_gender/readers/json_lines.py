@@ -1,4 +1,4 @@
-"""Cut JSON of any shape into a row a line, in bounded memory where its shape allows it."""
+"""Cut JSON of any shape into one row per line, in bounded memory where its shape allows it."""
 
 import contextlib
 import functools

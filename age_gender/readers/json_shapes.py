@@ -1,4 +1,4 @@
-"""Bring the shapes in which APIs and exports of tools hold rows as JSON to a flat object a face.
+"""Flatten the JSON of APIs and exports to one object per face.
 
 `iterate_rows` yields the rows of a whole document, `split_faces` the faces of a row.
 """
@@ -36,9 +36,9 @@ def is_vector(value: object) -> bool:
 
 
 def _vector_size(value: str) -> int:
-    """Return how many numbers a text holds for sure, or -1."""
+    """Return how many numbers a text holds for sure."""
     form = vectors.find_form([value])
-    return vectors.count_numbers(value, form) if form and not form.rivals else -1
+    return vectors.count_numbers(value, form) if form and not form.rivals else 0
 
 
 def has_vector(row: object) -> bool:

@@ -41,7 +41,7 @@ def read_table(paths: Sequence[str | Path], options: ReadOptions) -> Table:
     for batch, names, first_row in tables.read_batches(paths, options):
         all_names += names
         parts += [batch.features] if len(batch.features) else []
-        rows = first_row + batch.good
+        rows = first_row + batch.row_indices
         ages.append(_label_column(batch, ("age",), names, rows))
         genders.append(_label_column(batch, GENDER_COLUMNS, names, rows))
         for title, columns in all_genders.items():
@@ -50,13 +50,13 @@ def read_table(paths: Sequence[str | Path], options: ReadOptions) -> Table:
             values = values if is_other else [None] * len(rows)
             columns.append(LabelColumn(batch.chunk.path, title * is_other, [*values], rows))
         given = batch.metadata.get("name") or [None] * len(names)
-        numbers = (str(total + 1 + index) for index in batch.good.tolist())
+        numbers = (str(total + 1 + index) for index in batch.row_indices.tolist())
         has_name += [
             cell is not None or name != number
             for cell, name, number in zip(given, names, numbers, strict=True)
         ]
         total += batch.rows
-        left_out |= dict.fromkeys(batch.chunk.columns.left_out)
+        left_out |= dict.fromkeys(batch.chunk.columns.unread_columns)
     other_genders = {
         title: _join_files(columns)
         for title, columns in all_genders.items()

@@ -14,9 +14,9 @@ TINY = 1e-37  # float32 has no accuracy left below
 
 _NUMBERS = re.compile(r"[0-9eE+\-. \t\r\n]*")
 _MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
-_MARK = b"3e38"  # stands between rows: a number that is in no embedding
+_ROW_MARK = b"3e38"  # between the numbers of two rows: in no embedding
 
-_of_thread = threading.local()  # its parser, used again: a new one a chunk takes a quarter more
+_thread_local = threading.local()  # keeps a parser: a new one for each chunk takes 25 % more
 
 
 def parse_rows(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
@@ -29,8 +29,8 @@ def parse_rows(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | N
         import simdjson
     except ImportError:  # no wheel for this Python: row by row gives the same
         return None
-    parser = _of_thread.parser = getattr(_of_thread, "parser", None) or simdjson.Parser()
-    text = (b",%s," % _MARK).join([b"[1", *rows, b"1]"])
+    parser = _thread_local.parser = getattr(_thread_local, "parser", None) or simdjson.Parser()
+    text = (b",%s," % _ROW_MARK).join([b"[1", *rows, b"1]"])
     if text.find(b"[", 1) >= 0:  # a list in a list would be flattened
         return None
     try:
@@ -45,7 +45,7 @@ def parse_rows(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | N
     if values.size != len(rows) * (width + 1) + 3:
         return None
     table = values[2:-1].reshape(len(rows), width + 1)[:, :width]
-    marks = np.flatnonzero(values == float(_MARK))
+    marks = np.flatnonzero(values == float(_ROW_MARK))
     if not np.array_equal(marks, np.arange(1, values.size, width + 1)):
         return None
 
@@ -58,7 +58,7 @@ def parse_rows(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | N
 
 
 def is_number(text: str) -> bool:
-    """Return whether `float` reads the text, and it is no digits with underscores."""
+    """Return whether `float` reads the text; digits with underscores do not count."""
     try:
         float(text)
     except ValueError:

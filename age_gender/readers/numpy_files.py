@@ -119,8 +119,8 @@ def _cut_table(
     array, metadata = arrays[embedding], {role: arrays[title] for role, title in titles.items()}
     if not options.fits(array.columns):
         raise InputError(f"{path}: {width_error(array.columns, options)}")
-    left_out = tuple(title for title in arrays if title not in (embedding, *titles.values()))
-    columns = Columns(array.columns, left_out=left_out)
+    unread_columns = tuple(title for title in arrays if title not in (embedding, *titles.values()))
+    columns = Columns(array.columns, unread_columns=unread_columns)
 
     # Blocks of all of them, side by side
     row_bytes = max([array.row_bytes // 4, *(values.row_bytes for values in metadata.values())])

@@ -171,16 +171,19 @@ def _choose_columns(table: _Table, options: ReadOptions) -> Columns:
     """Return which column is what; values are only read where types and titles do not say it."""
     # What types, titles and values show
     samples = {title: _sample_by_type(table, title) for title in table.types}
-    sizes = [sample.size for sample in samples.values()]
-    has_numbers = max(sizes, default=0) > 0 or sizes.count(0) >= MIN_WIDTH
+    columns_of_numbers = sum(sample.is_number for sample in samples.values())
+    has_vectors = any(sample.width for sample in samples.values())
+    has_vectors = has_vectors or columns_of_numbers >= MIN_WIDTH
     for title, sample in samples.items():
         last = title.casefold().rpartition(".")[2].lstrip("_")
         titles = {options.name, options.embedding, last}
         may_be_name = title in titles or titles & {*NAME_COLUMNS, *(f"{n}s" for n in NAME_COLUMNS)}
         is_name = title != options.embedding and is_path(table.types[title], title)
-        if sample.size < 0 and has_numbers and is_name:
-            samples[title] = Sample(-1)
-        elif sample.size <= 0 and (may_be_name or (sample.size < 0 and not has_numbers)):
+        if sample.width:
+            continue
+        if not sample.is_number and has_vectors and is_name:
+            samples[title] = Sample()
+        elif may_be_name or (not sample.is_number and not has_vectors):
             samples[title] = _sample_by_values(table, title, options)
 
     # The choice
@@ -188,7 +191,7 @@ def _choose_columns(table: _Table, options: ReadOptions) -> Columns:
     values = [*samples.values()]
     try:
         return choose_columns(
-            table.path, [*samples], values, options, by_title=True, strict=is_fixed
+            table.path, [*samples], values, options, by_title=True, must_fit_width=is_fixed
         )
     except RowError as error:
         raise InputError(f"{table.path}: {error}") from None
@@ -198,21 +201,21 @@ def _sample_by_type(table: _Table, title: str) -> Sample:
     """Return what a column's type says of it, and the lengths of its first lists of numbers."""
     arrow_type = table.types[title]
     if is_number(arrow_type):
-        return Sample(0, None, is_name=False)
+        return Sample(is_number=True, is_name=False)
     if not is_list(arrow_type) or not is_number(arrow_type.value_type):
-        return Sample(-1, None, is_name=False)
+        return Sample(is_name=False)
     head = table.head(title)
     lengths = [] if head is None else head.value_lengths().drop_null().to_pylist()
-    claimed = getattr(arrow_type, "list_size", -1)
-    size = max({*lengths}, key=lengths.count, default=claimed)
-    return Sample(size, vectors.OBJECTS[0] if size > 0 else None, is_name=False)
+    claimed = getattr(arrow_type, "list_size", 0)
+    width = max({*lengths}, key=lengths.count, default=claimed)
+    return Sample(width, form=vectors.OBJECTS[0] if width else None, is_name=False)
 
 
 def _sample_by_values(table: _Table, title: str, options: ReadOptions) -> Sample:
     """Return what the first values of a column say of it."""
     head = table.head(title)
     values = [] if head is None else [value for value in _to_list(head) if value is not None]
-    return inspect_column(values, options) if values else Sample(-1)
+    return inspect_column(values, options) if values else Sample()
 
 
 def _cut_table(table: _Table, columns: Columns) -> Iterator[chunks.Chunk]:

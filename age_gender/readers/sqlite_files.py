@@ -35,7 +35,7 @@ class SqliteReader(RowsReader):
                 columns, rows = _choose_table(database, options)
                 yield from _cut_rows(replace(start, columns=columns), rows)
             else:
-                yield from _cut_rows(*_query(start, database, options))
+                yield from _cut_rows(*_run_query(start, database, options))
 
 
 class _Table(NamedTuple):
@@ -46,7 +46,7 @@ class _Table(NamedTuple):
     select: Callable[[Columns], Iterator[tuple]]  # values only of these columns
 
 
-def _query(
+def _run_query(
     start: chunks.Chunk, database: Database, options: ReadOptions
 ) -> tuple[chunks.Chunk, Iterator[tuple]]:
     """Return the chunk that knows the columns of `--query`, and its rows."""
@@ -55,7 +55,7 @@ def _query(
         titles = next(rows)
     except InputError as error:
         hint = "; a table of sqlite-vec is read without --query"
-        names_vec0 = any(name in options.query for name in _names(database)[2])
+        names_vec0 = any(name in options.query for name in _list_tables(database)[2])
         raise InputError(f"{error}{hint * names_vec0}") from None
     head = [tuple(map(limit_size, row)) for row in itertools.islice(rows, SAMPLE_ROWS)]
     start = start.with_columns(
@@ -72,7 +72,7 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
 
     Views come second: they may be slow, or show a table's rows once more.
     """
-    tables, views, vec0_tables = _names(database)
+    tables, views, vec0_tables = _list_tables(database)
 
     @functools.cache
     def inspect(name: str) -> _Table | None:
@@ -81,12 +81,14 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
             return _Table(vec0.titles, head, lambda columns: vec0.rows(database))
         if inspected := database.inspect(name, name in views):
             titles, head = inspected
-            return _Table(titles, head, functools.partial(_select, database, name, titles))
+            return _Table(titles, head, functools.partial(_select_rows, database, name, titles))
         return None
 
     # Tables and views with a column of the width, else of another width: their rows say so
-    for strict, names in itertools.product((True, False), (tables, views)):
-        columns = {name: _columns(database.path, inspect(name), options, strict) for name in names}
+    for must_fit_width, names in itertools.product((True, False), (tables, views)):
+        columns = {
+            name: _columns(database.path, inspect(name), options, must_fit_width) for name in names
+        }
         fitting = [name for name in names if columns[name]]
         if len(fitting) > 1:
             raise ambiguity(database.path, "tables", fitting, "hold embeddings", "--query")
@@ -105,7 +107,7 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
     )
 
 
-def _names(database: Database) -> tuple[list[str], list[str], dict[str, Vec0Table]]:
+def _list_tables(database: Database) -> tuple[list[str], list[str], dict[str, Vec0Table]]:
     """Return the names of tables and of views, and those of the tables that are sqlite-vec's."""
     master = database.select(
         "select name, type, coalesce(sql, '') from sqlite_master where type in ('table', 'view') "
@@ -124,15 +126,21 @@ def _names(database: Database) -> tuple[list[str], list[str], dict[str, Vec0Tabl
     return tables, views, vec0
 
 
-def _columns(path: str, table: _Table | None, options: ReadOptions, strict: bool) -> Columns | None:
+def _columns(
+    path: str, table: _Table | None, options: ReadOptions, must_fit_width: bool
+) -> Columns | None:
     """Return which column is what by the first row of a table that shows it."""
     for rows in chunks.row_windows(table.head if table else ()):
         with contextlib.suppress(RowError):
-            return choose_from_rows(path, table.titles, rows, options, strict=strict)
+            return choose_from_rows(
+                path, table.titles, rows, options, must_fit_width=must_fit_width
+            )
     return None
 
 
-def _select(database: Database, name: str, titles: list[str], columns: Columns) -> Iterator[tuple]:
+def _select_rows(
+    database: Database, name: str, titles: list[str], columns: Columns
+) -> Iterator[tuple]:
     """Return the rows of a table, NULL in columns that are not used."""
     used = {*columns.embedding, *columns.metadata.values()}
     values = (quote_sql(title) if i in used else "null" for i, title in enumerate(titles))

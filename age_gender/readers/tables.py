@@ -191,7 +191,7 @@ def cut(paths: Sequence[str], options: ReadOptions = ANY) -> Iterator[Chunk]:
         _check_file(path, table_format)
         for chunk in _cut_file(path, table_format, options):
             if chunk.columns.width and not options.width:
-                options = replace(options, width=chunk.columns.width, first_table=path)
+                options = replace(options, width=chunk.columns.width, width_source=path)
             yield chunk
 
 

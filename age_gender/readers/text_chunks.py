@@ -10,8 +10,8 @@ from age_gender.cli import InputError
 from age_gender.readers import chunks
 from age_gender.readers.errors import BadRow
 
-DENSE_BYTES = 64 << 10  # size of a chunk whose rows are far too short: each costs memory
-DENSE_ROW_BYTES = 512  # average length of such rows; 512 numbers need a thousand
+DENSE_BYTES = 64 << 10  # of a chunk whose rows are far too short: each row costs memory
+DENSE_ROW_BYTES = 512  # mean length of such rows; a row of 512 numbers has over 1,000
 TOO_LONG = (
     f"longer than {chunks.MAX_ROW_BYTES:,} bytes: a quote, a bracket or the line end is missing"
 )
@@ -25,16 +25,17 @@ def cut_rows(
     start: chunks.Chunk,
     stream: BinaryIO,
     find_end: Callable[[bytes], int],
-    row_mark: bytes = b"\n",
+    row_terminator: bytes = b"\n",
 ) -> Iterator[chunks.Chunk]:
     """Yield `start` with text up to the end of its last whole row, again and again.
 
-    `find_end` returns the offset of that end in a text, or 0; rows end with `row_mark`. A row that
-    is too long costs its first line, in case a quote there was never closed. If that does not
-    help, or there is no line end, it costs all that has been read.
+    `find_end` returns the offset of that end in a text, or 0; rows end with `row_terminator`. A row
+    that is too long is reported as bad, and reading goes on behind its first line: a quote there
+    may never have been closed. If that does not help, or there is no line end, all that has been
+    read is passed over.
     """
     offset = len(BOM) if stream.peek(len(BOM)).startswith(BOM) else 0  # in the file, of `rest`
-    rest, needed, pieces = b"", 0, _read_pieces(start.path, stream, row_mark)
+    rest, needed, pieces = b"", 0, _read_pieces(start.path, stream, row_terminator)
     for piece in pieces:
         rest += piece
         if len(rest) < needed:  # it has no whole row: twice as much is read before it is searched
@@ -64,7 +65,7 @@ def cut_rows(
 
 
 class JoinedStream(io.RawIOBase):
-    """A stream of bytes that were read from a stream, and then of the rest of it."""
+    """Read once more what was read from a stream, and then the rest of it."""
 
     def __init__(self, head: bytes, rest: BinaryIO) -> None:
         self.head, self.rest = memoryview(head), rest
@@ -107,19 +108,20 @@ def first_character(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
     return character, io.BufferedReader(JoinedStream(head, stream))
 
 
-def _read_pieces(path: str, stream: BinaryIO, row_mark: bytes) -> Iterator[bytes]:
+def _read_pieces(path: str, stream: BinaryIO, row_terminator: bytes) -> Iterator[bytes]:
     """Yield what the stream holds in pieces that end at line ends where these are not far.
 
-    Pieces are smaller where rows, which end with `row_mark`, are so short that they cost memory.
+    They are smaller where rows, which end with `row_terminator`, are so short that each costs
+    memory.
     """
     piece = stream.read(chunks.CHUNK_BYTES)
     check_is_text(path, piece)
     piece = piece.removeprefix(BOM) or stream.read(chunks.CHUNK_BYTES)
     while piece:
         piece += stream.readline(chunks.MAX_ROW_BYTES)
-        ends, at = 0, piece.find(row_mark)
+        ends, at = 0, piece.find(row_terminator)
         while at >= 0 and ends * DENSE_ROW_BYTES <= len(piece):
-            ends, at = ends + 1, piece.find(row_mark, at + 1)
+            ends, at = ends + 1, piece.find(row_terminator, at + 1)
         size = len(piece) if at < 0 else DENSE_BYTES
         yield from (piece[i : i + size] for i in range(0, len(piece), size))
         piece = stream.read(chunks.CHUNK_BYTES)
@@ -138,7 +140,7 @@ def check_is_text(path: str, start: bytes) -> None:
     }
     for magic, description in formats.items():
         if start.startswith(magic):
-            raise InputError(f"{path}: not CSV but {description}")
+            raise InputError(f"{path}: not UTF-8 text but {description}")
     start = start[:4096]
     text_bytes = len(start.translate(None, _CONTROL))
     if text_bytes < len(start):
@@ -146,7 +148,9 @@ def check_is_text(path: str, start: bytes) -> None:
 
         foreign_files.refuse(path)
     if text_bytes < 0.95 * len(start):
-        raise InputError(f"{path}: not CSV but binary data; save the embeddings as UTF-8 CSV")
+        raise InputError(
+            f"{path}: not CSV but binary data; save the embeddings as UTF-8 CSV or JSON"
+        )
 
 
 def last_row_end(data: bytes, delimiter: bytes = b",") -> int:

@@ -12,7 +12,7 @@ MAX_VALUE_BYTES = chunks.MAX_ROW_BYTES  # of a text or bytes
 
 
 class TooLarge:
-    """Stand for a value that was too large to keep: its row is a bad one."""
+    """Replace a value that is too large to keep, so that its row is reported as bad."""
 
     def __init__(self, value: bytes | str) -> None:
         self.size = len(value)
@@ -26,7 +26,7 @@ class RowsReader:
 
     def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
         """Return the batch of a chunk's rows."""
-        return chunks.parse(chunk, _parse_at_once, _rows)
+        return chunks.parse_rows(chunk, _parse_at_once, _split_rows)
 
 
 def limit_size(value: object) -> object:
@@ -53,5 +53,5 @@ def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
     return None if values is None else (values, metadata)
 
 
-def _rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
+def _split_rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
     return (chunks.Row(0, functools.partial(getattr, row, "__getitem__")) for row in chunk.data)

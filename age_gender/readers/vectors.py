@@ -108,7 +108,7 @@ def find_form(
     if not values or is_scalar(values[0]) or _is_word(values[0]):
         return None
     for form in (*OBJECTS, *TEXTS):
-        if _reads(form, values[0], width):
+        if _is_of_form(form, values[0], width):
             return form
     for name, decode in blobs.ENCODINGS.items():
         if (data := decode(values[0])) is None:
@@ -123,14 +123,12 @@ def find_form(
 
 
 def count_numbers(value: object, form: Form | None) -> int:
-    """Return how many numbers a vector of this form holds; 0 for a number, -1 for anything else.
+    """Return how many numbers a value of this form holds; 0 for a value of another form.
 
     Raises RowError for a value of the form that is faulty.
     """
-    if is_scalar(value):
-        return 0
     cells = form.numbers(value) if form else None
-    return -1 if cells is None else len(cells)
+    return 0 if cells is None else len(cells)
 
 
 def _is_missing(value: object) -> bool:
@@ -147,7 +145,7 @@ def is_scalar(value: object) -> bool:
     return type(value) in (int, float) or (type(value) is str and is_number(value))
 
 
-def _reads(form: Form, value: object, width: int | None) -> bool:
+def _is_of_form(form: Form, value: object, width: int | None) -> bool:
     """Return whether a value is of a form; a few numbers are, like "(1)", only in a list."""
     try:
         cells = form.numbers(value)
@@ -279,7 +277,7 @@ def _find_bytes_form(
 ) -> Form | None:
     """Return the form of bytes: an .npy, text, or numbers of a type that fits or is plausible."""
     for form in (NPY, UTF8):
-        if _reads(form, values[0], width):
+        if _is_of_form(form, values[0], width):
             return form
     types = [blobs.DTYPES[blob_type]] if blob_type else blobs.plausible_types(values, width)
     if not types:

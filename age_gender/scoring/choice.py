@@ -27,34 +27,39 @@ def load(model: str | Path, force: bool = False) -> Scorer:
 
 def choose_model(
     rows: np.ndarray, force: bool = False, must_fit: bool = True,
-    load: Callable[[Path, bool], Scorer] = load, or_else: str = "",
+    load: Callable[[Path, bool], Scorer] = load, hint: str = "",
 ) -> Scorer:  # fmt: skip
     """Return the scorer of the model here that most of the first rows (n, W) belong to.
 
-    Of several it is the nearest by median `distance`, to a tenth; of these the first that
-    find_models returns. Without rows it is the first of all. Raises InputError where all rows are
-    out of distribution for all models; unless `must_fit`, only where no model has their width.
-    `or_else` ends the message with what else the caller can do.
+    It is the model of their width with the fewest out-of-distribution rows; of equals the nearest
+    by median `distance`, to a tenth; of these the first that find_models returns. Without rows it
+    is the first of all. Raises InputError where all rows are out of distribution for all models;
+    unless `must_fit`, only where no model has their width. `hint` ends the message with what else
+    the caller can do.
     """
     models, rows, ranks = trained_models.find_models(paths.MODELS), rows[:PROBE_ROWS], []
     if not models:
         raise InputError(
             f"{paths.MODELS}: no model here; make one: python prepare.py && python train.py"
         )
+    if not len(rows):
+        return load(next(iter(models)), force)
+
+    # Rank the models of this width
     for order, (folder, width) in enumerate(models.items()):
-        if not len(rows):
-            return load(folder, force)
         if width == rows.shape[1]:
             scorer = load(folder, force)
             distance = scorer.score(rows)[:, DISTANCE]
             # np.median and np.quantile would import numpy.ma, for 17 ms.
             median = round(float(np.sort(distance)[len(distance) // 2]), 1)
             ranks.append((int(is_out_of_distribution(distance).sum()), median, order, scorer))
+
+    # Refuse rows that are of none
     if not ranks or (must_fit and not force and min(ranks)[0] == len(rows)):
         raise InputError(
             f"embeddings of {rows.shape[1]} numbers, but of no network that a model here is for "
-            f"({describe_models(models)}); embed with one of these and do not round, or train on your "
-            f"own: python prepare.py --features YOURS && python train.py{or_else}"
+            f"({describe_models(models)}); embed with one of these and do not round, or train on "
+            f"your own: python prepare.py --features YOURS && python train.py{hint}"
         )
     return min(ranks)[-1]
 

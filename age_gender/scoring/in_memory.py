@@ -44,11 +44,11 @@ def estimate(embeddings, model, skip_bad_rows: bool) -> "pd.DataFrame":
         batch = scorer(chunk)
     if batch.bad and not skip_bad_rows:
         raise InputError(f"{batch.bad[0]}; correct this row or give skip_bad_rows=True")
-    if warning := rounding.judge("embeddings", batch.features[:, ROUNDING]):
+    if warning := rounding.judge("embeddings", batch.scores[:, ROUNDING]):
         warnings.warn(warning, stacklevel=3)
 
     # A row of the table for every embedding.
-    table = pd.DataFrame(predictions.output_columns(batch.features), index=batch.good)
+    table = pd.DataFrame(predictions.output_columns(batch.scores), index=batch.row_indices)
     if skip_bad_rows:  # whose whole numbers may be missing
         whole = [name for name in table if name != "female_probability"]
         table = table.astype(dict.fromkeys(whole, "Int64")).reindex(range(len(rows)))

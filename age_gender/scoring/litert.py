@@ -44,7 +44,7 @@ class Model:
                 self._input, self.width = features["index"], int(features["shape"][-1])
                 outputs = signature.get_output_details()
                 self._outputs, self._size = [outputs[name]["index"] for name in OUTPUTS], 0
-                del signature  # no size can be set while it is there
+                del signature  # resize_tensor_input fails while a signature runner exists
                 self(np.ones((1, self.width), np.float32))
                 _xnnpack_announced = True
         except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
@@ -80,9 +80,9 @@ class Model:
 class Scorer:
     """Parse a chunk of input and score its rows, in a thread, a process, on another machine.
 
-    Maps a chunk, or a batch that was parsed from it, to the batch with scores, float32 (n, 6), in
-    place of its features. Out-of-distribution rows are bad rows, unless `force`. Any number of
-    threads may call it; each takes a loaded model for itself meanwhile.
+    Maps a chunk, or a batch that was parsed from it, to the batch with scores.
+    Out-of-distribution rows are bad rows, unless `force`. Any number of threads may call it; each
+    takes a loaded model for itself meanwhile.
     """
 
     def __init__(self, model: bytes, name: str, force: bool = False) -> None:
@@ -116,7 +116,8 @@ class Scorer:
     def __call__(self, item: chunks.Chunk | chunks.Batch) -> chunks.Batch:
         batch = tables.parse(item) if isinstance(item, chunks.Chunk) else item
         scores = self.score(batch.features)
-        batch = replace(batch, features=scores)
+        nothing = scores[:, :0]  # results may be sent between processes: the features are not
+        batch = replace(batch, features=nothing, scores=scores)
         is_ood = is_out_of_distribution(scores[:, DISTANCE])
         return drop_rows(batch, is_ood) if is_ood.any() and not self.force else batch
 
@@ -127,11 +128,6 @@ def drop_rows(batch: chunks.Batch, is_ood: np.ndarray) -> chunks.Batch:
     bad = [*batch.bad]
     for index in np.flatnonzero(is_ood):
         called = f" ({printable(names[index])})" if names else ""
-        row = int(batch.good[index]) + 1
+        row = int(batch.row_indices[index]) + 1
         bad.append(BadRow(path, row, 0, f"{OUT_OF_DISTRIBUTION}{called}", REMEDY))
-    kept = np.flatnonzero(~is_ood)
-    metadata = {word: [values[i] for i in kept] for word, values in batch.metadata.items()}
-    return replace(
-        batch, features=batch.features[kept], good=batch.good[kept], bad=sorted(bad),
-        metadata=metadata,
-    )  # fmt: skip
+    return replace(batch, bad=sorted(bad)).keep(np.flatnonzero(~is_ood))

@@ -150,7 +150,7 @@ def read_text(
         for chunk in tables.mark_last(empty, parts, is_text=True):
             block = tables.parse(chunk)
             good_names, bad = numbering.locate(block)
-            assert len(good_names) == len(block.features) == len(block.good)
+            assert len(good_names) == len(block.features) == len(block.row_indices)
             assert np.isfinite(block.features).all()
             assert [row.row for row in bad] == sorted(row.row for row in bad)
             names += good_names
@@ -158,7 +158,7 @@ def read_text(
             blocks.append(block.features)
             first = numbering.rows - block.rows + 1
             if places:
-                places[0].extend((first + block.good).tolist())
+                places[0].extend((first + block.row_indices).tolist())
             if places and not chunk.columns.width:
                 places[1].extend(range(first, first + block.rows))
         return names, np.concatenate([np.empty((0, width)), *filter(len, blocks)]), faults
@@ -213,7 +213,9 @@ def check_sqlite(data: bytes) -> None:
             blocks = [tables.parse(chunk) for chunk in tables.cut([str(path)], options)]
         except InputError:
             return
-    read = {row: vector for b in blocks for row, vector in zip(b.good, b.features, strict=True)}
+    read = {
+        row: vector for b in blocks for row, vector in zip(b.row_indices, b.features, strict=True)
+    }
     if how > 1 or any(value.isascii() and value.decode().isprintable() for value in values):
         return  # texts, and BLOBs that hold text, may be any form of a vector
     dtypes = [np.dtype(order + name) for order in "<>" for name in ("f2", "f4", "f8")]

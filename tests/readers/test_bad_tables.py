@@ -310,9 +310,9 @@ def test_quoted_names_of_a_large_file_are_parsed_at_once(tmp_path, faces, monkey
         "".join(f'"{n}",{line(row)}\n' for n, row in zip(names, faces[1].tolist(), strict=True))
     )
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 300_007)
-    one_by_one, careful = csv_files._rows, []
+    one_by_one, careful = csv_files._split_rows, []
     monkeypatch.setattr(
-        csv_files, "_rows", lambda chunk: careful.append(chunk) or one_by_one(chunk)
+        csv_files, "_split_rows", lambda chunk: careful.append(chunk) or one_by_one(chunk)
     )
     run.main(["--features", str(path), "--output", str(output), "--model", MODEL])
     with open(output, newline="") as stream:
