@@ -134,24 +134,24 @@ def _choose_columns(
     # What they and some rows below show
     below = [row.cells[: len(cells)] for row in rows[1:] if row.fault is None]
     samples = inspect_columns([cells, *below][: 1 + MAX_SAMPLED_CELLS // count], options)
-    made_up = _titles_beside(sizes, options)
+    made_up = _titles_beside(samples, options)
     made_up = made_up or _make_up_titles(cells, samples, options.width_of(count))
     if not header and not any(sample.width for sample in samples):
         # Nothing but its cells says what the row is: all of them must be good.
-        names = sum(not title.isdecimal() for title in made_up)
-        if not options.fits(len(cells) - names):
-            if sizes.count(0) == 0:
+        name_count = sum(not title.isdecimal() for title in made_up)
+        if not options.fits(len(cells) - name_count):
+            if not any(sample.is_number for sample in samples):
                 raise RowError(f"{numbers.excerpt(cells[0])} begins a row without any numbers")
-            raise width_error(len(cells) - names, options)
-        if names <= 1 and made_up[-1].isdecimal():
-            numbers.parse_cells(cells[names:], "cell", 1 + names)
+            raise width_error(len(cells) - name_count, options)
+        if name_count <= 1 and made_up[-1].isdecimal():
+            numbers.parse_cells(cells[name_count:], "cell", 1 + name_count)
 
     # The columns; a first one with another title that is not a label holds names
     columns = _choose_by_titles(path, header, made_up, samples, options)
     is_rest = columns.embedding == tuple(range(1, len(cells)))
     first_title = (header or made_up)[0].strip().casefold()
     if is_rest and "name" not in columns.metadata and first_title not in LABEL_COLUMNS:
-        columns = replace(columns, metadata=columns.metadata | {"name": 0}, left_out=())
+        columns = replace(columns, metadata=columns.metadata | {"name": 0}, unread_columns=())
     return replace(columns, count=count)
 
 
@@ -184,18 +184,18 @@ def _make_up_titles(cells: list[str], samples: Sequence[Sample], width: int | No
     return ["filename"] * has_name + [*map(str, range(count - has_name))]
 
 
-def _titles_beside(sizes: list[int], options: ReadOptions) -> list[str] | None:
+def _titles_beside(samples: Sequence[Sample], options: ReadOptions) -> list[str] | None:
     """Return titles where other cells stand beside a run of as many numbers as a model takes.
 
     The cell next before the run, or else behind it, is the name. None where there is no such run.
     """
-    if not (options.width or options.widths) or max(sizes) > 0:
+    if not (options.width or options.widths) or any(sample.width for sample in samples):
         return None
-    runs = itertools.groupby(range(len(sizes)), lambda index: sizes[index] == 0)
+    runs = itertools.groupby(range(len(samples)), lambda index: samples[index].is_number)
     run = max(([*indices] for is_run, indices in runs if is_run), key=len, default=[])
-    if not options.fits(len(run)) or len(run) == len(sizes):
+    if not options.fits(len(run)) or len(run) == len(samples):
         return None
-    titles = [f"column {index + 1}" for index in range(len(sizes))]
+    titles = [f"column {index + 1}" for index in range(len(samples))]
     titles[run[0] : run[-1] + 1] = map(str, range(len(run)))
     titles[run[0] - 1 if run[0] else run[-1] + 1] = "filename"
     return titles
