@@ -167,8 +167,8 @@ def describe_embeddings(table: labelled.Table) -> str:
         path, number = next(itertools.islice(label_columns.row_sources(table.ages), first, None))
         raise InputError(
             f"{path}: row {number}: {printable(table.names[first])} is an embedding of another "
-            f"network than most of the rows ({counted(is_ood.sum(), 'such row')} of "
-            f"{len(is_ood):,}); leave these out or embed all faces with one network"
+            f"network than models/{model} takes, or too coarsely rounded; leave out or embed anew "
+            f"all such rows ({is_ood.sum():,} of {len(is_ood):,})"
         )
     return f"embeddings of {table.features.shape[1]} numbers, median length {length:.3g}{network}"
 

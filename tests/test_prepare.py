@@ -220,6 +220,16 @@ def test_genders_that_have_nothing_to_do_with_the_faces_are_warned_of(few_faces,
     assert "of 240 genders are not those that the model" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("fraction", [0.05, 0.5, 0.9])
+def test_rows_of_another_network_end_the_run_however_many_they_are(few_faces, tmp_path, fraction):
+    names, features = few_faces
+    other = np.arange(240) % 20 < 20 * fraction
+    mixed = np.where(other[:, None], features[:, ::-1], features)
+    path = labelled(tmp_path / "t.npz", (names, mixed), lambda gender: gender)
+    said = refusal(path)
+    assert "t.npz: row 1: 0.jpg" in said and f"({other.sum()} of 240)" in said
+
+
 def test_a_column_that_contradicts_the_genders_ends_the_run(tmp_path, capfd):
     table = {"age": [*range(20, 40)], "Male": [1, 0] * 10, "e": vectors(20)}
     path = write(tmp_path / "t.jsonl", **table, female=[0, 1] * 9 + [1, 1])

@@ -12,6 +12,7 @@ from age_gender.embedding_space import is_out_of_distribution
 from age_gender.scoring.litert import DISTANCE, Scorer
 
 PROBE_ROWS = 256  # rows scored with each model to choose one
+MIN_FRACTION = 0.01  # of a table, of a model's network by more than chance (0.1 % at most)
 
 
 def load(model: str | Path, force: bool = False) -> Scorer:
@@ -65,15 +66,16 @@ def choose_model(
 
 
 def find_out_of_distribution(features: np.ndarray) -> tuple[str, np.ndarray]:
-    """Return which rows (n,) of a table (n, W) are of another network than most of them.
+    """Return which rows (n,) of a table (n, W) are of another network than the rest.
 
-    Before them comes the folder's name of the model here for the network of most rows, by which
-    they are judged; without such a model it is "", and no row is flagged.
+    Before them comes the folder's name of the model here for the network of the rest, by which they
+    are judged. Without such a model, or where fewer than MIN_FRACTION of the rows seem to be of its
+    network, the name is "", and no row is flagged.
     """
     with contextlib.suppress(InputError):  # no model here is of these, or none can be read
         scorer = choose_model(features[:: -(-len(features) // PROBE_ROWS)])
         is_ood = is_out_of_distribution(scorer.score(features)[:, DISTANCE])
-        if is_ood.mean() < 0.5:
+        if is_ood.mean() <= 1 - MIN_FRACTION:
             return Path(scorer.name).parent.name, is_ood
     return "", np.zeros(len(features), bool)
 

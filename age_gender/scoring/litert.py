@@ -127,7 +127,8 @@ def drop_rows(batch: chunks.Batch, is_ood: np.ndarray) -> chunks.Batch:
     names, path = batch.metadata.get("name"), batch.chunk.path
     bad = [*batch.bad]
     for index in np.flatnonzero(is_ood):
-        called = f" ({printable(names[index])})" if names else ""
+        name = names[index] if names else None
+        called = "" if name is None else f" ({printable(name)})"
         row = int(batch.row_indices[index]) + 1
         bad.append(BadRow(path, row, 0, f"{OUT_OF_DISTRIBUTION}{called}", REMEDY))
     return replace(batch, bad=sorted(bad)).keep(np.flatnonzero(~is_ood))
