@@ -15,21 +15,25 @@ from keras import layers, ops
 
 from age_gender import rounding
 from age_gender.cli import quiet_stderr
-from age_gender.embedding_space import MIRROR_LIMIT, EmbeddingSpace
+from age_gender.embedding_space import NEGATION_LIMIT, EmbeddingSpace
 from age_gender.labels import AGES, GENDERS, INTERVAL_COVERAGE
 from age_gender.metrics import YEARS, expected_age
+from age_gender.readers.numbers import TINY
 
-CHILD_AGE_MIDPOINT = (
-    3.5  # estimated years round which genders become a guess; fitted on held-out children
-)
+UNITS = 384  # of each dense layer
+# Estimated years round which genders become a guess, fitted on held-out children.
+CHILD_AGE_MIDPOINT = 3.5
+
+
+Array = np.ndarray | keras.KerasTensor  # the formulas are for both
 
 
 class Calibration(NamedTuple):
     """Calibration parameters, fitted on held-out faces."""
 
     tail: float  # the interval's ends are this and the 1 - tail quantile of the age softmax
-    gender_temperature: float  # which divides the gender's logits
-    child_certainty: float  # which multiplies those of a newborn, whose gender cannot be seen
+    gender_temperature: float  # the gender's logits are divided by it
+    child_certainty: float  # those of a newborn, whose gender cannot be seen, times this
 
 
 def build_preprocessing(space: EmbeddingSpace, whitening: float) -> keras.Model:
@@ -42,16 +46,44 @@ def build_preprocessing(space: EmbeddingSpace, whitening: float) -> keras.Model:
     # To unit length, by the largest number first: squares of very long or short ones overflow.
     embedding = keras.Input(space.mean.shape, name="features")
     largest = ops.max(ops.abs(embedding), axis=-1, keepdims=True)
-    unit = layers.UnitNormalization()(embedding / ops.maximum(largest, 1e-37))
+    unit = layers.UnitNormalization()(embedding / ops.maximum(largest, TINY))
 
     # Principal components, of a mean square of 1.
     deviations = np.maximum(space.deviations[: space.components], 1e-4 * space.deviations[0])
     squares = np.square(deviations ** (1 - whitening))
     kernel = space.axes[:, : space.components] / deviations**whitening / np.sqrt(squares.mean())
-    rotation = layers.Dense(space.components, trainable=False, name="principal_axes")
-    front = keras.Model(embedding, rotation(unit), name="front")
-    rotation.set_weights([kernel, -space.mean @ kernel])
-    return front
+    components = fixed_dense(unit, kernel, -space.mean @ kernel, "principal_axes")
+
+    # Wiener filter: each component times variance / (variance + noise), the noise being the
+    # row's variance along the empty directions.
+    if is_denoised(space):
+        axes = space.empty_directions
+        noise = ops.square(fixed_dense(unit, axes, -space.mean @ axes, "empty_directions"))
+        noise = ops.mean(noise, axis=-1, keepdims=True)
+        to_signal = np.square(deviations)[None] ** -1
+        components /= 1 + fixed_dense(noise, to_signal, 0 * to_signal[0], "noise_to_signal")
+    return keras.Model(embedding, components, name="front")
+
+
+def is_denoised(space: EmbeddingSpace) -> bool:
+    """Return whether components are shrunk by the noise that rounding left in a row.
+
+    This takes the product with the principal axes, which else is folded into the first layer's.
+    Of narrow embeddings, like dlib's and a MobileFaceNet's, both products together are hardly more
+    work than the folded one; FaceNet's would take a fifth longer to score.
+    """
+    width, components = len(space.mean), space.components
+    return components < width and components * (width + UNITS) < 1.2 * width * UNITS
+
+
+def fixed_dense(
+    inputs: keras.KerasTensor, kernel: np.ndarray, bias: np.ndarray, name: str
+) -> keras.KerasTensor:
+    """Return inputs (n, W) @ kernel (W, k) + bias (k,), by a layer that is not trained."""
+    layer = layers.Dense(len(bias), trainable=False, name=name)
+    outputs = layer(inputs)
+    layer.set_weights([kernel, bias])
+    return outputs
 
 
 def build_network(width: int) -> keras.Model:
@@ -64,8 +96,8 @@ def build_network(width: int) -> keras.Model:
     principal = keras.Input((width,), name="principal")
     hidden = block(layers.Dropout(0.1)(principal))
 
-    # The 384 as a sequence of 24 steps of 16 channels: its convolution is added to it.
-    sequence = layers.Reshape((24, 16))(hidden)
+    # The units as a sequence of 24 steps of 16 channels: its convolution is added to it.
+    sequence = layers.Reshape((UNITS // 16, 16))(hidden)
     sequence = layers.Conv1D(16, 3, padding="same", kernel_initializer="zeros")(sequence)
     hidden = layers.Add()([hidden, layers.Flatten()(sequence)])
 
@@ -75,9 +107,9 @@ def build_network(width: int) -> keras.Model:
     return keras.Model(principal, {"age": age, "gender": gender}, name="network")
 
 
-def block(hidden):
-    """Return the output of a dense layer of 384 with its normalisation, activation and dropout."""
-    hidden = layers.Dense(384, kernel_initializer="he_normal")(hidden)
+def block(hidden: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the output of a dense layer with its normalisation, activation and dropout."""
+    hidden = layers.Dense(UNITS, kernel_initializer="he_normal")(hidden)
     hidden = layers.LayerNormalization()(hidden)
     hidden = layers.Activation("silu")(hidden)  # 0.02 years better than relu, and as fast
     return layers.Dropout(0.4)(hidden)
@@ -105,24 +137,23 @@ def compile_for_training(
     return trainer
 
 
+def join(front: keras.Model, network: keras.Model) -> keras.Model:
+    """Return the model of both: features (n, W) to the network's softmaxes."""
+    return keras.Model(front.input, network(front.output), name="age_gender")
+
+
 def build_scorer(
     front: keras.Model, network: keras.Model, calibration: Calibration, space: EmbeddingSpace,
-    rounded: tuple[np.ndarray, np.ndarray],
+    curve: rounding.Curve,
 ) -> keras.Model:  # fmt: skip
     """Return the model to export: features (n, W) to these outputs, each (n,).
 
     `age` is the expected age in years; `age_low` and `age_high` a 90 % interval in whole years;
     `distance` that of `EmbeddingSpace`, over 1 outside it; `rounding_years` by how many years the
-    rounding of the row's numbers moves ages, by the points `rounded` of `rounding.measure`.
+    rounding of the row's numbers moves ages, by the curve of `rounding.measure`.
     """
-    # The front's matrix is multiplied into the first dense layer's: a third of the time less.
-    rotation = front.get_layer("principal_axes")
-    unit, (kernel, bias) = rotation.input, rotation.get_weights()
-    first, first_bias, *others = network.get_weights()
-    folded = build_network(len(space.mean))
-    exact = first.astype(np.float64)
-    folded.set_weights([kernel @ exact, bias @ exact + first_bias, *others])
-    softmax = folded(unit)
+    unit = front.get_layer("principal_axes").input
+    softmax = network(front.output) if is_denoised(space) else fold(front, network)(unit)
 
     # Quantiles: how many classes the cumulative probability leaves below them.
     age = expected_age(softmax["age"], ops.matmul)
@@ -134,48 +165,68 @@ def build_scorer(
     certainty = child_factor(age, calibration.child_certainty) / calibration.gender_temperature
     logits = ops.log(softmax["gender"] + 1e-9) * ops.expand_dims(certainty, -1)
 
-    # What the row has along the space's directions: those that are tested, those that are empty.
-    along = ops.matmul(unit - space.mean, space.directions)
-    tested, empty = along[:, : len(space.variances)], along[:, len(space.variances) :]
-    starts, slopes = rounding.ramps(*rounded)
-    deviation = ops.sqrt(
-        ops.sum(ops.square(empty), axis=-1, keepdims=True) / max(empty.shape[1], 1)
-    )
     outputs = {
         "age": age,
         "age_low": ops.minimum(low, ops.round(age)),
         "age_high": ops.maximum(ops.minimum(high, AGES - 1.0), ops.round(age)),
         "female_probability": ops.softmax(logits)[:, 1],
-        "distance": distance(unit, tested, space),
-        "rounding_years": ops.sum(ops.relu(deviation - starts) * slopes, axis=-1),
-    }
+    } | judge_rows(unit, space, curve)
     return keras.Model(front.input, outputs, name="scorer")
 
 
-def distance(unit, centred, space: EmbeddingSpace):
-    """Return `EmbeddingSpace.distance` (n,) of rows `unit`; `centred` are along its directions."""
-    if not space.detects_single_rows:
-        return ops.ones_like(centred[:, 0])
-    mean = space.mean @ space.directions[:, : len(space.variances)]
-    squares = ops.square(centred) / space.variances - ops.square(centred + mean)
+def fold(front: keras.Model, network: keras.Model) -> keras.Model:
+    """Return the network on unit-length embeddings, without a matrix product of its own for them.
+
+    The front's matrix is multiplied into the first dense layer's: a third of the time less.
+    """
+    kernel, bias = front.get_layer("principal_axes").get_weights()
+    first, first_bias, *others = network.get_weights()
+    folded = build_network(len(kernel))
+    exact = first.astype(np.float64)
+    folded.set_weights([kernel @ exact, bias @ exact + first_bias, *others])
+    return folded
+
+
+def judge_rows(
+    unit: keras.KerasTensor, space: EmbeddingSpace, curve: rounding.Curve
+) -> dict[str, keras.KerasTensor]:
+    """Return the outputs `distance` and `rounding_years` (n,) of unit-length rows (n, W).
+
+    They are those of `EmbeddingSpace.distance` and of the curve.
+    """
+    # One product for all: along the tested directions, the empty ones, and towards the negative.
+    tested, empty = space.tested_directions, space.empty_directions
+    directions = np.hstack([tested, empty, space.negation[:, None]])
+    along = ops.matmul(unit, directions) - space.mean @ directions
+    count = tested.shape[1]
+    centred, residual, negated = along[:, :count], along[:, count:-1], along[:, -1]
+
+    # The log-likelihood ratio, and how near a row is to the negated mean; the mean is at -1.
+    squares = ops.square(centred) / space.variances - ops.square(centred + space.mean @ tested)
     ratio = 0.5 * (len(space.mean) * ops.sum(squares, axis=-1) + np.log(space.variances).sum())
-    mirrored = ops.matmul(unit, space.mirror) / MIRROR_LIMIT
-    return ops.relu(ops.maximum(1 - ratio / space.nearest, mirrored))
+    distance = ops.maximum(1 - ratio / space.nearest, (negated - 1) / NEGATION_LIMIT)
+    distance = ops.relu(distance) if space.detects_single_rows else ops.ones_like(distance)
+
+    starts, slopes = rounding.ramps(curve)
+    squares = ops.sum(ops.square(residual), axis=-1, keepdims=True)
+    deviation = ops.sqrt(squares / max(empty.shape[1], 1))
+    years = ops.sum(ops.relu(deviation - starts) * slopes, axis=-1)
+    return {"distance": distance, "rounding_years": years}
 
 
-def tail_factor(age):
-    """Return what the interval's tail is multiplied by, for estimated ages in years (n,): (n,).
+def tail_factor(age: Array) -> Array:
+    """Return the factor (n,) of the interval's tail for estimated ages (n,) in years.
 
     With one tail for all, intervals held too few of the faces that are estimated 45 and over.
     """
     return 1 - 0.2 * ops.cast(age >= 44.5, "float32")
 
 
-def child_factor(age, certainty):
-    """Return what the gender's logits are multiplied by, for estimated ages (n,): (n,).
+def child_factor(age: Array, certainty: Array) -> Array:
+    """Return the factor (n,) of the gender's logits for estimated ages (n,) in years.
 
-    From `certainty` for a newborn to 1 from about ten years; half of the way at
-    CHILD_AGE_MIDPOINT years.
+    It rises from `certainty` for a newborn to 1 from about ten years on, and is half of the way up
+    at CHILD_AGE_MIDPOINT years.
     """
     return 1 - (1 - certainty) * ops.sigmoid(CHILD_AGE_MIDPOINT - age)
 
@@ -195,12 +246,12 @@ def calibrate(
     logit = np.diff(np.log(softmax["gender"] + 1e-9), axis=1)[:, 0]
     right = np.where(gender == 1, logit, -logit)
     factors = 1 / np.linspace(0.5, 3, 251)
-    temperature = 1 / factors[least_loss(right[is_adult] * factors[:, None])]
+    temperature = 1 / factors[argmin_loss(right[is_adult] * factors[:, None])]
     certainty = 1.0
     if not is_adult.all():
-        is_young, certainties = estimate < 25, np.linspace(0, 1, 101)
-        factors = np.asarray(child_factor(estimate[is_young], certainties[:, None]))
-        certainty = certainties[least_loss(right[is_young] * factors / temperature)]
+        is_under_25, certainties = estimate < 25, np.linspace(0, 1, 101)
+        factors = np.asarray(child_factor(estimate[is_under_25], certainties[:, None]))
+        certainty = certainties[argmin_loss(right[is_under_25] * factors / temperature)]
 
     # The interval's tail, by the level at which each adult's age is just inside: P(age <= label)
     # below, P(age >= label) above, whichever is smaller.
@@ -213,7 +264,7 @@ def calibrate(
     return Calibration(float(tail), float(temperature), float(certainty))
 
 
-def least_loss(logits: np.ndarray) -> int:
+def argmin_loss(logits: np.ndarray) -> int:
     """Return which row of logits of the right gender (k, n) has the least mean cross-entropy."""
     return int(np.logaddexp(0, -logits).mean(axis=1).argmin())
 
@@ -229,7 +280,7 @@ def to_litert(scorer: keras.Model) -> bytes:
         return path.read_bytes()
 
 
-def age_loss(age, probabilities):
+def age_loss(age: Array, probabilities: Array) -> Array:
     """Return the cross-entropy with a Gaussian round the label + 0.1 * |expected age - label|.
 
     It is (n,); `age` is (n,) or (n, 1), in years, `probabilities` (n, 117). Neighbouring years are
@@ -244,7 +295,7 @@ def age_loss(age, probabilities):
     return cross_entropy + 0.1 * age_error(age, probabilities)
 
 
-def age_error(age, probabilities):
+def age_error(age: Array, probabilities: Array) -> Array:
     """Return the absolute error of the expected age in years, (n,), of probabilities (n, 117)."""
     age = ops.reshape(ops.cast(age, "float32"), (-1,))
     return ops.abs(expected_age(probabilities, ops.matmul) - age)

@@ -28,33 +28,30 @@ import importlib.util
 import platform
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import threadpoolctl
 
-from age_gender import (
-    checkpoints,
-    cli,
-    crop_augmentation,
-    embedding_space,
-    files,
-    metrics,
-    paths,
-    rounding,
-)
+from age_gender import checkpoints, cli, embedding_space, files, metrics, paths, rounding
 from age_gender.cli import InputError
-from age_gender.crop_augmentation import Maps, UnusableViews
+from age_gender.crop_augmentation import Maps
+from age_gender.crop_augmentation import fit as fit_maps
 from age_gender.embedding_space import EmbeddingSpace
 from age_gender.trained_models import write_model
-from age_gender.training_data import Faces, Recipe, batches
+from age_gender.training_data import Faces, Recipe, batches, hold_out, read_faces, read_views
 
-VALIDATION = 0.2  # fraction of the faces that is held out first
-# Epochs on all faces, also the held-out ones, as a fraction of those before, and their learning
-# rate. Two trainings of 24 epochs were 0.02 years better (mean of three seeds), in twice the time.
-REFINING, REFINING_RATE = 5 / 8, 1 / 2
-ROUNDED_FACES = 3000  # on which it is measured what rounding costs
+if TYPE_CHECKING:
+    from age_gender.records import Records  # imports TensorFlow
+    from network_conv import Calibration
+
+# Epochs and learning rate of the last part of the training, on all faces, as fractions of those
+# of the first. Two trainings of 24 epochs were 0.02 years better (mean of three seeds), in twice
+# the time.
+FINAL_EPOCHS, FINAL_RATE = 5 / 8, 1 / 2
+ROUNDED_FACES = 3000  # held-out faces on which the cost of rounding is measured, at most
 NONE = Path("none")
-CONSEQUENCES = {  # of a default input that is missing
+WITHOUT_INPUT = {  # what a missing default input means
     "children": "training without children (prepare.py writes them)",
     "views": "training without other crops (embed.py --aligned --views makes them)",
 }
@@ -65,14 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = Recipe(*(getattr(args, name) for name in Recipe._fields))
     started = time.monotonic()
     inputs = find_inputs(args.train, args.children, args.views)
-    cli.import_tensorflow()
-    import keras
-    import tensorflow as tf
-
-    import network_conv
-
-    tf.config.experimental.enable_op_determinism()  # the same seed gives the same figures
-    keras.utils.clear_session()  # so that layers have the same names in every training
+    network_conv = import_network(recipe.seed)
 
     # The records, and whether an interrupted training of them goes on.
     records, is_adult = read_faces(args.train, inputs["children"])
@@ -83,55 +73,36 @@ def main(argv: list[str] | None = None) -> None:
     work = args.models / ".training"
     open_work(work, settings, args.resume)
 
-    # The embedding space, the layers before the network, and what crops do.
+    # The embedding space, the layers before the network, and what crops and rounding do.
     is_held_out = hold_out(records.file_name, is_adult, recipe.seed)
-    if is_held_out.all():
-        raise InputError(
-            f"{args.train}: {len(is_held_out)} faces are too few to train on; prepare more"
-        )
     unit, views, space = fit_space(records, is_held_out, inputs["views"])
     front = network_conv.build_preprocessing(space, recipe.whitening)
-    components = predict(front, unit)
-    maps = None if views is None else crop_augmentation.fit(predict(front, views))
+    components, rounded = (predict(front, rows) for rows in (unit, rounding.round_at_random(unit)))
+    faces = Faces(components, rounded, records.age, records.gender, is_adult)
+    maps = None if views is None else fit_maps(predict(front, views))
 
     # Training without the held-out faces, which then calibrate, and at last with all.
-    everything = Faces(components, records.age, records.gender, is_adult)
-    held_out, others = everything.at(is_held_out), everything.at(~is_held_out)
-    steps = min(-(-len(is_held_out) // recipe.batch_size), len(others.age))  # of an epoch
-    refining = recipe._replace(epochs=max(1, round(REFINING * recipe.epochs)),
-                               learning_rate=REFINING_RATE * recipe.learning_rate)  # fmt: skip
     fit_started = time.monotonic()
-    keras.utils.set_random_seed(recipe.seed)
+    held_out, others = faces.select(is_held_out), faces.select(~is_held_out)
+    steps = min(-(-len(is_held_out) // recipe.batch_size), len(others.age))  # per epoch
     network = network_conv.build_network(components.shape[1])
     fit(network, others, maps, steps, recipe, work / "validation.npz", args.logs, held_out)
     softmax = network.predict(held_out.components, batch_size=1024, verbose=0)
     validation = judge(softmax, held_out)
-    calibration = network_conv.calibrate(softmax, *held_out[1:])
-    rounded = measure_rounding(front, network, space, unit[is_held_out])
-    fit(network, everything, maps, steps, refining, work / "final.npz", args.logs)
+    calibration = network_conv.calibrate(softmax, held_out.age, held_out.gender, held_out.is_adult)
+    curve = measure_rounding(front, network, space, unit[is_held_out])
+    final = final_recipe(recipe)
+    fit(network, faces, maps, steps, final, work / "final.npz", args.logs)
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
     # The three files.
-    scorer = network_conv.build_scorer(front, network, calibration, space, rounded)
-    exported = network_conv.to_litert(scorer)
-    description = {
-        "settings": settings,
-        "faces": int(is_adult.sum()),
-        "children": int((~is_adult).sum()),
-        "crops": len(maps.matrices) if maps else 0,
-        "epochs": recipe.epochs,
-        "embeddings": describe(space),
-        "calibration": calibration._asdict(),
-        "rounding": dict(zip(("deviation", "years"), np.float64(rounded).round(6).tolist(),
-                             strict=True)),
-        "validation": validation,
-        "fit": {"seconds": fit_seconds, "steps": steps * (recipe.epochs + refining.epochs)},
-        "versions": {"python": platform.python_version()}
-        | {module.__name__: module.__version__ for module in (tf, keras, np)},
+    scorer = network_conv.build_scorer(front, network, calibration, space, curve)
+    whole = network_conv.join(front, network)
+    description = describe(settings, faces, maps, space, calibration, curve, validation) | {
+        "fit": {"seconds": fit_seconds, "steps": steps * (recipe.epochs + final.epochs)},
         "seconds": round(time.monotonic() - started, 1),
-    }  # fmt: skip
-    whole = keras.Model(front.input, network(front.output), name="age_gender")
-    write_model(args.models, whole, exported, description)
+    }
+    write_model(args.models, whole, network_conv.to_litert(scorer), description)
     checkpoints.remove_folder(work)
     cli.say(f"model: {cli.display_path(args.models)} ({time.monotonic() - started:.0f} s)")
 
@@ -166,6 +137,20 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def import_network(seed: int):
+    """Return the module network_conv, with Keras set to give the same figures for the same seed."""
+    cli.import_tensorflow()
+    import keras
+    import tensorflow as tf
+
+    import network_conv
+
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.clear_session()  # so that layers have the same names in every training
+    keras.utils.set_random_seed(seed)
+    return network_conv
+
+
 def find_inputs(train: Path, children: Path, views: Path) -> dict[str, Path | None]:
     """Return the paths of the inputs; None for one that is `none`, or by default and missing.
 
@@ -181,23 +166,8 @@ def find_inputs(train: Path, children: Path, views: Path) -> dict[str, Path | No
         if inputs[name] is None and path not in (NONE, default):
             raise InputError(f"{path}: no such file; give another, or none to train without")
         if inputs[name] is None and path != NONE:
-            cli.say(f"{cli.display_path(path)}: no such file: {CONSEQUENCES[name]}")
+            cli.say(f"{cli.display_path(path)}: no such file: {WITHOUT_INPUT[name]}")
     return inputs
-
-
-def read_faces(train: Path, children: Path | None):
-    """Return the records of adults and children together, and which of them are adults (n,)."""
-    from age_gender import records
-
-    parts = [records.read(path) for path in (train, children) if path]
-    widths = [part.features.shape[1] for part in parts]
-    if widths[-1] != widths[0]:
-        raise InputError(
-            f"{children}: embeddings of {widths[1]} numbers, and of {widths[0]} in {train}; "
-            "prepare both from one table, or give --children none"
-        )
-    faces = records.Records(*map(np.concatenate, zip(*parts, strict=True)))
-    return faces, np.arange(len(faces.age)) < len(parts[0].age)
 
 
 def open_work(work: Path, settings: dict, resume: bool) -> None:
@@ -213,41 +183,28 @@ def open_work(work: Path, settings: dict, resume: bool) -> None:
         raise InputError(f"{work}: {had}; give the same, or {anew}")
 
 
-def hold_out(names: list[str], is_adult: np.ndarray, seed: int) -> np.ndarray:
-    """Return which rows (n,) are held out: VALIDATION of the faces at random, in all views."""
-    random = np.random.default_rng(seed)
-    is_held_out = np.zeros(len(names), bool)
-    face = np.unique(np.array(names, object), return_inverse=True)[1]
-    for part in (is_adult, ~is_adult):
-        faces = random.permutation(np.unique(face[part]))
-        is_held_out |= part & np.isin(face, faces[: int(np.ceil(VALIDATION * len(faces)))])
-    return is_held_out
+def fit_space(
+    records: "Records", is_held_out: np.ndarray, views: Path | None
+) -> tuple[np.ndarray, np.ndarray | None, EmbeddingSpace]:
+    """Return unit-length embeddings (n, W), views of the faces not held out, and their space.
 
-
-def fit_space(records, is_held_out: np.ndarray, views: Path | None):
-    """Return unit-length embeddings (n, W), the views to fit maps on or None, and their space.
-
+    The views are None without a file, or where its faces are too few or of another network.
     Raises InputError where nothing can be learnt from the embeddings.
     """
-    # With two threads whatever the environment grants: another number of them rounds otherwise.
+    # The space of the embeddings and the views. Always with two threads: sums over another number
+    # of them round otherwise, and the same seed would give other figures.
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         unit = embedding_space.unit(records.features)
         length = embedding_space.median_length(records.features)
         rows, training_views = unit, None
         if views is not None:
             plain_space = embedding_space.fit(unit, length, folds=0)
-            try:
-                training_views = crop_augmentation.read_training_views(
-                    views, plain_space, records.file_name, is_held_out
-                )
-                others = training_views[:, 1:].reshape(-1, unit.shape[1])
-                rows = np.concatenate([unit, others])
-            except UnusableViews as reason:
-                cli.say(
-                    f"{cli.display_path(views)}: {reason}; training without crop augmentation "
-                    "(write views with your embedder: embed.py --aligned --views)"
-                )
+            training_views = read_views(views, plain_space, records.file_name, is_held_out)
+        if training_views is not None:
+            rows = np.concatenate([unit, training_views[:, 1:].reshape(-1, unit.shape[1])])
         space = embedding_space.fit(rows, length)
+
+    # What it is like, and whether it is of use.
     cli.say(
         f"{len(unit)} faces; embeddings of {unit.shape[1]} dimensions, of which "
         f"{space.components} hold more than rounding; median length {length:.3g}"
@@ -319,6 +276,12 @@ def fit(
         )
 
 
+def final_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe of the last part of the training."""
+    epochs = max(1, round(FINAL_EPOCHS * recipe.epochs))
+    return recipe._replace(epochs=epochs, learning_rate=FINAL_RATE * recipe.learning_rate)
+
+
 def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
     """Return the figures of held-out faces by their softmaxes, and say them."""
     error = metrics.age_error(metrics.expected_age(softmax["age"]), faces.age)
@@ -335,8 +298,8 @@ def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
     return figures
 
 
-def measure_rounding(front, network, space: EmbeddingSpace, unit: np.ndarray):
-    """Return what rounding costs held-out unit-length embeddings (n, W), by `rounding.measure`."""
+def measure_rounding(front, network, space: EmbeddingSpace, unit: np.ndarray) -> rounding.Curve:
+    """Return how rounding moves the ages of held-out unit-length embeddings (n, W)."""
 
     def estimate_ages(rows: np.ndarray) -> np.ndarray:
         softmax = network.predict(predict(front, rows), batch_size=1024, verbose=0)
@@ -345,14 +308,37 @@ def measure_rounding(front, network, space: EmbeddingSpace, unit: np.ndarray):
     return rounding.measure(unit[:: -(-len(unit) // ROUNDED_FACES)], space, estimate_ages)
 
 
-def describe(space: EmbeddingSpace) -> dict[str, float]:
-    """Return what the model's description says of the embedding space."""
+def describe(
+    settings: dict, faces: Faces, maps: Maps | None, space: EmbeddingSpace,
+    calibration: "Calibration", curve: rounding.Curve, validation: dict[str, float],
+) -> dict:  # fmt: skip
+    """Return what age_gender.json says of a training and of its model."""
+    import keras
+    import tensorflow
+
+    import network_conv
+
+    modules = (tensorflow, keras, np)
+    points = {name: np.float64(values).round(6) for name, values in curve._asdict().items()}
     return {
-        "dimensions": len(space.mean),
-        "components": space.components,
-        "effective_rank": round(space.effective_rank, 1),
-        "false_rejection_rate": round(space.false_rejection_rate, 5),
-        "false_acceptance_rate": round(space.false_acceptance_rate, 5),
+        "settings": settings,
+        "faces": int(faces.is_adult.sum()),
+        "children": int((~faces.is_adult).sum()),
+        "crops": len(maps.matrices) if maps else 0,
+        "epochs": settings["epochs"],
+        "embeddings": {
+            "dimensions": len(space.mean),
+            "components": space.components,
+            "denoised": network_conv.is_denoised(space),
+            "effective_rank": round(space.effective_rank, 1),
+            "false_rejection_rate": round(space.false_rejection_rate, 5),
+            "false_acceptance_rate": round(space.false_acceptance_rate, 5),
+        },
+        "calibration": calibration._asdict(),
+        "rounding": {name: values.tolist() for name, values in points.items()},
+        "validation": validation,
+        "versions": {"python": platform.python_version()}
+        | {module.__name__: module.__version__ for module in modules},
     }
 
 

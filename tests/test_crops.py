@@ -8,7 +8,15 @@ from conftest import script, training
 
 import prepare
 import train
-from age_gender import cli, crop_augmentation, embedding_space, paths, records, trained_models
+from age_gender import (
+    cli,
+    crop_augmentation,
+    embedding_space,
+    paths,
+    records,
+    trained_models,
+    training_data,
+)
 from age_gender.cli import InputError
 from age_gender.crop_augmentation import UnusableViews
 from age_gender.readers import writing
@@ -125,7 +133,7 @@ def test_a_model_that_learnt_the_crops_is_better_through_them(records_of_views, 
 def test_what_an_epoch_shows_follows_from_its_seed_and_number(components, maps):
     plain = components[:, 0]
     count = len(plain)
-    faces = train.Faces(plain, np.arange(count), np.arange(count) % 2, np.ones(count, bool))
+    faces = train.Faces(plain, plain, np.arange(count), np.arange(count) % 2, np.ones(count, bool))
 
     def shown(seed: int, *epochs: int) -> tuple[np.ndarray, np.ndarray]:
         recipe = train.Recipe(2, 512, 0.02, 0.5, crop_share=0.5, seed=seed)
@@ -152,9 +160,9 @@ def test_held_out_and_test_faces_are_never_fitted_on(
     views, records_of_views, tmp_path, monkeypatch
 ):
     folder, fitted = records_of_views, []
-    read_training_views = crop_augmentation.read_training_views
+    read_training_views = training_data.read_training_views
     monkeypatch.setattr(
-        crop_augmentation,
+        training_data,
         "read_training_views",
         lambda *args: fitted.append(read_training_views(*args)) or 1 / 0,
     )

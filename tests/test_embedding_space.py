@@ -8,7 +8,7 @@ from conftest import refused, script
 
 import prepare
 import run
-from age_gender import copies, embedding_space, paths, records, trained_models
+from age_gender import copies, embedding_space, paths, records, rounding, trained_models
 from age_gender.cli import InputError
 from age_gender.readers import writing
 from age_gender.scoring import litert
@@ -80,10 +80,40 @@ def test_rounding_is_reported_in_years_and_float16_costs_nothing(name):
     half = scorer.outputs(own.astype(np.float16).astype(np.float32))
     assert np.median(half["rounding_years"]) < 0.1
     length = embedding_space.median_length(every(40, SHIPPED[name]))  # as the network has it
-    for decimals in (3, 2):  # the years are those by which it moves ages, within a third
-        rounded = scorer.outputs(np.round(own * length, decimals))
-        moved = np.abs(rounded["age"] - exact["age"]).mean()
-        assert np.median(rounded["rounding_years"]) == pytest.approx(moved, rel=0.35, abs=0.1)
+    for scale in (1, length):
+        for decimals in (3, 2):  # the years are those by which it moves ages, within a third
+            rounded = scorer.outputs(np.round(own * scale, decimals))
+            moved = np.abs(rounded["age"] - exact["age"]).mean()
+            assert np.median(rounded["rounding_years"]) == pytest.approx(moved, rel=0.35, abs=0.1)
+
+
+def in_int8(rows: np.ndarray) -> np.ndarray:
+    """Return rows (n, W) in whole numbers up to 127, by the scale of each row."""
+    return np.round(rows / np.abs(rows).max(axis=1, keepdims=True) * 127)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_int8_with_each_vectors_own_scale_costs_little_and_a_warning_says_what(name):
+    scorer = litert.Model((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
+    with np.load(paths.DATA / SHIPPED[name]) as arrays:
+        names, rows = arrays["filenames"][::20], arrays["embeddings"][::20].astype(np.float32)
+    age = np.array([int(file.split("_")[0]) for file in names])
+    exact, stored = scorer.outputs(rows), scorer.outputs(in_int8(rows))
+    warning = rounding.judge("t", stored["rounding_years"])
+    if name == "mobilefacenet":  # whose smaller components it drowns
+        assert "about 1.5 years" in warning
+    else:
+        assert warning is None
+    cost = np.abs(stored["age"] - age).mean() - np.abs(exact["age"] - age).mean()
+    assert cost < (0.4 if warning else 0.1)
+
+
+def test_a_network_learns_from_rounded_embeddings_of_unit_length(faces):
+    rows = embedding_space.unit(faces[1])
+    rounded = rounding.round_at_random(rows)
+    assert np.linalg.norm(rounded, axis=1) == pytest.approx(1, abs=1e-5)
+    likeness = (rows * rounded).sum(axis=1)
+    assert 0.99 < likeness.min() < 0.9999 < np.median(likeness)
 
 
 # --------------------------------------------------------------------------------- run.py
@@ -138,8 +168,8 @@ def test_a_rounded_table_is_warned_of_once_and_a_coarser_one_refused(faces, tmp_
     arguments = ["--output", tmp_path / "out.csv", "--model", paths.FACENET, "--features"]
     assert "rounded" not in script("run.py", *arguments, *tables).err  # half a year: in silence
 
-    quarter = np.round(features * 400) / 400  # steps of 0.0025
-    tables = [write(tmp_path / f"{i}.npz", names, quarter) for i in (1, 2)]
+    coarser = np.round(features * 200) / 200  # steps of 0.005
+    tables = [write(tmp_path / f"{i}.npz", names, coarser) for i in (1, 2)]
     done = script("run.py", *arguments, *tables)
     assert done.code == 0 and done.err.count("look rounded or quantised") == 1
     assert "warning" in done.err and "1.npz" in done.err
@@ -214,6 +244,25 @@ def test_components_that_rounding_drowns_are_left_out():
     kept = np.round(embedding_space.unit(features), 3)
     space = embedding_space.fit(embedding_space.unit(kept), 1.4, folds=0)
     assert space.components <= 128
+
+
+def test_components_that_rounding_at_unit_length_drowns_are_denoised():
+    import keras
+
+    import network_conv
+
+    own = embedding_space.unit(every(4, "utkface_mobilefacenet.npz"))
+    space = embedding_space.fit(own, 75, folds=0)  # the length that the network gives them
+    denoised = network_conv.build_preprocessing(space, 1)
+    plain = keras.Model(denoised.input, denoised.get_layer("principal_axes").output)
+
+    exact = plain.predict(own, verbose=0)
+    assert np.abs(denoised.predict(own, verbose=0) - exact).mean() < 0.05
+    rounded = np.round(own, 3)  # the smallest components hold nothing but noise then
+    assert (plain.predict(rounded, verbose=0)[:, -20:]).std() > 5
+    assert (denoised.predict(rounded, verbose=0)[:, -20:]).std() < 0.2
+    error = np.abs(denoised.predict(rounded, verbose=0) - exact)
+    assert error[:, :40].mean() < 0.1
 
 
 # ----------------------------------------------------------------------------- prepare.py
