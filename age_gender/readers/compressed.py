@@ -1,5 +1,7 @@
 """Decompress text as a stream, in bounded memory whatever the file claims."""
 
+import contextlib
+import importlib
 import io
 import re
 import zlib
@@ -56,6 +58,38 @@ class _GzipDecompressor:
     @property
     def unused_data(self) -> bytes:
         return self._zlib.unused_data
+
+
+class _ZstandardDecompressor:
+    """The decompressor of the package zstandard, which knows no bound, with the same interface."""
+
+    STEP = 512  # bytes of input whose blocks decompress to 16 MB at most
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self._zstd = zstandard.ZstdDecompressor().decompressobj()
+        self._input = self._output = memoryview(b"")
+
+    def decompress(self, data: bytes, size: int) -> bytes:
+        self._input = memoryview(data) if data else self._input
+        if not self._output and not self._zstd.eof:
+            self._output = memoryview(self._zstd.decompress(self._input[: self.STEP]))
+            self._input = self._input[self.STEP :]
+        part, self._output = self._output[:size], self._output[size:]
+        return bytes(part)
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._input and not self._output
+
+    @property
+    def eof(self) -> bool:
+        return self._zstd.eof and not self._output
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zstd.unused_data + self._input
 
 
 class _DecompressedStream(io.RawIOBase):
@@ -124,14 +158,12 @@ def _decompressor(path: str, name: str) -> Any:
         return bz2.BZ2Decompressor()
     if name == "xz":
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
-    try:
-        from compression.zstd import ZstdDecompressor  # from Python 3.14 on
-    except ImportError:
-        try:
-            from backports.zstd import ZstdDecompressor
-        except ImportError:
-            raise InputError(
-                f"{path}: this Python cannot decompress zstd: pip install backports.zstd, or "
-                f"zstd -dc {path} | python run.py --features -"
-            ) from None
-    return ZstdDecompressor()
+    for module in ("compression.zstd", "backports.zstd"):  # the first from Python 3.14 on
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(module).ZstdDecompressor()
+    with contextlib.suppress(ImportError):
+        return _ZstandardDecompressor()
+    raise InputError(
+        f"{path}: this Python cannot decompress zstd: pip install zstandard, or "
+        f"zstd -dc {path} | python run.py --features -"
+    )
