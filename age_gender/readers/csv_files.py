@@ -49,12 +49,15 @@ class CsvReader:
         start = chunks.Chunk(path, CsvReader(dialect))
         find_end = functools.partial(text_chunks.last_row_end, delimiter=dialect.delimiter)
         columns, header, is_first, skipped = UNKNOWN, None, True, dialect.skipped_lines
+        comments: list[bytes] = []  # the lines that are skipped
         for chunk in text_chunks.cut_rows(start, stream, find_end):
             if columns is UNKNOWN:
                 # The header, perhaps below other lines
                 lines = io.BytesIO(chunk.data).readlines()
-                header_lines, skipped = min(skipped, len(lines)), 0
-                comments, rows = lines[:header_lines], _read_csv_rows(lines[header_lines:], dialect)
+                header_lines = min(skipped, len(lines))
+                skipped -= header_lines
+                comments += lines[:header_lines]
+                rows = _read_csv_rows(lines[header_lines:], dialect)
                 first = next(rows, None) if is_first else None
                 if first and first.fault is None:
                     if _is_header(first.cells, options.width):
