@@ -1,9 +1,8 @@
 """Train the network on records of faces; write the model that test.py and run.py load.
 
-Every epoch shows half of the faces through other crops; --views shows what cropping does to an
-embedding. Of --children the ages are learnt, not the genders. A fifth of the faces is first held
-out, and gives the validation figures and the calibration; in the last epochs the network is then
-trained on all of them. Writes age_gender.keras, .tflite and .json.
+In each epoch half of the faces are augmented by the crops that --views shows. Of --children the
+ages are learnt, not the genders. A fifth of the faces is held out first, for the validation figures
+and the calibration; further epochs on all faces follow. Writes age_gender.keras, .tflite and .json.
 
 examples:
   python train.py
@@ -119,9 +118,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="augmented views written by embed.py --views; none to train without")  # fmt: skip
     add("--models", type=Path, default=paths.MODELS, metavar="DIR",
         help="folder for the model")  # fmt: skip
-    add("--epochs", type=whole_number(1), default=16, metavar="N", help="passes over the records")
+    add("--epochs", type=whole_number(1), default=16, metavar="N",
+        help="epochs without the held-out faces; 5/8 as many follow on all faces")  # fmt: skip
     add("--batch-size", type=whole_number(1), default=512, metavar="N",
-        help="faces per step, at most")  # fmt: skip
+        help="maximum number of faces per step")  # fmt: skip
     add("--learning-rate", type=cli.positive, default=2e-2, metavar="X",
         help="peak learning rate of AdamW (warm-up, then cosine decay)")  # fmt: skip
     add("--whitening", type=cli.fraction, default=0.5, metavar="X",
@@ -130,7 +130,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--crop-share", type=cli.fraction, default=0.5, metavar="X",
         help="fraction of the faces augmented by a crop in each epoch")  # fmt: skip
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N",
-        help="seed of the weights, the shuffles, the crops and what is held out")  # fmt: skip
+        help="seed of the weights, shuffles, crops and held-out faces")  # fmt: skip
     add("--resume", action="store_true", help="continue an interrupted training")
     add("--logs", type=Path, default=paths.LOGS, metavar="DIR",
         help="folder for the curves, as CSV and for TensorBoard")  # fmt: skip
