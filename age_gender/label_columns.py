@@ -253,7 +253,7 @@ def _unclear(
     """
     guesses = {"0": MALE, "m": MALE, "h": MALE, "f": FEMALE, "w": FEMALE}
     in_order = sorted(
-        unclear, key=lambda value: (guesses.get(value, 2), not value[0].isdigit(), value)
+        unclear, key=lambda value: (guesses.get(value, 2), value[0] not in "0123456789mh", value)
     )
     suggested = dict(codes)
     for value in in_order[:4]:

@@ -77,6 +77,7 @@ def test_minus_one_is_unknown_beside_0_and_1_alone():
         ((0, 99999999, 1), ["99999999 (1 row)", "0=male,1=female,99999999=unknown"]),
         (("m", "d", "f"), ["--gender-codes m=male,f=female,d=unknown"]),
         (("male", "x", "female"), ["--gender-codes x=unknown"]),
+        (("masc", "fem"), ["--gender-codes masc=male,fem=female"]),
         (("Herr", "Frau"), ["--gender-codes herr=male"]), (("f", "f"), ["--gender-codes f=female"]),
         (({"Man": 9, "Woman": 1}, {"Man": 1, "Woman": 9}), ["one value"]),
     ],
