@@ -282,11 +282,20 @@ def test_other_parquet_tables_are_refused(tmp_path, faces):
 
 NAMES = [
     "a,b.jpg", 'say "x"', "two\nlines", "cr\r\nlf", "lone\rcr", "Zoë 李.jpg", "x" * 10_000, "same",
-    "same", " spaces ", "", "0.5", "NA", '"', "=1+1", "\ufeffmark", "../up",
+    "same", " spaces ", "0.5", "NA", '"', "=1+1", "\ufeffmark", "../up",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("repeat", [1, 80])  # 80: above 2 MB, where pandas parses
+def test_an_empty_name_is_the_row_s_number(tmp_path, faces):
+    path, output = tmp_path / "my.csv", tmp_path / "out.csv"
+    rows = zip(["a", "b", ""], faces[1][:3].tolist(), strict=True)
+    path.write_text("".join(f"{name},{line(row)}\n" for name, row in rows))
+    run.main(["--features", str(path), "--output", str(output), "--model", MODEL])
+    with open(output, newline="") as stream:
+        assert [row["filename"] for row in csv.DictReader(stream)] == ["a", "b", "3"]
+
+
+@pytest.mark.parametrize("repeat", [1, 80])  # 80: above 2 MB, where a chunk is parsed at once
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 def test_any_name_comes_through_as_it_was(tmp_path, faces, repeat, quoting):
     path, output = tmp_path / "my.csv", tmp_path / "out.csv"

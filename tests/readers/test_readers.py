@@ -45,10 +45,11 @@ def random_tables(dtype="float32", least=1):
 def names(count: int):
     letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
     awkward = st.sampled_from(
-        ['a,b', '"', '""', 'a"b', '",', "\n", "\r", "\r\n", "a\r\nb,c", " a ", "", "1", "0.5", "NA",
+        ['a,b', '"', '""', 'a"b', '",', "\n", "\r", "\r\n", "a\r\nb,c", " a ", "1", "0.5", "NA",
          "True", "é", "\ufeffx", "x" * 300, "'", "e 5", "+1", "\t"]
     )  # fmt: skip
-    return st.lists(awkward | st.text(letters, max_size=8), min_size=count, max_size=count)
+    texts = st.text(letters, min_size=1, max_size=8)
+    return st.lists(awkward | texts, min_size=count, max_size=count)
 
 
 def as_csv(data, table, row_names) -> bytes:
