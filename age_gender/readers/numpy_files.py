@@ -4,12 +4,12 @@ import contextlib
 import functools
 import io
 import itertools
+import os
 import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -54,7 +54,7 @@ class NumpyReader(ArrayReader):
             arrays = _open_arrays(path, stack)
             are_faces = all(array.is_vector for array in arrays.values()) and bool(arrays)
             if are_faces and len(arrays) == 1 and {*arrays} <= UNNAMED_ARRAYS:
-                default = text_name(Path(path).stem)
+                default = text_name(os.path.splitext(os.path.basename(path))[0])
                 names = [*_read_names(options.names, 1)] if options.names else [default]
                 yield from _cut_faces(path, dict(zip(names, arrays.values(), strict=True)), options)
             elif are_faces and not {"embeddings", options.embedding} & {*arrays}:

@@ -199,7 +199,7 @@ def _check_file(path: str, table_format: Format) -> None:
     """Raise InputError for a file that cannot be a table of its format."""
     if not table_format.is_text and is_compressed(path):
         raise InputError(f"{path}: only text is read compressed; decompress it")
-    if not table_format.is_text and not Path(path).is_file():
+    if not table_format.is_text and not os.path.isfile(path):
         raise InputError(f"{path}: not a regular file; only CSV and JSON come from a pipe")
     if os.path.splitext(path)[1].lower() not in FORMATS:
         from age_gender.readers import foreign_files
