@@ -199,7 +199,7 @@ def embed(
     batches = {folder / f"{start:010}.npz": images[start : start + size] for start in starts}
     names, reasons = embed_batches(embedder, batches, args)
     if names:
-        rows = read_embeddings(batches, names)
+        rows = read_embeddings(batches, names, embedder.network.width)
         if embedder.options.views:
             crop_augmentation.write(args.output, names, CROPS[embedder.options.template], rows)
         else:
@@ -239,7 +239,12 @@ def embed_batches(
 ) -> tuple[list[str], Counter]:
     """Embed each batch without a result file; return all faces' names and the counts of skips."""
     # Find the batches without a result
-    todo = {path: images for path, images in batches.items() if not is_done(path, args.chips)}
+    width = embedder.network.width
+    todo = {
+        path: images
+        for path, images in batches.items()
+        if not is_done(path, images, width, args.chips)
+    }
     total = sum(map(len, batches.values()))
     done = total - sum(map(len, todo.values()))
     if done:
@@ -252,7 +257,10 @@ def embed_batches(
     computed = parallel.map_in_order(embedder, todo.values(), dask=args.dask)
     with cli.Progress(total, "images", done) as progress, contextlib.closing(computed):
         for path, images in batches.items():
-            result, chips = next(computed) if path in todo else (read_result(path), [])
+            if path in todo:
+                result, chips = next(computed)
+            else:
+                result, chips = read_result(path, images, width), []
             for name, reason, counts_as in result.skipped.tolist():
                 progress.say(cli.printable(f"{name}: skipped: {reason}"))
                 reasons[counts_as] += 1
@@ -265,11 +273,12 @@ def embed_batches(
     return names, reasons
 
 
-def is_done(result: Path, chips: Path | None) -> bool:
+def is_done(path: Path, images: Sequence[str], width: int, chips: Path | None) -> bool:
     """Return whether the result of a batch is there, and its chips where they have a folder."""
-    if chips is None or not result.exists():
-        return result.exists()
-    return all(chip_path(chips, name).exists() for name in read_result(result).names.tolist())
+    if chips is None or not path.exists():
+        return path.exists()
+    names = read_result(path, images, width).names.tolist()
+    return all(chip_path(chips, name).exists() for name in names)
 
 
 if __name__ == "__main__":

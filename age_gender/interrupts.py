@@ -13,8 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from age_gender import startup
+
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # Windows has no HUP
+HEED_SECONDS = 3  # until C code that does not return is ended with the process
 TIDYING_SECONDS = 2  # a second Ctrl-C within these does not disturb the tidying after the first
 _raise_time: float | None = None  # a plain variable: a lock in a signal handler may block it
 
@@ -32,6 +35,27 @@ def ignore() -> None:
 def was_interrupted() -> bool:
     """Return whether an interrupt has arrived: a library may have made another exception of it."""
     return _raise_time is not None
+
+
+def end_if_unheeded() -> None:
+    """End a script, untidied, if an interrupt from now on is not heeded within HEED_SECONDS.
+
+    For a library in C that may never return to Python, where alone KeyboardInterrupt is raised.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not _raise:
+        return  # in another program
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # written to whatever the code at work
+
+    def watch() -> None:
+        while os.read(reader, 1):
+            time.sleep(HEED_SECONDS)
+            if not was_interrupted():
+                startup.end_at_once()
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager

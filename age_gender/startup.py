@@ -28,7 +28,7 @@ def end_at_once_on_interrupt() -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(_signal, name, None)  # Windows has no HUP
         if number and _signal.getsignal(number) is not _signal.SIG_IGN:  # as nohup has it
-            _signal.signal(number, _end_at_once)
+            _signal.signal(number, end_at_once)
 
 
 def end(code: int) -> None:
@@ -38,7 +38,8 @@ def end(code: int) -> None:
     raise SystemExit(code)
 
 
-def _end_at_once(*_) -> None:
+def end_at_once(*_) -> None:
+    """Say that the script is interrupted, and end the process; a signal handler."""
     try:
         os.write(2, os.fsencode(f"{os.path.basename(sys.argv[0])}: interrupted\n"))
     finally:

@@ -1,6 +1,7 @@
 """run.py's memory stays bounded, whatever a row or a file is like."""
 
 import contextlib
+import itertools
 import json
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MODEL, Run, refused
+from ai_edge_litert.interpreter import Interpreter
+from conftest import MODEL, Run, refused, script
 
 from age_gender import paths
 
@@ -82,3 +84,21 @@ def test_a_zip_bomb_is_read_in_blocks(tmp_path, rows):
         done, peak = peak_memory(tmp_path, [], "--features", str(path))
         refused(done, "bomb.npz: row 1: a row of zeros")
         assert peak < 400, peak
+
+
+def test_a_model_that_lacks_memory_does_not_blame_the_rows(rows, tmp_path, monkeypatch):
+    """LiteRT's error for it is a RuntimeError, here of the first call after it was loaded."""
+
+    def invoke(interpreter):
+        if next(calls) > 0:
+            raise RuntimeError("Failed to allocate memory for node 3 (XNNPACK)")
+        return invoked(interpreter)
+
+    calls, invoked = itertools.count(), Interpreter.invoke
+    monkeypatch.setattr(Interpreter, "invoke", invoke)
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    done = script("run.py", "--features", tmp_path / "t.csv", "--model", MODEL)
+    assert done.code == 1
+    said = done.err.splitlines()[-1]
+    assert said.startswith("run.py: error: not enough memory (failed to allocate memory for node 3")
+    assert "ulimit -v" in said and "bug" not in said

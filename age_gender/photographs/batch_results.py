@@ -1,6 +1,6 @@
 """Keep the result of each batch of images on disk until the output is written."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from age_gender import files
 from age_gender.cli import InputError, is_resource_shortage
+from age_gender.readers.names import text_name
 
 
 class BatchResult(NamedTuple):
@@ -24,8 +25,11 @@ def write_result(path: Path, result: BatchResult) -> None:
         np.savez(stream, **result._asdict())
 
 
-def read_result(path: Path) -> BatchResult:
-    """Return the result that `write_result` wrote. Raises InputError for a damaged file."""
+def read_result(path: Path, images: Sequence[str], width: int) -> BatchResult:
+    """Return the result of these images, of embeddings of this width, that `write_result` wrote.
+
+    Raises InputError for a damaged file, and for one of others.
+    """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             result = BatchResult(*(arrays[field] for field in BatchResult._fields))
@@ -40,20 +44,32 @@ def read_result(path: Path) -> BatchResult:
         and embeddings.dtype == np.float32
         and embeddings.ndim in (2, 3)
         and len(embeddings) == len(names)
+        and (embeddings.shape[-1] == width or not len(names))
+        and np.isfinite(embeddings).all()
     )
-    if not is_whole:
+    if not is_whole or not _are_of(result, map(text_name, images)):
         raise damaged_error(path)
     return result
 
 
-def read_embeddings(paths: Iterable[Path], names: list[str]) -> Iterator[np.ndarray]:
-    """Yield the embeddings of each batch; together they are those of the faces `names`.
+def _are_of(result: BatchResult, images: Iterable[str]) -> bool:
+    """Return whether a result has a face of each image, or why there is none, and no others."""
+    names, images = {*result.names.tolist()}, {*images}
+    skipped = {*result.skipped[:, 0].tolist()}
+    has_all = all({image, f"{image}#1"} & names or image in skipped for image in images)
+    return has_all and all({name, name.rpartition("#")[0]} & images for name in names | skipped)
 
-    Raises InputError for a file with other faces or of another width, before a table has them.
+
+def read_embeddings(
+    batches: Mapping[Path, Sequence[str]], names: list[str], width: int
+) -> Iterator[np.ndarray]:
+    """Yield the embeddings of each batch of images; together they are of the faces `names`.
+
+    Raises InputError for a file with other faces, before a table has them.
     """
     done, shape = 0, None
-    for path in paths:
-        result = read_result(path)
+    for path, images in batches.items():
+        result = read_result(path, images, width)
         if not len(result.names):
             continue
         shape = shape or result.embeddings.shape[1:]

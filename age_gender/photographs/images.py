@@ -58,7 +58,7 @@ def find_images(patterns: Sequence[str], excluded: Path | None) -> tuple[Path, l
 
 def fingerprint(root: str, images: Iterable[str]) -> str:
     """Return a hash of the images' folder, names, sizes and times of change."""
-    digest = hashlib.sha256(os.fsencode(root))
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(root)))
     for image in images:
         digest.update(b"\0" + os.fsencode(image))
         with contextlib.suppress(OSError):  # reading it says what is wrong

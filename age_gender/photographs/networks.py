@@ -27,6 +27,7 @@ class Network(NamedTuple):
     path: Path
     content: bytes
     size: int  # side of its chips, in pixels
+    width: int  # numbers of an embedding
     load: Callable[[bytes, Path], Embed]  # called with content and path
 
 
@@ -50,7 +51,7 @@ def read_graph(path: Path | None) -> Network:
                 f"again, or name the file with --facenet if you trust it; {warning}"
             )
         cli.say(f"{path}: FaceNet graph with SHA-256 {digest}; {warning}")
-    return Network(path, graph, CHIP, load_facenet)
+    return Network(path, graph, CHIP, DIMENSIONS, load_facenet)
 
 
 def load_facenet(graph: bytes, path: Path) -> Embed:
@@ -127,7 +128,7 @@ def read_litert(path: Path) -> Network:
         f"{path}: takes chips of {network.size} pixels, gives {network.width} numbers a face; "
         f"SHA-256 {digest}"
     )
-    return Network(path, content, network.size, load_litert)
+    return Network(path, content, network.size, network.width, load_litert)
 
 
 def load_litert(content: bytes, path: Path) -> Embed:

@@ -72,16 +72,18 @@ def _open_arrays(path: str, stack: contextlib.ExitStack) -> dict[str, "_Array"]:
     if path.lower().endswith(".npy"):
         return {"embeddings": _Array(path, functools.partial(open, path, "rb"))}
     arrays: dict[str, _Array] = {}
+    titles = set()  # by which NumPy calls all members, with and without their suffix
     archive = stack.enter_context(zipfile.ZipFile(path))
     for info in archive.infolist():
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             # zipfile decompresses these in pieces of any size
             raise InputError(f"{path}: not compressed as NPZ is; save it with numpy.savez")
+        title = info.filename.removesuffix(".npy")
+        if title in titles:
+            raise InputError(f"{path}: two arrays are called {title}; save it again")
+        titles.add(title)
         if info.filename.endswith(".npy"):
-            name = info.filename.removesuffix(".npy")
-            if name in arrays:
-                raise InputError(f"{path}: two arrays are called {name}; save it again")
-            arrays[name] = _Array(path, functools.partial(archive.open, info))
+            arrays[title] = _Array(path, functools.partial(archive.open, info))
         else:
             archive.open(info).close()  # which compares its name: a changed one loses an array
     return arrays

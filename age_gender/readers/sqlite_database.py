@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from age_gender import interrupts
 from age_gender.cli import InputError
 from age_gender.readers.columns import SAMPLE_ROWS
 
@@ -47,6 +48,7 @@ class Database:
             lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
         )
         self._connection.set_progress_handler(self._is_over, CHECK_STEPS)
+        interrupts.end_if_unheeded()  # one step may take minutes: printf('%.*c', 1e9, 'a')
 
     def close(self) -> None:
         """Close the database."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender import cli, files, interrupts
-from age_gender.cli import InputError, error_line, is_resource_shortage
+from age_gender.cli import InputError, error_line, is_resource_shortage, is_user_error
 from age_gender.readers import blobs, compressed, text_chunks
 from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, Reader, make_batch
 from age_gender.readers.columns import ANY, ReadOptions
@@ -236,8 +236,7 @@ def mark_last(empty: Chunk, parts: Iterable[Chunk], is_text: bool) -> Iterator[C
                 yield waiting
             waiting = chunk
     except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many types
-        is_clear = isinstance(error, InputError | FileNotFoundError | PermissionError)
-        if is_clear or is_text or is_resource_shortage(error):
+        if is_user_error(error) or is_text or is_resource_shortage(error):
             raise
         from age_gender.readers import foreign_files
 

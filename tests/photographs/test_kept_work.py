@@ -47,7 +47,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 # ---------------------------------------------------------------- resumed with other images
 
 
-@pytest.mark.parametrize("change", ["size", "time", "folder", "name"])
+@pytest.mark.parametrize("change", ["size", "time", "folder", "link to the folder", "name"])
 def test_work_is_not_resumed_with_other_pictures_of_the_same_names(
     tmp_path, command, interrupted, change
 ):
@@ -59,6 +59,10 @@ def test_work_is_not_resumed_with_other_pictures_of_the_same_names(
         os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     elif change == "name":
         image.rename(tmp_path / "in" / "new.png")
+    elif change == "link to the folder":
+        (tmp_path / "in").rename(tmp_path / "elsewhere")
+        shutil.copytree(tmp_path / "elsewhere", tmp_path / "others")
+        (tmp_path / "in").symlink_to("others")
     else:
         shutil.copytree(tmp_path / "in", tmp_path / "copy")
         command[1] = str(tmp_path / "copy")
@@ -165,6 +169,21 @@ def other_width(result: BatchResult) -> BatchResult:
     return result._replace(embeddings=result.embeddings[:, :500])
 
 
+def not_finite(result: BatchResult) -> BatchResult:
+    return result._replace(embeddings=np.full_like(result.embeddings, np.nan))
+
+
+def other_faces(result: BatchResult) -> BatchResult:
+    return result._replace(names=np.array([f"another-{name}" for name in result.names]))
+
+
+def one_face_more(result: BatchResult) -> BatchResult:
+    names, embeddings = result.names, result.embeddings
+    return result._replace(
+        names=np.append(names, "another.png"), embeddings=np.append(embeddings, embeddings[:1], 0)
+    )
+
+
 def doubles(result: BatchResult) -> BatchResult:
     return result._replace(embeddings=result.embeddings.astype(np.float64))
 
@@ -173,24 +192,28 @@ def numbers_as_names(result: BatchResult) -> BatchResult:
     return result._replace(names=np.arange(len(result.names)))
 
 
-@pytest.mark.parametrize("damage", [fewer_embeddings, other_width, doubles, numbers_as_names])
-@pytest.mark.parametrize("suffix", [".npz", ".csv"])
+DAMAGES = [fewer_embeddings, fewer_faces, other_width, not_finite, other_faces, one_face_more,
+           doubles, numbers_as_names]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("suffix, number", [(".npz", 0), (".csv", 1)])
 def test_a_damaged_part_is_refused_before_it_is_used(
-    tmp_path, command, monkeypatch, damage, suffix
+    tmp_path, command, monkeypatch, damage, suffix, number
 ):
     command[-1] = str(tmp_path / f"o{suffix}")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(embed, "read_embeddings", interrupt)
         embed.main(command)
     results = sorted((tmp_path / f"o{suffix}.partial").glob("[0-9]*.npz"))
-    with np.load(results[1]) as arrays:
-        write_result(results[1], damage(BatchResult(**arrays)))
+    with np.load(results[number]) as arrays:
+        write_result(results[number], damage(BatchResult(**arrays)))
 
-    with pytest.raises(InputError, match=rf"{results[1].name}: damaged.* remove this file"):
+    with pytest.raises(InputError, match=rf"{results[number].name}: damaged.* remove this file"):
         embed.main(command)
 
     assert not Path(command[-1]).exists() and all(result.exists() for result in results)
-    results[1].unlink()
+    results[number].unlink()
     assert len(embedded(*command)) == 8
 
 
@@ -199,11 +222,11 @@ def test_a_part_that_changes_while_the_output_is_written_leaves_no_output(
 ):
     """A table is checked before the results go: here another process replaces one of them."""
 
-    def replace_a_part(batches, names):
+    def replace_a_part(batches, *arguments):
         result = next(iter(batches))
         with np.load(result) as arrays:
             write_result(result, fewer_faces(BatchResult(**arrays)))
-        return embed_rows(batches, names)
+        return embed_rows(batches, *arguments)
 
     embed_rows = embed.read_embeddings
     monkeypatch.setattr(embed, "read_embeddings", replace_a_part)

@@ -103,11 +103,13 @@ def test_a_name_of_numbers_that_are_no_text_is_a_bad_row(tmp_path, faces, code):
         assert "row 2: the name is not UTF-8" in bad
 
 
-def test_two_arrays_of_one_name_are_refused(tmp_path, faces):
-    with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive, pytest.warns(UserWarning):
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("second", ["embeddings.npy", "embeddings"])  # to numpy.load the same
+def test_two_arrays_of_one_name_are_refused(tmp_path, faces, second):
+    with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive:
         archive.writestr("filenames.npy", npy(np.array(["a", "b"])))
         archive.writestr("embeddings.npy", npy(faces[1][:2]))
-        archive.writestr("embeddings.npy", npy(faces[1][2:4]))
+        archive.writestr(second, npy(faces[1][2:4]))
     assert "two arrays are called embeddings; save it again" in refusal(tmp_path / "t.npz")
 
 
@@ -140,6 +142,8 @@ def test_names_that_do_not_go_with_the_table_are_refused(tmp_path, faces):
     names.write_text("a\nb\n")
     said = refusal(tmp_path / "t.npz", "--names", str(names))
     assert "its names are in paths; leave out --names" in said
+    said = refusal(tmp_path / "t.npy", "--names", str(tmp_path))
+    assert said == f"{tmp_path}: is a directory"  # and not the NPY is to blame
 
 
 # ------------------------------------------------------------------------ the machine's

@@ -62,10 +62,17 @@ def test_a_view_without_an_end_is_not_looked_into_for_ever(tmp_path, features, m
         read(path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_a_query_without_an_end(tmp_path, features, number):
+# One step that takes minutes: SQLite counts 2 billion letters nine times, and calls nothing then
+ENDLESS_STEP = f"select printf('{'%.*c' * 9}'{', 2000000000, 0' * 9}) as vector"
+
+
+@pytest.mark.parametrize("number, query", [
+    (signal.SIGINT, f"{ENDLESS} select x from c where x < 0"),
+    (signal.SIGTERM, f"{ENDLESS} select x from c where x < 0"),
+    (signal.SIGINT, ENDLESS_STEP),
+])  # fmt: skip
+def test_an_interrupt_ends_a_query_without_an_end(tmp_path, features, number, query):
     path = make(tmp_path / "t.db", features)
-    query = f"{ENDLESS} select x from c where x < 0"
     process = start("run.py", "--features", path, "--query", query, "--model", MODEL)
     assert process.stderr.readline().startswith(b"model: ")
     time.sleep(1)
