@@ -21,19 +21,26 @@ from age_gender.metrics import YEARS, expected_age
 from age_gender.readers.numbers import TINY
 
 UNITS = 384  # of each dense layer
-# Estimated years round which genders become a guess, fitted on held-out children.
+# Estimated age in years at which a gender is half a guess; fitted on held-out children.
 CHILD_AGE_MIDPOINT = 3.5
-
+CHILD_CERTAINTY_AGE = 25  # years; above this estimate there are next to no children
+# From this estimated age on the interval's tail is smaller: with one tail for all, intervals held
+# too few of the labels there. Chosen on held-out adults.
+OLDER_AGE, OLDER_TAIL_FACTOR = 44.5, 0.8
+# Standard deviation of the label distribution in years, and weight of the age error beside it in
+# the loss; chosen on held-out records.
+SIGMA_AT_BIRTH, SIGMA_PER_YEAR, MAX_SIGMA = 0.7, 0.08, 3.0
+AGE_ERROR_WEIGHT = 0.1
 
 Array = np.ndarray | keras.KerasTensor  # the formulas are for both
 
 
 class Calibration(NamedTuple):
-    """Calibration parameters, fitted on held-out faces."""
+    """Hold the calibration parameters, fitted on held-out faces."""
 
-    tail: float  # the interval's ends are this and the 1 - tail quantile of the age softmax
-    gender_temperature: float  # the gender's logits are divided by it
-    child_certainty: float  # those of a newborn, whose gender cannot be seen, times this
+    tail: float  # the interval's ends are the quantiles tail and 1 - tail of the age softmax
+    gender_temperature: float  # divides the gender's logits
+    child_certainty: float  # factor of the logits of a newborn, whose gender cannot be seen
 
 
 def build_preprocessing(space: EmbeddingSpace, whitening: float) -> keras.Model:
@@ -137,14 +144,14 @@ def compile_for_training(
     return trainer
 
 
-def join(front: keras.Model, network: keras.Model) -> keras.Model:
+def join(preprocessing: keras.Model, network: keras.Model) -> keras.Model:
     """Return the model of both: features (n, W) to the network's softmaxes."""
-    return keras.Model(front.input, network(front.output), name="age_gender")
+    return keras.Model(preprocessing.input, network(preprocessing.output), name="age_gender")
 
 
 def build_scorer(
-    front: keras.Model, network: keras.Model, calibration: Calibration, space: EmbeddingSpace,
-    curve: rounding.Curve,
+    preprocessing: keras.Model, network: keras.Model, calibration: Calibration,
+    space: EmbeddingSpace, curve: rounding.Curve,
 ) -> keras.Model:  # fmt: skip
     """Return the model to export: features (n, W) to these outputs, each (n,).
 
@@ -152,8 +159,10 @@ def build_scorer(
     `distance` that of `EmbeddingSpace`, over 1 outside it; `rounding_years` by how many years the
     rounding of the row's numbers moves ages, by the curve of `rounding.measure`.
     """
-    unit = front.get_layer("principal_axes").input
-    softmax = network(front.output) if is_denoised(space) else fold(front, network)(unit)
+    unit = preprocessing.get_layer("principal_axes").input
+    softmax = (
+        network(preprocessing.output) if is_denoised(space) else fold(preprocessing, network)(unit)
+    )
 
     # Quantiles: how many classes the cumulative probability leaves below them.
     age = expected_age(softmax["age"], ops.matmul)
@@ -162,8 +171,8 @@ def build_scorer(
     low = ops.sum(ops.cast(cumulative < tail, "float32"), axis=-1)
     high = ops.sum(ops.cast(cumulative < 1 - tail, "float32"), axis=-1)
 
-    certainty = child_factor(age, calibration.child_certainty) / calibration.gender_temperature
-    logits = ops.log(softmax["gender"] + 1e-9) * ops.expand_dims(certainty, -1)
+    logit_scale = child_factor(age, calibration.child_certainty) / calibration.gender_temperature
+    logits = ops.log(softmax["gender"] + 1e-9) * ops.expand_dims(logit_scale, -1)
 
     outputs = {
         "age": age,
@@ -171,15 +180,15 @@ def build_scorer(
         "age_high": ops.maximum(ops.minimum(high, AGES - 1.0), ops.round(age)),
         "female_probability": ops.softmax(logits)[:, 1],
     } | judge_rows(unit, space, curve)
-    return keras.Model(front.input, outputs, name="scorer")
+    return keras.Model(preprocessing.input, outputs, name="scorer")
 
 
-def fold(front: keras.Model, network: keras.Model) -> keras.Model:
+def fold(preprocessing: keras.Model, network: keras.Model) -> keras.Model:
     """Return the network on unit-length embeddings, without a matrix product of its own for them.
 
-    The front's matrix is multiplied into the first dense layer's: a third of the time less.
+    The preprocessing's matrix is multiplied into the first dense layer's: a third of the time less.
     """
-    kernel, bias = front.get_layer("principal_axes").get_weights()
+    kernel, bias = preprocessing.get_layer("principal_axes").get_weights()
     first, first_bias, *others = network.get_weights()
     folded = build_network(len(kernel))
     exact = first.astype(np.float64)
@@ -204,7 +213,7 @@ def judge_rows(
     # The log-likelihood ratio, and how near a row is to the negated mean; the mean is at -1.
     squares = ops.square(centred) / space.variances - ops.square(centred + space.mean @ tested)
     ratio = 0.5 * (len(space.mean) * ops.sum(squares, axis=-1) + np.log(space.variances).sum())
-    distance = ops.maximum(1 - ratio / space.nearest, (negated - 1) / NEGATION_LIMIT)
+    distance = ops.maximum(1 - ratio / space.min_training_ratio, (negated - 1) / NEGATION_LIMIT)
     distance = ops.relu(distance) if space.detects_single_rows else ops.ones_like(distance)
 
     starts, slopes = rounding.ramps(curve)
@@ -217,9 +226,9 @@ def judge_rows(
 def tail_factor(age: Array) -> Array:
     """Return the factor (n,) of the interval's tail for estimated ages (n,) in years.
 
-    With one tail for all, intervals held too few of the faces that are estimated 45 and over.
+    It is OLDER_TAIL_FACTOR from OLDER_AGE on, else 1.
     """
-    return 1 - 0.2 * ops.cast(age >= 44.5, "float32")
+    return 1 - (1 - OLDER_TAIL_FACTOR) * ops.cast(age >= OLDER_AGE, "float32")
 
 
 def child_factor(age: Array, certainty: Array) -> Array:
@@ -239,22 +248,23 @@ def calibrate(
     The tail is the largest that leaves INTERVAL_COVERAGE of the adults' ages inside (Romano et al.,
     "Conformalized Quantile Regression", 2019, with the softmax's quantiles). The temperature (Guo
     et al., "On Calibration of Modern Neural Networks", 2017) has the least gender loss of adults,
-    the certainty of children that of all who are estimated under 25.
+    the certainty of children that of all who are estimated under CHILD_CERTAINTY_AGE.
     """
-    # The gender's temperature, on adults, and how much less sure it is of children.
+    # The gender's temperature, on adults, and how much less certain it is of children
     estimate = expected_age(softmax["age"])
     logit = np.diff(np.log(softmax["gender"] + 1e-9), axis=1)[:, 0]
-    right = np.where(gender == 1, logit, -logit)
+    label_logit = np.where(gender == 1, logit, -logit)
     factors = 1 / np.linspace(0.5, 3, 251)
-    temperature = 1 / factors[argmin_loss(right[is_adult] * factors[:, None])]
+    temperature = 1 / factors[argmin_loss(label_logit[is_adult] * factors[:, None])]
     certainty = 1.0
     if not is_adult.all():
-        is_under_25, certainties = estimate < 25, np.linspace(0, 1, 101)
-        factors = np.asarray(child_factor(estimate[is_under_25], certainties[:, None]))
-        certainty = certainties[argmin_loss(right[is_under_25] * factors / temperature)]
+        may_be_child, certainties = estimate < CHILD_CERTAINTY_AGE, np.linspace(0, 1, 101)
+        factors = np.asarray(child_factor(estimate[may_be_child], certainties[:, None]))
+        losses = label_logit[may_be_child] * factors / temperature
+        certainty = certainties[argmin_loss(losses)]
 
     # The interval's tail, by the level at which each adult's age is just inside: P(age <= label)
-    # below, P(age >= label) above, whichever is smaller.
+    # below, P(age >= label) above, whichever is smaller
     softmax, rows = softmax["age"], np.arange(len(age))
     cumulative = np.cumsum(softmax, axis=1)
     level = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax)[rows, age])
@@ -281,7 +291,7 @@ def to_litert(scorer: keras.Model) -> bytes:
 
 
 def age_loss(age: Array, probabilities: Array) -> Array:
-    """Return the cross-entropy with a Gaussian round the label + 0.1 * |expected age - label|.
+    """Return the cross-entropy with a Gaussian round the label, plus the weighted age error.
 
     It is (n,); `age` is (n,) or (n, 1), in years, `probabilities` (n, 117). Neighbouring years are
     nearly right (Gao et al., "Deep Label Distribution Learning with Label Ambiguity", 2017), but
@@ -289,10 +299,10 @@ def age_loss(age: Array, probabilities: Array) -> Array:
     et al., "Age Estimation Using Expectation of Label Distribution Learning", 2018).
     """
     age = ops.reshape(ops.cast(age, "float32"), (-1, 1))
-    sigma = ops.minimum(0.7 + 0.08 * age, 3.0)
+    sigma = ops.minimum(SIGMA_AT_BIRTH + SIGMA_PER_YEAR * age, MAX_SIGMA)
     soft = ops.softmax(-0.5 * ops.square((YEARS - age) / sigma))
     cross_entropy = keras.losses.categorical_crossentropy(soft, probabilities)
-    return cross_entropy + 0.1 * age_error(age, probabilities)
+    return cross_entropy + AGE_ERROR_WEIGHT * age_error(age, probabilities)
 
 
 def age_error(age: Array, probabilities: Array) -> Array:

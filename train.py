@@ -69,40 +69,43 @@ def main(argv: list[str] | None = None) -> None:
     settings |= recipe._asdict()
     for folder in (args.models, args.logs):
         files.make_folder(folder)
-    work = args.models / ".training"
-    open_work(work, settings, args.resume)
+    checkpoint_folder = args.models / ".training"
+    open_checkpoint_folder(checkpoint_folder, settings, args.resume)
 
     # The embedding space, the layers before the network, and what crops and rounding do.
     is_held_out = hold_out(records.file_name, is_adult, recipe.seed)
     unit, views, space = fit_space(records, is_held_out, inputs["views"])
-    front = network_conv.build_preprocessing(space, recipe.whitening)
-    components, rounded = (predict(front, rows) for rows in (unit, rounding.round_at_random(unit)))
+    preprocessing = network_conv.build_preprocessing(space, recipe.whitening)
+    components, rounded = (
+        predict(preprocessing, rows) for rows in (unit, rounding.round_at_random(unit))
+    )
     faces = Faces(components, rounded, records.age, records.gender, is_adult)
-    maps = None if views is None else fit_maps(predict(front, views))
+    maps = None if views is None else fit_maps(predict(preprocessing, views))
 
     # Training without the held-out faces, which then calibrate, and at last with all.
     fit_started = time.monotonic()
-    held_out, others = faces.select(is_held_out), faces.select(~is_held_out)
-    steps = min(-(-len(is_held_out) // recipe.batch_size), len(others.age))  # per epoch
+    held_out, training_faces = faces.select(is_held_out), faces.select(~is_held_out)
+    steps = min(-(-len(is_held_out) // recipe.batch_size), len(training_faces.age))  # per epoch
     network = network_conv.build_network(components.shape[1])
-    fit(network, others, maps, steps, recipe, work / "validation.npz", args.logs, held_out)
+    checkpoint = checkpoint_folder / "validation.npz"
+    fit(network, training_faces, maps, steps, recipe, checkpoint, args.logs, held_out)
     softmax = network.predict(held_out.components, batch_size=1024, verbose=0)
     validation = judge(softmax, held_out)
     calibration = network_conv.calibrate(softmax, held_out.age, held_out.gender, held_out.is_adult)
-    curve = measure_rounding(front, network, space, unit[is_held_out])
+    curve = measure_rounding(preprocessing, network, space, unit[is_held_out])
     final = final_recipe(recipe)
-    fit(network, faces, maps, steps, final, work / "final.npz", args.logs)
+    fit(network, faces, maps, steps, final, checkpoint_folder / "final.npz", args.logs)
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
     # The three files.
-    scorer = network_conv.build_scorer(front, network, calibration, space, curve)
-    whole = network_conv.join(front, network)
+    scorer = network_conv.build_scorer(preprocessing, network, calibration, space, curve)
+    whole = network_conv.join(preprocessing, network)
     description = describe(settings, faces, maps, space, calibration, curve, validation) | {
         "fit": {"seconds": fit_seconds, "steps": steps * (recipe.epochs + final.epochs)},
         "seconds": round(time.monotonic() - started, 1),
     }
     write_model(args.models, whole, network_conv.to_litert(scorer), description)
-    checkpoints.remove_folder(work)
+    checkpoints.remove_folder(checkpoint_folder)
     cli.say(f"model: {cli.display_path(args.models)} ({time.monotonic() - started:.0f} s)")
 
 
@@ -170,17 +173,17 @@ def find_inputs(train: Path, children: Path, views: Path) -> dict[str, Path | No
     return inputs
 
 
-def open_work(work: Path, settings: dict, resume: bool) -> None:
+def open_checkpoint_folder(checkpoint_folder: Path, settings: dict, resume: bool) -> None:
     """Open the folder of an interrupted training, empty without `resume`.
 
     Raises InputError where it holds a training with other settings.
     """
     anew = "train anew without --resume"
-    if resume and not (work / checkpoints.SETTINGS).exists():
+    if resume and not (checkpoint_folder / checkpoints.SETTINGS).exists():
         cli.say("nothing to resume: training from the start")
-    if changed := checkpoints.open_folder(work, settings, resume, anew):
+    if changed := checkpoints.open_folder(checkpoint_folder, settings, resume, anew):
         had = f"the interrupted training had another {', '.join(changed)}"
-        raise InputError(f"{work}: {had}; give the same, or {anew}")
+        raise InputError(f"{checkpoint_folder}: {had}; give the same, or {anew}")
 
 
 def fit_space(
@@ -219,18 +222,18 @@ def fit_space(
     return unit, training_views, space
 
 
-def predict(front, embeddings: np.ndarray) -> np.ndarray:
+def predict(preprocessing, embeddings: np.ndarray) -> np.ndarray:
     """Return the components (..., k) of embeddings (..., W)."""
     rows = embeddings.reshape(-1, embeddings.shape[-1])
-    components = front.predict(rows, batch_size=4096, verbose=0)
+    components = preprocessing.predict(rows, batch_size=4096, verbose=0)
     return components.reshape(*embeddings.shape[:-1], components.shape[-1])
 
 
 def fit(
-    network, faces: Faces, maps: Maps | None, steps: int, recipe: Recipe, state: Path,
+    network, faces: Faces, maps: Maps | None, steps: int, recipe: Recipe, checkpoint: Path,
     logs: Path, held_out: Faces | None = None,
 ) -> None:  # fmt: skip
-    """Train the network on faces, from the `state` that is saved every epoch if there is one.
+    """Train the network on faces, from the `checkpoint` that is saved every epoch if there is one.
 
     It does not stop early: of 8 epochs without crops the last was the best, or within 0.003 years
     of it (eight trainings); with crops the age error of held-out faces falls to the end. Raises
@@ -242,19 +245,21 @@ def fit(
 
     # As far as an interrupted training came.
     trainer = network_conv.compile_for_training(network, steps, recipe.epochs, recipe.learning_rate)
-    if state.exists():
-        checkpoints.restore(state, trainer)
+    if checkpoint.exists():
+        checkpoints.restore(checkpoint, trainer)
     done = int(trainer.optimizer.iterations) // steps
     callbacks = [
         keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.CSVLogger(logs / f"{state.stem}.csv", append=done > 0),
-        keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: checkpoints.save(state, trainer)),
+        keras.callbacks.CSVLogger(logs / f"{checkpoint.stem}.csv", append=done > 0),
+        keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda *_: checkpoints.save(checkpoint, trainer)
+        ),
     ]
     if importlib.util.find_spec("tensorboard"):
-        callbacks.insert(0, keras.callbacks.TensorBoard(logs / state.stem, write_graph=False))
+        callbacks.insert(0, keras.callbacks.TensorBoard(logs / checkpoint.stem, write_graph=False))
 
     # The other epochs.
-    cli.say(f"{state.stem}: {len(faces.age)} faces")
+    cli.say(f"{checkpoint.stem}: {len(faces.age)} faces")
     if done < recipe.epochs:
         keras.utils.set_random_seed(recipe.seed)
         with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
@@ -298,11 +303,13 @@ def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
     return figures
 
 
-def measure_rounding(front, network, space: EmbeddingSpace, unit: np.ndarray) -> rounding.Curve:
+def measure_rounding(
+    preprocessing, network, space: EmbeddingSpace, unit: np.ndarray
+) -> rounding.Curve:
     """Return how rounding moves the ages of held-out unit-length embeddings (n, W)."""
 
     def estimate_ages(rows: np.ndarray) -> np.ndarray:
-        softmax = network.predict(predict(front, rows), batch_size=1024, verbose=0)
+        softmax = network.predict(predict(preprocessing, rows), batch_size=1024, verbose=0)
         return metrics.expected_age(softmax["age"])
 
     return rounding.measure(unit[:: -(-len(unit) // ROUNDED_FACES)], space, estimate_ages)

@@ -1,9 +1,10 @@
 """Model a network's embedding space and detect embeddings of any other network.
 
-The embeddings of one network keep to a part of the unit sphere: along some directions they vary
-more than random vectors do, along others, often more than half of all, hardly at all. A
-single row suffices to decide whether it lies there. Its components along the empty directions show
-how coarsely it was rounded.
+The embeddings of one network lie in a part of the unit sphere: along some directions they vary
+more than random vectors do, along most others hardly at all. So a single row shows whether it
+belongs to the space, and its components along these empty directions show how coarsely it was
+rounded. Negated embeddings (a sign lost in a cosine or a projection) have the same variances, so
+that they are tested along an axis of their own. In names, "ood" stands for out of distribution.
 """
 
 from dataclasses import dataclass, replace
@@ -11,26 +12,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 THREE_DECIMALS = 1e-3 / 12**0.5  # standard deviation that rounding to them adds to a number
-FLOAT16 = 2e-4  # the same of half precision, as a fraction of the number
+FLOAT16 = 2e-4  # standard deviation that float16 adds, as a fraction of the number
 # A principal component is kept if its deviation is over this many times what storage adds. Chosen
 # on held-out training records, mean of two or three seeds. FaceNet's ages are 5.08 years off with
 # 0.8 and with 0.9, 5.10 with 1; three decimals cost 0.03, 0.02 and 0.01 years more. dlib's are 5.36
 # off up to 0.85, where its 81st component is kept, and 5.39 above.
 CLEARANCE = 0.8
 DISTANCE_LIMIT = 1.0  # the `distance` above which a row is out of distribution
-TESTED_DIRECTIONS = 64  # along which a row is tested; with 24 a few negated rows passed
-EMPTY_DIRECTIONS = 8  # along which a row shows how coarsely it was rounded
+TESTED_DIRECTIONS = 64  # number of directions of the test; with 24 a few negated rows passed
+EMPTY_DIRECTIONS = 8  # number of directions that show how coarsely a row was rounded
 # Added to the variances of the test, of which a random vector's is 1: rounding changes nothing.
 VARIANCE_FLOOR = 0.02
 EMPTY_VARIANCE = 0.1 * VARIANCE_FLOOR  # below this an axis counts as empty
 NEGATION_FLOOR = 5e-4  # the floor in the discriminant between the space and its negative
 NEGATION_LIMIT = 0.04  # how near to its negative a row may lie; the negated mean lies at 1
 MIN_SEPARATION = 25  # squared Mahalanobis distance of the negative; nearer ones overlap the space
-MAX_ROWS = 100_000  # of which a space is fitted; of more rows every second, every third ...
-MIN_ROWS = 200  # of which a space is fitted; from fewer it rejects faces of its own network
-FOLDS, MAX_FOLD_ROWS = 5, 15_000  # of the cross-validation, and rows for it at most
-MAX_ERROR_RATE = 0.001  # above which single rows cannot be judged
-BLOCK_ROWS = 1 << 16  # rows that are scaled at a time
+MAX_ROWS = 100_000  # rows at most on which a space is fitted; larger sets are thinned evenly
+MIN_ROWS = 200  # rows for a test; fitted on fewer it rejects faces of its own network
+FOLDS, MAX_FOLD_ROWS = 5, 15_000  # folds of the cross-validation, and rows for all of them
+MAX_ERROR_RATE = 0.001  # error rate of the test above which single rows are not judged
+BLOCK_ROWS = 1 << 16  # rows that `unit` scales at a time, to bound memory
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class EmbeddingSpace:
     empty_directions: np.ndarray  # (W, E)
     variances: np.ndarray  # (D,), where a random vector's is 1; VARIANCE_FLOOR included
     negation: np.ndarray  # (W,), along which the mean lies at -1 and its negative at 1
-    nearest: float  # the least log-likelihood ratio of the training rows, below 0
+    min_training_ratio: float  # the least log-likelihood ratio of the training rows, below 0
     effective_rank: float
     false_rejection_rate: float = 0.0  # of held-out training rows
     false_acceptance_rate: float = 0.0  # of random vectors
@@ -70,7 +71,9 @@ class EmbeddingSpace:
         if not self.detects_single_rows:
             return np.ones(len(rows), np.float32)
         negated = rows @ self.negation / NEGATION_LIMIT
-        return np.maximum(np.maximum(1 - self.likelihood_ratio(rows) / self.nearest, negated), 0)
+        return np.maximum(
+            np.maximum(1 - self.likelihood_ratio(rows) / self.min_training_ratio, negated), 0
+        )
 
     def likelihood_ratio(self, rows: np.ndarray) -> np.ndarray:
         """Return the logarithm (n,) of how much likelier a random direction is than this space."""
@@ -184,8 +187,10 @@ def _fit(rows: np.ndarray, length: float) -> EmbeddingSpace:
         "negation": negation,
     }
     arrays = {name: np.float32(values) for name, values in arrays.items()}
-    space = EmbeddingSpace(**arrays, components=components, nearest=-1.0, effective_rank=rank)
-    return replace(space, nearest=float(min(space.likelihood_ratio(rows).min(), -1e-3)))
+    space = EmbeddingSpace(
+        **arrays, components=components, min_training_ratio=-1.0, effective_rank=rank
+    )
+    return replace(space, min_training_ratio=float(min(space.likelihood_ratio(rows).min(), -1e-3)))
 
 
 def random_rotation(count: int) -> np.ndarray:

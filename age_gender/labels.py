@@ -3,7 +3,7 @@
 import re
 
 AGES = 117  # 0-116 years, the range of UTKFace's labels
-GENDERS = ("male", "female")  # 0 and 1, as the data sets label them
+GENDERS = ("male", "female")  # by code: 0 male, 1 female, as UTKFace labels them
 GENDER_COLUMNS = ("gender", "sex", *GENDERS)  # the first is read, the others must agree
 LABEL_COLUMNS = ("age", *GENDER_COLUMNS)
 INTERVAL_COVERAGE = 0.9  # nominal coverage of age_low to age_high

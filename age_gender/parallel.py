@@ -37,11 +37,11 @@ def map_in_order(
     pickled. At most two items for each of them are read ahead of the result that is waited for.
     Raises what `function` raises, and InputError for a cluster that does not answer.
     """
-    with _workers(function, dask, processes) as (submit, width):
+    with _workers(function, dask, processes) as (submit, count_workers):
         waiting: deque = deque()
         for item in items:
             waiting.append(submit(item))
-            if len(waiting) > 2 * width():
+            if len(waiting) > 2 * count_workers():
                 yield waiting.popleft().result()
             while waiting and waiting[0].done():
                 yield waiting.popleft().result()

@@ -10,16 +10,16 @@ from age_gender.cli import InputError
 if TYPE_CHECKING:
     from age_gender.embedding_space import EmbeddingSpace
 
-STEPS = 10 ** -np.arange(1.0, 4.25, 0.25)  # to which faces at unit length are rounded
-TRAINING_STEPS = 1e-4, 10**-2.25  # the finest and the coarsest that a network learns from
-JUDGED_ROWS = 1000  # of a table, from its start
+STEPS = 10 ** -np.arange(1.0, 4.25, 0.25)  # of rounding, measured on unit-length embeddings
+TRAINING_STEPS = 1e-4, 10**-2.25  # the finest and the coarsest step that a network learns from
+JUDGED_ROWS = 1000  # rows from a table's start that are judged
 # Years by which rounding moves the ages of a table. Errors add as squares do: where ages move by 1
 # year, the mean error of held-out faces grows by 0.1, by 0.3 where by 1.5, by over 1 where by 3.
 WARNED, REFUSED = 1.0, 3.0
 
 
 class Curve(NamedTuple):
-    """Points (K,): deviations along empty directions, rising, and the years that ages move by."""
+    """Hold points (K,): rising deviations along empty directions, and the years ages move by."""
 
     deviation: np.ndarray
     years: np.ndarray
@@ -71,10 +71,10 @@ def ramps(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
 
 
 def judge(source: str, years: np.ndarray, force: bool = False, hint: str = "") -> str | None:
-    """Return a warning where the `rounding_years` (n,) of a table's first rows call for one.
+    """Return a warning if the median `rounding_years` (n,) of a table's first rows is over WARNED.
 
-    Raises InputError where their median is over REFUSED, unless `force`; `hint` ends its
-    message with what else the caller can do. A single row shows little.
+    Raises InputError where it is over REFUSED, unless `force`; `hint` ends its message with what
+    else the caller can do. A single row shows little.
     """
     judged = np.sort(years[:JUDGED_ROWS])  # np.median and np.quantile import numpy.ma, for 17 ms
     median = float(judged[len(judged) // 2]) if len(judged) else 0.0

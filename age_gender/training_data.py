@@ -22,7 +22,7 @@ ROUNDED_FRACTION = 0.2
 
 
 class Recipe(NamedTuple):
-    """The settings of a training, which --resume must find unchanged."""
+    """Hold the settings of a training, which --resume must find unchanged."""
 
     epochs: int
     batch_size: int
