@@ -74,7 +74,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         if _shows_traceback() and not isinstance(error, (BrokenPipeError, KeyboardInterrupt)):
             raise
         code = report(error)
-        os._exit(code)  # does not wait for threads: their results are no longer needed
+        startup.end_process(code)  # does not wait for threads: their results are not needed
     startup.end(0)
 
 

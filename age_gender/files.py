@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from age_gender import startup
 from age_gender.cli import InputError, is_user_error
 
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(\d+)(?:/task/\d+)?/fd")
@@ -45,6 +46,7 @@ def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
     unique = os.urandom(4).hex()  # the module secrets would cost a script's start 3 ms
     temporary = path.with_name(f".{path.name[:30]}.{unique}.part{path.suffix[:20]}")
+    startup.unfinished.add(temporary)
     try:
         # At no time readable by more people than the file that it replaces
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
@@ -61,6 +63,7 @@ def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+        startup.unfinished.discard(temporary)
 
 
 def open_descriptor(path: str | os.PathLike[str]) -> int | None:

@@ -8,10 +8,11 @@ import contextlib
 import io
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from age_gender import startup
 
@@ -19,12 +20,18 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # Windows has no HUP
 HEED_SECONDS = 3  # until C code that does not return is ended with the process
 TIDYING_SECONDS = 2  # a second Ctrl-C within these does not disturb the tidying after the first
-_raise_time: float | None = None  # a plain variable: a lock in a signal handler may block it
+# Plain variables: a lock in a signal handler may block it
+_raise_time: float | None = None
+_number: int  # the last signal
 
 
 def raise_keyboard_interrupt() -> None:
-    """Raise KeyboardInterrupt in the main thread on an interrupt from now on."""
+    """Raise KeyboardInterrupt in the main thread on an interrupt from now on.
+
+    Where Python would ignore it, as in a weak reference's callback, it is raised again.
+    """
     _handle(_raise)
+    sys.unraisablehook = _raise_ignored
 
 
 def ignore() -> None:
@@ -133,9 +140,19 @@ def _handle(handler: Callable) -> None:
             signal.signal(number, handler)
 
 
-def _raise(*_) -> None:
-    global _raise_time
-    now = time.monotonic()
+def _raise(number: int, frame: object) -> None:
+    global _raise_time, _number
+    now, _number = time.monotonic(), number
     if _raise_time is None or now - _raise_time > TIDYING_SECONDS:
         _raise_time = now
         raise KeyboardInterrupt
+
+
+def _raise_ignored(unraisable: Any) -> None:
+    """Send an interrupt once more whose exception Python ignores; print others as Python does."""
+    global _raise_time
+    if unraisable.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(unraisable)
+    else:
+        _raise_time = None
+        threading.Timer(0.01, os.kill, [os.getpid(), _number]).start()  # after the callback

@@ -9,6 +9,7 @@ import atexit
 import os
 import sys
 
+unfinished = set()  # paths of temporary files, removed where the process ends
 _exit_code: int | None = None
 
 
@@ -43,7 +44,21 @@ def end_at_once(*_) -> None:
     try:
         os.write(2, os.fsencode(f"{os.path.basename(sys.argv[0])}: interrupted\n"))
     finally:
-        os._exit(130)
+        end_process(130)
+
+
+def end_process(code: int) -> None:
+    """End the process with this exit code, without its temporary files or any other tidying.
+
+    An interrupt between the lines of a `with` statement leaves it without removing them.
+    """
+    try:
+        for path in [*unfinished]:
+            path.unlink(missing_ok=True)
+    except OSError:
+        pass  # contextlib, for suppress, takes time to import
+    finally:
+        os._exit(code)
 
 
 def _report(error_type: type[BaseException], error: BaseException, traceback: object) -> None:

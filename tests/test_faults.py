@@ -10,6 +10,7 @@ import random
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -37,6 +38,45 @@ def test_an_interrupted_run_says_so_in_one_line_and_leaves_nothing(tmp_path, fac
     process.send_signal(number)
     assert process.wait(timeout=20) == 130
     assert (first + process.stderr.read()).decode().splitlines()[1:] == ["run.py: interrupted"]
+    assert os.listdir(tmp_path) == []
+
+
+# An interrupt that arrives where Python ignores exceptions
+IGNORED = """
+import signal, time, weakref
+from age_gender import cli
+
+class Thing:
+    pass
+
+def main():
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGHUP))
+    del thing
+    time.sleep(30)
+
+cli.run(main)
+"""
+# One that arrives when a `with` statement has opened a file and has not yet entered its block
+BETWEEN_LINES = """
+import signal
+from age_gender import cli, files
+
+def main():
+    output = files.whole_file("out.csv")
+    output.__enter__().write(b"half")
+    signal.raise_signal(signal.SIGINT)
+
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize("program", [IGNORED, BETWEEN_LINES])
+def test_an_interrupt_is_not_lost_and_leaves_nothing_wherever_it_arrives(tmp_path, program):
+    environment = {**os.environ, "PYTHONPATH": str(paths.ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=20)
+    assert (done.returncode, done.stderr) == (130, b"-c: interrupted\n")
     assert os.listdir(tmp_path) == []
 
 

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from age_gender.cli import InputError, require
+from age_gender.cli import InputError, quiet_stderr, require
 from age_gender.readers import chunks, parquet_pages, vectors
 from age_gender.readers.columns import (
     NAME_COLUMNS,
@@ -34,7 +34,8 @@ class ParquetReader:
     def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
         """Yield chunks of the rows of a file."""
         require(f"{path}: Parquet needs", pyarrow="pyarrow")
-        import pyarrow.parquet
+        with quiet_stderr():  # an allocator of Arrow's writes a line where memory is short
+            import pyarrow.parquet
 
         # A small buffer a column: otherwise Arrow holds a whole row group. Of 512 columns it still
         # holds a page and a dictionary each, some 2 MB.
