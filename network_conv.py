@@ -72,6 +72,13 @@ def build_preprocessing(space: EmbeddingSpace, whitening: float) -> keras.Model:
     return keras.Model(embedding, components, name="front")
 
 
+def to_components(preprocessing: keras.Model, embeddings: np.ndarray) -> np.ndarray:
+    """Return the components (..., k) of embeddings (..., W)."""
+    rows = embeddings.reshape(-1, embeddings.shape[-1])
+    components = preprocessing.predict(rows, batch_size=4096, verbose=0)
+    return components.reshape(*embeddings.shape[:-1], components.shape[-1])
+
+
 def is_denoised(space: EmbeddingSpace) -> bool:
     """Return whether components are shrunk by the noise that rounding left in a row.
 

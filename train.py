@@ -44,13 +44,12 @@ if TYPE_CHECKING:
     from age_gender.records import Records  # imports TensorFlow
     from network_conv import Calibration
 
-# Epochs and learning rate of the last part of the training, on all faces, as fractions of those
-# of the first. Two trainings of 24 epochs were 0.02 years better (mean of three seeds), in twice
-# the time.
+# Epochs and learning rate of the last part of the training, on all faces, as fractions of the
+# first's. Two trainings of 24 epochs were 0.02 years better (three seeds), in twice the time.
 FINAL_EPOCHS, FINAL_RATE = 5 / 8, 1 / 2
 ROUNDED_FACES = 3000  # held-out faces on which the cost of rounding is measured, at most
 NONE = Path("none")
-WITHOUT_INPUT = {  # what a missing default input means
+WITHOUT_INPUT = {
     "children": "training without children (prepare.py writes them)",
     "views": "training without other crops (embed.py --aligned --views makes them)",
 }
@@ -80,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         predict(preprocessing, rows) for rows in (unit, rounding.round_at_random(unit))
     )
     faces = Faces(components, rounded, records.age, records.gender, is_adult)
-    maps = None if views is None else fit_maps(predict(preprocessing, views))
+    maps = None if views is None else fit_maps(network_conv.to_components(preprocessing, views))
 
     # Training without the held-out faces, which then calibrate, and at last with all.
     fit_started = time.monotonic()
@@ -112,37 +111,38 @@ def main(argv: list[str] | None = None) -> None:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.ArgumentParser(__doc__)
     add, whole_number = parser.add_argument, cli.whole_number
+    # fmt: off
     add("--train", type=Path, default=paths.TRAIN_RECORDS, metavar="FILE",
-        help="records that prepare.py wrote")  # fmt: skip
+        help="records that prepare.py wrote")
     add("--children", type=Path, default=paths.CHILDREN_RECORDS, metavar="FILE",
         help="records of faces under prepare.py's --min-age, by default beside --train; none to "
-        "train without")  # fmt: skip
+        "train without")
     add("--views", type=Path, default=paths.VIEWS, metavar="NPZ",
-        help="augmented views written by embed.py --views; none to train without")  # fmt: skip
-    add("--models", type=Path, default=paths.MODELS, metavar="DIR",
-        help="folder for the model")  # fmt: skip
+        help="augmented views written by embed.py --views; none to train without")
+    add("--models", type=Path, default=paths.MODELS, metavar="DIR", help="folder for the model")
     add("--epochs", type=whole_number(1), default=16, metavar="N",
-        help="epochs without the held-out faces; 5/8 as many follow on all faces")  # fmt: skip
+        help="epochs without the held-out faces; 5/8 as many follow on all faces")
     add("--batch-size", type=whole_number(1), default=512, metavar="N",
-        help="maximum number of faces per step")  # fmt: skip
+        help="maximum number of faces per step")
     add("--learning-rate", type=cli.positive, default=2e-2, metavar="X",
-        help="peak learning rate of AdamW (warm-up, then cosine decay)")  # fmt: skip
+        help="peak learning rate of AdamW (warm-up, then cosine decay)")
     add("--whitening", type=cli.fraction, default=0.5, metavar="X",
         help="strength of PCA whitening: 0 leaves the principal components as they are, 1 gives "
-        "all the same variance")  # fmt: skip
+        "all the same variance")
     add("--crop-share", type=cli.fraction, default=0.5, metavar="X",
-        help="fraction of the faces augmented by a crop in each epoch")  # fmt: skip
+        help="fraction of the faces augmented by a crop in each epoch")
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N",
-        help="seed of the weights, shuffles, crops and held-out faces")  # fmt: skip
+        help="seed of the weights, shuffles, crops and held-out faces")
     add("--resume", action="store_true", help="continue an interrupted training")
     add("--logs", type=Path, default=paths.LOGS, metavar="DIR",
-        help="folder for the curves, as CSV and for TensorBoard")  # fmt: skip
+        help="folder for the curves, as CSV and for TensorBoard")
+    # fmt: on
     return parser.parse_args(argv)
 
 
 def import_network(seed: int):
     """Return the module network_conv, with Keras set to give the same figures for the same seed."""
-    cli.import_tensorflow()
+    cli.import_tensorflow()  # here, so that --help and bad arguments need no TensorFlow
     import keras
     import tensorflow as tf
 
@@ -222,13 +222,6 @@ def fit_space(
     return unit, training_views, space
 
 
-def predict(preprocessing, embeddings: np.ndarray) -> np.ndarray:
-    """Return the components (..., k) of embeddings (..., W)."""
-    rows = embeddings.reshape(-1, embeddings.shape[-1])
-    components = preprocessing.predict(rows, batch_size=4096, verbose=0)
-    return components.reshape(*embeddings.shape[:-1], components.shape[-1])
-
-
 def fit(
     network, faces: Faces, maps: Maps | None, steps: int, recipe: Recipe, checkpoint: Path,
     logs: Path, held_out: Faces | None = None,
@@ -243,7 +236,7 @@ def fit(
 
     import network_conv
 
-    # As far as an interrupted training came.
+    # As far as an interrupted training came
     trainer = network_conv.compile_for_training(network, steps, recipe.epochs, recipe.learning_rate)
     if checkpoint.exists():
         checkpoints.restore(checkpoint, trainer)
@@ -292,10 +285,9 @@ def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
     error = metrics.age_error(metrics.expected_age(softmax["age"]), faces.age)
     right = metrics.gender_is_right(softmax["gender"][:, 1], faces.gender)
     of_adults, of_children = error[faces.is_adult], error[~faces.is_adult]
-    mae, accuracy = float(of_adults.mean()), float(right[faces.is_adult].mean())
+    mae, accuracy = float(of_adults.mean()), round(float(right[faces.is_adult].mean()), 4)
     cli.say(f"held out: age MAE {mae:.2f} years, gender accuracy {accuracy:.2%}")
-    figures = {"faces": len(of_adults), "age_mae": round(mae, 3)}
-    figures["gender_accuracy"] = round(accuracy, 4)
+    figures = {"faces": len(of_adults), "age_mae": round(mae, 3), "gender_accuracy": accuracy}
     if len(of_children):
         mae = float(of_children.mean())
         cli.say(f"held-out children: age MAE {mae:.2f} years")
@@ -307,9 +299,11 @@ def measure_rounding(
     preprocessing, network, space: EmbeddingSpace, unit: np.ndarray
 ) -> rounding.Curve:
     """Return how rounding moves the ages of held-out unit-length embeddings (n, W)."""
+    import network_conv
 
     def estimate_ages(rows: np.ndarray) -> np.ndarray:
-        softmax = network.predict(predict(preprocessing, rows), batch_size=1024, verbose=0)
+        components = network_conv.to_components(preprocessing, rows)
+        softmax = network.predict(components, batch_size=1024, verbose=0)
         return metrics.expected_age(softmax["age"])
 
     return rounding.measure(unit[:: -(-len(unit) // ROUNDED_FACES)], space, estimate_ages)

@@ -1,0 +1,171 @@
+"""Find the header of a CSV, and choose which of its columns is what."""
+
+import contextlib
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from age_gender.labels import LABEL_COLUMNS
+from age_gender.readers import numbers, vectors
+from age_gender.readers.columns import (
+    Columns,
+    ReadOptions,
+    Sample,
+    choose_columns,
+    inspect_columns,
+    width_error,
+)
+from age_gender.readers.csv_dialects import Dialect
+from age_gender.readers.csv_rows import CsvRow, read_rows
+from age_gender.readers.errors import RowError
+
+MAX_CELLS = 1 << 16  # cells of a row: far more than an embedding and what stands beside it
+MAX_SAMPLED_CELLS = 1 << 18  # cells of the rows that show which column is what
+
+
+class Header(NamedTuple):
+    """Hold the titles of the columns, None where there are none, and the lines that they take."""
+
+    titles: list[str] | None
+    lines: int = 0
+
+
+def find_header(
+    lines: list[bytes], comments: list[bytes], dialect: Dialect, width: int | None
+) -> Header | None:
+    """Return the header before the first row of a text, or in the `comments` above it.
+
+    None where the lines have no row yet. Of two levels of titles, as pandas writes them, the
+    second one counts if it numbers the columns.
+    """
+    rows = read_rows(lines, dialect)
+    first = next(rows, None)
+    if first is None:
+        return None
+    if first.fault is not None:
+        return Header(None)
+    if not _is_header(first.cells, width):
+        return Header(_header_in_comment(comments, len(first.cells), dialect))
+    second = next(rows, None)
+    is_wide = second is not None and len(second.cells) > numbers.MIN_WIDTH
+    if is_wide and _are_numbers_of_columns(second.cells, width):
+        return Header(second.cells, second.last_line)
+    return Header(first.cells, first.last_line)
+
+
+def _header_in_comment(comments: list[bytes], count: int, dialect: Dialect) -> list[str] | None:
+    """Return the titles in the last line before the table, as numpy.savetxt writes them, if any."""
+    if not comments or not comments[-1].startswith(b"#"):
+        return None
+    row = next(read_rows([comments[-1].lstrip(b"# ")], dialect), None)
+    return row.cells if row and row.fault is None and len(row.cells) == count else None
+
+
+def _is_header(cells: list[str], width: int | None) -> bool:
+    """Return whether no cell after the first is a number, or they are column numbers of pandas."""
+    if len(cells) == 1:  # a line of text is a row, whatever separates its cells
+        return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
+    if _are_numbers_of_columns(cells, width):
+        return True
+    number_cells = [cell for cell in cells[1:] if numbers.is_number(cell)]
+    return not number_cells and not any(vectors.find_form([cell], width) for cell in cells)
+
+
+def _are_numbers_of_columns(cells: list[str], width: int | None) -> bool:
+    """Return whether all numbers of a row count up from 0 or 1, as pandas numbers columns."""
+    number_cells = [cell for cell in cells[1:] if numbers.is_number(cell)]
+    for titles in (number_cells, [*cells[:1], *number_cells]):
+        count = len(titles)
+        is_embedding = count == width if width else count >= numbers.MIN_WIDTH
+        if is_embedding and any(titles == [*map(str, range(i, i + count))] for i in (0, 1)):
+            return True
+    return False
+
+
+def choose(
+    path: str, header: list[str] | None, options: ReadOptions, rows: Sequence[CsvRow]
+) -> Columns:
+    """Return which column is what by the first of these rows. Raises RowError."""
+    # Its cells, without an empty one behind a separator at the end of each row
+    cells = rows[0].checked_cells()
+    if len(cells) > MAX_CELLS:
+        raise RowError(f"{len(cells):,} cells, more than {MAX_CELLS:,}")
+    count, has_end = len(cells), len(cells) > 2 and not cells[-1].strip()
+    if has_end and (not header or not header[-1].strip() or len(header) == count - 1):
+        cells, header = cells[:-1], header and header[: count - 1]
+    has_row_names = not numbers.is_number(cells[0]) or cells[0] == "1"
+    if header and len(header) == len(cells) - 1 and has_row_names:
+        header = ["", *header]  # R's write.table gives the names of rows no title
+    if header and len(header) != len(cells):
+        raise RowError(f"{len(cells)} cells, not {len(header)} as in the header")
+
+    # What they and some rows below show
+    below = [row.cells[: len(cells)] for row in rows[1:] if row.fault is None]
+    samples = inspect_columns([cells, *below][: 1 + MAX_SAMPLED_CELLS // count], options)
+    made_up = _titles_beside(samples, options)
+    made_up = made_up or _make_up_titles(cells, samples, options.width_of(count))
+    if not header and not any(sample.width for sample in samples):
+        # Nothing but its cells says what the row is: all of them must be good.
+        name_count = sum(not title.isdecimal() for title in made_up)
+        if not options.fits(len(cells) - name_count):
+            if not any(sample.is_number for sample in samples):
+                raise RowError(f"{numbers.excerpt(cells[0])} begins a row without any numbers")
+            raise width_error(len(cells) - name_count, options)
+        if name_count <= 1 and made_up[-1].isdecimal():
+            numbers.parse_cells(cells[name_count:], "cell", 1 + name_count)
+
+    # The columns; a first one with another title that is not a label holds names
+    columns = _choose_by_titles(path, header, made_up, samples, options)
+    is_rest = columns.embedding == tuple(range(1, len(cells)))
+    first_title = (header or made_up)[0].strip().casefold()
+    if is_rest and "name" not in columns.metadata and first_title not in LABEL_COLUMNS:
+        columns = replace(columns, metadata=columns.metadata | {"name": 0}, unread_columns=())
+    return replace(columns, count=count)
+
+
+def _choose_by_titles(
+    path: str, header: list[str] | None, made_up: list[str],
+    samples: Sequence[Sample], options: ReadOptions,
+) -> Columns:  # fmt: skip
+    """Return the columns by the header, or, where its titles do not help, by a known width."""
+    try:
+        return choose_columns(path, header or made_up, samples, options)
+    except RowError:
+        if header and (options.width or options.widths) and not options.embedding:
+            with contextlib.suppress(RowError):
+                return choose_columns(path, made_up, samples, options)
+        raise
+
+
+def _make_up_titles(cells: list[str], samples: Sequence[Sample], width: int | None) -> list[str]:
+    """Return titles of columns without a header: a vector, or numbers, perhaps behind a name."""
+    count = len(cells)
+    if any(sample.width for sample in samples):
+        titles = [f"column {number}" for number in range(1, count + 1)]
+        return titles if samples[0].width else ["filename", *titles[1:]]
+    if width:
+        has_name = count > width
+    else:
+        # 513 cells are a name and 512 numbers, also where the name looks like a number.
+        is_counted = cells[0].isdecimal() and not any(map(str.isdecimal, cells[1:]))
+        has_name = not samples[0].is_number or count % 16 == 1 or is_counted
+    return ["filename"] * has_name + [*map(str, range(count - has_name))]
+
+
+def _titles_beside(samples: Sequence[Sample], options: ReadOptions) -> list[str] | None:
+    """Return titles where other cells stand beside a run of as many numbers as a model takes.
+
+    The cell next before the run, or else behind it, is the name. None where there is no such run.
+    """
+    if not (options.width or options.widths) or any(sample.width for sample in samples):
+        return None
+    runs = itertools.groupby(range(len(samples)), lambda index: samples[index].is_number)
+    run = max(([*indices] for is_run, indices in runs if is_run), key=len, default=[])
+    if not options.fits(len(run)) or len(run) == len(samples):
+        return None
+    titles = [f"column {index + 1}" for index in range(len(samples))]
+    titles[run[0] : run[-1] + 1] = map(str, range(len(run)))
+    titles[run[0] - 1 if run[0] else run[-1] + 1] = "filename"
+    return titles

@@ -1,0 +1,65 @@
+"""Split the text of a CSV into rows of cells, one by one, and say what is wrong with a row."""
+
+import csv
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from age_gender.readers import chunks
+from age_gender.readers.csv_dialects import Dialect
+from age_gender.readers.errors import RowError
+
+
+class CsvRow(NamedTuple):
+    """A row that is not blank, its lines counted from 1: its cells, or what is wrong with it."""
+
+    line: int
+    last_line: int
+    cells: list[str]
+    fault: RowError | None = None
+
+    def checked_cells(self) -> list[str]:
+        """Return its cells. Raises RowError."""
+        if self.fault:
+            raise self.fault
+        return self.cells
+
+
+def read_rows(lines: list[bytes], dialect: Dialect) -> Iterator[CsvRow]:
+    """Yield the rows of a text.
+
+    One that is not CSV costs its first line only, in case a quote there was never closed; after
+    100 of these, all that the parser took.
+    """
+    csv.field_size_limit(chunks.MAX_ROW_BYTES)  # here, so that it holds on a Dask worker too
+    at, attempts, delimiter = 0, 100, dialect.delimiter.decode()
+    while at < len(lines):
+        first, fault, cells = at + 1, None, []
+        rest = map(lines.__getitem__, range(at, len(lines)))
+        texts = (dialect.prepared(line).decode("utf-8", "surrogateescape") for line in rest)
+        reader = csv.reader(texts, delimiter=delimiter, strict=True)
+        try:
+            cells = next(reader)
+            at += reader.line_num
+            if sum(map(len, lines[first - 1 : at])) > chunks.MAX_ROW_BYTES:
+                fault = RowError(f"longer than {chunks.MAX_ROW_BYTES:,} bytes")
+        except csv.Error as error:
+            fault = RowError(_describe(error))
+            attempts -= 1
+            at = first if attempts > 0 else at + reader.line_num
+        if dialect.decimal_comma:
+            cells = [_with_point(cell) for cell in cells]
+        if fault or len(cells) > 1 or "".join(cells).strip():
+            yield CsvRow(first, at, cells, fault)
+
+
+def _with_point(cell: str) -> str:
+    return cell.replace(",", ".") if cell.count(",") == 1 and cell[-1:].isdigit() else cell
+
+
+def _describe(error: csv.Error) -> str:
+    # The module has one exception for all faults; its words are all that tells them apart.
+    if "new-line" in str(error):
+        return "a lone carriage return outside quotes; end lines with a line feed"
+    if "end of data" in str(error):
+        return "a quote is not closed"
+    return f"not CSV: {error}"
