@@ -76,7 +76,8 @@ def main(argv: list[str] | None = None) -> None:
     unit, views, space = fit_space(records, is_held_out, inputs["views"])
     preprocessing = network_conv.build_preprocessing(space, recipe.whitening)
     components, rounded = (
-        predict(preprocessing, rows) for rows in (unit, rounding.round_at_random(unit))
+        network_conv.to_components(preprocessing, rows)
+        for rows in (unit, rounding.round_at_random(unit))
     )
     faces = Faces(components, rounded, records.age, records.gender, is_adult)
     maps = None if views is None else fit_maps(network_conv.to_components(preprocessing, views))
