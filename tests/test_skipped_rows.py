@@ -3,6 +3,7 @@
 import csv
 import os
 
+import numpy as np
 from conftest import HEADER, MODEL, refused, script, with_cell
 
 
@@ -50,3 +51,16 @@ def test_where_no_row_is_good_there_is_the_list_but_no_output(tmp_path, rows):
     assert len(list(csv.DictReader((tmp_path / "out.errors.csv").open()))) == 6
     done = script("run.py", "--features", path, "--skip-bad-rows", "--model", MODEL)
     assert (done.code, done.out) == (2, "")
+
+
+def test_an_embedding_of_another_network_is_listed_with_its_row_and_line(tmp_path, faces):
+    table, output = tmp_path / "my.csv", tmp_path / "out.csv"
+    rows = faces[1][:5].copy()
+    rows[3] = np.random.default_rng(0).normal(size=rows.shape[1])
+    titles = ",".join(["filename", *(f"e{i}" for i in range(rows.shape[1]))])
+    lines = (",".join([f"f{i}", *map(repr, row)]) for i, row in enumerate(rows.tolist()))
+    table.write_text("\n".join([titles, *lines]) + "\n")
+    done = script("run.py", "--features", table, "--output", output, "--skip-bad-rows")
+    assert done.code == 0, done.err
+    listed = list(csv.DictReader((tmp_path / "out.errors.csv").open()))
+    assert [(row["row"], row["line"]) for row in listed] == [("4", "5")]

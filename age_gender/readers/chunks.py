@@ -113,6 +113,9 @@ class Batch:
     rows: int
     bad: list[BadRow]
     metadata: dict[str, list]
+    lines: Sequence[
+        int
+    ] = ()  # of the good rows in the chunk, from 1; none where there are no lines
     scores: np.ndarray | None = None
 
     def keep(self, kept: np.ndarray) -> "Batch":
@@ -120,6 +123,7 @@ class Batch:
         return replace(
             self, features=self.features[kept], row_indices=self.row_indices[kept],
             metadata={role: [column[i] for i in kept] for role, column in self.metadata.items()},
+            lines=[self.lines[i] for i in kept] if self.lines else (),
             scores=None if self.scores is None else self.scores[kept],
         )  # fmt: skip
 
@@ -148,7 +152,9 @@ def parse_rows(
     if not len(chunk.data):
         return make_batch(chunk, [], {})
     if parsed := parse_at_once(chunk):
-        batch = make_batch(chunk, *parsed, data_lines=len(parsed[0]))
+        count = len(parsed[0])
+        lines = range(1, count + 1) if chunk.has_lines and isinstance(chunk.data, bytes) else ()
+        batch = make_batch(chunk, *parsed, data_lines=count, lines=lines)
         if not batch.bad:
             return batch
     return _parse_row_by_row(chunk, split_rows(chunk))
@@ -194,7 +200,7 @@ def make_batch(
         line = lines[i] if lines else 0
         bad.append(BadRow(chunk.path, int(row_indices[i]) + 1, line, reason))
     origin = replace(chunk, data=b"", metadata={}, bad=(), lines=chunk.lines + data_lines)
-    batch = Batch(origin, features, row_indices, count, sorted(bad), metadata)
+    batch = Batch(origin, features, row_indices, count, sorted(bad), metadata, lines)
     return batch.keep(np.delete(np.arange(len(table)), [*reasons])) if reasons else batch
 
 
