@@ -8,6 +8,7 @@ import zlib
 from typing import Any, BinaryIO
 
 from age_gender.cli import InputError
+from age_gender.readers.text_chunks import read_head
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 PIECE_BYTES = 64 << 10
@@ -28,6 +29,8 @@ def without_suffix(path: str) -> str:
 def decompress(path: str, stream: BinaryIO) -> BinaryIO:
     """Return a stream of the text: the stream itself, or its decompression, by its first bytes."""
     start = stream.peek(10)
+    if len(start) < max(map(len, MAGICS)):  # a pipe that pauses, or a tiny file
+        start, stream = read_head(stream, 10)
     if start.startswith(b"BZh"):
         start = b"BZh9" + start[4:]  # of any level
     for magic, name in MAGICS.items():

@@ -3,11 +3,13 @@
 `iterate_rows` yields the rows of a whole document, `split_faces` the faces of a row.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import vectors
 from age_gender.readers.columns import NAME_COLUMNS
+from age_gender.readers.errors import RowError
 from age_gender.readers.numbers import MIN_WIDTH
 
 # Where APIs keep the rows: DeepFace, Qdrant, Milvus, Elasticsearch, Weaviate, Pinecone, CompreFace.
@@ -38,7 +40,9 @@ def is_vector(value: object) -> bool:
 def _vector_size(value: str) -> int:
     """Return how many numbers a text holds for sure."""
     form = vectors.find_form([value])
-    return vectors.count_numbers(value, form) if form and not form.rivals else 0
+    with contextlib.suppress(RowError):  # a list of several faces
+        return vectors.count_numbers(value, form) if form and not form.rivals else 0
+    return 0
 
 
 def has_vector(row: object) -> bool:

@@ -287,7 +287,8 @@ def compare_npz(path: str) -> None:
         kept = np.delete(np.arange(len(expected)), [row.row - 1 for row in bad])
         assert np.array_equal(np.concatenate(blocks), expected[kept])
         options = [saved["filenames"].tolist()[i] for i in kept]
-        assert names == [name.decode() if isinstance(name, bytes) else name for name in options]
+        texts = [name.decode() if isinstance(name, bytes) else name for name in options]
+        assert names == [text or str(row + 1) for text, row in zip(texts, kept, strict=True)]
 
 
 TARGETS = {

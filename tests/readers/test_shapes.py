@@ -243,6 +243,16 @@ def test_a_folder_of_lancedb_is_named(tmp_path):
 # ---------------------------------------------------------------------- names and pauses
 
 
+def test_a_document_of_texts_with_several_faces_each_is_refused_in_one_line(tmp_path):
+    path, lists = tmp_path / "t.json", [[0.1] * 30, [0.2] * 30]
+    path.write_text(json.dumps({"e+": str(lists), "b": str(lists)}))
+    with pytest.raises(InputError):
+        tables.read([path])
+    path.write_text('\r{"e+": "[1,2FFFFFFFFFF [1,: [0, [2], 3]FWWWWWFFF,FFFFF!,3]"}Jk\x02", "b"], ')
+    with pytest.raises(InputError):
+        tables.read([path])
+
+
 def test_a_missing_name_is_the_row_number_and_an_image_is_no_name(tmp_path, features):
     path, image = tmp_path / "t.db", b"\xff\xd8\xff\xe0" + bytes(99)
     with sqlite3.connect(path) as database:
@@ -255,10 +265,12 @@ def test_a_missing_name_is_the_row_number_and_an_image_is_no_name(tmp_path, feat
     assert tables.read([path])[0] == ["face 0", "2", "face 2", "face 3"]
 
 
-@pytest.mark.parametrize("first", [b"\n", b"\xef\xbb\xbf", b" \r\n\t", b"\xef"])
+@pytest.mark.parametrize("first", [b"\n", b"\xef\xbb\xbf", b" \r\n\t", b"\xef", b"\x1f"])
 def test_a_pipe_that_pauses_before_its_first_character_is_json(first, names, features):
     lines = "\n".join(map(json.dumps, objects(names, features))).encode()
     lines = b"\xbb\xbf" * (first == b"\xef") + lines
+    if first == b"\x1f":  # gzip's first byte
+        lines = gzip.compress(lines)[1:]
     reading, writing = os.pipe()
     process = start("run.py", "--features", "-", "--model", MODEL, stdin=reading, stdout=-1)
     os.close(reading)
