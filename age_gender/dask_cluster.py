@@ -80,7 +80,7 @@ def connect(function: Callable, given: str) -> Iterator[tuple[Callable, Callable
 
 
 class _Result:
-    """A future whose `result` raises InputError when the scheduler stops answering."""
+    """Wait for a future; `result` raises InputError when the scheduler stops answering."""
 
     def __init__(self, client: Any, address: str, future: Any) -> None:
         self.client, self.address, self.future = client, address, future

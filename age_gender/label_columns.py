@@ -52,7 +52,7 @@ CODE = re.compile(rf"(.*?)=\s*({'|'.join(GENDERS)}|unknown)\s*(?:[,;](?=.)|\Z)",
 
 
 class LabelColumn(NamedTuple):
-    """The ages or genders of one file: a column, or without a title the labels in its names."""
+    """Hold the ages or genders of one file: a column, or, without a title, those in its names."""
 
     path: str
     title: str

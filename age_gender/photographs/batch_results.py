@@ -12,7 +12,7 @@ from age_gender.readers.names import text_name
 
 
 class BatchResult(NamedTuple):
-    """The result of a batch of images: its n faces, and the m images without one."""
+    """Hold the result of a batch of images: its n faces, and the m images without one."""
 
     names: np.ndarray  # (n,) text
     embeddings: np.ndarray  # (n, width) float32; of augmented views (n, crops, width)

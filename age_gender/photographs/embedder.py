@@ -21,7 +21,7 @@ from age_gender.readers.names import text_name
 
 @dataclass(frozen=True, kw_only=True)
 class CropOptions:
-    """The crop options of embed.py, resolved for a network."""
+    """Hold the crop options of embed.py, resolved for a network."""
 
     faces: str  # "all", "largest" or "central"
     aligned: bool

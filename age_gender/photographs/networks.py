@@ -138,7 +138,7 @@ def load_litert(content: bytes, path: Path) -> Embed:
 
 
 class LiteRT(threading.local):  # each thread that calls it makes an interpreter of its own
-    """A LiteRT network that maps chips to embeddings; chips are padded to its batch size, if any.
+    """Map chips to embeddings by a LiteRT network; chips are padded to its batch size, if any.
 
     Raises InputError that names `path` unless the network takes square RGB chips and gives a row
     of numbers for each.

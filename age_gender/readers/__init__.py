@@ -1,1 +1,1 @@
-"""Tables of embeddings in and out, a file a format, in bounded memory."""
+"""Read and write tables of embeddings, one file per format, in bounded memory."""

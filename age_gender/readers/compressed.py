@@ -42,7 +42,7 @@ def decompress(path: str, stream: BinaryIO) -> BinaryIO:
 
 
 class _GzipDecompressor:
-    """zlib's decompressor with the interface of those of bz2 and lzma."""
+    """Decompress by zlib, with the interface of the decompressors of bz2 and lzma."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(31)  # with gzip's header and checksum
@@ -64,7 +64,7 @@ class _GzipDecompressor:
 
 
 class _ZstandardDecompressor:
-    """The decompressor of the package zstandard, which knows no bound, with the same interface."""
+    """Decompress by the package zstandard, which knows no bound, with the same interface."""
 
     STEP = 512  # bytes of input whose blocks decompress to 16 MB at most
 
@@ -96,7 +96,7 @@ class _ZstandardDecompressor:
 
 
 class _DecompressedStream(io.RawIOBase):
-    """The decompressed bytes of a stream, also of several members, as cat joins them.
+    """Read the decompressed bytes of a stream, also of several members, as cat joins them.
 
     Raises InputError for one that is broken, cut off, or far larger than it may be.
     """

@@ -20,7 +20,7 @@ MIN_SEPARATORS = 15  # separators in a line of numbers; fewer may belong to name
 
 @dataclass(frozen=True)
 class Dialect:
-    """The separators of cells and of decimals, and what else must be known to split the text."""
+    """Hold the separators of cells and of decimals, and what else is needed to split the text."""
 
     delimiter: bytes = b","
     decimal_comma: bool = False
@@ -29,7 +29,7 @@ class Dialect:
 
     @property
     def is_spaces(self) -> bool:
-        """Whether any number of spaces separates two cells."""
+        """Return whether any number of spaces separates two cells."""
         return self.delimiter == b" "
 
     def prepared(self, data: bytes) -> bytes:

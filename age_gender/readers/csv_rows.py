@@ -10,7 +10,7 @@ from age_gender.readers.errors import RowError
 
 
 class CsvRow(NamedTuple):
-    """A row that is not blank, its lines counted from 1: its cells, or what is wrong with it."""
+    """Hold the cells of a row that is not blank, or its fault; lines count from 1."""
 
     line: int
     last_line: int

@@ -7,7 +7,7 @@ from age_gender.cli import InputError
 
 
 class _Format(NamedTuple):
-    """A format: its suffixes, its first bytes, its name, and code that exports {name} to {new}."""
+    """Hold a format's suffixes, first bytes and name, and code that exports {name} to {new}."""
 
     suffixes: tuple[str, ...]
     magics: tuple[bytes, ...]

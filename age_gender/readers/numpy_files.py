@@ -250,7 +250,7 @@ def to_texts(values: np.ndarray) -> list[str]:
 
 
 class _Array:
-    """An array in the NPY format that is read block by block: its header allocates nothing."""
+    """Read an array in the NPY format block by block: its header allocates nothing."""
 
     def __init__(self, path: str, open_stream: Callable[[], BinaryIO]) -> None:
         self.path, self.open_stream = path, open_stream

@@ -49,7 +49,7 @@ class ParquetReader:
 
 
 class _Table:
-    """A Parquet file whose pages are checked before they are decoded.
+    """Read a Parquet file whose pages are checked before they are decoded.
 
     The fields of a struct are columns: `image.path`.
     """

@@ -25,12 +25,18 @@ _CODECS = [
 _PATH = thrift.list_of(thrift.text)
 SMALL_DICTIONARY_BYTES = 32 << 10  # any number of rows may have an entry of this size
 MAX_VALUES_PER_BYTE = 8  # numbers of longer lists: a bit each; a run of zeros has any number
-_NESTED = dict.fromkeys((5, 7, 8), thrift.struct)  # in a page's header, by its type
+# Numbers of fields in parquet.thrift: of FileMetaData, RowGroup, ColumnChunk, ColumnMetaData, and
+# of PageHeader.
+ROW_GROUPS, GROUP_COLUMNS, GROUP_ROWS, COLUMN_METADATA = 4, 1, 3, 3
+PATH, CODEC, COMPRESSED_SIZE, DATA_OFFSET, DICTIONARY_OFFSET = 3, 4, 7, 9, 11
+PAGE_TYPE, DECOMPRESSED_SIZE, PAGE_SIZE, DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 1, 2, 3, 5, 7, 8
+_PAGES_BY_TYPE = {0: DATA_PAGE, 2: DICTIONARY_PAGE, 3: DATA_PAGE_V2}
+_PAGE_FIELDS = dict.fromkeys(_PAGES_BY_TYPE.values(), thrift.struct)  # of a page's header
 _LENGTH = struct.Struct("<I").unpack_from  # of a text in a dictionary
 
 
 class Layout(NamedTuple):
-    """Where a file has its columns; leaves of nested ones are called as in `image.path`."""
+    """Say where a file has its columns; leaves of nested ones are called as in `image.path`."""
 
     columns: list[str]
     rows: list[int]  # of each row group
@@ -38,7 +44,7 @@ class Layout(NamedTuple):
 
 
 class Pages(NamedTuple):
-    """What the pages of a column of a row group claim to hold, together."""
+    """Say what the pages of a column of a row group claim to hold, together."""
 
     values: int
     value_bytes: int  # the largest average size of a page's values
@@ -57,7 +63,8 @@ def read_layout(path: str) -> Layout:
         stream.seek(-8 - size, os.SEEK_END)
         data = stream.read(size)
     try:
-        groups = thrift.struct(data, 0, {4: thrift.list_of(_read_row_group)})[0].get(4, [])
+        parsers = {ROW_GROUPS: thrift.list_of(_read_row_group)}
+        groups = thrift.struct(data, 0, parsers)[0].get(ROW_GROUPS, [])
         columns = [column for column, _ in groups[0][0]] if groups else []
         spans = np.int64([[span for _, span in group] for group, _ in groups])
         return Layout(columns, [rows for _, rows in groups], spans)
@@ -67,22 +74,23 @@ def read_layout(path: str) -> Layout:
 
 def _read_row_group(data: bytes, at: int) -> tuple[tuple[list, int], int]:
     """Return the columns of a row group, and how many rows it has."""
-    fields, at = thrift.struct(data, at, {1: thrift.list_of(_read_column)})
-    return (fields[1], fields[3]), at
+    fields, at = thrift.struct(data, at, {GROUP_COLUMNS: thrift.list_of(_read_column)})
+    return (fields[GROUP_COLUMNS], fields[GROUP_ROWS]), at
 
 
 def _read_column(data: bytes, at: int) -> tuple[tuple[str, tuple[int, ...]], int]:
     """Return the path of a column, and its span in Layout.spans."""
-    fields, at = thrift.struct(data, at, {3: _read_column_metadata})
-    metadata = fields[3]
-    start, size = metadata[9], metadata[7]
-    codec = _CODECS[metadata[4]] if metadata[4] < len(_CODECS) else ("", 1 << 20)
-    start = min(start, metadata.get(11) or start)  # a dictionary comes first
-    return (".".join(metadata[3]), (start, size, size * codec[1], metadata[4])), at
+    fields, at = thrift.struct(data, at, {COLUMN_METADATA: _read_column_metadata})
+    metadata = fields[COLUMN_METADATA]
+    start, size = metadata[DATA_OFFSET], metadata[COMPRESSED_SIZE]
+    number = metadata[CODEC]
+    codec = _CODECS[number] if number < len(_CODECS) else ("", 1 << 20)
+    start = min(start, metadata.get(DICTIONARY_OFFSET) or start)  # a dictionary comes first
+    return (".".join(metadata[PATH]), (start, size, size * codec[1], number)), at
 
 
 def _read_column_metadata(data: bytes, at: int) -> tuple[dict, int]:
-    return thrift.struct(data, at, {3: _PATH})
+    return thrift.struct(data, at, {PATH: _PATH})
 
 
 def check_pages(path: str, name: str, span: np.ndarray, is_list: bool) -> Pages:
@@ -143,9 +151,11 @@ def _read_header(path: str, file: int, offset: int) -> _Header:
     size = 256
     while size <= MAX_HEADER_BYTES:
         try:
-            fields, end = thrift.struct(os.pread(file, size, offset), 0, _NESTED)
-            values = fields[{2: 7, 3: 8}.get(fields[1], 5)][1]
-            return _Header(fields[1] == 2, fields[2], fields[3], values, offset + end)
+            fields, end = thrift.struct(os.pread(file, size, offset), 0, _PAGE_FIELDS)
+            page = _PAGES_BY_TYPE.get(fields[PAGE_TYPE], DATA_PAGE)
+            values = fields[page][1]
+            sizes = fields[DECOMPRESSED_SIZE], fields[PAGE_SIZE]
+            return _Header(page == DICTIONARY_PAGE, *sizes, values, offset + end)
         except IndexError:  # it goes on behind these bytes
             size *= 16
         except (KeyError, ValueError, TypeError, RecursionError):

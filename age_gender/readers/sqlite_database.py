@@ -26,7 +26,7 @@ _ALLOWED = (
 
 
 class Database:
-    """A database that is open for reading.
+    """Read a database.
 
     An interrupt ends a statement, which SQLite alone would not heed, and so do temporary files of
     TEMPORARY_BYTES. Raises InputError, or, where the machine lacks something, OSError or

@@ -39,7 +39,7 @@ class SqliteReader(RowsReader):
 
 
 class _Table(NamedTuple):
-    """A table or view: its titles, its first rows, and a function that yields all rows."""
+    """Hold a table's or view's titles, its first rows, and a function that yields all rows."""
 
     titles: list[str]
     head: list[tuple]

@@ -23,7 +23,7 @@ _SHORT_TEXT = 12  # bytes of a text that lie beside its length
 
 @dataclass
 class Vec0Table:
-    """What a `create virtual table … using vec0(…)` declares."""
+    """Describe and read what a `create virtual table … using vec0(…)` declares."""
 
     name: str
     titles: list[str]

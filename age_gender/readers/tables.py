@@ -21,7 +21,7 @@ from age_gender.readers.columns import ANY, ReadOptions
 
 
 class Format(NamedTuple):
-    """A file format. Its reader is imported where a file needs it: all would take 20 ms."""
+    """Describe a file format. Its reader is imported where a file needs it: all take 20 ms."""
 
     is_text: bool  # may be compressed, and come through a pipe
     load_reader: Callable[[], Reader]

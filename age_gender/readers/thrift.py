@@ -8,6 +8,9 @@ where the bytes end too soon, ValueError or RecursionError where they are someth
 from collections.abc import Callable
 from typing import Any
 
+I16, I32, I64 = 4, 5, 6  # numbers of the types in the protocol
+TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
+
 Parser = Callable[[bytes, int], tuple[Any, int]]
 
 
@@ -22,7 +25,7 @@ def struct(data: bytes, at: int, nested: dict[int, Parser] | None = None) -> tup
         else:
             number, at = _integer(data, at)
         field_type = head & 15
-        if 4 <= field_type <= 6:
+        if field_type in (I16, I32, I64):
             fields[number], at = _integer(data, at)
         elif nested and number in nested:
             fields[number], at = nested[number](data, at)
@@ -53,31 +56,31 @@ def text(data: bytes, at: int) -> tuple[str, int]:
 
 def skip(data: bytes, at: int, field_type: int) -> int:
     """Return where a value of a type ends."""
-    if field_type in (1, 2):  # true, false
+    if field_type in (TRUE, FALSE):
         return at
-    if 4 <= field_type <= 6:
+    if field_type in (I16, I32, I64):
         while data[at] & 128:
             at += 1
         return at + 1
-    if field_type == 8:  # bytes
+    if field_type == BINARY:
         size, at = _varint(data, at)
         return at + size
-    if field_type == 12:
+    if field_type == STRUCT:
         while head := data[at]:
             at += 1
             if head < 16:
-                at = skip(data, at, 4)  # the number of the field
+                at = skip(data, at, I16)  # the number of the field
             at = skip(data, at, head & 15)
         return at + 1
-    if field_type in (9, 10):  # lists and sets
+    if field_type in (LIST, SET):
         element_type = data[at] & 15
         count, at = _count(data, at)
         for _ in range(count):
-            at = at + 1 if element_type in (1, 2) else skip(data, at, element_type)
+            at = at + 1 if element_type in (TRUE, FALSE) else skip(data, at, element_type)
             data[at - 1]  # raises IndexError
         return at
-    if field_type in (3, 7):  # a byte, a double
-        return at + (1 if field_type == 3 else 8)
+    if field_type in (BYTE, DOUBLE):
+        return at + (1 if field_type == BYTE else 8)
     raise ValueError("maps are in no metadata of Parquet")
 
 

@@ -76,7 +76,7 @@ _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")
 
 @dataclass(frozen=True)
 class Form:
-    """How a column's values hold numbers. `numbers` gives None for a value of another form."""
+    """Describe how a column's values hold numbers; `numbers` returns None for another form."""
 
     name: str
     numbers: Callable[[object], Sequence | None]

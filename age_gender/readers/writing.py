@@ -1,4 +1,4 @@
-"""Tables of embeddings written: NPZ, CSV and Parquet."""
+"""Write tables of embeddings: NPZ, CSV and Parquet."""
 
 import itertools
 import zipfile

@@ -1,1 +1,1 @@
-"""The exported model as LiteRT runs it, and the CSV of predictions."""
+"""Run the exported model by LiteRT, and write the CSV of predictions."""

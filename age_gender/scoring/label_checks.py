@@ -17,7 +17,7 @@ MAX_CONTRADICTED = 0.4  # fraction of the genders; UTKFace's is 0.03, its childr
 
 
 class Doubts(NamedTuple):
-    """Why labels look misread, a text each; empty where they do not."""
+    """Say why labels look misread, a text each; empty where they do not."""
 
     ages: str = ""
     genders: str = ""  # more than half of which are contradicted

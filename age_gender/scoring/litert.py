@@ -25,7 +25,7 @@ REMEDY = (
 
 
 class Model:
-    """An exported model, loaded: maps features, float32 (n, width), to scores, float32 (n, 6).
+    """Map features, float32 (n, width), to scores, float32 (n, 6), by an exported model.
 
     The columns are the OUTPUTS. One thread at a time may call it. Raises InputError, naming it
     `name`, for bytes that are not such a model. The first one of a process must be loaded before
