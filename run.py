@@ -115,9 +115,8 @@ def open_errors(args: argparse.Namespace) -> contextlib.AbstractContextManager:
 
 def model_files(model: str | None) -> list[Path]:
     """Return the model files that an output must not overwrite."""
-    folders = trained_models.find_models(paths.MODELS)
-    if model:
-        folders = [Path(model), Path(model).parent]
+    given = [Path(model), Path(model).parent] if model else []
+    folders = given or trained_models.find_models(paths.MODELS)
     return [path for folder in folders for path in folder.glob("age_gender*")]
 
 

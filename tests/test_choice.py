@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import line, program, refused, script
 
-from age_gender import cli, embedding_space, paths, trained_models
+from age_gender import cli, embedding_space, paths, rounding, trained_models
 from age_gender.readers import writing
 from age_gender.scoring import choice
 
@@ -125,25 +125,19 @@ def mobile_of_512(tmp_path_factory):
     The network in it is not trained: the choice is made by the embedding space alone.
     """
     cli.import_tensorflow()
-    import keras
-
     import network_conv
 
     turned = np.linalg.qr(np.random.default_rng(0).normal(size=(512, 192)))[0]
     features = (rows_of("mobilefacenet", 600)[1] @ turned.T).astype(np.float32)
     space = embedding_space.fit(embedding_space.unit(features))
-    front = network_conv.build_preprocessing(space, whitening=0.5)
+    preprocessing = network_conv.build_preprocessing(space, whitening=0.5)
     network = network_conv.build_network(space.components)
-    scorer = network_conv.build_scorer(
-        front,
-        network,
-        network_conv.Calibration(0.05, 1, 1),
-        space,
-        (np.float32([0, 1]), np.zeros(2, np.float32)),
-    )
+    calibration = network_conv.Calibration(0.05, 1, 1)
+    curve = rounding.Curve(np.float32([0, 1]), np.zeros(2, np.float32))
+    scorer = network_conv.build_scorer(preprocessing, network, calibration, space, curve)
     folder = tmp_path_factory.mktemp("another")
     trained_models.write_model(
-        folder, keras.Model(front.input, network(front.output)), network_conv.to_litert(scorer),
+        folder, network_conv.join(preprocessing, network), network_conv.to_litert(scorer),
         {"embeddings": {"dimensions": 512}},
     )  # fmt: skip
     return folder, features

@@ -71,7 +71,7 @@ def test_prepare_writes_counts_or_names_every_row(rows):
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 parts = prepared(path, Path(folder), test_size=1)
         except InputError as error:
-            other = r"but other labels|--gender-codes|--test-size|no face of|class"
+            other = r"but other labels|--gender-codes|--test-size|no face of|class|most ages in"
             assert re.search(refusal or other, str(error))
             return
     assert refusal is None
