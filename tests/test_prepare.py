@@ -1,55 +1,19 @@
 """prepare.py: which file a row goes to, what ends the run, and that every row is counted."""
 
 import contextlib
-import json
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import refused, script, training
+from prepared_tables import WIDTH, prepared, refusal, vectors, write
 
 import prepare
 import train
 from age_gender import records
 from age_gender.cli import InputError
 from age_gender.readers import writing
-
-WIDTH = 16  # of embeddings that no model here takes
-
-
-def prepared(table, folder, *more: str, test_size: int = 150) -> dict[str, records.Records]:
-    """The records that prepare.py makes of a table, by their file's name."""
-    prepare.main(["--features", str(table), "--output", str(folder),
-                  "--test-size", str(test_size), *more])  # fmt: skip
-    return {path.stem: records.read(path) for path in sorted(folder.glob("*.tfrecords"))}
-
-
-def refusal(*arguments) -> str:
-    """What prepare.py says about these tables; it writes no records."""
-    with tempfile.TemporaryDirectory() as folder:
-        with pytest.raises(InputError) as caught:
-            prepare.main(["--features", *map(str, arguments), "--output", folder])
-        assert not list(Path(folder).iterdir())
-    return str(caught.value)
-
-
-def write(path: Path, **columns: list) -> Path:
-    """JSON lines with these columns and the embeddings `e`."""
-    rows = [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
-
-
-def vectors(count: int, seed: int = 0) -> list[list[float]]:
-    """Embeddings of no network here; the first number of each is its row, from 1."""
-    values = np.random.default_rng(seed).normal(size=(count, WIDTH)).round(3)
-    values[:, 0] = np.arange(count) + 1
-    return values.tolist()
-
 
 # ---------------------------------------------------------------------- children and views
 
@@ -275,32 +239,6 @@ def test_numbers_of_classes_are_seen_where_children_were_said(few_faces, tmp_pat
     path = labelled(tmp_path / "t.npz", few_faces, lambda gender: gender, classes)
     assert "class numbers" in refusal(path)
     assert "of faces of" in refusal(path, "--min-age", "0")
-
-
-@pytest.mark.parametrize("title, codes", [("sex", [1, 0]), ("Male", [0, 1]), ("female", [1, 0])])
-def test_genders_come_from_columns_of_these_names(tmp_path, title, codes):
-    path = write(tmp_path / "t.jsonl", age=[*range(20, 40)], e=vectors(20),
-                 **{title: codes * 10})  # fmt: skip
-    parts = prepared(path, tmp_path, test_size=5)
-    rows = parts["train"].features[:, 0].astype(int)
-    assert parts["train"].gender.tolist() == (rows % 2).tolist()  # the first is a woman
-
-
-def test_two_columns_of_one_label_are_refused(tmp_path):
-    path = write(tmp_path / "t.jsonl", age=[20], Age=[30], gender=["m"], e=vectors(1))
-    assert "two columns are called age" in refusal(path)
-
-
-def test_codes_may_begin_with_a_minus(tmp_path):
-    path = write(tmp_path / "t.jsonl", age=[*range(20, 40)], gender=[-1, 1] * 10, e=vectors(20))
-    assert "--gender-codes 1=male,-1=female" in refusal(path)
-    parts = prepared(path, tmp_path, "--gender-codes", "-1=female,1=male", test_size=5)
-    assert {*parts["train"].gender} == {0, 1}
-
-
-def test_a_mistyped_code_is_named_with_the_form(tmp_path):
-    done = script("prepare.py", "--gender-codes", "1:male")
-    refused(done, "--gender-codes", "'1:male' is not VALUE=male, VALUE=female or VALUE=unknown")
 
 
 # -------------------------------------------------------------------------- paths and kills
