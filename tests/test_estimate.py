@@ -171,3 +171,11 @@ def test_estimate_needs_pandas_and_nothing_else(tables):
         [sys.executable, "-c", code, of_pandas], cwd=paths.ROOT, capture_output=True, text=True
     )
     assert done.stdout == "3\n", done.stderr
+
+
+def test_int8_with_one_clipped_scale_for_all_is_refused():
+    features = embeddings("utkface.npz", 300)
+    scale = np.percentile(np.abs(features), 98) / 127
+    clipped = np.clip(np.rint(features / scale), -127, 127).astype(np.int8)
+    with pytest.raises(EmbeddingError, match="quantised"):
+        estimate(clipped, skip_bad_rows=True)
