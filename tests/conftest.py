@@ -234,3 +234,15 @@ def training(records: Path, models: Path, *more: str) -> list[str]:
         "--children", str(records / "children.tfrecords"), "--views", "none",
         "--logs", str(models / "logs"), "--epochs", "2", "--batch-size", BATCH_SIZE, *more,
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def names(request, faces) -> list[str]:
+    """Names of a test module's COUNT faces, each another."""
+    return [f"{i}_{name}" for i, name in enumerate(faces[0][: request.module.COUNT])]
+
+
+@pytest.fixture(scope="module")
+def features(request, faces) -> np.ndarray:
+    """The embeddings of these faces."""
+    return faces[1][: request.module.COUNT]

@@ -12,16 +12,6 @@ pytestmark = pytest.mark.filterwarnings("error")
 COUNT = 6
 
 
-@pytest.fixture(scope="module")
-def names(faces) -> list[str]:
-    return [f"{i}_{name}" for i, name in enumerate(faces[0][:COUNT])]
-
-
-@pytest.fixture(scope="module")
-def features(faces) -> np.ndarray:
-    return faces[1][:COUNT]
-
-
 def lines(rows) -> str:
     return "\n".join(map(json.dumps, rows))
 

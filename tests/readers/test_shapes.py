@@ -19,16 +19,6 @@ COUNT = 60
 pandas = pytest.importorskip("pandas")
 
 
-@pytest.fixture(scope="module")
-def names(faces) -> list[str]:
-    return [f"{i}_{name}" for i, name in enumerate(faces[0][:COUNT])]
-
-
-@pytest.fixture(scope="module")
-def features(faces) -> np.ndarray:
-    return faces[1][:COUNT]
-
-
 def objects(names, features, name="path", embedding="embedding") -> list[dict]:
     return [{name: n, embedding: e} for n, e in zip(names, features.tolist(), strict=True)]
 

@@ -15,16 +15,6 @@ TITLES = [f"e{i}" for i in range(512)]
 KNOWN_WIDTH = ReadOptions(width=512)
 
 
-@pytest.fixture(scope="module")
-def names(faces) -> list[str]:
-    return [f"{i}_{name}" for i, name in enumerate(faces[0][:COUNT])]
-
-
-@pytest.fixture(scope="module")
-def features(faces) -> np.ndarray:
-    return faces[1][:COUNT]
-
-
 def text(lines, separator=",") -> str:
     return "".join(separator.join(map(str, line)) + "\n" for line in lines)
 
