@@ -173,6 +173,11 @@ def test_estimate_needs_pandas_and_nothing_else(tables):
     assert done.stdout == "3\n", done.stderr
 
 
+def test_where_no_row_is_good_all_are_missing():
+    table = estimate(np.zeros((3, 512)), skip_bad_rows=True)
+    assert table.shape == (3, 5) and table.isna().all(axis=None)
+
+
 def test_int8_with_one_clipped_scale_for_all_is_refused():
     features = embeddings("utkface.npz", 300)
     scale = np.percentile(np.abs(features), 98) / 127

@@ -113,9 +113,7 @@ class Batch:
     rows: int
     bad: list[BadRow]
     metadata: dict[str, list]
-    lines: Sequence[
-        int
-    ] = ()  # of the good rows in the chunk, from 1; none where there are no lines
+    lines: Sequence[int] = ()  # of the good rows in the chunk, from 1, if the format has lines
     scores: np.ndarray | None = None
 
     def keep(self, kept: np.ndarray) -> "Batch":

@@ -12,7 +12,7 @@ from age_gender.cli import InputError
 from age_gender.readers import chunks, numpy_files, tables
 from age_gender.readers.columns import Columns
 from age_gender.scoring import choice, predictions
-from age_gender.scoring.litert import ROUNDING
+from age_gender.scoring.litert import OUTPUTS, ROUNDING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,7 @@ def estimate(embeddings, model, skip_bad_rows: bool) -> "pd.DataFrame":
         "embeddings", numpy_files.ArrayReader(), rows, Columns(rows.shape[1]), last=True
     )
     batch = tables.parse(chunk)
+    scores = np.empty((0, len(OUTPUTS)), np.float32)  # without a good row nothing is scored
     if not (batch.bad and not skip_bad_rows) and len(batch.features):
         with _loading:
             if model is not None:
@@ -41,14 +42,15 @@ def estimate(embeddings, model, skip_bad_rows: bool) -> "pd.DataFrame":
             raise InputError(
                 f"embeddings of {rows.shape[1]} numbers; this model takes {scorer.width}"
             )
-        batch = scorer(chunk)
+        batch = scorer(batch)
+        scores = batch.scores
     if batch.bad and not skip_bad_rows:
         raise InputError(f"{batch.bad[0]}; correct this row or give skip_bad_rows=True")
-    if warning := rounding.judge("embeddings", batch.scores[:, ROUNDING]):
+    if warning := rounding.judge("embeddings", scores[:, ROUNDING]):
         warnings.warn(warning, stacklevel=3)
 
     # A row of the table for every embedding.
-    table = pd.DataFrame(predictions.output_columns(batch.scores), index=batch.row_indices)
+    table = pd.DataFrame(predictions.output_columns(scores), index=batch.row_indices)
     if skip_bad_rows:  # whose whole numbers may be missing
         whole = [name for name in table if name != "female_probability"]
         table = table.astype(dict.fromkeys(whole, "Int64")).reindex(range(len(rows)))
