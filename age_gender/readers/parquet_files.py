@@ -70,13 +70,15 @@ class _Table:
 
     @functools.cache  # noqa: B019  (a table is open as long as its file is read)
     def pages(self, title: str, group: int) -> list[parquet_pages.Pages]:
-        """Return what the pages of a column hold, once they are checked; none of plain numbers."""
+        """Return what the pages of a column hold, once they are checked."""
         leaves = self._leaves[title] if self.layout.rows[group] else []  # no rows have no pages
-        spans = [self.layout.spans[group, i] for i in leaves]
-        if title in self._numbers:  # decoded a batch at a time, however many a page claims to have
-            spans = [span for span in spans if span[2] > parquet_pages.MAX_PAGE_BYTES]
-        is_list = title in self._lists
-        return [parquet_pages.check_pages(self.path, title, span, is_list) for span in spans]
+        return [
+            parquet_pages.check_pages(
+                self.path, title, self.layout.spans[group, i],
+                is_list=title in self._lists, is_number=title in self._numbers,
+            )
+            for i in leaves
+        ]  # fmt: skip
 
     def batches(
         self, titles: Sequence[str], rows: int, groups: Sequence[int] | None = None
@@ -225,6 +227,8 @@ def _cut_table(table: _Table, columns: Columns) -> Iterator[chunks.Chunk]:
     embedding = table.types[columns.embedding[0]]
     is_nested = is_list(embedding) and not is_number(embedding.value_type)
     has_values = columns.is_list and (is_nested or not is_list(embedding))
+    if not columns.is_list:
+        _check_numbers(table, columns.embedding)
     for arrays in table.batches([*used], table.batch_rows(columns)):
         if has_values:
             values = [_to_list(arrays[title]) for title in used]
@@ -233,6 +237,19 @@ def _cut_table(table: _Table, columns: Columns) -> Iterator[chunks.Chunk]:
             yield chunks.Chunk(table.path, RowsReader(), rows, columns, input_bytes=size)
         else:
             yield from _cut_numbers(table.path, columns, arrays)
+
+
+def _check_numbers(table: _Table, titles: Sequence[str]) -> None:
+    """Raise InputError for a column of something else among those of an embedding's numbers."""
+    import pyarrow as pa
+
+    for title in titles:
+        arrow_type = table.types[title]
+        if not is_number(arrow_type) and not pa.types.is_null(arrow_type):
+            raise InputError(
+                f"{table.path}: the column {title}, one of the embedding's, is of type "
+                f"{arrow_type}; write it as numbers, or drop it"
+            )
 
 
 def _cut_numbers(path: str, columns: Columns, arrays: dict[str, Any]) -> Iterator[chunks.Chunk]:
@@ -287,7 +304,7 @@ def _to_numpy(numbers: Any) -> np.ndarray:
     """Return an Arrow array as NumPy's; missing numbers are NaN. Without any, pandas stays away."""
     import pyarrow as pa
 
-    if pa.types.is_decimal(numbers.type):
+    if pa.types.is_decimal(numbers.type) or pa.types.is_null(numbers.type):
         numbers = numbers.cast(pa.float64())
     if numbers.null_count:
         return numbers.to_numpy(zero_copy_only=False)

@@ -93,10 +93,13 @@ def _read_column_metadata(data: bytes, at: int) -> tuple[dict, int]:
     return thrift.struct(data, at, {PATH: _PATH})
 
 
-def check_pages(path: str, name: str, span: np.ndarray, is_list: bool) -> Pages:
+def check_pages(
+    path: str, name: str, span: np.ndarray, is_list: bool, is_number: bool = False
+) -> Pages:
     """Return what the pages of a column in a row group hold.
 
-    Raises InputError where it is too much to decode.
+    Raises InputError where it is too much to decode. Numbers (`is_number`) are decoded a batch at
+    a time, however many a page claims to have.
     """
     start, size, _, codec = span.tolist()
     values = value_bytes = largest_entry = 0
@@ -110,7 +113,7 @@ def check_pages(path: str, name: str, span: np.ndarray, is_list: bool) -> Pages:
             if page.values > page.decompressed:
                 raise _broken(path)
             largest_entry = page.decompressed
-            if largest_entry > SMALL_DICTIONARY_BYTES and not is_list:
+            if largest_entry > SMALL_DICTIONARY_BYTES and not (is_list or is_number):
                 largest_entry = _largest_entry(path, page, codec)
         else:
             values += page.values

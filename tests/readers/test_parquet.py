@@ -1,5 +1,6 @@
 """Parquet: what its pages claim is looked at first; vectors and names of any type of Arrow's."""
 
+import datetime
 import decimal
 import uuid
 from pathlib import Path
@@ -118,6 +119,19 @@ def test_names_that_are_no_texts_are_written_as_people_would(tmp_path, features)
         assert names_of(path) == expected, values.type
 
 
+def test_a_column_without_any_number_among_those_of_an_embedding_makes_bad_rows(tmp_path, features):
+    columns = {f"e{i}": features[:, i] for i in range(512)}
+    path = write(tmp_path / "t.parquet", **columns | {"e9": pa.nulls(len(features))})
+    assert "row 1: number 10 is nan" in refusal(path)
+
+
+@pytest.mark.parametrize("value", ["0.1", True, b"x", datetime.date(2020, 1, 1)])
+def test_a_column_of_another_type_among_those_of_an_embedding_is_named(tmp_path, features, value):
+    columns = {f"e{i}": features[:, i] for i in range(512)}
+    path = write(tmp_path / "t.parquet", **columns | {"e9": pa.array([value] * len(features))})
+    assert "the column e9, one of the embedding's, is of type " in refusal(path)
+
+
 # ------------------------------------------------------------------------------- claims
 
 
@@ -172,6 +186,17 @@ def test_what_the_header_of_a_page_claims_is_not_believed(tmp_path, header):
     place = np.array([4, len(content) - 4, 0, 0])
     with pytest.raises(InputError, match=PAGES[header]):
         parquet_pages.check_pages(str(tmp_path / "t"), "x", place, is_list=False)
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy"])
+def test_the_pages_of_numbers_are_checked_too(tmp_path, features, compression):
+    how = {"compression": compression, "use_dictionary": False}
+    path = write(tmp_path / "t.parquet", how, **{f"e{i}": features[:, i] for i in range(512)})
+    content = bytearray(path.read_bytes())
+    assert content[4:7] == b"\x15\x00\x15" and content[9] == 0x15  # the first page's header
+    content[10:12] = b"\xff\x7f"  # its size, of which Arrow takes memory for any
+    path.write_bytes(content)
+    assert "broken metadata" in refusal(path)
 
 
 def test_the_pages_of_a_good_file_hold_what_was_written(tmp_path, features):
