@@ -159,7 +159,7 @@ def join_gender_codes(arguments: list[str]) -> list[str]:
 
 def describe_embeddings(table: labelled.Table) -> str:
     """Return a line on the embeddings. Raises InputError where some are of another network."""
-    model, is_ood = choice.find_out_of_distribution(table.features)
+    model, is_ood = choice.judge_embeddings(table.features)
     network = f", of the network of models/{model}" if model else ""
     length = embedding_space.median_length(table.features)
     if is_ood.any():

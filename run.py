@@ -24,10 +24,10 @@ if __name__ == "__main__":
 import argparse
 import contextlib
 import csv
+import functools
 import itertools
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,26 +36,28 @@ import numpy as np
 from age_gender import cli, files, parallel, paths, rounding, trained_models
 from age_gender.cli import InputError
 from age_gender.readers import chunks, tables
-from age_gender.readers.columns import ReadOptions
 from age_gender.scoring import choice, litert, predictions
 
-FORCE_HINT = ", or use --force to score them all the same"
+FORCE_HINT = ", or use --force to score them all the same"  # ends messages on whole tables
 MAX_BAD_CHUNKS = 64  # chunks at the start of the input without a good row, then it is given up
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
+    # Check the paths
     inputs = tables.expand(args.features)
-    check_output(args, [*inputs, *filter(None, [args.names]), *model_files(args.model)])
-    options = tables.read_options(args)
-    score, first, rest = choose_model(args.model, inputs, options, args.force, args.skip_bad_rows)
-    in_processes = not args.dask and tables.is_long_text(inputs, options)
-    if in_processes:
-        rest = (chunk.without_data() for chunk in rest)
-    items = itertools.chain(first, rest)
-    scored = parallel.map_in_order(score, items, args.dask, processes=in_processes)
+    models = {} if args.model else trained_models.find_models(paths.MODELS)
+    check_outputs(args, inputs, models)
+
+    # Choose the model by the first rows
+    scorer, first, unparsed = open_input(args, inputs, models)
+    if args.model or (first and len(first[-1].features)):  # else an error follows
+        cli.say(f"model: {cli.display_path(Path(scorer.name))}")
+
+    # Score all rows, and write them in order
+    scored = score_in_order(args, inputs, scorer, first, unparsed)
     with contextlib.closing(scored), open_output(args.output) as output:
-        total = tables.input_bytes(inputs, options)
+        total = tables.input_bytes(inputs, tables.read_options(args))
         with open_errors(args) as errors, cli.Progress(total, "B") as progress:
             writer = Writer(output, errors, progress, args.force)
             writer.write(scored)
@@ -64,33 +66,36 @@ def main(argv: list[str] | None = None) -> None:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.ArgumentParser(__doc__)
+    # fmt: off
     add = parser.add_argument
     add("--features", nargs="+", required=True, metavar="FILE",
         help="tables of embeddings: CSV, JSON, NPZ, NPY, Parquet or SQLite files, globs, folders, "
-        "or - for CSV or JSON lines on standard input")  # fmt: skip
+        "or - for CSV or JSON lines on standard input")
     tables.add_options(parser)
-    add("--output", default="-", metavar="FILE",
-        help="CSV file to write; - is standard output")  # fmt: skip
+    add("--output", default="-", metavar="FILE", help="CSV file to write; - is standard output")
     add("--model", metavar="PATH",
         help="a folder that train.py wrote, or its .tflite (default: the one in models/ for the "
-        "network that made the embeddings)")  # fmt: skip
+        "network that made the embeddings)")
     add("--skip-bad-rows", action="store_true",
         help="skip bad rows and list them in OUTPUT.errors.csv (without --output on standard "
-        "error)")  # fmt: skip
+        "error)")
     add("--force", action="store_true",
-        help="score out-of-distribution or rounded embeddings too")  # fmt: skip
+        help="score out-of-distribution or rounded embeddings too")
     add("--dask", metavar="ADDRESS",
-        help="score on a Dask cluster: a scheduler's address, or local to start one "
-        "here")  # fmt: skip
+        help="score on a Dask cluster: a scheduler's address, or local to start one here")
+    # fmt: on
     return parser.parse_args(argv)
 
 
-def check_output(args: argparse.Namespace, inputs: list[str | Path]) -> None:
-    """Raise InputError where an output can't be written or would replace an input."""
+def check_outputs(args: argparse.Namespace, inputs: list[str], models: Mapping[Path, int]) -> None:
+    """Raise InputError where an output can't be written, or would replace an input or a model."""
+    folders = [Path(args.model), Path(args.model).parent] if args.model else models
+    model_files = (path for folder in folders for path in folder.glob("age_gender*"))
+    protected = [*inputs, *filter(None, [args.names]), *model_files]
     for output in filter(None, [errors_path(args), args.output]):
         if output != "-":
             files.check_writable(output)
-        files.check_overwrites_none(output, inputs)
+        files.check_overwrites_none(output, protected)
 
 
 def errors_path(args: argparse.Namespace) -> Path | None:
@@ -113,46 +118,36 @@ def open_errors(args: argparse.Namespace) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext(sys.stderr if args.skip_bad_rows else None)
 
 
-def model_files(model: str | None) -> list[Path]:
-    """Return the model files that an output must not overwrite."""
-    given = [Path(model), Path(model).parent] if model else []
-    folders = given or trained_models.find_models(paths.MODELS)
-    return [path for folder in folders for path in folder.glob("age_gender*")]
-
-
-def choose_model(
-    model: str | None, inputs: list[str], options: ReadOptions, force: bool, skip_bad_rows: bool
+def open_input(
+    args: argparse.Namespace, inputs: list[str], models: Mapping[Path, int]
 ) -> tuple[litert.Scorer, list[chunks.Batch], Iterator[chunks.Chunk]]:
-    """Return the scorer for the input, its first batches, and its other chunks; print the model.
-
-    Without a `model` it is chosen by the first rows. These are parsed once: in the batches.
-    """
-    first = []
-    if model is not None:
-        score = choice.load(model, force)
-        chunks_read = tables.cut(inputs, replace(options, width=score.width))
-    else:
-        models = trained_models.find_models(paths.MODELS)
-        described = choice.describe_models(models)
-        options = replace(options, widths=tuple(models.values()), models=described)
-        chunks_read = tables.cut(inputs, options)
-        first = parse_first_rows(chunks_read, skip_bad_rows)
-        rows = first[-1].features if first else np.empty((0, 0), np.float32)
-        score = choice.choose_model(rows, force, must_fit=not skip_bad_rows, hint=FORCE_HINT)
-    if model is not None or len(rows):  # else an error follows
-        cli.say(f"model: {cli.display_path(Path(score.name))}")
-    return score, first, chunks_read
+    """Return the scorer for the input, the batches parsed to choose it, and the other chunks."""
+    if args.model:
+        scorer = choice.load(args.model, args.force)
+        options = tables.read_options(args, width=scorer.width)
+        return scorer, [], tables.cut(inputs, options)
+    widths, described = tuple(models.values()), choice.describe_models(models)
+    unparsed = tables.cut(inputs, tables.read_options(args, widths=widths, models=described))
+    first = parse_first_batches(unparsed, args.skip_bad_rows)
+    scorer = choice.choose_model(
+        models,
+        first[-1].features if first else np.empty((0, 0)),
+        must_fit=not (args.force or args.skip_bad_rows),
+        load_scorer=functools.partial(choice.load, force=args.force),
+        hint=FORCE_HINT,
+    )
+    return scorer, first, unparsed
 
 
-def parse_first_rows(
-    chunks_read: Iterator[chunks.Chunk], skip_bad_rows: bool
+def parse_first_batches(
+    unparsed: Iterator[chunks.Chunk], skip_bad_rows: bool
 ) -> list[chunks.Batch]:
     """Return the first batches, up to one with a good row, or whose bad row ends the run.
 
     Raises InputError where no row of MAX_BAD_CHUNKS is good.
     """
     first = []
-    for batch in map(tables.parse, itertools.islice(chunks_read, MAX_BAD_CHUNKS)):
+    for batch in map(tables.parse, itertools.islice(unparsed, MAX_BAD_CHUNKS)):
         first.append(batch)
         if len(batch.features) or (batch.bad and not skip_bad_rows):
             return first
@@ -162,6 +157,21 @@ def parse_first_rows(
     return first
 
 
+def score_in_order(
+    args: argparse.Namespace,
+    inputs: list[str],
+    scorer: litert.Scorer,
+    first: list[chunks.Batch],
+    unparsed: Iterator[chunks.Chunk],
+) -> Iterator[chunks.Batch]:
+    """Yield all batches in input order, with scores, from all processors or a Dask cluster."""
+    in_processes = not args.dask and tables.is_long_text(inputs, tables.read_options(args))
+    if in_processes:
+        unparsed = (chunk.without_data() for chunk in unparsed)
+    items = itertools.chain(first, unparsed)
+    return parallel.map_in_order(scorer, items, args.dask, processes=in_processes)
+
+
 class Writer:
     """Write scored batches in input order, once their file is checked for rounding."""
 
@@ -169,10 +179,10 @@ class Writer:
         self.output, self.progress, self.force = output, progress, force
         self.errors = errors and csv.writer(errors, lineterminator="\n")
         self.numbering = chunks.Numbering()
-        self.pending_output = [predictions.HEADER]
-        self.rounding_years: list[np.ndarray] | None = []  # of this file, until it is checked
         self.rows = self.bad = 0
-        self.has_warned = False
+        self.pending_output = [predictions.HEADER]  # until the file of the rows is checked
+        self.rounding_years: list[np.ndarray] = []  # of this file, until it is checked
+        self.is_checked = self.has_warned = False
 
     def write(self, scored: Iterable[chunks.Batch]) -> None:
         """Write all batches. Raises InputError for what ends the run."""
@@ -205,23 +215,23 @@ class Writer:
         self.rows += len(names)
         self.bad += len(bad)
         self.pending_output.append(predictions.as_csv(names, batch.scores))
-        if self.rounding_years is not None:
+        if not self.is_checked:
             self.rounding_years.append(batch.scores[:, litert.ROUNDING])
             if batch.chunk.last or sum(map(len, self.rounding_years)) >= rounding.JUDGED_ROWS:
                 self.check_rounding(batch.chunk.path)
-        if self.rounding_years is None and self.rows:
+        if self.is_checked and self.rows:
             self.output.writelines(self.pending_output)
             self.pending_output.clear()
-        if batch.chunk.last:
-            self.rounding_years = []
+        self.is_checked = self.is_checked and not batch.chunk.last  # the next file is not
 
     def check_rounding(self, path: str) -> None:
         """Warn once if a file seems rounded. Raises InputError if it is rounded too coarsely."""
-        warning = rounding.judge(path, np.concatenate(self.rounding_years), self.force, FORCE_HINT)
-        self.rounding_years = None
+        years = np.concatenate(self.rounding_years)
+        warning = rounding.judge(path, years, self.force, FORCE_HINT)
         if warning and not self.has_warned:
             self.progress.say(f"warning: {warning}")
             self.has_warned = True
+        self.rounding_years, self.is_checked = [], True
 
 
 if __name__ == "__main__":

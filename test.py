@@ -100,17 +100,17 @@ def judge_records(args: argparse.Namespace) -> None:
         return
 
     # Print crops, by the exported model
-    scorer = litert.Model(exported.read_bytes(), str(exported))
+    scorer = litert.Scorer(exported.read_bytes(), str(exported))
     by_crop = judge_crops(args.views, views, faces, scorer) if views else {}
     for crop, scored in by_crop.items():
         print(f"{crop}: {format_crop(scored)}")
 
     # Write the report
     if args.report:
-        scored = figures.tabulate_faces(*faces[1:], scorer.outputs(faces.features))
+        scored = figures.tabulate_faces(*faces[1:], scorer.score_by_name(faces.features))
         about = describe(args, model, exported, scored, age)
         about["by_crop"] = [figures.measure_crop(*crop) for crop in by_crop.items()]
-        about["embedder"] = embedder.measure(faces.features, faces[1:], scorer.outputs)
+        about["embedder"] = embedder.measure(faces.features, faces[1:], scorer.score_by_name)
         page.write(args.report, about | figures.measure(scored, loss), scored)
         cli.say(f"report: {cli.display_path(args.report / 'report.html')}")
 
@@ -155,7 +155,7 @@ def format_crop(scored) -> str:
     )
 
 
-def judge_crops(path: Path, views: crop_augmentation.Views, faces, scorer: litert.Model) -> dict:
+def judge_crops(path: Path, views: crop_augmentation.Views, faces, scorer: litert.Scorer) -> dict:
     """Return, for each crop, the faces of the records as the exported model sees them.
 
     Raises InputError for views of other faces or of another network.
@@ -173,7 +173,9 @@ def judge_crops(path: Path, views: crop_augmentation.Views, faces, scorer: liter
     rows = [row_of[base_name(views.names[row])] for row in view_rows]
     labels = faces.age[rows], faces.gender[rows], [faces.file_name[row] for row in rows]
     return {
-        crop: figures.tabulate_faces(*labels, scorer.outputs(views.embeddings[view_rows, number]))
+        crop: figures.tabulate_faces(
+            *labels, scorer.score_by_name(views.embeddings[view_rows, number])
+        )
         for number, crop in enumerate(views.crops)
     }
 

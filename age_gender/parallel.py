@@ -7,10 +7,10 @@ opens the file itself and reads the bytes of its chunk there (`Chunk.without_dat
 
 import contextlib
 import functools
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 from age_gender import interrupts
@@ -37,9 +37,17 @@ def map_in_order(
     pickled. At most two items for each of them are read ahead of the result that is waited for.
     Raises what `function` raises, and InputError for a cluster that does not answer.
     """
+    # Call it here for a single item: a pool takes 5 ms to import
+    items = iter(items)
+    first_items = [*itertools.islice(items, 2)]
+    if len(first_items) < 2 and dask is None:
+        yield from map(function, first_items)
+        return
+
+    # Submit items ahead of the result that is waited for
     with _workers(function, dask, processes) as (submit, count_workers):
         waiting: deque = deque()
-        for item in items:
+        for item in itertools.chain(first_items, items):
             waiting.append(submit(item))
             if len(waiting) > 2 * count_workers():
                 yield waiting.popleft().result()
@@ -63,6 +71,8 @@ def _workers(
 
 @contextlib.contextmanager
 def _threads(function: Callable) -> Iterator[Workers]:
+    from concurrent.futures import ThreadPoolExecutor
+
     pool = ThreadPoolExecutor(processors())
     try:
         yield functools.partial(pool.submit, function), processors
@@ -83,6 +93,7 @@ def _processes(function: Callable) -> Iterator[Workers]:
         with interrupts.deferred():
             pool.submit(os.getpid)  # the first call forks them all
         yield functools.partial(pool.submit, _work), processors
+        pool.shutdown()  # Python's own at its exit may meet the pool's thread closing its pipe
     except BrokenProcessPool:
         raise ChildProcessError(
             "a worker process was killed, perhaps for want of memory; free some, then run the "

@@ -13,6 +13,7 @@ KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
 DESCRIPTION = "age_gender.json"
 MODEL_FORMAT = 2  # increased when the outputs of the exported model change
+TRAIN_COMMAND = "python prepare.py --features YOURS && python train.py"  # for another network
 
 
 def write_model(folder: Path, network, exported: bytes, description: dict) -> None:

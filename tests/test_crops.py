@@ -151,9 +151,9 @@ def test_what_an_epoch_shows_follows_from_its_seed_and_number(components, maps):
 def test_no_crop_of_a_known_face_is_out_of_distribution(views, model):
     from age_gender.scoring import litert
 
-    scorer = litert.Model((model / trained_models.LITERT_MODEL).read_bytes(), "model")
+    scorer = litert.Scorer((model / trained_models.LITERT_MODEL).read_bytes(), "model")
     for number, crop in enumerate(views.crops):
-        assert scorer.outputs(views.embeddings[:, number])["distance"].max() < 0.1, crop
+        assert scorer.score_by_name(views.embeddings[:, number])["distance"].max() < 0.1, crop
 
 
 def test_held_out_and_test_faces_are_never_fitted_on(
@@ -238,8 +238,8 @@ def estimates_of_children(records_folder, model) -> dict[str, np.ndarray]:
     from age_gender.scoring import litert
 
     children = records.read(records_folder / "children.tfrecords")
-    scorer = litert.Model((model / trained_models.LITERT_MODEL).read_bytes(), "model")
-    return scorer.outputs(children.features)
+    scorer = litert.Scorer((model / trained_models.LITERT_MODEL).read_bytes(), "model")
+    return scorer.score_by_name(children.features)
 
 
 def test_children_are_estimated_as_children_and_their_gender_as_a_guess(

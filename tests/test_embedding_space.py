@@ -47,10 +47,10 @@ def every(step: int, file: str) -> np.ndarray:
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("other", [*OTHERS, *SHIPPED])
 def test_a_shipped_model_detects_every_row_of_another_network(name, other):
-    scorer = litert.Model((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
+    scorer = litert.Scorer((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
     own = every(40, SHIPPED[name])
     if other == name:
-        assert scorer.outputs(own)["distance"].max() < 0.3
+        assert scorer.score_by_name(own)["distance"].max() < 0.3
         return
     if other in OTHERS:
         rows = OTHERS[other](own)
@@ -59,30 +59,30 @@ def test_a_shipped_model_detects_every_row_of_another_network(name, other):
         theirs = every(40, SHIPPED[other])
         width = min(rows.shape[1], theirs.shape[1])
         rows[:, :width] = theirs[:, :width]
-    assert np.mean(scorer.outputs(np.float32(rows))["distance"] > 1) > 0.998
+    assert np.mean(scorer.score_by_name(np.float32(rows))["distance"] > 1) > 0.998
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_no_crop_and_no_average_of_a_persons_faces_is_taken_for_another_networks(name):
-    scorer = litert.Model((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
+    scorer = litert.Scorer((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
     with np.load(paths.DATA / SHIPPED[name].replace(".npz", "_views.npz")) as arrays:
         views = arrays["embeddings"][::10].astype(np.float32)
     for rows in (*views.transpose(1, 0, 2), views.mean(axis=1), views[:, 1:3].mean(axis=1)):
-        assert scorer.outputs(np.ascontiguousarray(rows))["distance"].max() < 0.5
+        assert scorer.score_by_name(np.ascontiguousarray(rows))["distance"].max() < 0.5
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_rounding_is_reported_in_years_and_float16_costs_nothing(name):
-    scorer = litert.Model((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
+    scorer = litert.Scorer((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
     own = embedding_space.unit(every(40, SHIPPED[name]))
-    exact = scorer.outputs(own)
+    exact = scorer.score_by_name(own)
     assert np.median(exact["rounding_years"]) < 0.1
-    half = scorer.outputs(own.astype(np.float16).astype(np.float32))
+    half = scorer.score_by_name(own.astype(np.float16).astype(np.float32))
     assert np.median(half["rounding_years"]) < 0.1
     length = embedding_space.median_length(every(40, SHIPPED[name]))  # as the network has it
     for scale in (1, length):
         for decimals in (3, 2):  # the years are those by which it moves ages, within a third
-            rounded = scorer.outputs(np.round(own * scale, decimals))
+            rounded = scorer.score_by_name(np.round(own * scale, decimals))
             moved = np.abs(rounded["age"] - exact["age"]).mean()
             assert np.median(rounded["rounding_years"]) == pytest.approx(moved, rel=0.35, abs=0.1)
 
@@ -94,11 +94,11 @@ def in_int8(rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_int8_with_each_vectors_own_scale_costs_little_and_a_warning_says_what(name):
-    scorer = litert.Model((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
+    scorer = litert.Scorer((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
     with np.load(paths.DATA / SHIPPED[name]) as arrays:
         names, rows = arrays["filenames"][::20], arrays["embeddings"][::20].astype(np.float32)
     age = np.array([int(file.split("_")[0]) for file in names])
-    exact, stored = scorer.outputs(rows), scorer.outputs(in_int8(rows))
+    exact, stored = scorer.score_by_name(rows), scorer.score_by_name(in_int8(rows))
     warning = rounding.judge("t", stored["rounding_years"])
     if name == "mobilefacenet":  # whose smaller components it drowns
         assert "about 1.5 years" in warning
@@ -199,9 +199,11 @@ def test_no_held_out_face_is_taken_for_another_networks(space, record_folder):
 
 def test_the_exported_outputs_are_those_that_were_measured(faces, space, model_folder):
     mixed = np.concatenate([faces[1][:50], -faces[1][:50], faces[1][:50, ::-1]])
-    model = litert.Model((model_folder / trained_models.LITERT_MODEL).read_bytes(), "model")
+    model = litert.Scorer((model_folder / trained_models.LITERT_MODEL).read_bytes(), "model")
     expected = space.distance(embedding_space.unit(mixed))
-    np.testing.assert_allclose(model.outputs(mixed)["distance"], expected, rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(
+        model.score_by_name(mixed)["distance"], expected, rtol=1e-2, atol=1e-3
+    )
 
 
 def test_distance_by_hand():

@@ -68,7 +68,7 @@ def test_bad_rows_are_an_error_or_rows_of_missing_values():
 
 @pytest.mark.parametrize("wrong, reason", [
     (np.zeros((3, 512)), "zeros"),
-    (np.random.default_rng(0).normal(size=(4, 512)), "no network that a model here is for"),
+    (np.random.default_rng(0).normal(size=(4, 512)), "another network made them"),
     (np.ones((3, 200)), "200 numbers"),
     (np.ones((2, 3, 512)), "shape"),
     (np.ones((0, 512)), "shape"),
@@ -111,7 +111,7 @@ def test_a_second_call_loads_no_model(monkeypatch):
     estimate(features)
     from age_gender.scoring import litert
 
-    monkeypatch.setattr(litert.Model, "__init__", lambda *_: 1 / 0)
+    monkeypatch.setattr(litert.Scorer, "__init__", lambda *_: 1 / 0)
     assert len(estimate(features)) == 3
 
 

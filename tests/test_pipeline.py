@@ -201,7 +201,7 @@ def test_the_exported_interval_is_the_softmax_cut_at_the_calibrated_tails(faces,
     description = json.loads((model_folder / "age_gender.json").read_text())
     tail = description["calibration"]["tail"]
     model = (model_folder / trained_models.LITERT_MODEL).read_bytes()
-    outputs = litert.Model(model, "model").outputs(faces[1])
+    outputs = litert.Scorer(model, "model").score_by_name(faces[1])
     for row, low, high, age in zip(
         softmax, outputs["age_low"], outputs["age_high"], outputs["age"], strict=True
     ):

@@ -13,6 +13,7 @@ from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import names, vectors
 from age_gender.readers.errors import RowError
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH, count_text, parse_cells
+from age_gender.trained_models import TRAIN_COMMAND
 
 # Titles of columns of names, also in the plural, nested (image.path) or with an underscore before
 # them (_id). The first of them that a table has is read.
@@ -24,10 +25,7 @@ _NAME_TITLE = re.compile(
 )
 UNNAMED = re.compile(r"|__index_level_\d+__|Unnamed: \d+")  # a pandas index, written
 SAMPLE_ROWS = 20  # rows that show which column is what, and which type bytes hold
-TRAIN_YOUR_OWN = (
-    "embeddings of another network need a model of their own: "
-    "python prepare.py --features YOURS && python train.py"
-)
+TRAIN_YOUR_OWN = f"embeddings of another network need a model of their own: {TRAIN_COMMAND}"
 
 
 @dataclass(frozen=True)

@@ -7,54 +7,65 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from age_gender import rounding
+from age_gender import paths, rounding, trained_models
 from age_gender.cli import InputError
 from age_gender.readers import chunks, numpy_files, tables
 from age_gender.readers.columns import Columns
 from age_gender.scoring import choice, predictions
-from age_gender.scoring.litert import OUTPUTS, ROUNDING
+from age_gender.scoring.litert import OUTPUTS, ROUNDING, Scorer
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _load = functools.cache(choice.load)
-_loading = threading.Lock()  # standard error is silenced meanwhile
+_loading = threading.Lock()  # loading silences standard error
 
 
 def estimate(embeddings, model, skip_bad_rows: bool) -> "pd.DataFrame":
     """Return what `age_gender.estimate` does; raises InputError in place of its error."""
     import pandas as pd
 
-    # A table without names, of which the first bad row ends the work.
+    def refuse_bad_rows() -> None:
+        if batch.bad and not skip_bad_rows:
+            raise InputError(f"{batch.bad[0]}; correct this row or give skip_bad_rows=True")
+
+    # Parse the embeddings as a chunk of a table without names
     rows = as_rows(embeddings)
-    chunk = chunks.Chunk(
-        "embeddings", numpy_files.ArrayReader(), rows, Columns(rows.shape[1]), last=True
-    )
-    batch = tables.parse(chunk)
-    scores = np.empty((0, len(OUTPUTS)), np.float32)  # without a good row nothing is scored
-    if not (batch.bad and not skip_bad_rows) and len(batch.features):
-        with _loading:
-            if model is not None:
-                scorer = _load(str(model))
-            else:
-                scorer = choice.choose_model(batch.features, must_fit=not skip_bad_rows, load=_load)
-        if scorer.width != rows.shape[1]:
-            raise InputError(
-                f"embeddings of {rows.shape[1]} numbers; this model takes {scorer.width}"
-            )
-        batch = scorer(batch)
+    reader, columns = numpy_files.ArrayReader(), Columns(rows.shape[1])
+    batch = tables.parse(chunks.Chunk("embeddings", reader, rows, columns, last=True))
+    refuse_bad_rows()
+
+    # Score the good rows
+    scores = np.empty((0, len(OUTPUTS)), np.float32)
+    if len(batch.features):
+        batch = find_scorer(model, batch.features, must_fit=not skip_bad_rows)(batch)
         scores = batch.scores
-    if batch.bad and not skip_bad_rows:
-        raise InputError(f"{batch.bad[0]}; correct this row or give skip_bad_rows=True")
+        refuse_bad_rows()
     if warning := rounding.judge("embeddings", scores[:, ROUNDING]):
         warnings.warn(warning, stacklevel=3)
 
-    # A row of the table for every embedding.
+    # Make a table with a row for every embedding
     table = pd.DataFrame(predictions.output_columns(scores), index=batch.row_indices)
-    if skip_bad_rows:  # whose whole numbers may be missing
+    if skip_bad_rows:  # whole numbers may be missing
         whole = [name for name in table if name != "female_probability"]
         table = table.astype(dict.fromkeys(whole, "Int64")).reindex(range(len(rows)))
     return table
+
+
+def find_scorer(model, rows: np.ndarray, must_fit: bool) -> Scorer:
+    """Return the scorer of a `model`, or of the model here that fits the rows (n, W).
+
+    Raises InputError where there is none that takes rows of their width.
+    """
+    with _loading:
+        if model is not None:
+            scorer = _load(str(model))
+        else:
+            models = trained_models.find_models(paths.MODELS)
+            scorer = choice.choose_model(models, rows, must_fit, _load)
+    if scorer.width != rows.shape[1]:
+        raise InputError(f"embeddings of {rows.shape[1]} numbers; this model takes {scorer.width}")
+    return scorer
 
 
 def as_rows(embeddings) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Check labels against a trained model of the same network."""
 
+import contextlib
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +9,7 @@ import numpy as np
 from age_gender import metrics, paths, trained_models
 from age_gender.cli import InputError, display_path
 from age_gender.embedding_space import is_out_of_distribution
-from age_gender.scoring import litert
+from age_gender.scoring import choice
 
 MAX_ROWS = 20_000  # rows that are scored; of more, every second or third ...
 MIN_CLASSES, MIN_GENDERS, MIN_AGES = 20, 100, 200  # labels that are evidence
@@ -113,13 +115,11 @@ def _estimates(features: np.ndarray) -> tuple[str, dict[str, np.ndarray]]:
 
     What train.py wrote last is not asked: it may have been trained on the same mistake.
     """
-    for path in sorted(paths.MODELS.glob(f"[!.]*/{trained_models.LITERT_MODEL}")):
-        try:
-            model = litert.Model(path.read_bytes(), str(path))
-        except InputError:  # of another version; scoring with it raises
-            continue
-        if len(features) and model.width == features.shape[1]:
-            scores = model.outputs(features)
-            if np.mean(is_out_of_distribution(scores["distance"])) < 0.5:
-                return display_path(path.parent), scores
+    with contextlib.suppress(InputError):  # no model here is of these, or none can be read
+        models = trained_models.find_models(paths.MODELS)
+        models.pop(paths.MODELS, None)
+        scorer = choice.choose_model(models, features[:: len(features) // choice.PROBE_ROWS + 1])
+        scores = scorer.score_by_name(features) if len(features) else {}
+        if scores and np.mean(is_out_of_distribution(scores["distance"])) < 0.5:
+            return display_path(Path(scorer.name).parent), scores
     return "", {}

@@ -1,6 +1,7 @@
 """Run the exported LiteRT model: face embeddings in, ages and genders out."""
 
 import contextlib
+import math
 from collections import deque
 from dataclasses import replace
 
@@ -10,108 +11,56 @@ from age_gender.cli import InputError, printable, quiet_stderr
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.readers import chunks, tables
 from age_gender.readers.errors import BadRow
+from age_gender.trained_models import TRAIN_COMMAND
 
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance", "rounding_years")
 DISTANCE, ROUNDING = OUTPUTS.index("distance"), OUTPUTS.index("rounding_years")
 BATCH_ROWS = 256  # rows whose activations stay in the processor's cache
 LOADED_BYTES = 32 << 20  # memory that a loaded model takes, at most
-_xnnpack_announced = False  # XNNPACK writes its line once a process
+_xnnpack_has_written = False  # its one line of a process, to standard error
 OUT_OF_DISTRIBUTION = "an embedding of another network than the model's, or too coarsely rounded"
 REMEDY = (
     "embed it with that network, leave it out with --skip-bad-rows, or score it all the same with "
-    "--force; for another network train a model: python prepare.py --features YOURS && python "
-    "train.py"
+    f"--force; for another network train a model: {TRAIN_COMMAND}"
 )
 
 
-class Model:
-    """Map features, float32 (n, width), to scores, float32 (n, 6), by an exported model.
-
-    The columns are the OUTPUTS. One thread at a time may call it. Raises InputError, naming it
-    `name`, for bytes that are not such a model. The first one of a process must be loaded before
-    other threads write messages: it silences standard error.
-    """
-
-    def __init__(self, model: bytes, name: str) -> None:
-        global _xnnpack_announced
-        from ai_edge_litert.interpreter import Interpreter
-
-        try:
-            with contextlib.nullcontext() if _xnnpack_announced else quiet_stderr():
-                self._interpreter = Interpreter(model_content=model)
-                signature = self._interpreter.get_signature_runner()
-                features = signature.get_input_details()["features"]
-                self._input, self.width = features["index"], int(features["shape"][-1])
-                outputs = signature.get_output_details()
-                self._outputs, self._size = [outputs[name]["index"] for name in OUTPUTS], 0
-                del signature  # resize_tensor_input fails while a signature runner exists
-                self(np.ones((1, self.width), np.float32))
-                _xnnpack_announced = True
-        except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
-            bytearray(LOADED_BYTES)  # raises MemoryError where the machine is at fault
-            raise InputError(
-                f"{name}: not a model that train.py of this version exported; train again"
-            ) from None
-
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        scores = np.empty((len(features), len(OUTPUTS)), np.float32)
-        batches = max(1, -(-len(features) // BATCH_ROWS))
-        step = max(1, -(-len(features) // batches))  # of one size: to set another takes time
-        for start in range(0, len(features), step):
-            rows = features[start : start + step]
-            if not 0.9 * self._size <= len(rows) <= self._size:
-                self._size = min(BATCH_ROWS, len(rows) + len(rows) // 16)
-                self._interpreter.resize_tensor_input(self._input, (self._size, self.width))
-                self._interpreter.allocate_tensors()
-                self._interpreter.tensor(self._input)().fill(1)
-            # Written where the network reads; set_tensor would copy what is read-only twice.
-            self._interpreter.tensor(self._input)()[: len(rows)] = rows
-            self._interpreter.invoke()
-            for column, output in enumerate(self._outputs):
-                values = self._interpreter.get_tensor(output)[: len(rows)]
-                scores[start : start + step, column] = values
-        return scores
-
-    def outputs(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the scores by their names, each (n,)."""
-        return dict(zip(OUTPUTS, self(features).T, strict=True))
-
-
 class Scorer:
-    """Parse a chunk of input and score its rows, in a thread, a process, on another machine.
+    """Score embeddings by an exported model, in a thread, a process or on another machine.
 
-    Maps a chunk, or a batch that was parsed from it, to the batch with scores.
-    Out-of-distribution rows are bad rows, unless `force`. Any number of threads may call it; each
-    takes a loaded model for itself meanwhile.
+    Called with a chunk of input, or a batch that was parsed from it, it returns the batch with
+    scores; out-of-distribution rows are then bad rows, unless `force`. Any number of threads may
+    call it. Raises InputError, naming the model `name`, for bytes that are no such model. The first
+    scorer of a process must be made before other threads write messages: it silences standard
+    error.
     """
 
     def __init__(self, model: bytes, name: str, force: bool = False) -> None:
         self.model, self.name, self.force = model, name, force
-        self.idle: deque[Model] = deque()
+        self.idle = deque([_LiteRTModel(model, name)])  # each thread takes one while it scores
+        self.width = self.idle[0].width  # of the embeddings that the model takes
 
     def __reduce__(self):  # to be sent to another machine
         return type(self), (self.model, self.name, self.force)
 
-    def load(self) -> int:
-        """Have a model ready, and return its width. Raises InputError for a file that is none."""
-        self.idle.append(Model(self.model, self.name))
-        self.width = self.idle[0].width
-        return self.width
-
     def score(self, features: np.ndarray) -> np.ndarray:
-        """Return the scores, float32 (n, 6), of features (n, width)."""
+        """Return the scores, float32 (n, 6) with the columns OUTPUTS, of features (n, width)."""
         try:
             model = self.idle.pop()
         except IndexError:
-            model = Model(self.model, self.name)
+            model = _LiteRTModel(self.model, self.name)
         try:
-            scores = model(features)
+            scores = model.run(features)
         except RuntimeError as error:  # a loaded model fails for want of memory alone
             raise MemoryError(str(error)) from error
         self.idle.append(model)
         if not np.isfinite(scores).all():
             raise InputError(f"{self.name}: this model returns NaN; train again")
         return scores
+
+    def score_by_name(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """Return each of the OUTPUTS, (n,), of features (n, width)."""
+        return dict(zip(OUTPUTS, self.score(features).T, strict=True))
 
     def __call__(self, item: chunks.Chunk | chunks.Batch) -> chunks.Batch:
         batch = tables.parse(item) if isinstance(item, chunks.Chunk) else item
@@ -120,6 +69,59 @@ class Scorer:
         batch = replace(batch, features=nothing, scores=scores)
         is_ood = is_out_of_distribution(scores[:, DISTANCE])
         return drop_rows(batch, is_ood) if is_ood.any() and not self.force else batch
+
+
+class _LiteRTModel:
+    """Run an exported model in LiteRT's interpreter, which serves one thread at a time."""
+
+    def __init__(self, model: bytes, name: str) -> None:
+        global _xnnpack_has_written
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            with contextlib.nullcontext() if _xnnpack_has_written else quiet_stderr():
+                # Load the model, and find its input and outputs
+                self._interpreter = Interpreter(model_content=model)
+                signature = self._interpreter.get_signature_runner()
+                features = signature.get_input_details()["features"]
+                outputs = signature.get_output_details()
+                self._input, self.width = features["index"], int(features["shape"][-1])
+                self._outputs = [outputs[output]["index"] for output in OUTPUTS]
+                del signature  # resize_tensor_input fails while a signature runner exists
+
+                # Score a row: the others would be the first to meet an unknown operation
+                self._rows = 0  # the input's size
+                self.run(np.ones((1, self.width), np.float32))
+                _xnnpack_has_written = True
+        except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
+            bytearray(LOADED_BYTES)  # raises MemoryError where the machine is at fault
+            raise InputError(
+                f"{name}: not a model that train.py of this version exported; train again"
+            ) from None
+
+    def run(self, features: np.ndarray) -> np.ndarray:
+        """Return the scores, float32 (n, 6), of features (n, width)."""
+        scores = np.empty((len(features), len(OUTPUTS)), np.float32)
+        batches = max(1, math.ceil(len(features) / BATCH_ROWS))
+        step = max(1, math.ceil(len(features) / batches))  # of one size: to set another takes time
+        for start in range(0, len(features), step):
+            rows = features[start : start + step]
+            if not 0.9 * self._rows <= len(rows) <= self._rows:
+                self._resize(min(BATCH_ROWS, len(rows) + len(rows) // 16))
+            # Written where the network reads; set_tensor would copy what is read-only twice.
+            self._interpreter.tensor(self._input)()[: len(rows)] = rows
+            self._interpreter.invoke()
+            for column, output in enumerate(self._outputs):
+                values = self._interpreter.get_tensor(output)[: len(rows)]
+                scores[start : start + step, column] = values
+        return scores
+
+    def _resize(self, rows: int) -> None:
+        """Set the number of rows that are scored at a time; some may be left unused."""
+        self._rows = rows
+        self._interpreter.resize_tensor_input(self._input, (rows, self.width))
+        self._interpreter.allocate_tensors()
+        self._interpreter.tensor(self._input)().fill(1)
 
 
 def drop_rows(batch: chunks.Batch, is_ood: np.ndarray) -> chunks.Batch:

@@ -14,7 +14,7 @@ from age_gender.cli import InputError, printable
 from age_gender.readers.names import quote_csv_cells
 
 
-def _number(text: str, number_type: type = int, most: float = math.inf) -> float | None:
+def _parse_number(text: str, number_type: type = int, most: float = math.inf) -> float | None:
     """Return the number from 0 to `most` in a cell; None where it holds something else."""
     with contextlib.suppress(ValueError):
         return number if 0 <= (number := number_type(text)) <= most else None
@@ -23,39 +23,46 @@ def _number(text: str, number_type: type = int, most: float = math.inf) -> float
 COLUMNS: dict[str, Callable[[str], Any]] = {
     "filename": str,
     "gender": {"0": 0, "1": 1}.get,  # male, female
-    **dict.fromkeys(("age", "age_low", "age_high"), _number),  # years
-    "female_probability": functools.partial(_number, number_type=float, most=1),
+    **dict.fromkeys(("age", "age_low", "age_high"), _parse_number),  # years
+    "female_probability": functools.partial(_parse_number, number_type=float, most=1),
 }
 HEADER = (",".join(COLUMNS) + "\n").encode()
-_LINE_ENDS = [f"{p / 10_000:.4f}\n" for p in range(10_001)]  # of every probability
-
-
-@functools.cache  # a few thousand combinations make up all faces
-def _middle(gender: int, age: int, low: int, high: int) -> str:
-    return f",{gender},{age},{low},{high},"
+PROBABILITY_UNITS = 10_000  # the CSV has four decimals
 
 
 def output_columns(scores: np.ndarray) -> dict[str, np.ndarray]:
     """Return the columns behind the name, each (n,), of scores (n, 4 or more), litert.OUTPUTS."""
-    whole = _in_units(scores)
-    names = list(COLUMNS)[1:]
-    return dict(zip(names, [*whole[:4], whole[4] / 10_000], strict=True))
+    *columns, probability = _round_scores(scores)
+    return dict(zip([*COLUMNS][1:], [*columns, probability / PROBABILITY_UNITS], strict=True))
 
 
-def _in_units(scores: np.ndarray) -> np.ndarray:
-    """Return gender, three ages in years and the probability in ten-thousandths: whole (5, n)."""
-    age, low, high, female = np.rint(scores[:, :4].T * [[1], [1], [1], [10_000]]).astype(int)
-    return np.stack([female >= 5000, age, low, high, female])  # the gender as the text has it
+def _round_scores(scores: np.ndarray) -> np.ndarray:
+    """Return gender, age, low, high in years, and probability in PROBABILITY_UNITS: int (5, n)."""
+    units = [[1], [1], [1], [PROBABILITY_UNITS]]
+    age, low, high, probability = np.rint(scores[:, :4].T * units).astype(int)
+    is_female = probability >= PROBABILITY_UNITS // 2  # so that it agrees with the decimals
+    return np.stack([is_female, age, low, high, probability])
 
 
 def as_csv(names: Sequence[str], scores: np.ndarray) -> bytes:
     """Return rows of the CSV, of names, quoted where they need that, and scores (n, 4 or more)."""
-    *middle, female = _in_units(scores).tolist()
+    *columns, probability = _round_scores(scores).tolist()
     cells = [""] * (3 * len(scores))
     cells[::3] = quote_csv_cells(names)
-    cells[1::3] = map(_middle, *middle)
-    cells[2::3] = map(_LINE_ENDS.__getitem__, female)
+    cells[1::3] = map(_format_middle_cells, *columns)
+    cells[2::3] = map(_format_last_cell, probability)
     return "".join(cells).encode()
+
+
+# Cached: a few thousand combinations of ages, and 10,001 probabilities, make up all faces.
+@functools.cache
+def _format_middle_cells(gender: int, age: int, low: int, high: int) -> str:
+    return f",{gender},{age},{low},{high},"
+
+
+@functools.cache
+def _format_last_cell(probability: int) -> str:
+    return f"{probability / PROBABILITY_UNITS:.4f}\n"
 
 
 def read(path: Path, *columns: str) -> list[tuple]:
