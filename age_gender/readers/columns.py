@@ -19,13 +19,24 @@ from age_gender.trained_models import TRAIN_COMMAND
 # them (_id). The first of them that a table has is read.
 NAME_COLUMNS = ("filename", "file", "path", "image", "name", "identity", "id", "label")
 # Titles of columns that hold names where a table has none of these: the last word stands for them.
-_NAME_TITLE = re.compile(
+_COMPOUND_TITLE = re.compile(
     r"(?:known_)?(?:img|image|file|photo|picture|face|person|source)s?_?(path|file|name|id)s?"
     r"|(?:img|photo|picture)()"
 )
-UNNAMED = re.compile(r"|__index_level_\d+__|Unnamed: \d+")  # a pandas index, written
+UNNAMED = re.compile(r"|__index_level_\d+__|Unnamed: \d+")  # how pandas titles its index
 SAMPLE_ROWS = 20  # rows that show which column is what, and which type bytes hold
 TRAIN_YOUR_OWN = f"embeddings of another network need a model of their own: {TRAIN_COMMAND}"
+
+
+class NameRank(NamedTuple):
+    """Say how well a title suits a column of names: the least rank suits best."""
+
+    tier: int  # 0 for a word of NAME_COLUMNS, 1 for a compound of them, 2 for an index of pandas
+    word: int  # its index in NAME_COLUMNS
+    is_other: bool  # whether the title is more than the word: in the plural, nested, ...
+
+
+UNNAMED_RANK = NameRank(2, 0, True)
 
 
 @dataclass(frozen=True)
@@ -170,56 +181,73 @@ def choose_columns(
     )  # fmt: skip
 
 
-def choose_from_rows(
-    path: str, header: Sequence[str], rows: Sequence[Sequence], options: ReadOptions, **how
-) -> Columns:
-    """Return what `choose_columns` does, by the first of these rows; the others show types."""
-    return choose_columns(path, header, inspect_columns(rows, options), options, **how)
-
-
 def _choose_embedding(
     path: str, titles: Sequence[str], samples: Sequence[Sample], options: ReadOptions,
     metadata: set[int], must_fit_width: bool,
 ) -> Candidate:  # fmt: skip
     """Return the columns of the embedding; raises as `choose_columns` does."""
-    # Columns of vectors, and runs of columns whose titles are numbered
-    lists = [(index,) for index, sample in enumerate(samples) if sample.width]
-    candidates = lists + _numbered_runs(titles, samples, options.width)
-    if options.embedding is not None:
-        candidates = [c for c in candidates if options.embedding in _titles_of(c, titles)]
-    for title in (options.name, options.embedding):
-        if title not in (None, *titles) and not (title == options.embedding and candidates):
-            raise RowError(f"no column {title}", f"the columns are {_listed(titles)}")
-    if options.embedding is not None and not candidates:
-        raise RowError(f"the column {options.embedding} holds neither a list nor numbers")
-
-    # Those of a width that is read, else all columns of numbers, whatever their titles
+    # Columns of vectors and numbered columns, of a width that is read
+    candidates = _find_candidates(titles, samples, options)
     fitting = [candidate for candidate in candidates if options.fits(_width(candidate, samples))]
-    if not fitting and not lists and options.embedding is None:
-        numbers = (index for index, sample in enumerate(samples) if sample.is_number)
-        rest = tuple(index for index in numbers if index not in metadata)
-        has_others = len(rest) + len(metadata) < len(titles)
-        if options.fits(len(rest)) and (options.width or options.widths or not has_others):
-            return rest
-    if not options.width and len(fitting) > 1 and not {*fitting} & {*lists}:
-        longest = max(map(len, fitting))
+    if not options.width and not any(samples[candidate[0]].width for candidate in fitting):
+        longest = max(map(len, fitting), default=0)
         fitting = [candidate for candidate in fitting if len(candidate) == longest]
-
-    # One, or what is wrong
     if len(fitting) > 1:
-        fitting_titles = [_titles_of(candidate, titles)[0] for candidate in fitting]
-        raise ambiguity(path, "columns", fitting_titles, "hold embeddings", "--embedding-column")
+        first_titles = [titles[candidate[0]] for candidate in fitting]
+        raise ambiguity(path, "columns", first_titles, "hold embeddings", "--embedding-column")
     if fitting:
         return fitting[0]
-    if len(lists) == 1 and lists == candidates and options.width and not must_fit_width:
-        return lists[0]  # so that its rows are bad ones, which say how
+
+    # All columns of numbers, whatever their titles
+    has_vectors = any(sample.width for sample in samples)
+    if options.embedding is None and not has_vectors:
+        numbers = (index for index, sample in enumerate(samples) if sample.is_number)
+        numbers = tuple(index for index in numbers if index not in metadata)
+        is_known_width = options.width or options.widths
+        has_other_columns = len(numbers) + len(metadata) < len(titles)
+        if options.fits(len(numbers)) and (is_known_width or not has_other_columns):
+            return numbers
+
+    # The one column of vectors, so that its rows are bad ones, which say how
+    if has_vectors and len(candidates) == 1 and options.width and not must_fit_width:
+        return candidates[0]
     if candidates:
         raise width_error(max(_width(candidate, samples) for candidate in candidates), options)
+    raise _no_embedding_error(titles, samples)
+
+
+def _find_candidates(
+    titles: Sequence[str], samples: Sequence[Sample], options: ReadOptions
+) -> list[Candidate]:
+    """Return the columns of vectors and the runs of numbered columns, or those that options name.
+
+    Raises RowError where there is no such column as `--embedding-column`, or it is no candidate.
+    """
+    vector_columns = [(index,) for index, sample in enumerate(samples) if sample.width]
+    candidates = vector_columns + _numbered_runs(titles, samples, options.width)
+    given = options.embedding
+    if given is None:
+        return candidates
+    candidates = [candidate for candidate in candidates if given in _titles_of(candidate, titles)]
+    if not candidates and given in titles:
+        raise RowError(f"the column {given} holds neither a list nor numbers")
+    if not candidates:
+        raise _no_column_error(given, titles)
+    return candidates
+
+
+def _no_column_error(title: str, titles: Sequence[str]) -> RowError:
+    return RowError(f"no column {title}", f"the columns are {_listed(titles)}")
+
+
+def _no_embedding_error(titles: Sequence[str], samples: Sequence[Sample]) -> RowError:
+    """Return the error of a table without any candidate; its last column of text may be meant."""
+    reason = "no column of lists and no run of number columns such as e0, e1, e2 ..."
     texts = [f"{titles[i] or '(unnamed)'} holds {s.text}" for i, s in enumerate(samples) if s.text]
-    raise RowError(
-        "no column of lists and no run of number columns such as e0, e1, e2 ..."
-        + "".join(f"; {text[:120]}" for text in texts[-1:]),
-        f"the columns are {_listed(titles)}; say which is meant: --embedding-column NAME",
+    if texts:
+        reason += f"; {texts[-1][:120]}"
+    return RowError(
+        reason, f"the columns are {_listed(titles)}; say which is meant: --embedding-column NAME"
     )
 
 
@@ -236,35 +264,35 @@ def find_label_columns(path: str, titles: Sequence[str], options: ReadOptions) -
 def _find_name(
     path: str, titles: Sequence[str], samples: Sequence[Sample], options: ReadOptions
 ) -> int | None:
-    """Return the index of the column that holds names, or None."""
+    """Return the index of the column that holds names, or None. Raises as `choose_columns` does."""
     if options.name is not None:
-        return titles.index(options.name) if options.name in titles else None
-    by_word: dict[str, list[int]] = {}
-    for index, title in enumerate(titles):
-        if samples[index].is_name:
-            last = title.casefold().rpartition(".")[2].lstrip("_")
-            word = last if last in NAME_COLUMNS else last.removesuffix("s")
-            by_word.setdefault(word, []).append(index)
-    for word in NAME_COLUMNS:
-        indices = by_word.get(word, [])
-        indices = [index for index in indices if titles[index].casefold() == word] or indices[:1]
-        if len(indices) > 1:
-            both = [titles[index] for index in indices]
-            raise ambiguity(path, "columns", both, "hold names", "--name-column")
-        if indices:
-            return indices[0]
-    alike = {}
-    for index, title in enumerate(titles):
-        word = _NAME_TITLE.fullmatch(title.casefold().rpartition(".")[2])
-        if word and samples[index].is_name:
-            alike.setdefault(word[1] or "image", index)
-    if alike:
-        return alike[min(alike, key=NAME_COLUMNS.index)]
-    unnamed = [
-        index for index, title in enumerate(titles)
-        if UNNAMED.fullmatch(title) and not samples[index].is_number and not samples[index].width
-    ]  # fmt: skip
-    return unnamed[0] if len(unnamed) == 1 else None
+        if options.name not in titles:
+            raise _no_column_error(options.name, titles)
+        return titles.index(options.name)
+    ranks = {
+        index: rank for index, (title, sample) in enumerate(zip(titles, samples, strict=True))
+        if sample.is_name and (rank := _rank_as_name(title, sample))
+    }  # fmt: skip
+    best = min(ranks.values(), default=None)
+    indices = [index for index, rank in ranks.items() if rank == best]
+    if len(indices) > 1 and not best.is_other:
+        both = [titles[index] for index in indices]
+        raise ambiguity(path, "columns", both, "hold names", "--name-column")
+    is_ambiguous = len(indices) > 1 and best == UNNAMED_RANK
+    return indices[0] if indices and not is_ambiguous else None
+
+
+def _rank_as_name(title: str, sample: Sample) -> NameRank | None:
+    """Return how well a column suits as that of names, or None where its title is no such one."""
+    last = title.casefold().rpartition(".")[2]
+    singular = last.lstrip("_")
+    singular = singular if singular in NAME_COLUMNS else singular.removesuffix("s")
+    if singular in NAME_COLUMNS:
+        is_other = title.casefold() != singular
+        return NameRank(0, NAME_COLUMNS.index(singular), is_other)
+    if compound := _COMPOUND_TITLE.fullmatch(last):
+        return NameRank(1, NAME_COLUMNS.index(compound[1] or "image"), True)
+    return UNNAMED_RANK if UNNAMED.fullmatch(title) and not sample.is_number else None
 
 
 def _numbered_runs(

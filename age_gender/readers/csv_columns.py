@@ -26,41 +26,35 @@ MAX_SAMPLED_CELLS = 1 << 18  # cells of the rows that show which column is what
 
 
 class Header(NamedTuple):
-    """Hold the titles of the columns, None where there are none, and the lines that they take."""
+    """Hold the titles of the columns, or None, and the size of all that stands above the rows."""
 
     titles: list[str] | None
-    lines: int = 0
+    lines: int
+    bytes: int
 
 
-def find_header(
-    lines: list[bytes], comments: list[bytes], dialect: Dialect, width: int | None
-) -> Header | None:
-    """Return the header before the first row of a text, or in the `comments` above it.
+def find_header(lines: list[bytes], dialect: Dialect, width: int | None) -> Header:
+    """Return the header of a table that begins with these lines, perhaps below other ones.
 
-    None where the lines have no row yet. Of two levels of titles, as pandas writes them, the
-    second one counts if it numbers the columns.
+    Of two levels of titles, as pandas writes them, the second one counts if it numbers the columns.
     """
-    rows = read_rows(lines, dialect)
-    first = next(rows, None)
-    if first is None:
-        return None
-    if first.fault is not None:
-        return Header(None)
-    if not _is_header(first.cells, width):
-        return Header(_header_in_comment(comments, len(first.cells), dialect))
-    second = next(rows, None)
-    is_wide = second is not None and len(second.cells) > numbers.MIN_WIDTH
-    if is_wide and _are_numbers_of_columns(second.cells, width):
-        return Header(second.cells, second.last_line)
-    return Header(first.cells, first.last_line)
+    skipped = lines[: dialect.skipped_lines]
+    rows = read_rows(lines[len(skipped) :], dialect)
+    first, second = next(rows, None), next(rows, None)
+    titles, line_count = None, len(skipped)
+    if first and not first.fault and _is_header(first.cells, width):
+        is_wide = second is not None and len(second.cells) > numbers.MIN_WIDTH
+        header = second if is_wide and _are_numbers_of_columns(second.cells, width) else first
+        titles, line_count = header.cells, line_count + header.last_line
+    elif first and not first.fault and skipped:
+        titles = _find_titles_in_comment(skipped[-1], len(first.cells), dialect)
+    return Header(titles, line_count, sum(map(len, lines[:line_count])))
 
 
-def _header_in_comment(comments: list[bytes], count: int, dialect: Dialect) -> list[str] | None:
-    """Return the titles in the last line before the table, as numpy.savetxt writes them, if any."""
-    if not comments or not comments[-1].startswith(b"#"):
-        return None
-    row = next(read_rows([comments[-1].lstrip(b"# ")], dialect), None)
-    return row.cells if row and row.fault is None and len(row.cells) == count else None
+def _find_titles_in_comment(line: bytes, count: int, dialect: Dialect) -> list[str] | None:
+    """Return so many titles in the line above a table, as numpy.savetxt writes them, or None."""
+    row = next(read_rows([line.lstrip(b"# ")], dialect), None) if line.startswith(b"#") else None
+    return row.cells if row and not row.fault and len(row.cells) == count else None
 
 
 def _is_header(cells: list[str], width: int | None) -> bool:
@@ -88,41 +82,59 @@ def choose(
     path: str, header: list[str] | None, options: ReadOptions, rows: Sequence[CsvRow]
 ) -> Columns:
     """Return which column is what by the first of these rows. Raises RowError."""
-    # Its cells, without an empty one behind a separator at the end of each row
+    # What the columns show
     cells = rows[0].checked_cells()
-    if len(cells) > MAX_CELLS:
-        raise RowError(f"{len(cells):,} cells, more than {MAX_CELLS:,}")
-    count, has_end = len(cells), len(cells) > 2 and not cells[-1].strip()
-    if has_end and (not header or not header[-1].strip() or len(header) == count - 1):
-        cells, header = cells[:-1], header and header[: count - 1]
-    has_row_names = not numbers.is_number(cells[0]) or cells[0] == "1"
-    if header and len(header) == len(cells) - 1 and has_row_names:
-        header = ["", *header]  # R's write.table gives the names of rows no title
-    if header and len(header) != len(cells):
-        raise RowError(f"{len(cells)} cells, not {len(header)} as in the header")
-
-    # What they and some rows below show
+    count = len(cells)
+    if count > MAX_CELLS:
+        raise RowError(f"{count:,} cells, more than {MAX_CELLS:,}")
+    cells, header = _align_titles(cells, header)
     below = [row.cells[: len(cells)] for row in rows[1:] if row.fault is None]
     samples = inspect_columns([cells, *below][: 1 + MAX_SAMPLED_CELLS // count], options)
     made_up = _titles_beside(samples, options)
     made_up = made_up or _make_up_titles(cells, samples, options.width_of(count))
     if not header and not any(sample.width for sample in samples):
-        # Nothing but its cells says what the row is: all of them must be good.
-        name_count = sum(not title.isdecimal() for title in made_up)
-        if not options.fits(len(cells) - name_count):
-            if not any(sample.is_number for sample in samples):
-                raise RowError(f"{numbers.excerpt(cells[0])} begins a row without any numbers")
-            raise width_error(len(cells) - name_count, options)
-        if name_count <= 1 and made_up[-1].isdecimal():
-            numbers.parse_cells(cells[name_count:], "cell", 1 + name_count)
+        _check_numbers(cells, made_up, samples, options)
 
-    # The columns; a first one with another title that is not a label holds names
+    # Which is what; a first one with another title that is not a label holds names
     columns = _choose_by_titles(path, header, made_up, samples, options)
     is_rest = columns.embedding == tuple(range(1, len(cells)))
     first_title = (header or made_up)[0].strip().casefold()
     if is_rest and "name" not in columns.metadata and first_title not in LABEL_COLUMNS:
         columns = replace(columns, metadata=columns.metadata | {"name": 0}, unread_columns=())
     return replace(columns, count=count)
+
+
+def _align_titles(cells: list[str], header: list[str] | None) -> tuple[list[str], list[str] | None]:
+    """Return the first row's cells and as many titles, or None. Raises RowError for a misfit."""
+    # An empty cell behind a separator that ends each row is no column
+    ends_empty = len(cells) > 2 and not cells[-1].strip()
+    if ends_empty and (not header or not header[-1].strip() or len(header) == len(cells) - 1):
+        cells = cells[:-1]
+        header = header and header[: len(cells)]
+
+    # R's write.table gives the names of rows no title
+    has_row_name = not numbers.is_number(cells[0]) or cells[0] == "1"
+    if header and len(header) == len(cells) - 1 and has_row_name:
+        header = ["", *header]
+    if header and len(header) != len(cells):
+        raise RowError(f"{len(cells)} cells, not {len(header)} as in the header")
+    return cells, header
+
+
+def _check_numbers(
+    cells: list[str], made_up: list[str], samples: Sequence[Sample], options: ReadOptions
+) -> None:
+    """Raise RowError unless all cells but a name are the numbers of an embedding.
+
+    Without a header, nothing but these cells says what the row is: all of them must be good.
+    """
+    name_count = sum(not title.isdecimal() for title in made_up)
+    if not options.fits(len(cells) - name_count):
+        if not any(sample.is_number for sample in samples):
+            raise RowError(f"{numbers.excerpt(cells[0])} begins a row without any numbers")
+        raise width_error(len(cells) - name_count, options)
+    if name_count <= 1 and made_up[-1].isdecimal():
+        numbers.parse_cells(cells[name_count:], "cell", 1 + name_count)
 
 
 def _choose_by_titles(

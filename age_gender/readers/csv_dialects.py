@@ -12,7 +12,7 @@ _QUOTED = re.compile(rb'"(?:[^"]|"")*"')
 _BRACKET = re.compile(rb"[\[({]")
 _SEP_LINE = re.compile(rb'"?sep=([,;|\t])"?\r?', re.IGNORECASE)  # which Excel writes and reads
 _COUNTS_LINE = re.compile(rb"\d+ (\d+)\r?")  # of rows and of numbers, as word2vec has it
-_RULE = re.compile(rb"(?m)^[-+|: =]*(?:---|===)[-+|: =]*\r?$")
+_RULE = re.compile(rb"[-+|: =]*(?:---|===)[-+|: =]*\r?\n?")
 _DECIMAL_COMMA = re.compile(rb'"?[+-]?\d*,\d+(?:[eE][+-]?\d+)?"?')
 _QUOTED_DECIMALS = re.compile(rb'"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"')
 _NUMBER = re.compile(rb"\s*[+-]?\.?\d[\d.,]*(?:[eE][+-]?\d+)?\s*")
@@ -53,36 +53,35 @@ def _bare_list(delimiter: bytes) -> re.Pattern[bytes]:
     return re.compile(pattern % (before, inside, mark, inside, mark))
 
 
-def find_dialect(data: bytes) -> Dialect:
+def find_dialect(text: bytes) -> Dialect:
     """Return the dialect with most cells of those in which the first lines have equally many."""
-    skipped, delimiter = _count_skipped(data)
-    for _ in range(skipped):
-        data = data.partition(b"\n")[2]
-    lines = _lines(data)
-    dialect = _find_separators(data, lines, delimiter)
-    unquoted = _QUOTED.sub(b'""', data[:HEAD_BYTES])
+    head = text[:HEAD_BYTES]
+    skipped, delimiter = _count_skipped(head.split(b"\n"))
+    head = head.split(b"\n", skipped)[skipped]
+    lines = _mask_lines(head)
+    dialect = _find_separators(head, lines, delimiter)
+    unquoted = _QUOTED.sub(b'""', head)
     bare_list = _BRACKET.search(unquoted)  # the other pattern would take 2 ms where there is none
     bare_list = bare_list and _bare_list(dialect.delimiter).search(unquoted)
     if not skipped and _has_title(lines, dialect.delimiter):
-        skipped = next(i for i, line in enumerate(data.split(b"\n"), 1) if line.strip())
+        skipped = next(i for i, line in enumerate(head.split(b"\n"), 1) if line.strip())
     return replace(dialect, skipped_lines=skipped, has_bare_lists=bare_list is not None)
 
 
-def is_printed(data: bytes) -> bool:
-    """Return whether text is a table printed for people, with rules of hyphens."""
-    return _RULE.search(b"\n".join(data[:HEAD_BYTES].split(b"\n", 4)[:4])) is not None
+def is_printed(lines: list[bytes]) -> bool:
+    """Return whether a table is printed for people, with rules of hyphens in its first lines."""
+    return any(map(_RULE.fullmatch, lines[:4]))
 
 
-def _count_skipped(data: bytes) -> tuple[int, bytes]:
+def _count_skipped(lines: list[bytes]) -> tuple[int, bytes]:
     """Return how many lines stand before the table, and the delimiter if the first one names it."""
-    lines = data[:HEAD_BYTES].split(b"\n")
     if (match := _SEP_LINE.fullmatch(lines[0])) and len(lines) > 1:
         return 1, match[1]
     counts = _COUNTS_LINE.fullmatch(lines[0])
     if counts and len(lines) > 1 and len(lines[1].split()) - 1 == int(counts[1]):
         return 1, b""
     comments = next((i for i, line in enumerate(lines) if not _is_comment(line)), 0)
-    return (comments, b"") if comments < len(lines) and lines[comments].strip() else (0, b"")
+    return (comments if lines[comments].strip() else 0), b""
 
 
 def _is_comment(line: bytes) -> bool:
@@ -101,7 +100,7 @@ def _has_title(lines: list[bytes], delimiter: bytes) -> bool:
     return not any(map(_NUMBER.fullmatch, lines[1].split(delimiter)))
 
 
-def _find_separators(data: bytes, lines: list[bytes], delimiter: bytes) -> Dialect:
+def _find_separators(head: bytes, lines: list[bytes], delimiter: bytes) -> Dialect:
     """Return the separators of the first lines of a text, where no line names the delimiter."""
     if delimiter:
         return Dialect(delimiter, _has_decimal_commas(lines, delimiter))
@@ -111,8 +110,7 @@ def _find_separators(data: bytes, lines: list[bytes], delimiter: bytes) -> Diale
             return Dialect(delimiter, True)
     delimiter = max(counts, key=counts.__getitem__)  # the comma where two are alike
     if counts[delimiter]:
-        last_line = data[:HEAD_BYTES].rstrip().rpartition(b"\n")[2]
-        decimals = len(_QUOTED_DECIMALS.findall(last_line))
+        decimals = len(_QUOTED_DECIMALS.findall(head.rstrip().rpartition(b"\n")[2]))
         return Dialect(delimiter, decimals > MIN_SEPARATORS)
     spaces = _most_common([len(line.split()) - 1 for line in lines])
     if spaces >= MIN_SEPARATORS or (spaces and any(b"[]" in line.split() for line in lines)):
@@ -120,9 +118,8 @@ def _find_separators(data: bytes, lines: list[bytes], delimiter: bytes) -> Diale
     return Dialect()
 
 
-def _lines(data: bytes) -> list[bytes]:
+def _mask_lines(head: bytes) -> list[bytes]:
     """Return the first lines that are not blank, without what stands in quotes and brackets."""
-    head = data[:HEAD_BYTES]
     head = head[: head.rfind(b"\n") + 1] or head
     lines = _MASKED.sub(lambda cell: b"[]" if cell[0][:1] == b"[" else b'""', head).split(b"\n")
     return [line.strip(b"\r") for line in lines if line.strip()][:HEAD_LINES]

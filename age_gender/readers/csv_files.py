@@ -10,7 +10,7 @@ from typing import BinaryIO
 from age_gender.cli import InputError
 from age_gender.readers import chunks, csv_columns, numbers, text_chunks, vectors
 from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions
-from age_gender.readers.csv_dialects import HEAD_BYTES, Dialect, find_dialect, is_printed
+from age_gender.readers.csv_dialects import Dialect, find_dialect, is_printed
 from age_gender.readers.csv_rows import CsvRow, read_rows
 from age_gender.readers.errors import RowError
 
@@ -24,45 +24,37 @@ class CsvReader:
     dialect: Dialect = COMMAS
 
     def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-        """Yield chunks of whole rows; a header is a chunk without data."""
-        # The dialect
-        head, stream = text_chunks.read_head(stream, HEAD_BYTES)
-        if is_printed(head):
+        """Yield chunks of whole rows; what stands above the first row is a chunk without data."""
+        # Find the separators and the header
+        head, stream = text_chunks.read_head(stream, chunks.MAX_ROW_BYTES)
+        text_chunks.check_is_text(path, head)
+        is_cut_off = len(head) == chunks.MAX_ROW_BYTES
+        head = head.removeprefix(text_chunks.BOM)
+        first_lines = io.BytesIO(head).readlines()
+        if is_printed(first_lines):
             raise InputError(
                 f"{path}: a table as it is printed, with rules between its lines; export it as "
                 "CSV: psql --csv, mysql --batch, sqlite3 -csv, table.to_csv()"
             )
-        dialect = find_dialect(head.removeprefix(text_chunks.BOM))
+        dialect = find_dialect(head)
+        whole_lines = first_lines[:-1] if is_cut_off else first_lines
+        header = csv_columns.find_header(whole_lines, dialect, options.width)
         start = chunks.Chunk(path, CsvReader(dialect))
-        find_end = functools.partial(text_chunks.last_row_end, delimiter=dialect.delimiter)
-        columns, header, skipped = UNKNOWN, None, dialect.skipped_lines
-        comments: list[bytes] = []  # the lines that are skipped
-        for chunk in text_chunks.cut_rows(start, stream, find_end):
-            if columns is UNKNOWN:
-                # The header, perhaps below other lines
-                lines = io.BytesIO(chunk.data).readlines()
-                header_lines = min(skipped, len(lines))
-                skipped -= header_lines
-                comments += lines[:header_lines]
-                if header is None:
-                    rest = lines[header_lines:]
-                    header = csv_columns.find_header(rest, comments, dialect, options.width)
-                    header_lines += header.lines if header else 0
-                    if chunk.bad:  # a first row that is too long: there is none to come
-                        header = header or csv_columns.Header(None)
+        if header.lines:
+            yield replace(start, lines=header.lines)
 
-                # The first row that shows which column is what
-                titles = header and header.titles
-                choose = functools.partial(csv_columns.choose, path, titles, options)
-                candidates = (
-                    (rows[0].line, functools.partial(choose, rows))
-                    for rows in chunks.row_windows(read_rows(lines[header_lines:], dialect))
+        # Choose the columns by the first row that shows which one is what
+        columns = UNKNOWN
+        find_end = functools.partial(text_chunks.last_row_end, delimiter=dialect.delimiter)
+        choose = functools.partial(csv_columns.choose, path, header.titles, options)
+        for chunk in text_chunks.cut_rows(start, stream, find_end, skipped_bytes=header.bytes):
+            if columns is UNKNOWN:
+                rows = read_rows(io.BytesIO(chunk.data).readlines(), dialect)
+                chunk = chunk.with_columns(
+                    (first_rows[0].line, functools.partial(choose, first_rows))
+                    for first_rows in chunks.row_windows(rows)
                 )
-                chunk = replace(chunk, data=b"".join(lines[header_lines:]), offset=None)
-                chunk = chunk.with_columns(candidates)
                 columns = chunk.columns
-                if header_lines:
-                    yield replace(start, lines=header_lines, columns=columns)
             yield replace(chunk, columns=columns)
 
     def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
@@ -88,63 +80,86 @@ def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
         return None
     if columns.is_list and columns.form.name != vectors.LIST.name:
         return None
+    data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
     if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n")
-        if b"\r" in data:
-            return None
-    data, delimiter = dialect.prepared(data), dialect.delimiter
+        return None
 
-    # Split each line: cells before the embedding, its text, cells behind it
-    separator, cell = re.escape(delimiter), _cell_pattern(delimiter)
-    before = re.compile((cell + separator) * start)
-    behind = re.compile((separator + cell) * (columns.count - end))
-    texts, other_cells, at, view = [], [], 0, memoryview(data)  # a row of a view is no copy
-    while at < len(data):
-        stop = data.find(b"\n", at)
-        stop = len(data) if stop < 0 else stop
-        cells_before = before.match(data, at, stop)
-        if cells_before is None or stop - at >= chunks.MAX_ROW_BYTES:
-            return None
-        first, last = cells_before.end(), stop
-        if columns.is_list:
-            quote = data[first : first + 1] == b'"'
-            last = data.find(b']"' if quote else b"]", first, stop)
-            if data[first + quote : first + quote + 1] != b"[" or last < 0:
-                return None
-            if not quote and delimiter == b",":
-                return None
-            texts.append(view[first + 1 + quote : last])
-            last += 1 + quote
-        else:
-            for _ in range(columns.count - end):
-                last = data.rfind(delimiter, first, max(last, first))
-            texts.append(view[first:last] if last >= 0 else b"")
-        groups = cells_before.groups()
-        if last < stop:
-            cells_behind = behind.fullmatch(data, last, stop) if last >= first else None
-            if cells_behind is None:
-                return None
-            groups += cells_behind.groups()
-        elif columns.count > end:
-            return None
-        other_cells.append(groups)
-        at = stop + 1
-
-    # Parse the numbers, and decode the cells that are metadata
-    if not columns.is_list and delimiter != b",":
+    # Split each line, and parse the numbers
+    lines = [*_split_lines(dialect.prepared(data), columns, dialect.delimiter)]
+    if None in lines:
+        return None
+    texts = [text for text, _ in lines]
+    if not columns.is_list and dialect.delimiter != b",":
         texts = [_with_commas(bytes(text), dialect) for text in texts]
     values = numbers.parse_rows(texts, columns.width)
     if values is None:
         return None
+
+    # Decode the cells that are metadata
     metadata = {}
     for role, column in columns.metadata.items():
-        group = 2 * (column if column < start else column - end + start)
-        cells = (groups[group : group + 2] for groups in other_cells)
+        first_group = 2 * (column if column < start else column - end + start)
+        cells = (groups[first_group : first_group + 2] for _, groups in lines)
         try:
             metadata[role] = [_decode(*cell) for cell in cells]
         except UnicodeDecodeError:
             return None
     return values, metadata
+
+
+def _split_lines(
+    data: bytes, columns: Columns, delimiter: bytes
+) -> Iterator[tuple[memoryview, tuple] | None]:
+    """Yield the text of each line's embedding, and the cells beside it, two groups each.
+
+    A line that may read otherwise by itself gives None, and is the last one.
+    """
+    start, end = columns.embedding[0], columns.embedding[-1] + 1
+    separator, cell = re.escape(delimiter), _cell_pattern(delimiter)
+    before = re.compile((cell + separator) * start)
+    behind_count = columns.count - end
+    behind = re.compile((separator + cell) * behind_count)
+    view, line_start = memoryview(data), 0  # a part of a view is no copy
+    while line_start < len(data):
+        line_end = data.find(b"\n", line_start)
+        line_end = len(data) if line_end < 0 else line_end
+        cells_before = before.match(data, line_start, line_end)
+        if cells_before is None or line_end - line_start >= chunks.MAX_ROW_BYTES:
+            span = None
+        elif columns.is_list:
+            span = _find_list(data, cells_before.end(), line_end, delimiter)
+        else:
+            span = _find_cells(data, cells_before.end(), line_end, delimiter, behind_count)
+        cells_behind = span and behind.fullmatch(data, span[2], line_end)
+        if cells_behind is None:
+            yield None
+            return
+        yield view[span[0] : span[1]], cells_before.groups() + cells_behind.groups()
+        line_start = line_end + 1
+
+
+Span = tuple[int, int, int]  # where the numbers begin and end, and where the embedding ends
+
+
+def _find_list(data: bytes, start: int, stop: int, delimiter: bytes) -> Span | None:
+    """Return where a list is, in quotes or not, that begins at `start`, or None."""
+    is_quoted = data.startswith(b'"', start)
+    opening, closing = (b'"[', b']"') if is_quoted else (b"[", b"]")
+    end = data.find(closing, start, stop)
+    is_list = data.startswith(opening, start) and end >= 0
+    if not is_list or (delimiter == b"," and not is_quoted):
+        return None
+    return start + len(opening), end, end + len(closing)
+
+
+def _find_cells(
+    data: bytes, start: int, stop: int, delimiter: bytes, behind_count: int
+) -> Span | None:
+    """Return where the cells from `start` on are, without the last ones, or None."""
+    end = stop
+    for _ in range(behind_count):
+        end = data.rfind(delimiter, start, max(start, end))
+    return (start, end, end) if end >= 0 else None
 
 
 def _with_commas(row: bytes, dialect: Dialect) -> bytes:

@@ -9,7 +9,13 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from age_gender.readers import chunks, json_lines, json_shapes, numbers, text_chunks, vectors
-from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions, choose_from_rows
+from age_gender.readers.columns import (
+    UNKNOWN,
+    Columns,
+    ReadOptions,
+    choose_columns,
+    inspect_columns,
+)
 from age_gender.readers.errors import RowError
 
 _LIST = re.compile(rb"\s*:\s*\[")
@@ -54,7 +60,7 @@ def _choose_columns(path: str, lines: list[tuple[int, bytes]], options: ReadOpti
             continue
     titles = [title for title in faces[0] if title != json_shapes.FACE]
     rows = [[face.get(title) for title in titles] for face in faces]
-    return choose_from_rows(path, titles, rows, options, by_title=True)
+    return choose_columns(path, titles, inspect_columns(rows, options), options, by_title=True)
 
 
 def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:

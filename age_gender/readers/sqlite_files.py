@@ -14,7 +14,8 @@ from age_gender.readers.columns import (
     Columns,
     ReadOptions,
     ambiguity,
-    choose_from_rows,
+    choose_columns,
+    inspect_columns,
 )
 from age_gender.readers.errors import RowError
 from age_gender.readers.sqlite_database import Database, quote_sql
@@ -59,8 +60,8 @@ def _run_query(
         raise InputError(f"{error}{hint * names_vec0}") from None
     head = [tuple(map(limit_size, row)) for row in itertools.islice(rows, SAMPLE_ROWS)]
     start = start.with_columns(
-        (0, functools.partial(choose_from_rows, start.path, titles, rows, options))
-        for rows in chunks.row_windows(head)
+        (0, functools.partial(choose_columns, start.path, titles, samples, options))
+        for samples in (inspect_columns(rows, options) for rows in chunks.row_windows(head))
     )
     for row in start.bad:
         raise InputError("; ".join(filter(None, [str(row), row.remedy])))
@@ -132,8 +133,9 @@ def _columns(
     """Return which column is what by the first row of a table that shows it."""
     for rows in chunks.row_windows(table.head if table else ()):
         with contextlib.suppress(RowError):
-            return choose_from_rows(
-                path, table.titles, rows, options, must_fit_width=must_fit_width
+            samples = inspect_columns(rows, options)
+            return choose_columns(
+                path, table.titles, samples, options, must_fit_width=must_fit_width
             )
     return None
 

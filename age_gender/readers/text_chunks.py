@@ -26,16 +26,19 @@ def cut_rows(
     stream: BinaryIO,
     find_end: Callable[[bytes], int],
     row_terminator: bytes = b"\n",
+    skipped_bytes: int = 0,
 ) -> Iterator[chunks.Chunk]:
     """Yield `start` with text up to the end of its last whole row, again and again.
 
     `find_end` returns the offset of that end in a text, or 0; rows end with `row_terminator`. A row
     that is too long is reported as bad, and reading goes on behind its first line: a quote there
     may never have been closed. If that does not help, or there is no line end, all that has been
-    read is passed over.
+    read is passed over. So are a byte-order mark and the `skipped_bytes` behind it.
     """
     offset = len(BOM) if stream.peek(len(BOM)).startswith(BOM) else 0  # in the file, of `rest`
-    rest, needed, pieces = b"", 0, _read_pieces(start.path, stream, row_terminator)
+    offset += skipped_bytes
+    stream.read(offset)
+    rest, needed, pieces = b"", 0, _read_pieces(stream, row_terminator)
     for piece in pieces:
         rest += piece
         if len(rest) < needed:  # it has no whole row: twice as much is read before it is searched
@@ -108,23 +111,19 @@ def first_character(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
     return character, io.BufferedReader(JoinedStream(head, stream))
 
 
-def _read_pieces(path: str, stream: BinaryIO, row_terminator: bytes) -> Iterator[bytes]:
+def _read_pieces(stream: BinaryIO, row_terminator: bytes) -> Iterator[bytes]:
     """Yield what the stream holds in pieces that end at line ends where these are not far.
 
     They are smaller where rows, which end with `row_terminator`, are so short that each costs
     memory.
     """
-    piece = stream.read(chunks.CHUNK_BYTES)
-    check_is_text(path, piece)
-    piece = piece.removeprefix(BOM) or stream.read(chunks.CHUNK_BYTES)
-    while piece:
+    while piece := stream.read(chunks.CHUNK_BYTES):
         piece += stream.readline(chunks.MAX_ROW_BYTES)
         ends, at = 0, piece.find(row_terminator)
         while at >= 0 and ends * DENSE_ROW_BYTES <= len(piece):
             ends, at = ends + 1, piece.find(row_terminator, at + 1)
         size = len(piece) if at < 0 else DENSE_BYTES
         yield from (piece[i : i + size] for i in range(0, len(piece), size))
-        piece = stream.read(chunks.CHUNK_BYTES)
 
 
 def check_is_text(path: str, start: bytes) -> None:

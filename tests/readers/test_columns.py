@@ -19,7 +19,7 @@ def chosen(tmp_path, header: list[str], row: list[str], options: ReadOptions = A
     path = tmp_path / "t.csv"
     with open(path, "w", newline="") as stream:
         csv.writer(stream).writerows([header, row])
-    return next(tables.cut([str(path)], options)).columns
+    return [*tables.cut([str(path)], options)][-1].columns
 
 
 def test_the_name_is_the_first_of_the_names_that_tools_give(tmp_path):
