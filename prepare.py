@@ -25,7 +25,6 @@ if __name__ == "__main__":
     startup.begin()  # errors and Ctrl-C take one line from here on, during the imports too
 # isort: split
 import argparse
-import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +35,6 @@ from tqdm import tqdm
 
 from age_gender import cli, copies, embedding_space, files, label_columns, paths
 from age_gender.cli import InputError, counted, printable
-from age_gender.label_columns import gender_codes_option as as_option
 from age_gender.labels import GENDERS
 from age_gender.readers import labelled, tables
 from age_gender.scoring import choice, label_checks
@@ -75,13 +73,16 @@ def main(argv: list[str] | None = None) -> None:
 
     # Read embeddings, names and labels
     table = labelled.read_table(args.features, tables.read_options(args, labels=True))
-    embeddings = describe_embeddings(table)
+    notes = [describe_embeddings(table)]
+    codes = label_columns.merge_gender_codes(args.gender_codes)
     age = label_columns.read_ages(table.ages, args.min_age)
-    gender, left_out, warnings = read_genders(table, age, args.gender_codes)
-    labels = Labels(age, gender)
-    left_out = [*table.left_out, *left_out]
-    notes = [f"columns left out: {', '.join(left_out)}"] * bool(left_out)
-    notes += [embeddings, f"genders: {as_option(table.genders, gender)}", *warnings]
+    labels = Labels(age, label_columns.read_genders(table.genders, codes))
+
+    # Check the labels
+    unread = [*table.left_out, *compare_gender_columns(table, labels, codes)]
+    notes[:0] = [f"columns left out: {', '.join(unread)}"] * bool(unread)
+    notes.append(f"genders: {label_columns.gender_codes_option(table.genders, labels.gender)}")
+    notes += label_checks.check(table, *labels, args.gender_codes, codes)
 
     # Split them and write the records
     split = split_rows(table, labels, args)
@@ -173,51 +174,22 @@ def describe_embeddings(table: labelled.Table) -> str:
     return f"embeddings of {table.features.shape[1]} numbers, median length {length:.3g}{network}"
 
 
-def read_genders(
-    table: labelled.Table, age: np.ndarray, given: list[dict[str, int]]
-) -> tuple[np.ndarray, list[str], list[str]]:
-    """Return genders (n,), 0 male, 1 female, -1 where it is missing.
+def compare_gender_columns(
+    table: labelled.Table, labels: Labels, codes: dict[str, int]
+) -> list[str]:
+    """Return the titles of other columns of genders that cannot be understood.
 
-    Behind them come the titles of further columns of genders that cannot be understood, and
-    warnings of labels that seem wrong. `given` are the codes of each --gender-codes. Raises
-    InputError where the column may mean two things, where another column contradicts it, or where
-    a trained model sees the other gender in most faces. The user confirms the genders by codes that
-    are what the column means without them, or that are given twice.
+    Raises InputError where one contradicts the column that was read.
     """
-    # Read the column
-    codes: dict[str, int] = {}
-    for value, code in itertools.chain.from_iterable(option.items() for option in given):
-        if codes.setdefault(value, code) != code:
-            raise InputError(f"--gender-codes: {value!r} is given two genders; give it one")
-    gender = label_columns.read_genders(table.genders, codes)
-    is_confirmed = len(given) > 1
-    if codes and not is_confirmed:
-        with contextlib.suppress(InputError):
-            is_confirmed = np.array_equal(gender, label_columns.read_genders(table.genders, {}))
-
-    # Compare it with other columns of genders
-    left_out = []
-    for title, columns in table.other_genders.items():
-        contradiction = label_columns.find_contradiction(table.genders, gender, columns, codes)
+    unclear = []
+    for title, others in table.other_genders.items():
+        contradiction = label_columns.find_contradiction(
+            table.genders, labels.gender, others, codes
+        )
         if contradiction:
             raise InputError(contradiction)
-        left_out += [title] * (contradiction is None)
-
-    # Compare it with a trained model's estimates
-    rows = np.flatnonzero((age >= 0) & (gender >= 0))
-    files = [column.path for column in table.genders]
-    file = np.repeat(np.arange(len(files)), [len(column.rows) for column in table.genders])
-    doubts = label_checks.check(table.features[rows], age[rows], gender[rows], file[rows], files)
-    if doubts.genders and not is_confirmed:
-        as_read = as_option(table.genders, gender)
-        swapped = as_option(table.genders, np.where(gender >= 0, 1 - gender, -1))
-        remedy = f"if they are the wrong way round: --gender-codes {swapped}"
-        if doubts.are_mixed:
-            remedy = "if they are the wrong way round, code all files alike"
-        insist = f"if they are right: --gender-codes {as_read}" + " given twice" * bool(codes)
-        raise InputError(f"{doubts.genders}; {remedy}; {insist}")
-    warnings = filter(None, [doubts.ages, doubts.many_genders])
-    return gender, left_out, [f"warning: {text}" for text in warnings]
+        unclear += [title] * (contradiction is None)
+    return unclear
 
 
 def group_views(table: labelled.Table, labels: Labels) -> np.ndarray:
@@ -243,32 +215,47 @@ def refuse_two_labels(table: labelled.Table, labels: Labels, first: int, second:
     """Raise InputError that names two rows with one name and different labels."""
     sources = [*label_columns.row_sources(table.ages)]
     both = [
-        f"{path}: row {number} ({GENDERS[labels.gender[row]]}, {labels.age[row]})"
-        for row, (path, number) in ((row, sources[row]) for row in (first, second))
+        "{}: row {} ({}, {})".format(*sources[row], GENDERS[labels.gender[row]], labels.age[row])
+        for row in (first, second)
     ]
     # Guess why they have one name
     names, rows = len({*table.names}), len(table.names)
-    remedy = "rows with one name are views of one face: name each photograph"
-    is_one_file = sources[first][0] == sources[second][0]
-    if not is_one_file:
+    other_column = "; another column of names: --name-column NAME"
+    if sources[first][0] != sources[second][0]:
         remedy = "name the faces of the two files differently, or prepare the files separately"
     elif 2 * names <= rows:
         remedy = f"{counted(names, 'name')} for {rows:,} rows: persons', not photographs'?"
-    remedy += "; another column of names: --name-column NAME" * is_one_file
+        remedy += other_column
+    else:
+        remedy = "rows with one name are views of one face: name each photograph" + other_column
     name = printable(table.names[second])
     raise InputError(f"{both[0]} and {both[1]} have one name, {name}, but other labels; {remedy}")
 
 
-def refuse_no_faces(table: labelled.Table, labels: Labels) -> NoReturn:
-    """Raise InputError that says how many rows have labels, and which columns were not read."""
-    count, ages, genders = len(labels.age), (labels.age >= 0).sum(), (labels.gender >= 0).sum()
-    left_out = f"; columns left out: {', '.join(table.left_out[:8])}" * bool(table.left_out)
-    raise InputError(
-        f"no face of --min-age or older has both an age and a gender ({counted(count, 'row')}, "
-        f"{ages:,} with an age, {genders:,} with a gender{printable(left_out)}); give the table "
-        "columns age and gender (or sex, Male, female), or names like UTKFace's: "
-        "[age]_[gender]_[race]_[date&time].jpg"
-    )
+def check_adults(
+    adults: np.ndarray, table: labelled.Table, labels: Labels, options: list[dict[str, int]]
+) -> None:
+    """Raise InputError unless there are faces of --min-age or older, by their rows, of two genders.
+
+    They may be of one gender where the user says so, by --gender-codes of it alone.
+    """
+    if len(adults) == 0:
+        ages, genders = (labels.age >= 0).sum(), (labels.gender >= 0).sum()
+        unread = f"; columns left out: {', '.join(table.left_out[:8])}" * bool(table.left_out)
+        raise InputError(
+            "no face of --min-age or older has both an age and a gender "
+            f"({counted(len(labels.age), 'row')}, {ages:,} with an age, {genders:,} with a gender"
+            f"{printable(unread)}); give the table columns age and gender (or sex, Male, female), "
+            "or names like UTKFace's: [age]_[gender]_[race]_[date&time].jpg"
+        )
+    genders = {*labels.gender[adults].tolist()}
+    coded = {gender for option in options for gender in option.values() if gender >= 0}
+    if len(genders) == 1 and coded != genders:
+        codes = label_columns.gender_codes_option(table.genders, labels.gender)
+        raise InputError(
+            f"{counted(len(adults), 'face')} to train and test on, all {GENDERS[genders.pop()]}; "
+            f"if that is right, say so: --gender-codes {codes}"
+        )
 
 
 def split_rows(table: labelled.Table, labels: Labels, args: argparse.Namespace) -> Split:
@@ -277,21 +264,12 @@ def split_rows(table: labelled.Table, labels: Labels, args: argparse.Namespace) 
     is_labelled, face = labels.are_complete(), group_views(table, labels)
     is_first = is_labelled & (face == np.arange(len(face)))
     is_child = labels.age < args.min_age
-    faces, children = np.flatnonzero(is_first & ~is_child), np.flatnonzero(is_first & is_child)
-    if len(faces) == 0:
-        refuse_no_faces(table, labels)
-    genders = {*labels.gender[faces].tolist()}
-    # Its user has said so who gives codes of this gender alone
-    coded = {gender for option in args.gender_codes for gender in option.values() if gender >= 0}
-    if len(genders) == 1 and coded != genders:
-        raise InputError(
-            f"{counted(len(faces), 'face')} to train and test on, all {GENDERS[genders.pop()]}; if "
-            f"that is right, say so: --gender-codes {as_option(table.genders, labels.gender)}"
-        )
+    adults, children = np.flatnonzero(is_first & ~is_child), np.flatnonzero(is_first & is_child)
+    check_adults(adults, table, labels, args.gender_codes)
 
-    # Split the faces, then the children
-    unit = embedding_space.unit(table.features)
-    test, train, group = split_faces(faces, unit, args.test_size, args.split, args.seed)
+    # Split the adults, then the children
+    unit_features = embedding_space.unit(table.features)
+    test, train, group = split_adults(adults, unit_features, args.test_size, args.split, args.seed)
     children = np.random.default_rng([args.seed, 1]).permutation(children)
     test_start = round((1 - CHILDREN_TEST_FRACTION) * len(children))
     children, children_test = np.split(children, [test_start])
@@ -310,20 +288,23 @@ def split_rows(table: labelled.Table, labels: Labels, args: argparse.Namespace) 
     return Split(rows, repeated, copied=int(np.isin(group[test], group[train]).sum()))
 
 
-def split_faces(
-    faces: np.ndarray, unit: np.ndarray, test_size: int, split: str, seed: int
+def split_adults(
+    adults: np.ndarray, unit_features: np.ndarray, test_size: int, split: str, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the rows for the test, those for training, and the group of copies of each row (n,).
 
     Raises InputError where there are too few faces, or their groups cannot be split that way.
     """
-    if test_size >= len(faces):
-        count = counted(len(faces), "face")
+    if test_size >= len(adults):
+        count = counted(len(adults), "face")
         raise InputError(f"--test-size {test_size} leaves none of {count} to train on; lower it")
-    shuffled = np.random.default_rng(seed).permutation(faces)
-    by_group = split == "identity"
-    group = copies.find_copies(unit, faces, faces if by_group else shuffled[:test_size])
-    test = copies.whole_groups(shuffled, group, test_size) if by_group else shuffled[:test_size]
+    shuffled = np.random.default_rng(seed).permutation(adults)
+    if split == "identity":
+        group = copies.find_copies(unit_features, adults, adults)
+        test = copies.whole_groups(shuffled, group, test_size)
+    else:
+        test = shuffled[:test_size]
+        group = copies.find_copies(unit_features, adults, test)
     return test, shuffled[~np.isin(shuffled, test)], group
 
 
@@ -337,12 +318,15 @@ def write_records(
     cli.import_tensorflow()
     from age_gender import records
 
-    def faces(rows: np.ndarray, title: str) -> Iterator[tuple[np.ndarray, int, int, str]]:
-        for i in tqdm(rows.tolist(), title, unit="face", disable=None):
+    def yield_faces(path: Path, rows: np.ndarray) -> Iterator[records.Face]:
+        for i in tqdm(rows.tolist(), path.name, unit="face", disable=None):
             yield table.features[i], int(labels.age[i]), int(labels.gender[i]), table.names[i]
 
     records.write_all(
-        {path: faces(rows, path.name) if len(rows) else None for path, rows in rows_by_file.items()}
+        {
+            path: yield_faces(path, rows) if len(rows) else None
+            for path, rows in rows_by_file.items()
+        }
     )
 
 

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from age_gender import interrupts, startup
 
+MAX_MESSAGE = 500  # characters of a message
 _stderr_lock = threading.Lock()  # all threads share file descriptor 2
 _REMEDIES = {
     errno.ENOSPC: "; free some space or choose another disk",
@@ -225,7 +226,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def error_line(error: BaseException) -> str:
-    """Return an error's message and its remedy, in one line of at most 500 characters."""
+    """Return an error's message and its remedy, in one line of at most MAX_MESSAGE characters."""
     if isinstance(error, MemoryError):
         cause = f" ({str(error).lower()})" if str(error) else ""
         return printable(f"not enough memory{cause}{_REMEDIES[errno.ENOMEM]}")
@@ -239,9 +240,10 @@ def error_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text as one line of at most 500 characters, with control characters escaped."""
+    """Return a text as one line, control characters escaped, its middle cut at MAX_MESSAGE."""
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
-    return line if len(line) <= 500 else line[:247] + "..." + line[-250:]
+    half = MAX_MESSAGE // 2
+    return line if len(line) <= MAX_MESSAGE else line[: half - 3] + "..." + line[-half:]
 
 
 def display_path(path: object) -> str:

@@ -12,7 +12,7 @@ SAMPLE_ROWS = 4096  # faces that the components are computed from
 MAX_LINKS = 100_000  # linked pairs in memory, after which groups are merged
 
 
-def find_copies(unit: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.ndarray:
+def find_copies(unit_features: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Return a group number for each row of unit-length features (n, W), shared by copies: (n,).
 
     Groups are the connected components of the pairs of `queries` and `faces` (row numbers, the
@@ -22,7 +22,7 @@ def find_copies(unit: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.
     compared in full, and lose none. Memory stays bounded whatever the number of copies.
     """
     # Sort along the first component
-    components = _leading_components(unit, faces)
+    components = _leading_components(unit_features, faces)
     order = np.argsort(components[:, 0], kind="stable")
     faces, components = faces[order], components[order]
     radius = np.sqrt(2 * (1 - MIN_COSINE)) + 1e-4  # room for float32
@@ -35,7 +35,7 @@ def find_copies(unit: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.
     face_rows = np.ascontiguousarray(np.hstack([components, -halves, np.ones_like(halves)]))
 
     # Compare tile by tile
-    group, links = np.arange(len(unit)), []
+    group, links = np.arange(len(unit_features)), []
     tiles = range(0, len(query_indices), TILE_QUERIES)
     for tile in tqdm(tiles, "copies", unit="tile", disable=None):
         rows = query_indices[tile : tile + TILE_QUERIES]
@@ -48,7 +48,7 @@ def find_copies(unit: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.
             query, face = np.divmod(np.flatnonzero(is_near), others.stop - begin)
             pairs = np.array([faces[rows[query]], faces[others][face]])
             pairs = pairs[:, group[pairs[0]] != group[pairs[1]]]
-            links.append(group[_above_limit(unit, pairs)])
+            links.append(group[_above_limit(unit_features, pairs)])
             if sum(linked.shape[1] for linked in links) > MAX_LINKS:
                 group, links = _merge(group, links), []
     return _merge(group, links)
@@ -64,23 +64,23 @@ def _merge(group: np.ndarray, links: list[np.ndarray]) -> np.ndarray:
     return connected_components(edges, directed=False)[1][group]
 
 
-def _leading_components(unit: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def _leading_components(unit_features: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return the leading principal components of the faces: (len(faces), k)."""
     from sklearn.decomposition import PCA
 
-    sample = unit[faces[:: -(-len(faces) // SAMPLE_ROWS)]]
+    sample = unit_features[faces[:: -(-len(faces) // SAMPLE_ROWS)]]
     count = min(PREFILTER_COMPONENTS, *sample.shape)
     pca = PCA(count, svd_solver="randomized", iterated_power=1, random_state=0).fit(sample)
     blocks = (faces[start : start + SAMPLE_ROWS] for start in range(0, len(faces), SAMPLE_ROWS))
-    return np.concatenate([unit[block] @ pca.components_.T for block in blocks])
+    return np.concatenate([unit_features[block] @ pca.components_.T for block in blocks])
 
 
-def _above_limit(unit: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+def _above_limit(unit_features: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Return those of the pairs of rows (2, k) whose cosine is above MIN_COSINE."""
     (first, first_index), (second, second_index) = (
         np.unique(rows, return_inverse=True) for rows in pairs
     )
-    cosines = unit[first] @ unit[second].T
+    cosines = unit_features[first] @ unit_features[second].T
     return pairs[:, cosines[first_index, second_index] > MIN_COSINE]
 
 

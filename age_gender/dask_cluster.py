@@ -56,11 +56,11 @@ def connect(function: Callable, given: str) -> Iterator[tuple[Callable, Callable
         logging.disable(logging.CRITICAL)
         client, address = _connect(stack, given)
         name, apply = _send(client, function, address)
-        stack.callback(_close, client.unregister_worker_plugin, name)
+        stack.callback(_close_with_deadline, client.unregister_worker_plugin, name)
 
         @functools.lru_cache(1)
         def count_threads(moment: float) -> int:  # workers join later, too
-            return max(1, sum(_ask(address, client.nthreads).values()))
+            return max(1, sum(_ask_scheduler(address, client.nthreads).values()))
 
         def submit(item: Any) -> _Result:
             data = cloudpickle.dumps(item)
@@ -97,38 +97,40 @@ class _Result:
                     raise
                 if self.future.done() and unanswered >= FETCH_ATTEMPTS:
                     raise InputError(_NO_ANSWER % self.address) from None
-            _ask(self.address, self.client.nthreads)
+            _ask_scheduler(self.address, self.client.nthreads)
 
 
-def _within(seconds: float, ask: Callable, *arguments: Any) -> Any:
-    """Return the result of `ask`. Raises TimeoutError if it takes longer, and does not stop it.
+def _call_with_deadline(seconds: float, function: Callable, *arguments: Any) -> Any:
+    """Return the result of a call. Raises TimeoutError if it takes longer, and does not stop it.
 
     Dask's own time limits do not cover a peer that accepts a connection and then sends nothing.
     """
     answer: Future = Future()
 
-    def run() -> None:
+    def call() -> None:
         try:
-            answer.set_result(ask(*arguments))
+            answer.set_result(function(*arguments))
         except BaseException as error:
             answer.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=call, daemon=True).start()
     return answer.result(seconds)
 
 
-def _ask(address: str, ask: Callable, *arguments: Any, seconds: float = ANSWER_SECONDS) -> Any:
-    """Return a scheduler's answer. Raises InputError if none comes in time."""
+def _ask_scheduler(
+    address: str, question: Callable, *arguments: Any, seconds: float = ANSWER_SECONDS
+) -> Any:
+    """Return the result of a call to the scheduler. Raises InputError if none comes in time."""
     try:
-        return _within(seconds, ask, *arguments)
+        return _call_with_deadline(seconds, question, *arguments)
     except (OSError, CancelledError):  # TimeoutError is an OSError
         raise InputError(_NO_ANSWER % address) from None
 
 
-def _close(end: Callable, *arguments: Any, seconds: float = CLOSE_SECONDS) -> None:
-    """Call `end`, and ignore that it fails or takes longer."""
+def _close_with_deadline(close: Callable, *arguments: Any, seconds: float = CLOSE_SECONDS) -> None:
+    """Call `close`, and ignore that it fails or takes longer."""
     with contextlib.suppress(Exception):  # the cluster may be gone, or a worker still starting
-        _within(seconds, end, *arguments)
+        _call_with_deadline(seconds, close, *arguments)
 
 
 def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
@@ -149,13 +151,13 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
                 scheduler_kwargs={"dashboard": 0},
                 env={"DASK_LOGGING__DISTRIBUTED": "critical"},
             )
-        stack.callback(_close, cluster.close, seconds=END_SECONDS)
+        stack.callback(_close_with_deadline, cluster.close, seconds=END_SECONDS)
         address = cluster.scheduler_address
 
     # Connect
     open_client = functools.partial(distributed.Client, address, timeout=CONNECT_SECONDS)
     try:
-        client = _within(CONNECT_SECONDS + 1, open_client)
+        client = _call_with_deadline(CONNECT_SECONDS + 1, open_client)
     except Exception as error:  # an address that is none, or any error from another server's bytes
         reason = "something else does" if isinstance(error, MemoryError) else error_line(error)
         reason = reason or f"within {CONNECT_SECONDS} seconds"
@@ -163,11 +165,11 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
             f"{address}: no Dask scheduler answers ({reason}); start one with "
             "`dask scheduler` and give its address, such as tcp://HOST:8786"
         ) from None
-    stack.callback(_close, client.close)
+    stack.callback(_close_with_deadline, client.close)
 
     # Wait for a worker
     try:
-        _within(CONNECT_SECONDS + 1, client.wait_for_workers, 1, CONNECT_SECONDS)
+        _call_with_deadline(CONNECT_SECONDS + 1, client.wait_for_workers, 1, CONNECT_SECONDS)
     except TimeoutError:
         raise InputError(
             f"{address}: this Dask scheduler has no worker; start some with `dask worker {address}`"
@@ -190,50 +192,65 @@ def _send(client: Any, function: Callable, address: str) -> tuple[str, Callable]
     """Send this package and `function` to all workers, also those that join later.
 
     Returns the name of their plugin there, and the function that a worker calls with this name and
-    a pickled item. Raises InputError while a run of another version is under way. The class and the
-    functions in here are pickled by value: they reach workers and schedulers without the package.
+    a pickled item. Raises InputError while a run of another version is under way.
     """
     import cloudpickle
     import distributed
 
-    version, code = _zip_package()
-    package = f"age_gender-{version}-{client.id}.zip"
-    pickled = cloudpickle.dumps(function)
+    def apply(name: str, item: bytes) -> Any:  # sent by value, as the plugin is
+        return distributed.get_worker().plugins[name].function(cloudpickle.loads(item))
 
-    # Define what runs on workers and scheduler
-    class Carrier(distributed.WorkerPlugin):
+    version, code = _zip_package()
+    _check_versions(client, address, version)
+    name, pickled = f"age_gender-{version}-{client.id}.zip", cloudpickle.dumps(function)
+    plugin = _make_plugin(name, version, code, pickled)
+    register = functools.partial(client.register_plugin, plugin, name=name)
+    _ask_scheduler(address, register, seconds=SEND_SECONDS + len(pickled) / SEND_RATE)
+    return name, apply
+
+
+def _make_plugin(name: str, version: str, code: bytes, function: bytes) -> Any:
+    """Return a plugin that loads this package and the pickled function on a worker.
+
+    cloudpickle sends a nested class by value: workers and schedulers may lack this package.
+    """
+    import cloudpickle
+    import distributed
+
+    class FunctionPlugin(distributed.WorkerPlugin):
         async def setup(self, worker: Any) -> None:
             # TensorFlow would take all processors for each of several workers on a machine
             os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(worker.state.nthreads))
-            await worker.upload_file(filename=package, data=code, load=False)
+            await worker.upload_file(filename=name, data=code, load=False)
             loaded = getattr(sys.modules.get("age_gender"), "__file__", None)
             if version not in str(loaded):  # reloading the package would leave its modules old
-                for name in [name for name in sys.modules if name.split(".")[0] == "age_gender"]:
-                    del sys.modules[name]
-                sys.path.insert(0, os.path.join(worker.local_directory, package))
-            self.function = cloudpickle.loads(pickled)
+                for module in [*sys.modules]:
+                    if module.split(".")[0] == "age_gender":
+                        del sys.modules[module]
+                sys.path.insert(0, os.path.join(worker.local_directory, name))
+            self.function = cloudpickle.loads(function)
 
-    def apply(name: str, item: bytes) -> Any:
-        return distributed.get_worker().plugins[name].function(cloudpickle.loads(item))
+    return FunctionPlugin()
+
+
+def _check_versions(client: Any, address: str, version: str) -> None:
+    """Raise InputError while another version is at work: modules of two would be mixed.
+
+    The plugins of runs that were killed are removed.
+    """
 
     def list_runs(dask_scheduler: Any) -> list[tuple[str, str, bool]]:
         """Return each run's plugin, its version, and whether its client is still connected."""
         names = [name for name in dask_scheduler.worker_plugins if name.startswith("age_gender-")]
         parsed = [(name, *name.removesuffix(".zip").split("-", 2)[1:]) for name in names]
-        return [
-            (name, run_version, client in dask_scheduler.clients)
-            for name, run_version, client in parsed
-        ]
+        return [(name, run, client in dask_scheduler.clients) for name, run, client in parsed]
 
-    # Allow one version at a time: modules of two would be mixed
-    for name, run_version, is_connected in _ask(address, client.run_on_scheduler, list_runs):
-        if not is_connected:  # killed
-            _ask(address, client.unregister_worker_plugin, name)
+    runs = _ask_scheduler(address, client.run_on_scheduler, list_runs)
+    for name, run_version, is_connected in runs:
+        if not is_connected:
+            _ask_scheduler(address, client.unregister_worker_plugin, name)
         elif run_version != version:
             raise InputError(
                 f"{address}: another version of these scripts is at work on this cluster; wait "
                 "until it is done, or use another cluster"
             )
-    register = functools.partial(client.register_plugin, Carrier(), name=package)
-    _ask(address, register, seconds=SEND_SECONDS + len(pickled) / SEND_RATE)
-    return package, apply

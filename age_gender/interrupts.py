@@ -18,11 +18,11 @@ from age_gender import startup
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # Windows has no HUP
-HEED_SECONDS = 3  # until C code that does not return is ended with the process
-TIDYING_SECONDS = 2  # a second Ctrl-C within these does not disturb the tidying after the first
+HEED_SECONDS = 3  # after an interrupt; C code that has not returned by then ends with the process
+TIDYING_SECONDS = 2  # after an interrupt, in which others are ignored, so that cleanup finishes
 # Plain variables: a lock in a signal handler may block it
-_raise_time: float | None = None
-_number: int  # the last signal
+_raise_time: float | None = None  # of the last KeyboardInterrupt
+_number: int  # of the last signal
 
 
 def raise_keyboard_interrupt() -> None:

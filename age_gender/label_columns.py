@@ -84,6 +84,15 @@ def parse_gender_codes(text: str) -> dict[str, int]:
     return codes
 
 
+def merge_gender_codes(options: list[dict[str, int]]) -> dict[str, int]:
+    """Return the codes of all --gender-codes. Raises InputError for a value with two genders."""
+    codes: dict[str, int] = {}
+    for value, code in itertools.chain.from_iterable(option.items() for option in options):
+        if codes.setdefault(value, code) != code:
+            raise InputError(f"--gender-codes: {value!r} is given two genders; give it one")
+    return codes
+
+
 def read_genders(columns: Sequence[LabelColumn], codes: dict[str, int]) -> np.ndarray:
     """Return the gender of each row (n,), 0 male, 1 female, -1 where it is missing.
 

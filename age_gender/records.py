@@ -91,56 +91,57 @@ def read(path: Path) -> Records:
     _check_lengths(path)
 
     # Parse it, and check the values
-    rows = _parse_records(path)
-    features, age, gender, names = zip(*rows, strict=True)
-    faces = Records(np.array(features), np.array(age), np.array(gender), list(names))
-    good = np.isfinite(faces.features).all(axis=1) & faces.features.any(axis=1)
-    good &= np.isin(age, range(AGES)) & np.isin(gender, (0, 1))
-    if not good.all():
-        fault = _fault(*rows[good.argmin()])
-        raise InputError(f"{path}: record {good.argmin() + 1}: {fault}; {_REMEDY}")
-    return faces
+    faces = _parse_records(path)
+    for number, face in enumerate(faces, 1):
+        if fault := _find_fault(*face):
+            raise InputError(f"{path}: record {number}: {fault}; {_REMEDY}")
+    features, age, gender, names = zip(*faces, strict=True)
+    return Records(np.array(features), np.array(age), np.array(gender), list(names))
 
 
 def _parse_records(path: Path) -> list[Face]:
     """Return the faces in a file. Raises InputError unless all match the schema."""
-    rows, width = [], 0
+    faces: list[Face] = []
     try:
         for batch in tf.data.TFRecordDataset(os.fsencode(path)).batch(BATCH):
             for record in batch.numpy():
-                feature = tf.train.Example.FromString(record).features.feature
-                embedding = np.array(feature["features"].float_list.value, np.float32)
-                width = width or len(embedding)
-                (age,), (gender,) = (feature[key].int64_list.value for key in ("age", "gender"))
-                (name,) = feature["file_name"].bytes_list.value
-                if len(embedding) != width or not MIN_WIDTH <= width <= MAX_WIDTH:
-                    raise ValueError("of another width")
-                rows.append((embedding, age, gender, name.decode("utf-8", "replace")))
+                faces.append(_parse_record(record, len(faces[0][0]) if faces else None))
     except (DecodeError, ValueError):
-        expected = width if MIN_WIDTH <= width <= MAX_WIDTH else f"{MIN_WIDTH} to {MAX_WIDTH:,}"
+        width = len(faces[0][0]) if faces else f"{MIN_WIDTH} to {MAX_WIDTH:,}"
         raise InputError(
-            f"{path}: record {len(rows) + 1} does not match the schema (features "
-            f"float[{expected}], age, gender, file_name); {_REMEDY}"
+            f"{path}: record {len(faces) + 1} does not match the schema (features "
+            f"float[{width}], age, gender, file_name); {_REMEDY}"
         ) from None
     except tf.errors.DataLossError:
         raise InputError(
-            f"{path}: corrupt between records {len(rows) + 1:,} and {len(rows) + BATCH:,} "
+            f"{path}: corrupt between records {len(faces) + 1:,} and {len(faces) + BATCH:,} "
             f"(checksum mismatch or truncated); {_REMEDY}"
         ) from None
-    if not rows:
+    if not faces:
         raise InputError(f"{path}: no records in this file; {_REMEDY}")
-    return rows
+    return faces
 
 
-def _fault(embedding: np.ndarray, age: int, gender: int, name: str) -> str:
-    """Return which value of a record is at fault."""
+def _parse_record(record: bytes, width: int | None) -> Face:
+    """Return the face in a record. Raises ValueError where it is none, or of another width."""
+    feature = tf.train.Example.FromString(record).features.feature
+    embedding = np.array(feature["features"].float_list.value, np.float32)
+    (age,), (gender,) = (feature[key].int64_list.value for key in ("age", "gender"))
+    (name,) = feature["file_name"].bytes_list.value
+    if len(embedding) != (width or len(embedding)) or not MIN_WIDTH <= len(embedding) <= MAX_WIDTH:
+        raise ValueError("of another width")
+    return embedding, age, gender, name.decode("utf-8", "replace")
+
+
+def _find_fault(embedding: np.ndarray, age: int, gender: int, name: str) -> str | None:
+    """Return which value of a record is at fault, if any."""
     if not np.isfinite(embedding).all():
         return "its features are not all finite"
     if not embedding.any():
         return "its features are all zeros"
     if not 0 <= age < AGES:
         return f"its age {age} is not from 0 to {AGES - 1}"
-    return f"its gender {gender} is not 0 or 1"
+    return None if gender in (0, 1) else f"its gender {gender} is not 0 or 1"
 
 
 def _check_lengths(path: Path) -> None:

@@ -62,7 +62,7 @@ def end_process(code: int) -> None:
 
 
 def _report(error_type: type[BaseException], error: BaseException, traceback: object) -> None:
-    """Say in one line what ended the imports."""
+    """Print one line about the error that ended the imports."""
     from age_gender import cli
 
     end(cli.report(error))

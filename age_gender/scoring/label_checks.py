@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender import metrics, paths, trained_models
+from age_gender import label_columns, metrics, paths, trained_models
 from age_gender.cli import InputError, display_path
 from age_gender.embedding_space import is_out_of_distribution
+from age_gender.readers import labelled
 from age_gender.scoring import choice
 
-MAX_ROWS = 20_000  # rows that are scored; of more, every second or third ...
-MIN_CLASSES, MIN_GENDERS, MIN_AGES = 20, 100, 200  # labels that are evidence
+MAX_ROWS = 20_000  # rows that are scored; larger tables are thinned evenly
+MIN_CLASSES, MIN_GENDER_LABELS, MIN_AGE_LABELS = 20, 100, 200  # fewer labels show nothing
 MIN_CORRELATION = 0.3  # rank correlation of labelled and estimated ages; UTKFace's is 0.93
 MAX_YEARS = 15  # median difference of the two; UTKFace's is 4
 MAX_CONTRADICTED = 0.4  # fraction of the genders; UTKFace's is 0.03, its children's 0.32
@@ -28,6 +29,44 @@ class Doubts(NamedTuple):
 
 
 def check(
+    table: labelled.Table, age: np.ndarray, gender: np.ndarray,
+    options: list[dict[str, int]], codes: dict[str, int],
+) -> list[str]:  # fmt: skip
+    """Return warnings of labels (n,), -1 if missing, that differ much from a model's estimates.
+
+    Raises InputError where the model sees the other gender in most faces, unless the user confirms
+    the genders: by --gender-codes (each of the `options`, and all of them merged in `codes`) that
+    are given twice, or that are what the column means without them; and where all ages are under 10
+    and most faces are no children.
+    """
+    # Compare them with the model's
+    rows = np.flatnonzero((age >= 0) & (gender >= 0))
+    files = [column.path for column in table.genders]
+    file = np.repeat(np.arange(len(files)), [len(column.rows) for column in table.genders])
+    doubts = find_doubts(table.features[rows], age[rows], gender[rows], file[rows], files)
+    warnings = [f"warning: {text}" for text in (doubts.ages, doubts.many_genders) if text]
+    if not doubts.genders or len(options) > 1:
+        return warnings
+
+    # Find out whether the codes are what the column means without them
+    with contextlib.suppress(InputError):  # it means nothing without them
+        if codes and np.array_equal(gender, label_columns.read_genders(table.genders, {})):
+            return warnings
+
+    # Refuse them
+    as_read, swapped = (
+        label_columns.gender_codes_option(table.genders, genders)
+        for genders in (gender, np.where(gender >= 0, 1 - gender, -1))
+    )
+    remedy = ", code all files alike" if doubts.are_mixed else f": --gender-codes {swapped}"
+    twice = " given twice" * bool(codes)
+    raise InputError(
+        f"{doubts.genders}; if they are the wrong way round{remedy}; if they are right: "
+        f"--gender-codes {as_read}{twice}"
+    )
+
+
+def find_doubts(
     features: np.ndarray, age: np.ndarray, gender: np.ndarray, file: np.ndarray, files: list[str]
 ) -> Doubts:
     """Return why genders (n,) seem to be swapped, and why ages (n,) do not seem to be years.
@@ -49,18 +88,18 @@ def check(
         _refuse_classes(where, age[rows], estimate[rows], labelled)
     doubts = (
         _doubt_ages(where, age[rows], estimate[rows], labelled)
-        for where, rows in _parts(file, files, MIN_AGES)
+        for where, rows in _parts(file, files, MIN_AGE_LABELS)
     )
     ages = next(filter(None, doubts), "")
 
     # Compare genders
     wrong = ~metrics.gender_is_right(scores["female_probability"], gender)
-    parts = _parts(file, files, MIN_GENDERS)
+    parts = _parts(file, files, MIN_GENDER_LABELS)
     swapped = [(where, wrong[rows]) for where, rows in parts if np.mean(wrong[rows]) > 0.5]
     if 0 < len(swapped) < len(parts):
         text = _count_wrong(*swapped[0], labelled)
         return Doubts(ages, f"{text}, and of other files most are", are_mixed=True)
-    if len(wrong) < MIN_GENDERS or wrong.mean() <= MAX_CONTRADICTED:
+    if len(wrong) < MIN_GENDER_LABELS or wrong.mean() <= MAX_CONTRADICTED:
         return Doubts(ages)
     text = _count_wrong("", wrong, labelled)
     return Doubts(ages, text) if swapped else Doubts(ages, many_genders=text)
@@ -97,7 +136,7 @@ def _doubt_ages(where: str, age: np.ndarray, estimate: np.ndarray, labelled: str
     """Return that ages have little to do with the estimated ones, where it is so."""
     from scipy.stats import spearmanr
 
-    if len(age) < MIN_AGES:
+    if len(age) < MIN_AGE_LABELS:
         return ""
     varied = age.min() < age.max() and estimate.min() < estimate.max()
     correlation = float(spearmanr(age, estimate).statistic) if varied else 0.0
