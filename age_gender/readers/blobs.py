@@ -58,13 +58,20 @@ def decode_bytes_literal(value: object) -> bytes | None:
     return None
 
 
+def decode_integers(value: object) -> bytes | None:
+    """Return the bytes of [0, 128, 194, 59, ...]: Rust's and Java's JSON of bytes."""
+    if isinstance(value, list) and value and type(value[0]) is int:
+        with contextlib.suppress(ValueError, TypeError):
+            return bytes(value)
+    return None
+
+
 def decode_object(value: object) -> bytes | None:
     """Return the bytes of {"type": "Buffer", "data": [0, 128, ...]} or MongoDB's $binary."""
     if not isinstance(value, Mapping):
         return None
-    if value.get("type") == "Buffer" and isinstance(value.get("data"), list):
-        with contextlib.suppress(ValueError, TypeError):
-            return bytes(value["data"])
+    if value.get("type") == "Buffer":
+        return decode_integers(value.get("data"))
     binary = value.get("$binary")
     if not isinstance(binary, Mapping):
         return decode_base64(binary)
@@ -80,6 +87,7 @@ ENCODINGS: dict[str, Callable[[object], bytes | None]] = {
     "a bytes literal of ": decode_bytes_literal,
     "base64 of ": decode_base64,
     "an object of ": decode_object,
+    "a list of bytes of ": decode_integers,
 }
 
 

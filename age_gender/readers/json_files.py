@@ -21,12 +21,6 @@ from age_gender.readers.errors import RowError
 _LIST = re.compile(rb"\s*:\s*\[")
 # The line before a document in Elasticsearch's bulk files.
 _ACTION = re.compile(rb'\s*\{\s*"(?:index|create)"\s*:\s*\{[^{}]*\}\s*\}\s*\Z')
-# What looks like JSON, by how it begins.
-_NEARLY_JSON = (
-    (r"""[\[({\s]*(?:b?'|\()""", "Python's print of objects, not JSON", "write it with json.dump"),
-    (r"[\s\[]*[-+.\de]+\s+[-+.\d]", "NumPy's print, not JSON",
-     "write it with numpy.savetxt, or its tolist() with json.dump"),
-)  # fmt: skip
 
 
 class JsonReader:
@@ -35,7 +29,7 @@ class JsonReader:
     def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
         """Yield chunks of whole lines, a row each."""
         columns = UNKNOWN
-        for chunk in json_lines.cut_lines(chunks.Chunk(path, self), stream):
+        for chunk in json_lines.cut_lines(chunks.Chunk(path, self), stream, options):
             if columns is UNKNOWN:
                 candidates = (
                     (lines[0][0], functools.partial(_choose_columns, path, lines, options))
@@ -92,7 +86,7 @@ def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
         if short.get(key) != []:  # the list was within this key's value
             return None
         texts.append(line[start.end() : end])
-        objects.append(short)
+        objects.append(_number_name(short, columns))
     values = numbers.parse_rows(texts, columns.width)
     metadata = {
         role: [short.get(column) for short in objects] for role, column in columns.metadata.items()
@@ -102,6 +96,7 @@ def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
 
 def _split_rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
     """Yield the rows of a chunk: the faces of each line."""
+    columns = chunk.columns
     for number, line in _numbered_lines(chunk):
         try:
             faces = _parse_line(line)
@@ -109,22 +104,20 @@ def _split_rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
             yield chunks.Row(number, functools.partial(_raise, error))
             continue
         for face in faces:
-            yield chunks.Row(number, functools.partial(_make_getter, face, chunk.columns))
+            yield chunks.Row(number, functools.partial(getattr, _number_name(face, columns), "get"))
 
 
 def _raise(error: RowError) -> Callable:
     raise error
 
 
-def _make_getter(face: dict, columns: Columns) -> Callable[[str], object]:
-    """Return the function from a key to its value; the name of one of several faces is `name#1`."""
-    number, name = face.get(json_shapes.FACE), columns.metadata.get("name")
-
-    def get(key: str) -> object:
-        value = face.get(key)
-        return f"{value}#{number}" if number and key == name and value is not None else value
-
-    return get
+def _number_name(face: dict, columns: Columns) -> dict:
+    """Return a face, named `name#1` where it is one of several that have no names of their own."""
+    number, own_keys = face.get(json_shapes.FACE, (0, []))
+    name = columns.metadata.get("name")
+    if not number or name in own_keys or face.get(name) is None:
+        return face
+    return face | {name: f"{face[name]}#{number}"}
 
 
 def _numbered_lines(chunk: chunks.Chunk) -> Iterator[tuple[int, bytes]]:
@@ -145,9 +138,6 @@ def _parse_line(line: bytes) -> list[dict[str, object]]:
     except UnicodeDecodeError:
         raise RowError("not UTF-8; save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
-        for beginning, description, remedy in _NEARLY_JSON:
-            if re.match(beginning, line[:1000].decode("utf-8", "replace")):
-                raise RowError(description, remedy) from None
         raise RowError(f"not JSON: {error}") from None
     if not isinstance(value, dict | list) or not value:
         raise RowError("not a JSON object, {...}, or list of numbers")

@@ -1,7 +1,7 @@
 """Cut JSON of any shape into one row per line, in bounded memory where its shape allows it."""
 
 import contextlib
-import functools
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ import numpy as np
 
 from age_gender.cli import InputError
 from age_gender.readers import chunks, json_shapes, numbers, text_chunks
+from age_gender.readers.columns import ReadOptions
 from age_gender.readers.errors import RowError
 
 HEAD_BYTES = 1 << 20  # the first bytes, which show the shape of JSON
@@ -19,30 +20,43 @@ SHAPE_BYTES = 1 << 18  # the part of them that is parsed where they are not a wh
 MAX_DOCUMENT_BYTES = 1 << 30  # the longest document that cannot be read in parts
 
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)  # one that is still open, too
-_KEY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*\Z', re.DOTALL)
+_KEY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*', re.DOTALL)
+_COMMA = re.compile(b",")
 _SEPARATORS = b", \t\r\n"  # between elements of an array
-_BETWEEN = re.compile(r"[ \t\r\n,]*")  # between documents behind each other
+_GAP = re.compile(r"[ \t\r\n,:]*")  # between keys and values, and documents behind each other
 _ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")  # both are white space outside strings
+_BRACKETS = "a bracket is missing, or one too many"
+# How text begins that only looks like JSON.
+_NEARLY_JSON = (
+    (rb"""[\[({\s]*(?:b?'|\()""", "Python's print of objects, not JSON", "write it with json.dump"),
+    (rb"[\s\[]*[-+.\de]+\s+[-+.\d]", "NumPy's print, not JSON",
+     "write it with numpy.savetxt, or its tolist() with json.dump"),
+)  # fmt: skip
 _CUT_OFF = "the array does not end here, but the file does: it is cut off"
 
 
-def cut_lines(start: chunks.Chunk, stream: BinaryIO) -> Iterator[chunks.Chunk]:
+def cut_lines(
+    start: chunks.Chunk, stream: BinaryIO, options: ReadOptions
+) -> Iterator[chunks.Chunk]:
     """Yield `start` with the rows of JSON in any shape, a line each. Raises InputError."""
     path = start.path
     head, stream = text_chunks.read_head(stream, HEAD_BYTES)
     text_chunks.check_is_text(path, head)
     text = head.removeprefix(text_chunks.BOM).lstrip()
+    for beginning, description, remedy in _NEARLY_JSON:
+        if re.match(beginning, text):
+            raise InputError(f"{path}: {description}; {remedy}")
     if text.startswith(b"[") and not _is_lists(text):
         stream.read(head.find(b"[") + 1)
-        is_objects = text[1:].lstrip()[:1] in b"{"
-        yield from _cut_elements(start, stream, b"{}" if is_objects else b"[]{}")
+        yield from _cut_entries(start, stream, b"]", is_whole_file=True)
     elif text.startswith(b"[") or _is_lines(text):
         yield from text_chunks.cut_rows(start, stream, lambda data: data.rfind(b"\n") + 1)
     elif len(head) < HEAD_BYTES or (offset := _find_rows(head)) is None:
-        yield from _read_document(start, stream)
+        yield from _read_document(start, stream, options)
     else:
         stream.read(offset)
-        yield from _cut_elements(start, stream, b"[]{}", head[offset - 1 : offset])
+        closing = b"]" if head[offset - 1 : offset] == b"[" else b"}"
+        yield from _cut_entries(start, stream, closing, is_whole_file=False)
 
 
 def _is_lists(text: bytes) -> bool:
@@ -69,50 +83,38 @@ def _is_lines(text: bytes) -> bool:
 # ------------------------------------------------------------------- arrays, in parts
 
 
-def _cut_elements(
-    start: chunks.Chunk, stream: BinaryIO, brackets: bytes, opening: bytes = b""
+def _cut_entries(
+    start: chunks.Chunk, stream: BinaryIO, closing: bytes, is_whole_file: bool
 ) -> Iterator[chunks.Chunk]:
-    """Yield the elements of the array that the stream is in, a line each.
+    """Yield what an array or an object of names holds, a line each.
 
-    `brackets` are those of its elements. `opening`, if not empty, is the bracket before the list or
-    object of rows in a document, the rest of which is passed over.
+    The stream is behind its first bracket; `closing` is its last one. What a document has behind
+    that is passed over; behind an array that is the whole file, there must be nothing.
     """
     count, is_open, path = 0, True, start.path
-    closing = b"}" if opening == b"{" else b"]"
 
     def find_end(data: bytes) -> int:
-        spans, close = _find_elements(data, brackets)
-        is_over = close >= 0 and opening
-        return len(data) if is_over else max((end for _, end in spans), default=0)
+        ends, close = _find_ends(data) if is_open else ([], 0)
+        return ends[-1] if close is None else len(data)
 
-    for chunk in text_chunks.cut_rows(start, stream, find_end, brackets[1:2]):
+    for chunk in text_chunks.cut_rows(start, stream, find_end, b"]"):
         for row in chunk.bad:
             raise InputError(f"{path}: row {count + 1}: {row.reason}; write the file again")
-        if opening and not is_open:
-            continue
 
-        # Whole elements, and what stands between them
-        spans, close = _find_elements(chunk.data, brackets)
-        text = chunk.data if close < 0 or not opening else chunk.data[: close + 1]
-        lines, end = [], 0
-        for element_start, element_end in spans:
-            between, element = text[end:element_start], text[element_start:element_end]
-            lines += _element_lines(between, element, opening)
-            end = element_end
+        # Whole entries
+        lines, behind = [], chunk.data
+        if is_open:
+            ends, close = _find_ends(chunk.data)
+            parts = (chunk.data[i:j].strip(_SEPARATORS) for i, j in itertools.pairwise(ends))
+            lines = [part if closing == b"]" else _row_of_name(part) for part in parts if part]
+            count += len(lines)
 
-        # The last one, which may be no object, and the end of the array
-        rest = text[end:].strip(_SEPARATORS)
-        last = rest.removesuffix(closing).strip(_SEPARATORS)
-        if opening != b"{":
-            lines = [*filter(None, [*lines, last])]
-        is_behind = any(line.startswith(b"]") for line in lines) or (lines and not is_open)
-        if not opening and is_behind:
+            # The closing bracket
+            is_open, behind = close is None, b"" if close is None else chunk.data[close + 1 :]
+            if not is_open and chunk.data[close : close + 1] != closing:
+                raise InputError(f"{path}: row {count}: {_BRACKETS}; write the file again")
+        if is_whole_file and behind.strip(_SEPARATORS):
             raise InputError(f"{path}: there is more behind the end of the array; write one array")
-        if rest.endswith(closing) and b"{" not in last:
-            is_open = False
-        elif last and opening != b"{":
-            lines.pop()  # which is cut off
-        count += len(lines)
         if lines:
             data = b"".join(line.translate(_ONE_LINE) + b"\n" for line in lines)
             yield replace(chunk, data=data, offset=None, has_lines=False)
@@ -120,34 +122,46 @@ def _cut_elements(
         raise InputError(f"{path}: row {count + 1}: {_CUT_OFF}; write the file again")
 
 
-def _element_lines(between: bytes, element: bytes, opening: bytes) -> list[bytes]:
-    """Return the lines of an element and of what stands before it, or of a name and its value."""
-    if opening != b"{":
-        return [between.strip(_SEPARATORS), element]
-    if key := _KEY.search(between):
-        return [b'{"%s": %s, "%s": %s}' % (_NAME, key[1], _EMBEDDING, element)]
-    return []
+def _find_ends(data: bytes) -> tuple[list[int], int | None]:
+    """Return 0 and where the entries of an array end in `data`, and its closing bracket or None.
 
-
-_NAME, _EMBEDDING = json_shapes.NAME.encode(), json_shapes.EMBEDDING.encode()
-
-
-def _find_elements(data: bytes, brackets: bytes) -> tuple[list[tuple[int, int]], int]:
-    """Return where elements that end in `data` start and end, and where the array closes, or -1."""
-    masked = _STRING.sub(lambda string: b" " * len(string[0]), data)
-    codes = np.frombuffer(masked, np.uint8)
-    codes = codes if len(brackets) == 2 else codes | 32  # which makes braces of brackets
+    An entry ends behind its own last bracket, or, a text or number, behind the comma after it.
+    """
+    masked = _mask_strings(data)
+    codes = np.frombuffer(masked, np.uint8) | 32  # which makes braces of brackets
     positions = np.flatnonzero((codes == ord("{")) | (codes == ord("}")))
     steps = np.where(codes[positions] == ord("{"), 1, -1)
     depth = np.cumsum(steps)
-    closed = positions[depth < 0][:1].tolist()
-    if closed:
-        is_inside = positions < closed[0]
-        positions, steps, depth = positions[is_inside], steps[is_inside], depth[is_inside]
-    starts = positions[(steps > 0) & (depth == 1)]
-    ends = positions[(steps < 0) & (depth == 0)] + 1
-    spans = [*zip(starts.tolist(), ends.tolist(), strict=False)]  # the last may still be open
-    return spans, closed[0] if closed else -1
+    close = next(iter(positions[depth < 0].tolist()), None)
+    is_inside = positions < (len(data) if close is None else close)
+    positions, steps, depth = positions[is_inside], steps[is_inside], depth[is_inside]
+
+    # Between two entries with brackets, and behind the last one unless it is still open
+    starts = [*positions[(steps > 0) & (depth == 1)].tolist(), close or len(data)]
+    ends: list[int] = []
+    for end, start in zip([0, *(positions[depth == 0] + 1).tolist()], starts, strict=False):
+        ends += [end, *(comma.end() for comma in _COMMA.finditer(masked, end, start))]
+    return ends if close is None else [*ends, close], close
+
+
+def _mask_strings(data: bytes) -> bytes:
+    return _STRING.sub(lambda string: b" " * len(string[0]), data)
+
+
+def _row_of_name(entry: bytes) -> bytes:
+    """Return the row of a key, which is a name, and its value: vectors, or a row."""
+    key = _KEY.match(entry)
+    if key is None:
+        return entry
+    value = entry[key.end() :]
+    if value.startswith(b"{"):
+        with contextlib.suppress(ValueError, RecursionError, RowError):
+            row = json_shapes.row_of_name(json.loads(key[1]), DECODER.decode(value.decode()))
+            return json.dumps(row).encode()
+    return b'{"%s": %s, "%s": %s}' % (_NAME, key[1], _EMBEDDING, value)
+
+
+_NAME, _EMBEDDING = json_shapes.NAME.encode(), json_shapes.EMBEDDING.encode()
 
 
 # ------------------------------------------------------------------------- documents
@@ -156,43 +170,34 @@ def _find_elements(data: bytes, brackets: bytes) -> tuple[list[tuple[int, int]],
 def _find_rows(head: bytes) -> int | None:
     """Return the offset of a document's rows, behind their bracket; None: it must be read whole."""
     try:
-        document = _parse_beginning(head[:SHAPE_BYTES])
-        path = json_shapes.find_rows(document)
-        rows = None if path is None else _value_at(document, path)
-        if path is None or (path and not isinstance(rows, list)) or json_shapes.are_photos(rows):
+        path = json_shapes.find_rows(_parse_beginning(head[:SHAPE_BYTES]))
+        if path is None:
             return None
-        text, decoder = head.decode("utf-8", "replace"), json.JSONDecoder()
+        text = head.decode("utf-8", "replace")
         at = text.index("{") + 1
         for key in path:
-            while True:
-                other_key, at = decoder.raw_decode(text, _skip(text, at, ", \t\r\n"))
-                at = _skip(text, at, ": \t\r\n")
-                if other_key == key:
-                    break
-                at = decoder.raw_decode(text, at)[1]
-            at += 1
+            at = _find_value(text, at, key) + 1
         return len(text[:at].encode())
-    except (ValueError, RecursionError, KeyError, IndexError, RowError):
+    except (ValueError, RecursionError, IndexError, RowError):
         return None
 
 
-def _value_at(document: dict, path: json_shapes.Path) -> object:
-    return functools.reduce(lambda value, key: value[key], path, document)
-
-
-def _skip(text: str, at: int, characters: str) -> int:
-    """Return the index of the first other character from `at` on."""
-    while text[at] in characters:
-        at += 1
+def _find_value(text: str, at: int, key: str) -> int:
+    """Return the index of a key's value in an object, from `at` on. Raises ValueError."""
+    other, decoder = None, json.JSONDecoder()
+    while other != key:
+        if other is not None:
+            at = decoder.raw_decode(text, at)[1]  # its value
+        other, at = decoder.raw_decode(text, _GAP.match(text, at).end())
+        at = _GAP.match(text, at).end()
     return at
 
 
 def _parse_beginning(head: bytes) -> dict:
     """Return a document as far as its beginning shows it. Raises ValueError."""
-    masked = _STRING.sub(lambda string: b" " * len(string[0]), head)
     opened: list[bytes] = []
     commas: dict[int, tuple[int, bytes]] = {}  # by depth: the last comma, and what closes it
-    for mark in re.finditer(rb"[\[\]{},]", masked):
+    for mark in re.finditer(rb"[\[\]{},]", _mask_strings(head)):
         if mark[0] in b"[{":
             opened.append(b"]" if mark[0] == b"[" else b"}")
         elif mark[0] in b"]}":
@@ -204,7 +209,9 @@ def _parse_beginning(head: bytes) -> dict:
     return json.loads(head[:last] + closing)
 
 
-def _read_document(start: chunks.Chunk, stream: BinaryIO) -> Iterator[chunks.Chunk]:
+def _read_document(
+    start: chunks.Chunk, stream: BinaryIO, options: ReadOptions
+) -> Iterator[chunks.Chunk]:
     """Yield the rows of a document, or of several behind each other, that is read whole."""
     data = stream.read(MAX_DOCUMENT_BYTES + 1)
     if len(data) > MAX_DOCUMENT_BYTES:
@@ -212,7 +219,7 @@ def _read_document(start: chunks.Chunk, stream: BinaryIO) -> Iterator[chunks.Chu
             f"{start.path}: JSON of this shape must be read whole, and is over 1 GB; write an "
             "object a line"
         )
-    input_bytes, rows, lines, size = len(data), _document_rows(start.path, data), [], 0
+    input_bytes, rows, lines, size = len(data), _document_rows(start.path, data, options), [], 0
     del data
     for row in rows:
         lines.append(row if isinstance(row, bytes) else json.dumps(row).encode())
@@ -227,13 +234,13 @@ def _join_lines(start: chunks.Chunk, lines: list[bytes]) -> chunks.Chunk:
     return replace(start, data=b"".join(line + b"\n" for line in lines), has_lines=False)
 
 
-def _document_rows(path: str, data: bytes) -> Iterator[object]:
+def _document_rows(path: str, data: bytes, options: ReadOptions) -> Iterator[object]:
     """Yield the rows of documents behind each other; raw text where there is none at all."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8; save the file as UTF-8") from None
-    at, documents = _BETWEEN.match(text).end(), 0
+    at, documents = _GAP.match(text).end(), 0
     while at < len(text):
         try:
             document, at = DECODER.raw_decode(text, at)
@@ -245,8 +252,8 @@ def _document_rows(path: str, data: bytes) -> Iterator[object]:
             yield text[at : at + chunks.MAX_ROW_BYTES].replace("\n", " ").encode()  # one bad row
             return
         documents += 1
-        at = _BETWEEN.match(text, at).end()
-        yield from json_shapes.iterate_rows(document)
+        at = _GAP.match(text, at).end()
+        yield from json_shapes.iterate_rows(document, options.fits)
 
 
 # What databases write round a value to say its type (MongoDB, DynamoDB, Firestore): by its key,

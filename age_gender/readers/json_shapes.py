@@ -4,7 +4,7 @@
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import vectors
@@ -18,26 +18,32 @@ ROW_KEYS = (
     "documents", "entities", "vectors", "embeddings", "faces", "descriptors",
 )  # fmt: skip
 EMBEDDING_WORDS = ("embed", "vector", "descriptor", "encoding", "feature", "repr", "value", "data")
-NAME, EMBEDDING, FACE = "name", "embedding", "#"  # keys of rows that are made here
+NAME, EMBEDDING = "name", "embedding"  # keys of rows that are made here
+FACE = "\0face"  # key of a face's number among those of its row, which its name ends with
 MAX_DEPTH = 4  # nested objects whose keys become paths
 
 Path = tuple[str, ...]
 
 
+# --------------------------------------------------------------------------- what a value is
+
+
 def is_vector(value: object) -> bool:
     """Return whether a value is one embedding: a list of numbers, an object with running keys."""
     if isinstance(value, list):
-        return len(value) >= MIN_WIDTH and all(
-            type(cell) in (float, int) for cell in value[:MIN_WIDTH]
-        )
+        return len(value) >= MIN_WIDTH and all(map(_is_number, value[:MIN_WIDTH]))
     if isinstance(value, Mapping):
         form = vectors.find_form([value])
         return form is not None and vectors.count_numbers(value, form) >= MIN_WIDTH
     is_long = isinstance(value, str) and len(value) > 2 * MIN_WIDTH
-    return is_long and _vector_size(value) >= MIN_WIDTH
+    return is_long and _count_numbers_in_text(value) >= MIN_WIDTH
 
 
-def _vector_size(value: str) -> int:
+def _is_number(value: object) -> bool:
+    return type(value) in (float, int)
+
+
+def _count_numbers_in_text(value: str) -> int:
     """Return how many numbers a text holds for sure."""
     form = vectors.find_form([value])
     with contextlib.suppress(RowError):  # a list of several faces
@@ -45,29 +51,102 @@ def _vector_size(value: str) -> int:
     return 0
 
 
-def has_vector(row: object) -> bool:
-    """Return whether an object holds an embedding, or objects or lists that do."""
-    if isinstance(row, Mapping):
-        return is_vector(row) or any(map(has_vector, row.values()))
-    return is_vector(row) or (isinstance(row, list) and any(map(has_vector, row[:3])))
+def has_vector(value: object, depth: int = 3 * MAX_DEPTH) -> bool:
+    """Return whether a value is an embedding, or an object or list that holds one."""
+    if is_vector(value):
+        return True
+    inner = value[:3] if isinstance(value, list) else ()
+    if isinstance(value, Mapping):
+        inner = value.values()
+        if _has_running_numbers(value):
+            return True
+    return depth > 0 and any(has_vector(part, depth - 1) for part in inner)
+
+
+def _has_running_numbers(row: Mapping) -> bool:
+    """Return whether an object holds the numbers of an embedding beside others: e0, e1, ..."""
+    return _count_running_numbers(row) >= MIN_WIDTH
+
+
+def _count_running_numbers(row: Mapping) -> int:
+    return sum(key[-1:].isdigit() and _is_number(cell) for key, cell in row.items())
+
+
+def _is_face(value: object) -> bool:
+    value = _unwrapped(value)
+    return is_vector(value) or (isinstance(value, Mapping) and has_vector(value))
+
+
+def _unwrapped(value: object) -> object:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _are_faces(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_face, value))
+
+
+# ------------------------------------------------------------------------------- documents
+
+
+def iterate_rows(document: object, fits: Callable[[int], bool]) -> Iterator[object]:
+    """Yield the rows of a whole document, most of them objects.
+
+    `fits` returns whether so many numbers may be an embedding, where the shape leaves it open.
+    """
+    if isinstance(document, list):
+        for row in document:
+            yield from _rows_of_tensor(row) or [row]
+    elif not isinstance(document, Mapping):
+        yield document
+    elif {"columns", "data"} <= document.keys():  # pandas' orient="split"
+        titles, index = document["columns"], document.get("index") or [None] * len(document["data"])
+        for label, row in zip(index, document["data"], strict=False):
+            yield {"": label, **dict(zip(map(str, titles), row, strict=False))}
+    elif rows := _rows_of_tensor(document):
+        yield from rows
+    elif columns := _find_columns(document, fits):
+        yield from _rows_of_columns(columns)
+    elif _has_names_as_keys(document):
+        yield from _rows_of_names(document)
+    elif (key := _find_container(document)) is not None:
+        yield from iterate_rows(document[key], fits)
+    else:
+        yield from split_faces(document)
 
 
 def find_rows(document: Mapping) -> Path | None:
-    """Return the keys that lead to the list or object of rows in a document; None: it is columns.
+    """Return the keys that lead to the rows of a document that begins like this one.
 
-    () is the document itself: its keys are names, and their values embeddings.
+    () is the document itself: its keys are names. None: it must be read whole to know.
     """
     if _has_names_as_keys(document):
-        return ()
-    if _has_columns(document):
+        # One key may be a column, those that end in digits columns of a number each
+        is_clear = len(document) > 1 and not any(key[-1:].isdigit() for key in document)
+        return () if is_clear and not _are_photos(document) else None
+    key = _find_container(document)
+    if key is None or _find_columns(document):
         return None
-    inner = {key: value for key, value in document.items() if _holds_rows(value)}
-    for key in (*(key for key in ROW_KEYS if key in inner), *inner)[: None if inner else 0]:
-        if isinstance(document[key], list):
-            return (key,)
-        below = find_rows(document[key])
-        return None if below is None else (key, *below)
-    return None
+    if isinstance(rows := document[key], list):
+        # Of bare vectors, the names may stand somewhere else
+        return (key,) if isinstance(rows[0], Mapping) and "shape" not in rows[0] else None
+    below = find_rows(rows)
+    return (key, *below) if below else None
+
+
+def _find_container(document: Mapping) -> str | None:
+    """Return the key of the list or object of rows in a document; None where it is itself a row."""
+    inner = [key for key, value in document.items() if _holds_rows(value)]
+    key = next((key for key in (*ROW_KEYS, *inner) if key in inner), None)
+    has_name = any(_is_photo_title(k) and isinstance(v, str) for k, v in document.items())
+    if key is None or not has_name or not _are_faces(document[key]):
+        return key
+    first = document[key][0]  # {"path": "a.jpg", "faces": [{"embedding": [...]}, ...]}
+    return key if isinstance(first, Mapping) and any(map(_is_photo_title, _flat(first))) else None
+
+
+def _is_photo_title(key: str) -> bool:
+    """Return whether a key may hold the name of a photo or person; "id" also is a request's."""
+    return key.casefold().rpartition(".")[2] in NAME_COLUMNS and key.casefold() != "id"
 
 
 def _holds_rows(value: object) -> bool:
@@ -76,10 +155,12 @@ def _holds_rows(value: object) -> bool:
 
 def _has_names_as_keys(document: Mapping) -> bool:
     """Return whether keys are names: each value is an embedding, or a row, or lists of them."""
-    values = [value for value in document.values() if isinstance(value, list | Mapping | str)]
-    if not values or len(values) < len(document):
+    values = [*document.values()]
+    if not all(isinstance(value, list | Mapping | str) for value in values):
         return False
-    if len(document) == 1:
+    if not values or not {*NAME_COLUMNS, *LABEL_COLUMNS}.isdisjoint(map(str.casefold, document)):
+        return False
+    if len(values) == 1:
         (key,) = document
         return is_vector(values[0]) and not _is_embedding_word(key)
     return all(map(is_vector, values)) or all(map(_is_entry, values))
@@ -90,15 +171,14 @@ def _is_entry(value: object) -> bool:
     if isinstance(value, str) or is_vector(value):
         return False
     if isinstance(value, list):
-        return all(is_vector(face) or (isinstance(face, Mapping) and has_vector(face))
-                   for face in value)  # fmt: skip
-    return any(map(is_vector, value.values()))
+        return all(map(_is_face, value))
+    return any(map(is_vector, value.values())) or _has_running_numbers(value)
 
 
-def are_photos(names: object) -> bool:
+def _are_photos(names: Mapping) -> bool:
     """Return whether an object has for each name vectors by the names of photos."""
-    rows = [*names.values()] if isinstance(names, Mapping) and not is_vector(names) else []
-    if not rows or not all(isinstance(row, Mapping) and not is_vector(row) for row in rows):
+    rows = [*names.values()]
+    if not all(isinstance(row, Mapping) and row and not is_vector(row) for row in rows):
         return False
     is_one_key = len(rows) > 1 and len({*map(tuple, rows)}) == 1  # which is no photo's name
     return not is_one_key and all(
@@ -111,59 +191,85 @@ def _is_embedding_word(key: str) -> bool:
     return any(word in key.casefold() for word in EMBEDDING_WORDS) or key in ROW_KEYS
 
 
-def _has_columns(document: Mapping) -> bool:
-    """Return whether values are columns of one length, or pandas' objects of rows."""
-    columns = [v for v in document.values() if isinstance(v, list | Mapping) and len(v)]
-    length = max((len(column) for column in columns if _has_vectors(column)), default=0)
-    return sum(len(column) == length for column in columns) > 1
-
-
-def _has_vectors(column: list | Mapping) -> bool:
-    values = [*column.values()] if isinstance(column, Mapping) else column
-    return not is_vector(column) and any(map(is_vector, values[:3]))
-
-
-def iterate_rows(document: object) -> Iterator[object]:
-    """Yield the rows of a whole document, most of them objects."""
-    if isinstance(document, list):
-        yield from document
-    elif not isinstance(document, Mapping):
-        yield document
-    elif {"columns", "data"} <= document.keys():  # pandas' orient="split"
-        titles, index = document["columns"], document.get("index") or [None] * len(document["data"])
-        for label, row in zip(index, document["data"], strict=False):
-            yield {"": label, **dict(zip(map(str, titles), row, strict=False))}
-    elif (path := find_rows(document)) is not None:
-        rows = document
-        for key in path:
-            rows = rows[key]
-        yield from rows if isinstance(rows, list) else rows_of_names(rows)
-    elif _has_columns(document):
-        yield from _rows_of_columns(document)
-    else:
-        yield document
-
-
-def rows_of_names(document: Mapping) -> Iterator[object]:
-    """Yield a row for each name of an object of names."""
-    if are_photos(document):
+def _rows_of_names(document: Mapping) -> Iterator[dict]:
+    """Yield a row for each name, or for each photo of a name."""
+    if _are_photos(document):
         for name, photos in document.items():
-            yield from rows_of_names({f"{name}/{photo}": v for photo, v in photos.items()})
+            yield from (row_of_name(f"{name}/{photo}", face) for photo, face in photos.items())
+    else:
+        yield from (row_of_name(name, value) for name, value in document.items())
+
+
+def row_of_name(name: str, value: object) -> dict:
+    """Return the row of a name: a row that has it as its index, or its embeddings."""
+    is_row = isinstance(value, Mapping) and not is_vector(value)
+    return {**value, "": name} if is_row else {NAME: name, EMBEDDING: value}
+
+
+Column = list | Mapping  # pandas writes objects of values by their index
+
+
+def _find_columns(
+    document: Mapping, fits: Callable[[int], bool] | None = None
+) -> dict[str, Column]:
+    """Return the columns of a document, all of one length and type; {} where it has none.
+
+    Some hold vectors, or MIN_WIDTH and more the numbers of one each: e0, e1, ...
+    """
+    columns = {key: c for key, c in document.items() if isinstance(c, Column) and len(c)}
+    of_vectors = [column for column in columns.values() if _holds_vectors(column)]
+    of_numbers = [c for key, c in columns.items() if key[-1:].isdigit() and _holds_numbers(c)]
+    is_wide = not of_vectors and len(of_numbers) >= MIN_WIDTH
+    if _has_names_as_keys(document):  # or it looks so: {"0": {"0": 0.1, "1": 0.2, ...}, ...}
+        first = next(iter(document.values()))
+        count = _count_running_numbers(first) if isinstance(first, Mapping) else len(first)
+        if not is_wide or fits is None or fits(count) or not fits(len(of_numbers)):
+            return {}
+    longest = max(of_numbers if is_wide else of_vectors, key=len, default=())
+    columns = {
+        key: column for key, column in columns.items()
+        if len(column) == len(longest) and isinstance(column, type(longest))
+    }  # fmt: skip
+    return columns if len(columns) > 1 else {}
+
+
+def _first_values(column: Column) -> list:
+    return [*(column.values() if isinstance(column, Mapping) else column)][:3]
+
+
+def _holds_vectors(column: Column) -> bool:
+    """Return whether each value of a column is a vector, or vectors."""
+    return not is_vector(column) and any(
+        is_vector(value) or (isinstance(value, list) and value and all(map(is_vector, value[:3])))
+        for value in _first_values(column)
+    )
+
+
+def _holds_numbers(column: Column) -> bool:
+    return all(map(_is_number, _first_values(column)))
+
+
+def _rows_of_columns(columns: dict[str, Column]) -> Iterator[dict]:
+    first = next(iter(columns.values()))
+    if isinstance(first, Mapping):
+        for key in first:
+            yield {"": key, **{title: column.get(key) for title, column in columns.items()}}
         return
-    for name, value in document.items():
-        is_row = isinstance(value, Mapping) and not is_vector(value)
-        yield {**value, "": name} if is_row else {NAME: name, EMBEDDING: value}
+    for title, column in columns.items():
+        if all(isinstance(value, list) and len(value) == 1 for value in column):  # (N, 1, width)
+            columns[title] = [value for (value,) in column]
+    yield from (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
 
-def _rows_of_columns(document: Mapping) -> Iterator[dict]:
-    columns = {title: column for title, column in document.items() if column}
-    columns = {t: c for t, c in columns.items() if isinstance(c, list | Mapping)}
-    length = max(len(column) for column in columns.values() if _has_vectors(column))
-    columns = {title: c for title, c in columns.items() if len(c) == length}
-    by_key = next((c for c in columns.values() if isinstance(c, Mapping)), None)
-    for index, key in enumerate(by_key if by_key is not None else range(length)):
-        row = {t: c[index] if isinstance(c, list) else c.get(key) for t, c in columns.items()}
-        yield row if by_key is None else {"": key, **row}
+def _rows_of_tensor(tensor: object) -> list[dict]:
+    """Return the rows of numbers behind each other, {"shape": [N, W], "data": [...]}: Triton's."""
+    shape, data = map(tensor.get, ("shape", "data")) if isinstance(tensor, Mapping) else (0, 0)
+    if not (isinstance(shape, list) and isinstance(data, list) and len(shape) == 2):
+        return []
+    rows, width = shape
+    if not data or type(width) is not int or not _is_number(rows) or rows * width != len(data):
+        return []
+    return [{EMBEDDING: data[i : i + width]} for i in range(0, len(data), width)]
 
 
 # --------------------------------------------------------------------------------- faces
@@ -176,22 +282,33 @@ def split_faces(row: object) -> list[dict]:
     if not isinstance(row, Mapping):
         return []
     flat = _flat(row)
-    if any(map(is_vector, flat.values())):
-        return [flat]
+    lengths = {len(value) for value in flat.values() if is_vector(value)}
     for key, value in flat.items():
-        if not isinstance(value, list) or not value or not all(map(_is_face, value)):
-            continue
-        others = {k: v for k, v in flat.items() if k != key}
-        faces = [face if isinstance(face, Mapping) else {key: _unwrapped(face)} for face in value]
-        if len(faces) == 1 and not key.casefold().endswith("s"):
-            return [others | _flat(faces[0])]
-        return [others | _flat(face) | {FACE: number} for number, face in enumerate(faces, 1)]
+        if _are_faces(value) and lengths <= {len(value)}:  # vectors are, or a number a face
+            return _split_value(flat, key)
     return [flat]
+
+
+def _split_value(row: dict[str, object], key: str) -> list[dict]:
+    """Return the faces that a key's value lists; lists of the same length hold a value of each."""
+    values = row[key]
+    lists = [
+        k for k, v in row.items() if isinstance(v, list) and len(v) == len(values) and k != key
+    ]
+    faces = []
+    for number, value in enumerate(values, 1):
+        value = value if isinstance(value, Mapping) else {key: _unwrapped(value)}
+        own = {other: row[other][number - 1] for other in lists}
+        others = {other: cell for other, cell in row.items() if other != key}
+        faces.append(_flat(others | own | value) | {FACE: [number, lists]})
+    if len(faces) == 1 and not key.casefold().endswith("s"):
+        del faces[0][FACE]
+    return faces
 
 
 def _split_list(row: Sequence) -> list[dict]:
     """Return the faces of a list: an embedding, a name beside it, or several faces of one photo."""
-    if all(type(cell) in (float, int) or cell is None for cell in row):
+    if all(_is_number(cell) or cell is None for cell in row):
         return [{EMBEDDING: row}]
     if row and all(map(_is_face, row)):
         return [face for inner in row for face in split_faces(inner)]
@@ -199,16 +316,6 @@ def _split_list(row: Sequence) -> list[dict]:
     if isinstance(row[0], str) and not is_vector(row[0]):
         return [{NAME: row[0], **cells}]
     return [cells]
-
-
-def _is_face(value: object) -> bool:
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return is_vector(value) or (isinstance(value, Mapping) and has_vector(value))
-
-
-def _unwrapped(face: list) -> object:
-    return face[0] if isinstance(face, list) and len(face) == 1 else face
 
 
 def _flat(row: Mapping, depth: int = MAX_DEPTH) -> dict[str, object]:
@@ -225,6 +332,4 @@ def _flat(row: Mapping, depth: int = MAX_DEPTH) -> dict[str, object]:
 
 def _is_useful(path: str, value: object) -> bool:
     last = path.rpartition(".")[2].casefold()
-    return last in NAME_COLUMNS or last in LABEL_COLUMNS or _is_face(value) or (
-        isinstance(value, list) and bool(value) and all(map(_is_face, value))
-    )  # fmt: skip
+    return last in (*NAME_COLUMNS, *LABEL_COLUMNS) or _is_face(value) or _are_faces(value)

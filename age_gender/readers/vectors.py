@@ -107,15 +107,24 @@ def find_form(
     values = [value for value in values if not _is_missing(value)]
     if not values or is_scalar(values[0]) or _is_word(values[0]):
         return None
+    is_list = isinstance(values[0], list)  # also of bytes, if they make sense as numbers
+    if is_list and (form := _find_encoded_form(values, width, blob_type)):
+        return form
     for form in (*OBJECTS, *TEXTS):
         if _is_of_form(form, values[0], width):
             return form
+    return None if is_list else _find_encoded_form(values, width, blob_type)
+
+
+def _find_encoded_form(
+    values: Sequence[object], width: int | None, blob_type: str | None
+) -> Form | None:
+    """Return the form of values that are bytes, or encode bytes in the way of the first one."""
     for name, decode in blobs.ENCODINGS.items():
         if (data := decode(values[0])) is None:
             continue
         all_data = [data, *(other for other in map(decode, values[1:]) if other is not None)]
-        inner = _find_bytes_form(all_data, width, blob_type)
-        if inner:
+        if inner := _find_bytes_form(all_data, width, blob_type):
             dtype = inner.dtype if decode is blobs.as_bytes else None
             numbers = functools.partial(_decode_numbers, decode, inner)
             return Form(name + inner.name, numbers, dtype, inner.rivals)

@@ -98,7 +98,8 @@ def test_rows_of_json_that_are_no_objects_are_refused(tmp_path, good):
         ("", "no row of embeddings"), ("[]", "no row of embeddings"), ("[\n", "cut off"),
         (f"[{good[0]},{good[1][:99]}", "row 2: the array does not end here"),
         (f"[{good[0]}]\n{good[1]}", "more behind the end of the array"),
-        (f"[{good[0]}, null, 3]", "row 2: not JSON"), ('{"a": {"0": 1}}', "no column of lists"),
+        (f"[{good[0]}, null, 3]", "row 2: not a JSON object"),
+        ('{"a": {"0": 1}}', "no column of lists"), (f"[{good[0]}}}", "row 1: a bracket is missing"),
     ]:  # fmt: skip
         (tmp_path / "t.json").write_text(text)
         assert reason in refusal(tmp_path / "t.json")

@@ -75,6 +75,7 @@ BYTES = {
     "a bytes literal of ": repr,
     "base64 of ": lambda data: base64.b64encode(data).decode(),
     "an object of ": lambda data: {"type": "Buffer", "data": [*data]},
+    "a list of bytes of ": lambda data: [*data],
 }
 OTHERS = {
     "numbers in a list": lambda row: row.tolist(),
