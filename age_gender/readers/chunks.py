@@ -164,7 +164,7 @@ def _parse_row_by_row(chunk: Chunk, rows: Iterable[Row]) -> Batch:
     for number, (line, get_cells) in enumerate(rows, 1):
         try:
             get = get_cells()
-            embeddings.append(chunk.columns.vector(get))
+            embeddings.append(chunk.columns.read_vector(get))
         except RowError as error:
             bad.append(BadRow(chunk.path, number, line, error.reason, error.remedy))
             continue

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,14 +10,8 @@ from typing import NamedTuple
 
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import numbers, vectors
-from age_gender.readers.columns import (
-    Columns,
-    ReadOptions,
-    Sample,
-    choose_columns,
-    inspect_columns,
-    width_error,
-)
+from age_gender.readers.column_choice import choose_columns, width_error
+from age_gender.readers.columns import Columns, ReadOptions, Sample, inspect_columns
 from age_gender.readers.csv_dialects import Dialect
 from age_gender.readers.csv_rows import CsvRow, read_rows
 from age_gender.readers.errors import RowError
@@ -135,6 +130,15 @@ def _check_numbers(
         raise width_error(len(cells) - name_count, options)
     if name_count <= 1 and made_up[-1].isdecimal():
         numbers.parse_cells(cells[name_count:], "cell", 1 + name_count)
+
+
+def is_transposed(path: str, header_lines: int, options: ReadOptions) -> bool:
+    """Return whether a file, not a pipe, has as many rows as an embedding has numbers."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as stream:
+        lines = sum(1 for _ in itertools.islice(stream, header_lines + numbers.MAX_WIDTH + 1))
+    return options.is_known_width(lines - header_lines)
 
 
 def _choose_by_titles(

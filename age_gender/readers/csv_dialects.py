@@ -3,6 +3,7 @@
 import functools
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 HEAD_LINES = 20  # lines that are compared
@@ -13,64 +14,99 @@ _BRACKET = re.compile(rb"[\[({]")
 _SEP_LINE = re.compile(rb'"?sep=([,;|\t])"?\r?', re.IGNORECASE)  # which Excel writes and reads
 _COUNTS_LINE = re.compile(rb"\d+ (\d+)\r?")  # of rows and of numbers, as word2vec has it
 _RULE = re.compile(rb"[-+|: =]*(?:---|===)[-+|: =]*\r?\n?")
+_DPUT = re.compile(rb"\s*(?:list|structure)\(|\s*c\([^)]*$")  # c(...) in a line is a vector
 _DECIMAL_COMMA = re.compile(rb'"?[+-]?\d*,\d+(?:[eE][+-]?\d+)?"?')
 _QUOTED_DECIMALS = re.compile(rb'"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"')
 _NUMBER = re.compile(rb"\s*[+-]?\.?\d[\d.,]*(?:[eE][+-]?\d+)?\s*")
+Rewrite = tuple[re.Pattern[bytes], bytes | Callable[[re.Match[bytes]], bytes]]
+SPACES = [  # rewrites: any number of spaces separates two cells
+    (re.compile(rb"[ \t]+"), b" "),
+    (re.compile(rb"(?m)^ | (?=\r?$)"), b""),
+]
 MIN_SEPARATORS = 15  # separators in a line of numbers; fewer may belong to names
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """Hold the separators of cells and of decimals, and what else is needed to split the text."""
+    """Hold the separators of cells and of decimals, and how the text becomes CSV."""
 
     delimiter: bytes = b","
     decimal_comma: bool = False
     skipped_lines: int = 0  # lines before the header or the first row
-    has_bare_lists: bool = False  # whether lists without quotes hold the delimiter
-
-    @property
-    def is_spaces(self) -> bool:
-        """Return whether any number of spaces separates two cells."""
-        return self.delimiter == b" "
+    rewrites: tuple[Rewrite, ...] = ()  # applied to lines before they are split
 
     def prepared(self, data: bytes) -> bytes:
         """Return the text with one delimiter between two cells, none round a line, quoted lists."""
-        if self.has_bare_lists:
-            before = b" " if self.is_spaces else rb"\1"
-            data = _bare_list(self.delimiter).sub(before + rb'"\2"', data)
-        if not self.is_spaces:
-            return data
-        return re.sub(rb"(?m)^ | (?=\r?$)", b"", re.sub(rb"[ \t]+", b" ", data))
+        for pattern, replacement in self.rewrites:
+            data = pattern.sub(replacement, data)
+        return data
 
 
 @functools.cache
-def _bare_list(delimiter: bytes) -> re.Pattern[bytes]:
-    """Return a pattern of a cell that is a list which holds the delimiter, without quotes."""
+def _bare_lists(delimiter: bytes) -> Rewrite:
+    """Return the rewrite that quotes a cell that is a list which holds the delimiter."""
     mark = re.escape(delimiter)
     before = rb"^ *| *[:=] *| +" if delimiter == b" " else rb"^ *|%s *" % mark  # name: [0.1, 0.2]
     inside = rb'[^\[\](){}"\n]*'
     pattern = rb"(?m)(%s)((?:[\[({] *)+%s%s%s(?: *[\])}])+)(?= *(?:%s|\r?$))"
-    return re.compile(pattern % (before, inside, mark, inside, mark))
+    pattern %= before, inside, mark, inside, mark
+    return re.compile(pattern), (b" " if delimiter == b" " else rb"\1") + rb'"\2"'
+
+
+def _padding(delimiter: bytes) -> Rewrite:
+    """Return the rewrite that takes away spaces round delimiters that are not in quotes."""
+    pattern = rb'(?m)("(?:[^"\n]|"")*")| *(%s) *| +(?=\r?$)' % re.escape(delimiter)
+    return re.compile(pattern), rb"\1\2"
+
+
+def _sql_quotes(delimiter: bytes) -> Rewrite:
+    """Return the rewrite of cells that are quoted as SQL quotes text: 'it''s'."""
+    pattern = rb"(?m)(?:^|(?<=%s))'((?:[^'\n]|'')*)'(?=%s|\r?$)"
+    return re.compile(pattern.replace(rb"%s", re.escape(delimiter))), _requote
+
+
+def _requote(cell: re.Match[bytes]) -> bytes:
+    return b'"%s"' % cell[1].replace(b"''", b"'").replace(b'"', b'""')
 
 
 def find_dialect(text: bytes) -> Dialect:
     """Return the dialect with most cells of those in which the first lines have equally many."""
+    # What stands above the table, and the separators
     head = text[:HEAD_BYTES]
     skipped, delimiter = _count_skipped(head.split(b"\n"))
     head = head.split(b"\n", skipped)[skipped]
     lines = _mask_lines(head)
     dialect = _find_separators(head, lines, delimiter)
-    unquoted = _QUOTED.sub(b'""', head)
-    bare_list = _BRACKET.search(unquoted)  # the other pattern would take 2 ms where there is none
-    bare_list = bare_list and _bare_list(dialect.delimiter).search(unquoted)
-    if not skipped and _has_title(lines, dialect.delimiter):
+    delimiter = dialect.delimiter
+    if not skipped and _has_title(lines, delimiter):
         skipped = next(i for i, line in enumerate(head.split(b"\n"), 1) if line.strip())
-    return replace(dialect, skipped_lines=skipped, has_bare_lists=bare_list is not None)
+
+    # What is not as in CSV
+    rewrites = []
+    has_quotes = bool(lines) and all(b"'" in line for line in lines)
+    if has_quotes and all(map(_sql_quotes(delimiter)[0].search, lines)):
+        rewrites.append(_sql_quotes(delimiter))
+    unquoted = _QUOTED.sub(b'""', head)
+    bare_lists = _BRACKET.search(unquoted)  # the other pattern would take 2 ms where there is none
+    if bare_lists and _bare_lists(delimiter)[0].search(unquoted):
+        rewrites.append(_bare_lists(delimiter))
+    if delimiter == b" ":
+        rewrites += SPACES
+    elif all(line.count(b" %s " % delimiter) for line in lines):
+        rewrites.append(_padding(delimiter))
+    return replace(dialect, skipped_lines=skipped, rewrites=tuple(rewrites))
 
 
-def is_printed(lines: list[bytes]) -> bool:
-    """Return whether a table is printed for people, with rules of hyphens in its first lines."""
-    return any(map(_RULE.fullmatch, lines[:4]))
+def describe_printed(lines: list[bytes]) -> str:
+    """Return what text that is no table of cells is and what exports it, for a message; else ""."""
+    if any(map(_RULE.fullmatch, lines[:4])):
+        return (
+            "a table as it is printed, with rules between its lines; export it as CSV: "
+            "psql --csv, mysql --batch, sqlite3 -csv, table.to_csv()"
+        )
+    if lines and _DPUT.match(lines[0]):
+        return "R's dput, not a table; write a matrix with a row a face: write.csv(embeddings, ...)"
+    return ""
 
 
 def _count_skipped(lines: list[bytes]) -> tuple[int, bytes]:

@@ -9,8 +9,9 @@ from typing import BinaryIO
 
 from age_gender.cli import InputError
 from age_gender.readers import chunks, csv_columns, numbers, text_chunks, vectors
+from age_gender.readers.column_choice import TRANSPOSE
 from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions
-from age_gender.readers.csv_dialects import Dialect, find_dialect, is_printed
+from age_gender.readers.csv_dialects import Dialect, describe_printed, find_dialect
 from age_gender.readers.csv_rows import CsvRow, read_rows
 from age_gender.readers.errors import RowError
 
@@ -31,11 +32,8 @@ class CsvReader:
         is_cut_off = len(head) == chunks.MAX_ROW_BYTES
         head = head.removeprefix(text_chunks.BOM)
         first_lines = io.BytesIO(head).readlines()
-        if is_printed(first_lines):
-            raise InputError(
-                f"{path}: a table as it is printed, with rules between its lines; export it as "
-                "CSV: psql --csv, mysql --batch, sqlite3 -csv, table.to_csv()"
-            )
+        if description := describe_printed(first_lines):
+            raise InputError(f"{path}: {description}")
         dialect = find_dialect(head)
         whole_lines = first_lines[:-1] if is_cut_off else first_lines
         header = csv_columns.find_header(whole_lines, dialect, options.width)
@@ -55,6 +53,9 @@ class CsvReader:
                     for first_rows in chunks.row_windows(rows)
                 )
                 columns = chunk.columns
+                if columns is UNKNOWN and csv_columns.is_transposed(path, header.lines, options):
+                    bad = [row._replace(remedy=TRANSPOSE) for row in chunk.bad]
+                    chunk = replace(chunk, bad=bad)
             yield replace(chunk, columns=columns)
 
     def parse(self, chunk: chunks.Chunk) -> chunks.Batch:

@@ -9,13 +9,8 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from age_gender.readers import chunks, json_lines, json_shapes, numbers, text_chunks, vectors
-from age_gender.readers.columns import (
-    UNKNOWN,
-    Columns,
-    ReadOptions,
-    choose_columns,
-    inspect_columns,
-)
+from age_gender.readers.column_choice import choose_columns
+from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions, inspect_columns
 from age_gender.readers.errors import RowError
 
 _LIST = re.compile(rb"\s*:\s*\[")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import vectors
-from age_gender.readers.columns import NAME_COLUMNS
 from age_gender.readers.errors import RowError
+from age_gender.readers.names import NAME_COLUMNS
 from age_gender.readers.numbers import MIN_WIDTH
 
 # Where APIs keep the rows: DeepFace, Qdrant, Milvus, Elasticsearch, Weaviate, Pinecone, CompreFace.

@@ -7,7 +7,21 @@ from collections.abc import Sequence
 
 from age_gender.readers.numbers import excerpt
 
-_TO_QUOTE = ',"\r\n\ufeff'
+# Titles of columns of names, also in the plural, nested (image.path) or with an underscore before
+# them (_id). The first of them that a table has is read.
+NAME_COLUMNS = ("filename", "file", "path", "image", "name", "identity", "id", "label")
+# Titles that count as such a word, their last one, where a table has no column of the words alone.
+_COMPOUND_TITLE = re.compile(
+    r"(?:known_)?(?:img|image|file|photo|picture|face|person|source)s?_?(path|file|name|id)s?"
+    r"|(?:img|photo|picture)()"
+)
+_INDEX_TITLE = re.compile(r"|__index_level_\d+__|Unnamed: \d+")  # of pandas
+INDEX_RANK = 2 * len(NAME_COLUMNS)  # of such a title as that of names, behind all others
+MAX_NAME = 1000  # characters; a longer text is an image as base64, or a list
+# How pictures as base64, lists and objects begin, but hardly a name.
+_VALUE_STARTS = ("/9j/", "iVBORw0KGgo", "UklGR", "data:image", "[", "{", "b'\\x")
+MAX_DOUBTFUL_NAME = 100  # characters of a name that begins like one
+_TO_QUOTE = ',"\r\n\ufeff'  # what a cell of CSV holds in quotes alone
 
 
 def text_name(name: str) -> str:
@@ -25,14 +39,21 @@ def is_name(value: object) -> bool:
     if isinstance(value, bytes):
         value = _decode(value)
     if isinstance(value, str):
-        return len(value) < (100 if value.startswith(_NO_NAMES) else MAX_NAME)
+        return len(value) < (MAX_DOUBTFUL_NAME if value.startswith(_VALUE_STARTS) else MAX_NAME)
     is_whole = isinstance(value, float) and value.is_integer()
     return value is None or is_whole or type(value) is int or _is_uuid(value)
 
 
-MAX_NAME = 1000  # characters; a longer text is an image as base64, or a list
-# How a picture as base64, a list and an object begin.
-_NO_NAMES = ("/9j/", "iVBORw0KGgo", "UklGR", "data:image", "[", "{", "b'\\x")
+def rank_title(title: str) -> int | None:
+    """Return how well a title suits a column of names, 0 is best; None where it says nothing."""
+    last = title.casefold().rpartition(".")[2]
+    word = last.lstrip("_")
+    word = word if word in NAME_COLUMNS else word.removesuffix("s")
+    if word in NAME_COLUMNS:
+        return NAME_COLUMNS.index(word)
+    if compound := _COMPOUND_TITLE.fullmatch(last):
+        return len(NAME_COLUMNS) + NAME_COLUMNS.index(compound[1] or "image")
+    return INDEX_RANK if _INDEX_TITLE.fullmatch(title) else None
 
 
 def to_text(values: list) -> tuple[list[str | None], dict[int, str]]:

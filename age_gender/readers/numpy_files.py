@@ -17,13 +17,8 @@ import numpy as np
 from age_gender.cli import InputError, counted
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import chunks
-from age_gender.readers.columns import (
-    Columns,
-    ReadOptions,
-    ambiguity,
-    find_label_columns,
-    width_error,
-)
+from age_gender.readers.column_choice import ambiguity_error, find_label_columns, width_error
+from age_gender.readers.columns import Columns, ReadOptions
 from age_gender.readers.errors import BadRow
 from age_gender.readers.names import text_name
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
@@ -120,7 +115,7 @@ def _cut_table(
     embedding, titles = _choose_arrays(path, arrays, options)
     array, metadata = arrays[embedding], {role: arrays[title] for role, title in titles.items()}
     if not options.fits(array.columns):
-        raise InputError(f"{path}: {width_error(array.columns, options)}")
+        raise InputError(f"{path}: {width_error(array.columns, options, array.rows)}")
     unread_columns = tuple(title for title in arrays if title not in (embedding, *titles.values()))
     columns = Columns(array.columns, unread_columns=unread_columns)
 
@@ -189,7 +184,7 @@ def _choose_array(
     if given is not None or usual in arrays:
         return given or usual
     if len(candidates) > 1:
-        raise ambiguity(path, "arrays", candidates, f"fit as {usual}", option)
+        raise ambiguity_error(path, "arrays", candidates, f"fit as {usual}", option)
     return candidates[0] if candidates else None
 
 

@@ -9,16 +9,10 @@ import numpy as np
 
 from age_gender.cli import InputError, quiet_stderr, require
 from age_gender.readers import chunks, parquet_pages, vectors
-from age_gender.readers.columns import (
-    NAME_COLUMNS,
-    SAMPLE_ROWS,
-    Columns,
-    ReadOptions,
-    Sample,
-    choose_columns,
-    inspect_column,
-)
+from age_gender.readers.column_choice import choose_columns
+from age_gender.readers.columns import SAMPLE_ROWS, Columns, ReadOptions, Sample, inspect_column
 from age_gender.readers.errors import BadRow, RowError
+from age_gender.readers.names import NAME_COLUMNS
 from age_gender.readers.numbers import MIN_WIDTH, count_text
 from age_gender.readers.numpy_files import ArrayReader
 from age_gender.readers.value_rows import MAX_VALUE_BYTES, RowsReader, limit_size

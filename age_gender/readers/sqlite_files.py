@@ -9,14 +9,8 @@ from typing import BinaryIO, NamedTuple
 
 from age_gender.cli import InputError
 from age_gender.readers import chunks
-from age_gender.readers.columns import (
-    SAMPLE_ROWS,
-    Columns,
-    ReadOptions,
-    ambiguity,
-    choose_columns,
-    inspect_columns,
-)
+from age_gender.readers.column_choice import ambiguity_error, choose_columns
+from age_gender.readers.columns import SAMPLE_ROWS, Columns, ReadOptions, inspect_columns
 from age_gender.readers.errors import RowError
 from age_gender.readers.sqlite_database import Database, quote_sql
 from age_gender.readers.sqlite_vec import Vec0Table
@@ -92,7 +86,7 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
         }
         fitting = [name for name in names if columns[name]]
         if len(fitting) > 1:
-            raise ambiguity(database.path, "tables", fitting, "hold embeddings", "--query")
+            raise ambiguity_error(database.path, "tables", fitting, "hold embeddings", "--query")
         if fitting:
             return columns[fitting[0]], inspect(fitting[0]).select(columns[fitting[0]])
 

@@ -148,3 +148,42 @@ def test_a_name_that_begins_with_a_hash_is_no_comment(tmp_path, features):
 def test_text_that_holds_no_embeddings_is_called_what_it_is(tmp_path, content, said):
     (tmp_path / "t.txt").write_text(content)
     assert said in refusal(tmp_path / "t.txt")
+
+
+def separated_by_padded_semicolons(names, features) -> str:
+    return "".join(" ; ".join(map(str, row)) + " \n" for row in rows(names, features))
+
+
+def quoted_as_sql(names, features) -> str:
+    lists = ((name, f"'{row}'") for name, row in zip(names, features.tolist(), strict=True))
+    return "'filename','embedding'\n" + text([f"'{name}'", row] for name, row in lists)
+
+
+@pytest.mark.parametrize("write", [separated_by_padded_semicolons, quoted_as_sql])
+def test_names_are_read_without_what_stands_round_the_cells(tmp_path, faces, write):
+    names, features = faces[0][:COUNT], faces[1][:COUNT]
+    check(tmp_path / "table.csv", write(names, features), names, features)
+
+
+@pytest.mark.parametrize("titles", [None, ["a.jpg", "b.jpg", "c.jpg"]])
+def test_a_transposed_table_is_called_that(tmp_path, faces, titles):
+    path = tmp_path / "table.csv"
+    header = titles is not None
+    pandas.DataFrame(faces[1][:3].T, columns=titles).to_csv(path, header=header, index=header)
+    assert "the table looks transposed; write a row a face" in refusal(path)
+    np.save(tmp_path / "table.npy", faces[1][:3].T)
+    assert "512 rows of 3 numbers; the table looks transposed" in refusal(tmp_path / "table.npy")
+
+
+@pytest.mark.parametrize("begin", ["list(`a.jpg` = c(", "structure(c(", "c("])
+def test_what_dput_of_r_writes_is_called_that(tmp_path, begin):
+    path = tmp_path / "table.txt"
+    path.write_text(begin + "0.1, 0.2, \n0.3, " * 300 + "0.4))\n")
+    assert "R's dput, not a table" in refusal(path)
+
+
+def test_bytes_written_as_numbers_are_called_that(tmp_path, faces):
+    path = tmp_path / "table.csv"
+    text_of_bytes = str(list(faces[1][0].astype("<f4").tobytes()))
+    path.write_text(f'filename,embedding\na.jpg,"{text_of_bytes}"\n')
+    assert "2,048 whole numbers from 0 to 255, the bytes of an embedding" in refusal(path)

@@ -1,0 +1,240 @@
+"""Choose which column of a table is what: the embedding, the name, the labels, and the rest."""
+
+import itertools
+import re
+from collections.abc import Sequence
+
+from age_gender.cli import InputError
+from age_gender.labels import LABEL_COLUMNS
+from age_gender.readers import names
+from age_gender.readers.columns import Columns, ReadOptions, Sample
+from age_gender.readers.errors import RowError
+from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH, count_text
+from age_gender.trained_models import TRAIN_COMMAND
+
+TRANSPOSE = "the table looks transposed; write a row a face, as table.T does in pandas and NumPy"
+TRAIN_YOUR_OWN = f"embeddings of another network need a model of their own: {TRAIN_COMMAND}"
+
+Candidate = tuple[int, ...]  # indices of one column of vectors, or of columns of a number each
+
+
+def choose_columns(
+    path: str, header: Sequence[str], samples: Sequence[Sample], options: ReadOptions,
+    by_title: bool = False, must_fit_width: bool = False,
+) -> Columns:  # fmt: skip
+    """Return which column is what, from their titles and what their first values show.
+
+    Columns are identified by index, or `by_title`. Raises RowError where this row does not show
+    it, or, if `must_fit_width`, where no column has the width; InputError, naming `path`, where
+    two columns fit.
+    """
+    for sample in samples:
+        if sample.fault:
+            raise sample.fault
+    titles = [title.strip() for title in header]
+
+    # Names and labels
+    metadata = find_label_columns(path, titles, options)
+    if (name := _find_name(path, titles, samples, options)) is not None:
+        metadata["name"] = name
+
+    # The embedding
+    chosen = _choose_embedding(path, titles, samples, options, {*metadata.values()}, must_fit_width)
+    form = samples[chosen[0]].form
+    if form and form.rivals:
+        raise InputError(
+            f"{path}: the bytes of {titles[chosen[0]]} may be {form.name} or {form.rivals[0]} "
+            f"numbers; say which: --blob-type {form.name}"
+        )
+
+    # What is read and what is not
+    used = {*chosen, *metadata.values()}
+    unread_columns = tuple(t or "(unnamed)" for i, t in enumerate(titles) if i not in used)
+    metadata = {
+        role: index for role, index in metadata.items()
+        if index not in chosen and (role == "name" or options.labels)
+    }  # fmt: skip
+    keys = header if by_title else range(len(titles))
+    return Columns(
+        options.width or _width_of(chosen, samples), tuple(keys[index] for index in chosen), form,
+        {role: keys[index] for role, index in metadata.items()}, len(titles), unread_columns,
+    )  # fmt: skip
+
+
+def _choose_embedding(
+    path: str, titles: Sequence[str], samples: Sequence[Sample], options: ReadOptions,
+    metadata: set[int], must_fit_width: bool,
+) -> Candidate:  # fmt: skip
+    """Return the columns of the embedding; raises as `choose_columns` does."""
+    # Columns of vectors and numbered columns, of a width that is read
+    candidates = _find_candidates(titles, samples, options)
+    fitting = [candidate for candidate in candidates if options.fits(_width_of(candidate, samples))]
+    if not options.width and not any(samples[candidate[0]].width for candidate in fitting):
+        longest = max(map(len, fitting), default=0)
+        fitting = [candidate for candidate in fitting if len(candidate) == longest]
+    if len(fitting) > 1:
+        first_titles = [titles[candidate[0]] for candidate in fitting]
+        raise ambiguity_error(
+            path, "columns", first_titles, "hold embeddings", "--embedding-column"
+        )
+    if fitting:
+        return fitting[0]
+
+    # All columns of numbers, whatever their titles
+    has_vectors = any(sample.width for sample in samples)
+    if options.embedding is None and not has_vectors:
+        numbers = (index for index, sample in enumerate(samples) if sample.is_number)
+        numbers = tuple(index for index in numbers if index not in metadata)
+        is_known_width = options.width or options.widths
+        has_other_columns = len(numbers) + len(metadata) < len(titles)
+        if options.fits(len(numbers)) and (is_known_width or not has_other_columns):
+            return numbers
+
+    # The one column of vectors, so that its rows are bad ones, which say how
+    if has_vectors and len(candidates) == 1 and options.width and not must_fit_width:
+        return candidates[0]
+    if candidates:
+        raise width_error(max(_width_of(candidate, samples) for candidate in candidates), options)
+    raise _no_embedding_error(titles, samples)
+
+
+def _find_candidates(
+    titles: Sequence[str], samples: Sequence[Sample], options: ReadOptions
+) -> list[Candidate]:
+    """Return the columns of vectors and the runs of numbered columns, or those that options name.
+
+    Raises RowError where there is no such column as `--embedding-column`, or it is no candidate.
+    """
+    vector_columns = [(index,) for index, sample in enumerate(samples) if sample.width]
+    candidates = vector_columns + _find_numbered_runs(titles, samples, options.width)
+    given = options.embedding
+    if given is None:
+        return candidates
+    candidates = [
+        candidate for candidate in candidates if given in _possible_titles(candidate, titles)
+    ]
+    if not candidates and given in titles:
+        raise RowError(f"the column {given} holds neither a list nor numbers")
+    if not candidates:
+        raise _no_column_error(given, titles)
+    return candidates
+
+
+def _no_column_error(title: str, titles: Sequence[str]) -> RowError:
+    return RowError(f"no column {title}", f"the columns are {_list_titles(titles)}")
+
+
+def _no_embedding_error(titles: Sequence[str], samples: Sequence[Sample]) -> RowError:
+    """Return the error of a table without any candidate; its last column of text may be meant."""
+    text = ""
+    for title, sample in zip(titles, samples, strict=True):
+        if sample.text:
+            text = f"; {title or '(unnamed)'} holds {sample.text}"
+    return RowError(
+        f"no column of lists and no run of number columns such as e0, e1, e2 ...{text[:122]}",
+        f"the columns are {_list_titles(titles)}; say which is meant: --embedding-column NAME",
+    )
+
+
+def find_label_columns(path: str, titles: Sequence[str], options: ReadOptions) -> dict[str, int]:
+    """Return the indices of the columns of ages and of genders."""
+    folded = [title.casefold().rpartition(".")[2] for title in titles]  # payload.age, too
+    present = [title for title in LABEL_COLUMNS if title in folded]
+    for title in present:
+        if options.labels and folded.count(title) > 1:
+            raise InputError(f"{path}: two columns are called {title}; leave one of them out")
+    return {title: folded.index(title) for title in present}
+
+
+def _find_name(
+    path: str, titles: Sequence[str], samples: Sequence[Sample], options: ReadOptions
+) -> int | None:
+    """Return the index of the column that holds names, or None. Raises as `choose_columns` does."""
+    if options.name is not None:
+        if options.name not in titles:
+            raise _no_column_error(options.name, titles)
+        return titles.index(options.name)
+    by_rank: dict[int, list[int]] = {}
+    for index, (title, sample) in enumerate(zip(titles, samples, strict=True)):
+        rank = names.rank_title(title) if sample.is_name else None
+        if rank is not None and not (rank == names.INDEX_RANK and sample.is_number):
+            by_rank.setdefault(rank, []).append(index)
+    if not by_rank:
+        return None
+    best = min(by_rank)
+    indices = by_rank[best]
+    exact = [index for index in indices if titles[index].casefold() in names.NAME_COLUMNS]
+    if len(exact) > 1:
+        both = [titles[index] for index in exact]
+        raise ambiguity_error(path, "columns", both, "hold names", "--name-column")
+    has_levels = best == names.INDEX_RANK and len(indices) > 1  # none is a name by itself
+    return None if has_levels else (exact or indices)[0]
+
+
+def _find_numbered_runs(
+    titles: Sequence[str], samples: Sequence[Sample], width: int | None
+) -> list[Candidate]:
+    """Return the columns whose titles differ in a running number alone, in its order."""
+    families: dict[tuple[str, str], dict[int, int]] = {}  # by prefix and suffix: number to index
+    for index, title in enumerate(titles):
+        if not samples[index].width and (match := re.fullmatch(r"(.*?)([0-9]{1,6})(\D*)", title)):
+            families.setdefault((match[1], match[3]), {}).setdefault(int(match[2]), index)
+    runs = []
+    for family in families.values():
+        in_order = enumerate(sorted(family))
+        for _, running in itertools.groupby(in_order, lambda pair: pair[1] - pair[0]):
+            run = tuple(family[number] for _, number in running)
+            # Bad cells in the inspected row do not end a run.
+            are_numbers = 2 * sum(samples[index].is_number for index in run) >= len(run)
+            if len(run) > 1 and (are_numbers or len(run) == width):
+                runs.append(run)
+    return runs
+
+
+def _width_of(candidate: Candidate, samples: Sequence[Sample]) -> int:
+    return max(len(candidate), samples[candidate[0]].width)
+
+
+def _possible_titles(candidate: Candidate, titles: Sequence[str]) -> list[str]:
+    """Return what `--embedding-column` may call a candidate: its first title, or their prefix."""
+    first = titles[candidate[0]]
+    return [first, first.rstrip("0123456789")] if len(candidate) > 1 else [first]
+
+
+def _list_titles(titles: Sequence[str]) -> str:
+    short = (title if len(title) <= 40 else f"{title[:40]}..." for title in titles[:8])
+    return ", ".join(title or "(unnamed)" for title in short) + ", ..." * (len(titles) > 8)
+
+
+def ambiguity_error(
+    path: str, noun: str, titles: Sequence[str], fit: str, option: str
+) -> InputError:
+    """Return the error where two columns, arrays or tables `fit`: the user must say which one."""
+    value = '"select path, embedding from faces"' if option == "--query" else titles[0]
+    return InputError(
+        f"{path}: the {noun} {titles[0]} and {titles[1]} both {fit}; say which is meant: "
+        f"{option} {value}"
+    )
+
+
+def width_error(count: int, options: ReadOptions, rows: int = 0) -> RowError:
+    """Return the error of a row of `count` numbers in a table of other embeddings.
+
+    The number of `rows` of the table, if known, may show that it is transposed.
+    """
+    numbers = count_text(count)
+    if options.is_known_width(rows):
+        return RowError(f"{rows} rows of {numbers}", TRANSPOSE)
+    known_widths = filter(None, (options.width, *options.widths))
+    is_multiple = any(count > width and count % width == 0 for width in known_widths)
+    remedy = "write a row a face if a row holds several; " * is_multiple + TRAIN_YOUR_OWN
+    if options.width is None and options.widths:
+        return RowError(f"{numbers}, which no model here takes ({options.models})", remedy)
+    if options.width is None:
+        return RowError(numbers, f"an embedding has {MIN_WIDTH} to {MAX_WIDTH:,} numbers")
+    if options.width_source is None:
+        return RowError(f"{numbers}, not {options.width}, which this model takes", remedy)
+    return RowError(
+        f"{numbers}, not {options.width} as in {options.width_source}",
+        "give tables of one width at a time",
+    )
