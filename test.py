@@ -23,6 +23,7 @@ if __name__ == "__main__":
 # isort: split
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,8 +31,11 @@ from age_gender import cli, crop_augmentation, files, metrics, paths, trained_mo
 from age_gender.cli import InputError
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.labels import AGES, GENDERS, base_name
-from age_gender.report import embedder, figures, lfw, page
+from age_gender.report import figures, lfw, page, robustness
 from age_gender.scoring import litert, predictions
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from age_gender.records import Records
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,21 +82,20 @@ def judge_records(args: argparse.Namespace) -> None:
     if args.report or args.views:
         exported = trained_models.find_model(args.model, trained_models.LITERT_MODEL)
     views = crop_augmentation.read(args.views) if args.views else None
+
+    # Print batches and summary, by the Keras model
     cli.import_tensorflow()
     from age_gender import records
 
-    # Predict with the Keras model
     cli.say(f"model: {cli.display_path(model)}")
     faces = records.read(args.test)
     softmax = predict(model, faces.features)
     age = metrics.expected_age(softmax["age"])
-    right = metrics.gender_is_right(softmax["gender"][:, 1], faces.gender)
-    labels = {"age": faces.age, "gender": faces.gender}  # children's genders too
+    is_right = metrics.gender_is_right(softmax["gender"][:, 1], faces.gender)
+    true_classes = {"age": faces.age, "gender": faces.gender}  # children's genders too
     rows = np.arange(len(age))
-    loss = sum(-np.log(softmax[key][rows, label] + 1e-7) for key, label in labels.items())
-    judged = metrics.age_error(age, faces.age), right, loss
-
-    # Print batches and summary
+    loss = sum(-np.log(softmax[key][rows, true] + 1e-7) for key, true in true_classes.items())
+    judged = metrics.age_error(age, faces.age), is_right, loss
     for start in range(0, len(age), args.batch_size):
         print(format_line(*(values[start : start + args.batch_size] for values in judged)))
     print("Summary:", format_line(*judged), sep="\n")
@@ -101,17 +104,18 @@ def judge_records(args: argparse.Namespace) -> None:
 
     # Print crops, by the exported model
     scorer = litert.Scorer(exported.read_bytes(), str(exported))
-    by_crop = judge_crops(args.views, views, faces, scorer) if views else {}
-    for crop, scored in by_crop.items():
-        print(f"{crop}: {format_crop(scored)}")
+    by_crop = tabulate_crops(args.views, views, faces, scorer) if views else {}
+    for crop, table in by_crop.items():
+        print(f"{crop}: {format_crop(table)}")
 
     # Write the report
     if args.report:
-        scored = figures.tabulate_faces(*faces[1:], scorer.score_by_name(faces.features))
-        about = describe(args, model, exported, scored, age)
-        about["by_crop"] = [figures.measure_crop(*crop) for crop in by_crop.items()]
-        about["embedder"] = embedder.measure(faces.features, faces[1:], scorer.score_by_name)
-        page.write(args.report, about | figures.measure(scored, loss), scored)
+        labels = faces.age, faces.gender, faces.file_name
+        table = figures.tabulate_faces(*labels, scorer.score_by_name(faces.features))
+        report = describe(args, model, exported, table, age) | figures.measure(table, loss)
+        report["by_crop"] = [figures.measure_crop(*crop) for crop in by_crop.items()]
+        report["embedder"] = robustness.measure(faces.features, labels, scorer.score_by_name)
+        page.write(args.report, report, table)
         cli.say(f"report: {cli.display_path(args.report / 'report.html')}")
 
 
@@ -141,22 +145,24 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
     return network.predict(features, batch_size=1024, verbose=0)
 
 
-def format_line(error: np.ndarray, right: np.ndarray, loss: np.ndarray) -> str:
+def format_line(error: np.ndarray, is_right: np.ndarray, loss: np.ndarray) -> str:
     """Return the output line of faces: age errors in years, whether genders are right, losses."""
-    return f"Age_MAE:{error.mean():.2f}, Gender_Acc:{right.mean():.2%}, Loss:{loss.mean():.2f}"
+    return f"Age_MAE:{error.mean():.2f}, Gender_Acc:{is_right.mean():.2%}, Loss:{loss.mean():.2f}"
 
 
-def format_crop(scored) -> str:
+def format_crop(table) -> str:
     """Return the output line of faces through one crop, from figures.tabulate_faces."""
-    men, women = scored.gender_accuracy.groupby(scored.gender).mean().reindex([0, 1])
+    men, women = table.gender_accuracy.groupby(table.gender).mean().reindex([0, 1])
     return (
-        f"n {len(scored)}, Age_MAE:{scored.age_mae.mean():.2f}, Men:{men:.2%}, Women:{women:.2%}, "
-        f"In_Interval:{scored.interval_coverage.mean():.2%}"
+        f"n {len(table)}, Age_MAE:{table.age_mae.mean():.2f}, Men:{men:.2%}, Women:{women:.2%}, "
+        f"In_Interval:{table.interval_coverage.mean():.2%}"
     )
 
 
-def judge_crops(path: Path, views: crop_augmentation.Views, faces, scorer: litert.Scorer) -> dict:
-    """Return, for each crop, the faces of the records as the exported model sees them.
+def tabulate_crops(
+    path: Path, views: crop_augmentation.Views, faces: "Records", scorer: litert.Scorer
+) -> dict:
+    """Return, for each crop, a table of the records' faces as the exported model sees them.
 
     Raises InputError for views of other faces or of another network.
     """
@@ -171,7 +177,8 @@ def judge_crops(path: Path, views: crop_augmentation.Views, faces, scorer: liter
     if not view_rows:
         raise InputError(f"{path}: none of its faces is in the records; give views of their faces")
     rows = [row_of[base_name(views.names[row])] for row in view_rows]
-    labels = faces.age[rows], faces.gender[rows], [faces.file_name[row] for row in rows]
+    names = [faces.file_name[row] for row in rows]
+    labels = faces.age[rows], faces.gender[rows], names
     return {
         crop: figures.tabulate_faces(
             *labels, scorer.score_by_name(views.embeddings[view_rows, number])
@@ -180,12 +187,12 @@ def judge_crops(path: Path, views: crop_augmentation.Views, faces, scorer: liter
     }
 
 
-def describe(args: argparse.Namespace, model: Path, exported: Path, faces, age: np.ndarray) -> dict:
+def describe(args: argparse.Namespace, model: Path, exported: Path, table, age: np.ndarray) -> dict:
     """Return names and hashes of the judged files, and counts; `age` (n,) is the Keras model's.
 
     Raises InputError where the models' ages differ.
     """
-    difference = float(np.abs(faces.estimate - age).max())
+    difference = float(np.abs(table.estimate - age).max())
     if difference > 0.01:
         raise InputError(
             f"{exported}: its ages differ from {model.name}'s by up to {difference:.2f} years; "
@@ -196,9 +203,9 @@ def describe(args: argparse.Namespace, model: Path, exported: Path, faces, age: 
         return path and {"file": path.name, "sha256": files.sha256(path)}
 
     counts = {
-        "faces": len(faces),
-        "under_10": int((faces.age < 10).sum()),
-        "out_of_distribution": int(is_out_of_distribution(faces.distance).sum()),
+        "faces": len(table),
+        "under_10": int((table.age < 10).sum()),
+        "out_of_distribution": int(is_out_of_distribution(table.distance).sum()),
     }
     models = {"litert": identify(exported), "keras": identify(model)}
     models["folder"] = exported.parent.name

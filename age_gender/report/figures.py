@@ -10,14 +10,14 @@ import numpy as np
 from age_gender import metrics
 from age_gender.labels import GENDERS, INTERVAL_COVERAGE, utkface_labels
 
-RESAMPLES = 2000
-SEED = 0
-CONFIDENCE = 0.95
+RESAMPLES, SEED, CONFIDENCE = 2000, 0, 0.95  # of the bootstrap
 # The original experiment's, with another FaceNet: years, and the fraction of genders.
 PUBLISHED = {"mae": 5.72, "accuracy": 0.9645}
 BANDS = {"under 10": 0, "10–19": 10, "20–29": 20, "30–44": 30, "45–59": 45, "60+": 60}
+# By the code in UTKFace's names; a name without one has None.
 RACES = {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "others", None: "none"}
 BINS = 10  # number of bins of the probability
+CALIBRATION_DRAWS = 200  # drawn genders from which the expected calibration error is averaged
 MEASURES = ("age_mae", "age_bias", "gender_accuracy", "interval_coverage", "interval_width")
 
 
@@ -31,7 +31,7 @@ def tabulate_faces(age: np.ndarray, gender: np.ndarray, names: list[str], scores
 
     races = [RACES[(utkface_labels(name) or [None])[-1]] for name in names]
     low, high = np.rint(scores["age_low"]), np.rint(scores["age_high"])
-    error, probability = scores["age"] - age, scores["female_probability"]
+    probability = scores["female_probability"]
     columns = {
         "age": age,
         "gender": gender,
@@ -40,7 +40,7 @@ def tabulate_faces(age: np.ndarray, gender: np.ndarray, names: list[str], scores
         "probability": probability,
         "distance": scores["distance"],
         "age_mae": metrics.age_error(scores["age"], age),
-        "age_bias": error,
+        "age_bias": scores["age"] - age,
         "gender_accuracy": metrics.gender_is_right(probability, gender),
         "interval_coverage": (low <= age) & (age <= high),
         "interval_width": high - low,
@@ -50,8 +50,8 @@ def tabulate_faces(age: np.ndarray, gender: np.ndarray, names: list[str], scores
     return pd.DataFrame(columns)
 
 
-def measure(faces, loss: np.ndarray) -> dict:
-    """Return all figures of the report, ready for JSON, of faces from tabulate_faces.
+def measure(table, loss: np.ndarray) -> dict:
+    """Return all figures of the report, ready for JSON, of a table from tabulate_faces.
 
     `loss` (n,) is the Keras model's: the exported one has none.
     """
@@ -59,37 +59,36 @@ def measure(faces, loss: np.ndarray) -> dict:
     from sklearn.metrics import confusion_matrix
 
     def measure_groups(groups: pd.Categorical) -> list[dict]:  # only groups that have a face
-        return [measure_group(*group) for group in faces.groupby(groups, observed=True)]
+        return [measure_group(*group) for group in table.groupby(groups, observed=True)]
 
-    female = metrics.estimated_gender(faces.probability)
+    printed_age = np.rint(table.estimate)
+    estimated_gender = metrics.estimated_gender(table.probability)
+    confusion = confusion_matrix(table.gender, estimated_gender, labels=[0, 1])
     return {
         "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "confidence": CONFIDENCE},
-        "all": measure_group("all", faces) | {"loss": estimate_interval(loss)},
-        "by_true_age": measure_groups(assign_bands(faces.age)),
-        "by_estimated_age": measure_groups(
-            assign_bands(np.rint(faces.estimate))
-        ),  # the number run.py prints
-        "by_gender": measure_groups(pd.Categorical.from_codes(faces.gender, GENDERS)),
-        "by_race": measure_groups(pd.Categorical(faces.race, RACES.values())),
-        # a row for each labelled gender, a column for each estimated one
-        "gender_confusion": confusion_matrix(faces.gender, female, labels=[0, 1]).tolist(),
+        "all": measure_group("all", table) | {"loss": estimate_interval(loss)},
+        "by_true_age": measure_groups(assign_bands(table.age)),
+        "by_estimated_age": measure_groups(assign_bands(printed_age)),
+        "by_gender": measure_groups(pd.Categorical.from_codes(table.gender, GENDERS)),
+        "by_race": measure_groups(pd.Categorical(table.race, RACES.values())),
+        "gender_confusion": confusion.tolist(),  # a row for each labelled gender
         "nominal": INTERVAL_COVERAGE,
-        "probability": measure_calibration(faces.probability, faces.gender),
+        "probability": measure_calibration(table.probability, table.gender),
     }
 
 
-def measure_crop(name: str, faces) -> dict:
-    """Return the figures of faces through one crop; a gender without faces has none."""
-    figures = measure_group(name, faces, ("age_mae", "interval_coverage"))
-    for gender, right in faces.gender_accuracy.groupby(faces.gender):
+def measure_crop(name: str, table) -> dict:
+    """Return the figures of a table through one crop; a gender without faces has none."""
+    figures = measure_group(name, table, ("age_mae", "interval_coverage"))
+    for gender, right in table.gender_accuracy.groupby(table.gender):
         figures[f"{GENDERS[gender]}_right"] = estimate_interval(right)
     return figures
 
 
-def measure_group(group: str, faces, measures: tuple[str, ...] = MEASURES) -> dict:
+def measure_group(group: str, table, measures: tuple[str, ...] = MEASURES) -> dict:
     """Return the name of a group, its number of faces and each measure with its interval."""
-    figures = {name: estimate_interval(faces[name]) for name in measures}
-    return {"group": group, "n": len(faces)} | figures
+    figures = {name: estimate_interval(table[name]) for name in measures}
+    return {"group": group, "n": len(table)} | figures
 
 
 def assign_bands(age):
@@ -119,7 +118,7 @@ def round_figure(value: float) -> float:
     return round(float(value), 6)
 
 
-def measure_calibration(female, gender) -> dict:
+def measure_calibration(probability, gender) -> dict:
     """Return the expected calibration error of the probability of female (n,), and its ten bins.
 
     The error is the mean over faces of |mean probability - fraction of females| of the face's bin
@@ -128,27 +127,32 @@ def measure_calibration(female, gender) -> dict:
     exact, for chance; `expected_if_exact` is how much, by drawing genders from the probabilities.
     (scikit-learn's calibration_curve puts 0.5, which is called female, into the bin below.)
     """
-    female, gender = np.asarray(female, np.float64), np.asarray(gender)
-    bins = np.minimum((female * BINS).astype(int), BINS - 1) == np.arange(BINS)[:, None]
+    probability, gender = np.asarray(probability, np.float64), np.asarray(gender)
+    bin_index = np.minimum((probability * BINS).astype(int), BINS - 1)
+    is_in_bin = bin_index == np.arange(BINS)[:, None]
+
+    # The error of the labels, and of genders that are drawn from the probabilities
+    error = estimate_interval(*is_in_bin * (probability - gender), statistic=calibration_error)
     draw = np.random.default_rng(SEED).random
-    gaps = (female - (draw(len(female)) < female) for _ in range(200))
-    expected = np.mean([calibration_error(*bins * gap) for gap in gaps])
-    error = estimate_interval(*bins * (female - gender), statistic=calibration_error)
-    rows = [
+    gaps = (probability - (draw(len(gender)) < probability) for _ in range(CALIBRATION_DRAWS))
+    expected = np.mean([calibration_error(*is_in_bin * gap) for gap in gaps])
+
+    # Each bin that has a face
+    bins = [
         {
             "from": number / BINS,
             "to": (number + 1) / BINS,
             "n": int(inside.sum()),
-            "probability": round_figure(female[inside].mean()),
+            "probability": round_figure(probability[inside].mean()),
             "female": estimate_interval(gender[inside]),
         }
-        for number, inside in enumerate(bins)
+        for number, inside in enumerate(is_in_bin)
         if inside.any()
     ]
     return {
         "calibration_error": error,
         "expected_if_exact": round_figure(expected),
-        "bins": rows,
+        "bins": bins,
     }
 
 

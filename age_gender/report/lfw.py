@@ -1,4 +1,4 @@
-"""Check predicted genders against LFW's two published lists, with their faults and without.
+"""Check predicted genders against LFW's two lists, as published and without the lists' errors.
 
 The published convention: of the predictions of a gender, those whose name stands in that
 gender's list are correct, the others wrong; the recall divides by the list's length. A

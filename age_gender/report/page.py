@@ -20,17 +20,17 @@ def check(folder: Path) -> None:
     files.make_folder(folder)
 
 
-def write(folder: Path, figures: dict, faces) -> None:
+def write(folder: Path, figures: dict, table) -> None:
     """Write the report's files, each whole, the page last; other files in the folder stay.
 
     `figures` are those of figures.measure, and "model", "records", "views" and "by_crop" (a list
     of figures.measure_crop, which may be empty), which test.py adds.
     """
-    images = plots.draw_all(figures, faces)
+    images = plots.draw_all(figures, table)
     encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
     page = render("page.html", figures, images=encoded)
     contents = {f"{name}.png": image for name, image in images.items()} | {
-        "overview.png": plots.draw_overview(faces),
+        "overview.png": plots.draw_overview(table),
         "tables.md": render("tables.md", figures).encode(),
         "figures.json": f"{json.dumps(figures, indent=2, ensure_ascii=False)}\n".encode(),
         # A number keeps its % or its "n =" on its line.

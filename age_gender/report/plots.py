@@ -7,7 +7,7 @@ where a phone shows it. matplotlib is imported as late as the first plot.
 import contextlib
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import itemgetter
 from pathlib import Path
 
@@ -20,21 +20,21 @@ BLUE, ORANGE, GREY = "#1f5a94", "#b3470f", "#5b6570"  # distinguishable for colo
 FIRST, SECOND = {"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "s"}
 
 
-def draw_all(figures: dict, faces) -> dict[str, bytes]:
+def draw_all(figures: dict, table) -> dict[str, bytes]:
     """Return each plot's name and its PNG of 1,000 x 800 pixels."""
-    plots = {
-        "age_estimated_against_true": draw_ages,
-        "age_error_by_band": draw_age_errors,
-        "gender_confusion": draw_confusion,
-        "interval_by_band": draw_interval_coverage,
-        "probability": draw_reliability,
+    plots: dict[str, Callable] = {
+        "age_estimated_against_true": lambda axes: draw_ages(axes, table),
+        "age_error_by_band": lambda axes: draw_age_errors(axes, figures),
+        "gender_confusion": lambda axes: draw_confusion(axes, figures["gender_confusion"]),
+        "interval_by_band": lambda axes: draw_interval_coverage(axes, figures),
+        "probability": lambda axes: draw_reliability(axes, figures["probability"]["bins"]),
     }
     if figures["by_crop"]:
-        plots["crops"] = draw_crops
+        plots["crops"] = lambda axes: draw_crops(axes, figures["by_crop"])
     images = {}
     for name, draw in plots.items():
         with _figure((5, 4), dpi=200) as (figure, image):
-            draw(figure.add_subplot(), figures, faces)
+            draw(figure.add_subplot())
         images[name] = image.getvalue()
     return images
 
@@ -51,7 +51,7 @@ def _figure(inches: tuple[int, int], dpi: int) -> Iterator[tuple]:
         figure.savefig(image, format="png")
 
 
-def draw_overview(faces) -> bytes:
+def draw_overview(table) -> bytes:
     """Return the PNG of README's picture: ages with their interval, genders by certainty.
 
     Two panels for readers who have not seen a report: each face's labelled age over its estimated
@@ -59,34 +59,34 @@ def draw_overview(faces) -> bytes:
     """
     with _figure((10, 4), dpi=120) as (figure, image):
         ages, genders = figure.subplots(1, 2)
-        draw_ages_with_interval(ages, faces)
-        draw_genders_by_certainty(genders, faces)
+        draw_ages_with_interval(ages, table)
+        draw_genders_by_certainty(genders, table)
     return image.getvalue()
 
 
-def draw_ages_with_interval(axes, faces) -> None:
+def draw_ages_with_interval(axes, table) -> None:
     """Draw labelled over estimated ages, and the interval's mean ends over bins of five years."""
-    bins = (faces.estimate // 5).astype(int)  # the interval depends on the estimate
-    ends = faces.groupby(bins)[["estimate", "low", "high"]].mean()
+    bins = (table.estimate // 5).astype(int)  # the interval depends on the estimate
+    ends = table.groupby(bins)[["estimate", "low", "high"]].mean()
     band = {"color": BLUE, "alpha": 0.15, "label": "90 % interval (mean)"}
     axes.fill_between(ends.estimate, ends.low, ends.high, **band)
     dots = {"s": 5, "color": BLUE, "alpha": 0.35, "linewidths": 0, "label": "a face"}
-    axes.scatter(faces.estimate, faces.age, **dots)
+    axes.scatter(table.estimate, table.age, **dots)
     axes.plot([0, 100], [0, 100], color=ORANGE, linewidth=1.2, label="label = estimate")
     axes.set(xlim=(0, 100), ylim=(0, 105))
     axes.set(xlabel="estimated age, years", ylabel="age as labelled, years")
-    axes.set_title(f"Age of {len(faces):,} test faces", fontsize=12)
+    axes.set_title(f"Age of {len(table):,} test faces", fontsize=12)
     axes.legend(loc="upper left")
 
 
-def draw_genders_by_certainty(axes, faces) -> None:
+def draw_genders_by_certainty(axes, table) -> None:
     """Draw how often genders are right, over the probability of the gender that is printed."""
     # Bin the faces
-    certainty = np.maximum(faces.probability, 1 - faces.probability)
+    certainty = np.maximum(table.probability, 1 - table.probability)
     edges = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0])
     bins = len(edges) - 1
     bin_index = np.clip(np.searchsorted(edges, certainty, side="right") - 1, 0, bins - 1)
-    right = 100 * faces.gender_accuracy.groupby(bin_index).mean().reindex(range(bins))
+    right = 100 * table.gender_accuracy.groupby(bin_index).mean().reindex(range(bins))
     counts = np.bincount(bin_index, minlength=bins)
 
     # Draw a bar for each bin, with its number of faces
@@ -102,13 +102,13 @@ def draw_genders_by_certainty(axes, faces) -> None:
     axes.set_title("Gender by certainty, with numbers of faces", fontsize=12)
 
 
-def draw_ages(axes, figures: dict, faces) -> None:
+def draw_ages(axes, table) -> None:
     """Draw the density of estimated ages over labelled ones."""
-    end = 5 * np.ceil(max(faces.age.max(), faces.estimate.max(), 80) / 5)
+    end = 5 * np.ceil(max(table.age.max(), table.estimate.max(), 80) / 5)
     axes.grid(False)
     style = {"bins": "log", "cmap": "Blues", "vmin": 0.6, "linewidths": 0.2}
     grid = {"extent": (0, end, 0, end), "gridsize": 36, "mincnt": 1}
-    cells = axes.hexbin(faces.age, faces.estimate, **grid, **style)
+    cells = axes.hexbin(table.age, table.estimate, **grid, **style)
     axes.figure.colorbar(cells, ax=axes, label="faces in a cell", format="%d", pad=0.02)
     axes.plot([0, end], [0, end], color=ORANGE, linewidth=1.2, label="estimate = label")
     axes.set(xlim=(0, end), ylim=(0, end), aspect="equal")
@@ -116,7 +116,7 @@ def draw_ages(axes, figures: dict, faces) -> None:
     axes.legend(loc="upper left")
 
 
-def draw_age_errors(axes, figures: dict, faces) -> None:
+def draw_age_errors(axes, figures: dict) -> None:
     """Draw the mean absolute error of each band of labelled ages."""
     rows, mean = figures["by_true_age"], figures["all"]["age_mae"]["value"]
     plot_points(axes, range(len(rows)), rows, "age_mae", "in this band", scale=1, **FIRST)
@@ -130,9 +130,9 @@ def draw_age_errors(axes, figures: dict, faces) -> None:
     axes.legend(loc="upper left")
 
 
-def draw_confusion(axes, figures: dict, faces) -> None:
+def draw_confusion(axes, confusion: list[list[int]]) -> None:
     """Draw the confusion matrix of the genders."""
-    counts = np.array(figures["gender_confusion"])
+    counts = np.array(confusion)
     totals = counts.sum(axis=1)
     fractions = counts / np.maximum(totals[:, None], 1)
     axes.grid(False)
@@ -148,7 +148,7 @@ def draw_confusion(axes, figures: dict, faces) -> None:
     axes.set(xlabel="estimated", ylabel="as labelled")
 
 
-def draw_interval_coverage(axes, figures: dict, faces) -> None:
+def draw_interval_coverage(axes, figures: dict) -> None:
     """Draw the fraction of labels inside the interval, by estimated and by labelled age."""
     nominal = 100 * figures["nominal"]
     axes.axhspan(nominal - 2, nominal + 2, color="#dfe8f1", zorder=0, label="88 to 92 %")
@@ -168,9 +168,8 @@ def draw_interval_coverage(axes, figures: dict, faces) -> None:
     axes.legend(loc="lower left", ncols=2, fontsize=9)
 
 
-def draw_reliability(axes, figures: dict, faces) -> None:
+def draw_reliability(axes, bins: list[dict]) -> None:
     """Draw the reliability diagram of female_probability."""
-    bins = figures["probability"]["bins"]
     positions = [100 * row["probability"] for row in bins]
     axes.plot([0, 100], [0, 100], color=GREY, linewidth=1, label="exact")
     plot_points(axes, positions, bins, "female", "faces of one bin", **FIRST)
@@ -185,9 +184,9 @@ def draw_reliability(axes, figures: dict, faces) -> None:
     axes.legend(loc="lower right")
 
 
-def draw_crops(axes, figures: dict, faces) -> None:
+def draw_crops(axes, by_crop: list[dict]) -> None:
     """Draw how many genders are right through each crop."""
-    rows = figures["by_crop"][::-1]  # the first one at the top
+    rows = by_crop[::-1]  # the first one at the top
     for gender, shift, style in (("male", 0.12, FIRST), ("female", -0.12, SECOND)):
         key = f"{gender}_right"  # every crop has it, or none
         if key in rows[0]:

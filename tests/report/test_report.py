@@ -16,7 +16,7 @@ from conftest import refused, script
 
 from age_gender import files, paths, records, trained_models
 from age_gender.cli import InputError
-from age_gender.report import embedder, figures
+from age_gender.report import figures, robustness
 from age_gender.report import page as report_page
 from age_gender.scoring import litert
 
@@ -226,7 +226,7 @@ def test_the_page_has_its_sections_plots_and_tables(made, page):
 
 def test_coarse_storage_and_embeddings_of_other_networks_are_measured(measured):
     row = np.array([[127, 1.4, -63.6]], np.float32)  # by hand: a scale of 1
-    assert embedder.quantise(row).tolist() == [[127, 1, -64]]
+    assert robustness.quantise(row).tolist() == [[127, 1, -64]]
     as_they_are, float16, *_ = measured["embedder"]["by_storage"]
     assert as_they_are["age_mae"] == measured["all"]["age_mae"]
     assert abs(float16["age_mae"]["value"] - as_they_are["age_mae"]["value"]) < 0.05

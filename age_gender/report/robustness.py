@@ -1,4 +1,4 @@
-"""Measure what a model makes of embeddings that were stored coarsely, and of other networks'."""
+"""Measure a model on coarsely stored embeddings, and on ones that it should refuse."""
 
 from collections.abc import Callable
 
@@ -34,19 +34,20 @@ def random_like(features: np.ndarray) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(features.shape, np.float32)
 
 
-OTHERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+# Functions that turn features (n, W) into embeddings that are not of their network.
+OUT_OF_DISTRIBUTION_SAMPLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "their numbers permuted": permute,
     "negated": np.negative,
     "random vectors": random_like,
 }
 
 
-def measure(features: np.ndarray, labels: tuple, estimate: Callable) -> dict:
+def measure(features: np.ndarray, labels: tuple, score_by_name: Callable) -> dict:
     """Return the figures of the report's section on the embedder.
 
-    `estimate` returns the exported model's scores by their names of features float32 (n, W), and
-    `labels` are those of figures.tabulate_faces. Of each storage: the figures of the faces, and
-    the fraction that is out of distribution; of each kind of foreign embedding, that fraction.
+    `score_by_name` returns the exported model's scores of features, float32 (n, W), and `labels`
+    are those of figures.tabulate_faces. Of each storage: the figures of the faces, and the fraction
+    that is out of distribution; of each out-of-distribution sample, that fraction.
     """
 
     def fraction_refused(scores: dict[str, np.ndarray]) -> float:
@@ -55,14 +56,14 @@ def measure(features: np.ndarray, labels: tuple, estimate: Callable) -> dict:
     by_storage = []
     for name, store in STORAGE.items():
         stored = np.float32(store(features))
-        scores = estimate(np.where(stored.any(axis=1, keepdims=True), stored, features))
+        scores = score_by_name(np.where(stored.any(axis=1, keepdims=True), stored, features))
         row = figures.measure_crop(name, figures.tabulate_faces(*labels, scores))
         by_storage.append(row | {"refused": fraction_refused(scores)})
     return {
         "dimensions": features.shape[1],
         "by_storage": by_storage,
         "others_refused": {
-            name: fraction_refused(estimate(np.float32(change(features))))
-            for name, change in OTHERS.items()
+            name: fraction_refused(score_by_name(np.float32(sample(features))))
+            for name, sample in OUT_OF_DISTRIBUTION_SAMPLES.items()
         },
     }
