@@ -63,15 +63,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     embedder = make_embedder(root, args)
     inputs = (embedder.network.path, *(root / image for image in images))
     files.check_overwrites_none(args.output, inputs)
-    faces, reasons = embed(embedder, images, args)
+    face_count, reasons = embed(embedder, images, args)
 
     # Report
     skipped = f"{reasons.total():,} of {counted(len(images), 'file')} skipped"
     if reasons:
         skipped += ": " + ", ".join(f"{reasons[key]:,} {key}" for key in sorted(reasons))
-    if faces == 0:
+    if face_count == 0:
         raise InputError(f"{' '.join(args.images)}: {skipped}; nothing is written")
-    counts = f"{counted(faces, 'face')}, {counted(len(images), 'image')}"
+    counts = f"{counted(face_count, 'face')}, {counted(len(images), 'image')}"
     cli.say(f"{args.output}: {counts}, {time.monotonic() - started:.0f} s")
     cli.say(skipped)
 
@@ -192,7 +192,7 @@ def embed(
     embedder: Embedder, images: Sequence[str], args: argparse.Namespace
 ) -> tuple[int, Counter]:
     """Write the output of the images; return the number of faces, and of skips by reason."""
-    folder = open_folder(embedder, images, args)
+    folder = open_checkpoint_folder(embedder, images, args)
     # Batches, smaller ones where there would not be work for all processors
     size = max(1, min(embedder.batch_size, len(images) // 4))
     starts = range(0, len(images), size)
@@ -208,7 +208,9 @@ def embed(
     return len(names), reasons
 
 
-def open_folder(embedder: Embedder, images: Sequence[str], args: argparse.Namespace) -> Path:
+def open_checkpoint_folder(
+    embedder: Embedder, images: Sequence[str], args: argparse.Namespace
+) -> Path:
     """Return the folder that keeps finished batches until the output is whole.
 
     Raises InputError for a folder of another command or other images.
@@ -250,7 +252,7 @@ def embed_batches(
     if done:
         cli.say(f"{args.output}.partial: continues after {done:,} of {counted(total, 'image')}")
     if not args.dask:
-        _ = embedder.embed_chips  # loaded before threads write messages
+        embedder.load_network()  # before threads write messages: it silences standard error
 
     # Embed them, and go through all batches in order
     names, reasons = [], Counter()

@@ -20,15 +20,23 @@ from age_gender.photographs.images import normalise
 WINDOW, STRIDE = 12, 2  # pixels, P-Net's
 SHRINK = 0.709  # factor from one scale of P-Net to the next
 SMALLEST_FACE = 20  # pixels; smaller faces are not detected
+RNET_PIXELS, ONET_PIXELS = 24, 48  # sides of the windows that R-Net and O-Net classify
 PNET_THRESHOLD = 0.6  # least score of P-Net's candidates
 THRESHOLD = 0.7  # least score of R-Net's and O-Net's candidates
+SCALE_OVERLAP, OVERLAP = 0.5, 0.7  # that two candidates may share, of one scale and of all
+# A window is resized from a level of the picture's pyramid that shows it at so many times the pixels
+# that the network takes, or more. P-Net's results change with less.
+PNET_OVERSAMPLING, OVERSAMPLING = 2.8, 4
+SMALLEST_LEVEL = 50  # pixels of a pyramid's levels, at least
 # In a picture of LARGE_PICTURE pixels, faces under SMALL_FACE take three quarters of P-Net's time.
 # There only tiles are searched for them: where one of the next two larger scales has candidates, as
 # it does for 99 of 100 small faces.
 LARGE_PICTURE, SMALL_FACE = 640, 30  # pixels
 LARGE_THRESHOLD = 0.7  # P-Net's there: much of a picture's texture scores from 0.6 to 0.7
 TILE = 32  # side of a tile, in pixels at P-Net's scale
-TILE_OFFSETS = 16 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])  # about a candidate, in pixels
+TILE_OFFSETS = (
+    TILE // 2 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+)  # about a candidate, in pixels
 
 
 class Detector(threading.local):  # OpenCV's networks serve one thread: each loads its own
@@ -62,7 +70,7 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
         scale = WINDOW / size
         height, width = (int(np.ceil(side * scale)) for side in pyramid[0].shape[:2])
         # Resize the picture to this scale, from the pyramid's level nearest to it
-        picture, _ = choose_level(pyramid, size / WINDOW / 2.8)  # 2.8: with less, results change
+        picture, _ = choose_level(pyramid, size / WINDOW / PNET_OVERSAMPLING)
         is_large = len(pyramid) > 1
         is_mild = is_large and scale > 0.5  # then linear interpolation uses nearly every pixel too
         method = cv2.INTER_LINEAR if is_mild else cv2.INTER_AREA
@@ -90,14 +98,16 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
         boxes = np.fix(np.hstack([corner, corner + WINDOW - 1]) / scale)
         candidates = np.hstack([boxes, scores[indices][:, 1:], regressions[indices]])
         ends = [width - WINDOW + STRIDE, height - WINDOW + STRIDE]
-        return suppress_overlaps(candidates[(corner <= ends).all(axis=1)], 0.5)
+        return suppress_overlaps(candidates[(corner <= ends).all(axis=1)], SCALE_OVERLAP)
 
     def refine(self, pyramid: list, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return boxes and landmarks of P-Net's candidates that R-Net and O-Net take for faces."""
-        boxes = make_square(apply_regression(suppress_overlaps(candidates, 0.7), 0))
-        candidates = classify(self.rnet, pyramid, boxes, 24, "dense_2", "softmax_1")
-        boxes = make_square(apply_regression(suppress_overlaps(candidates, 0.7), 1))
-        candidates = classify(self.onet, pyramid, boxes, 48, "dense_5", "dense_6", "softmax_2")
+        boxes = make_square(apply_regression(suppress_overlaps(candidates, OVERLAP), 0))
+        candidates = classify(self.rnet, pyramid, boxes, RNET_PIXELS, "dense_2", "softmax_1")
+        boxes = make_square(apply_regression(suppress_overlaps(candidates, OVERLAP), 1))
+        candidates = classify(
+            self.onet, pyramid, boxes, ONET_PIXELS, "dense_5", "dense_6", "softmax_2"
+        )
         corner, end = candidates[:, None, :2], candidates[:, None, 2:4]
         points = candidates[:, 9:].reshape(-1, 2, 5).transpose(0, 2, 1)
         points = points * (end - corner + 1) + corner - 1
@@ -116,7 +126,7 @@ def classify(network, pyramid: list, boxes: np.ndarray, size: int, *outputs: str
 
     crops = np.zeros((max(1, len(boxes)), size, size, 3), np.float32)
     for crop, box in zip(crops, boxes, strict=False):
-        image, factor = choose_level(pyramid, (box[2] - box[0]) / size / 4)
+        image, factor = choose_level(pyramid, (box[2] - box[0]) / size / OVERSAMPLING)
         edges = np.rint((box - [1, 1, 0, 0]) / factor).astype(int)  # boxes count from 1
         box[:] = edges * factor + [1, 1, 0, 0]
         left, top, right, bottom = edges.tolist()
@@ -135,7 +145,7 @@ def build_pyramid(image: np.ndarray) -> list[np.ndarray]:
     import cv2
 
     levels = [image]
-    while min(levels[-1].shape[:2]) >= 100:
+    while min(levels[-1].shape[:2]) >= 2 * SMALLEST_LEVEL:
         height, width = (side // 2 for side in levels[-1].shape[:2])
         whole = levels[-1][: 2 * height, : 2 * width]
         levels.append(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
@@ -175,12 +185,12 @@ def suppress_overlaps(candidates: np.ndarray, most: float) -> np.ndarray:
 
 
 def suppress_contained(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
-    """Return which boxes are kept where any two may share 0.7 of the smaller, best first."""
+    """Return which boxes are kept where any two may share OVERLAP of the smaller, best first."""
     kept: list[int] = []
     areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
     for i in np.argsort(-scores):
         corner = np.maximum(boxes[i, :2], boxes[kept, :2])
         shared = np.maximum(np.minimum(boxes[i, 2:], boxes[kept, 2:]) - corner + 1, 0)
-        if (shared.prod(axis=1) <= 0.7 * np.minimum(areas[i], areas[kept])).all():
+        if (shared.prod(axis=1) <= OVERLAP * np.minimum(areas[i], areas[kept])).all():
             kept.append(i)
     return kept

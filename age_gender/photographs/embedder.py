@@ -40,14 +40,16 @@ class Embedder:
     options: CropOptions
     batch_size: int  # chips that the network takes at a time
     keeps_chips: bool = False
+    embed_chips: Embed | None = None  # the loaded network, which cannot be pickled
 
-    @functools.cached_property  # loaded where the work is done: it cannot be pickled
-    def embed_chips(self) -> Embed:
-        """Return the network, loaded when it is first used."""
-        import cv2
+    def load_network(self) -> Embed:
+        """Return the network, loaded by the first call."""
+        if self.embed_chips is None:
+            import cv2
 
-        cv2.setNumThreads(1)  # batches on several threads use the processors better
-        return self.network.load(self.network.content, self.network.path)
+            cv2.setNumThreads(1)  # batches on several threads use the processors better
+            self.embed_chips = self.network.load()
+        return self.embed_chips
 
     @functools.cached_property
     def detector(self) -> Callable:
@@ -87,8 +89,9 @@ class Embedder:
 
     def _embed(self, chips: list[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the embeddings (n, width) of up to `batch_size` chips at a time."""
+        embed_chips = self.load_network()
         for start in range(0, len(chips), self.batch_size):
-            yield self.embed_chips(np.stack(chips[start : start + self.batch_size]))
+            yield embed_chips(np.stack(chips[start : start + self.batch_size]))
 
     def cut_faces(self, path: str, name: str) -> list[list[np.ndarray]]:
         """Return the chips, RGB (size, size, 3), of each face in one image, at least one.

