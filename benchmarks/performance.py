@@ -8,8 +8,8 @@ examples:
   python benchmarks/performance.py --only start-up throughput
 """
 
+import itertools
 import json
-import os
 import platform
 import re
 import statistics
@@ -17,11 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from age_gender import cli, paths, trained_models  # noqa: E402
+from age_gender import cli, parallel, paths, trained_models  # noqa: E402
 from age_gender.readers import tables, writing  # noqa: E402
 from age_gender.scoring import predictions  # noqa: E402
 from benchmarks.large_tables import write_csv, write_table  # noqa: E402
@@ -111,22 +114,26 @@ print((time.perf_counter() - started) / 200)
 
 
 def main() -> None:
+    parts = {
+        "start-up": measure_start_up, "throughput": measure_csv, "formats": measure_arrays,
+        "lists": measure_lists, "output": measure_output, "training": measure_training,
+        "embedding": measure_embedding,
+    }  # fmt: skip
     parser = cli.ArgumentParser(__doc__)
-    parts = {"start-up": start_up, "throughput": throughput, "formats": formats, "lists": lists,
-             "output": output_text, "training": training, "embedding": embedding}  # fmt: skip
-    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts),
-                        help="parts of the table to measure")  # fmt: skip
+    parser.add_argument(
+        "--only", nargs="+", choices=parts, default=list(parts), help="parts of the table"
+    )
     args = parser.parse_args()
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "name" in line]
     processor = models[0].split(":")[1].strip() if models else platform.processor()
-    print(f"{processor}, {len(os.sched_getaffinity(0))} processors, Python "
-          f"{platform.python_version()}, {platform.system()}")  # fmt: skip
+    python = f"Python {platform.python_version()}, {platform.system()}"
+    print(f"{processor}, {parallel.processors()} processors, {python}")
     with tempfile.TemporaryDirectory() as folder:
         for part in args.only:
             parts[part](Path(folder))
 
 
-def row(what: str, value: str) -> None:
+def print_row(what: str, value: str) -> None:
     """Print a row of the table."""
     print(f"| {what} | {value} |", flush=True)
 
@@ -136,189 +143,190 @@ def code(text: str, *arguments) -> list[str]:
     return [sys.executable, "-c", text, *map(str, arguments)]
 
 
-def run_py(*arguments) -> list[str]:
-    """Return the command that runs run.py."""
-    return [sys.executable, str(ROOT / "run.py"), *map(str, arguments)]
+def run_py(features: Path | str, folder: Path) -> list[str]:
+    """Return the command that runs run.py on a table."""
+    output = folder / "output.csv"
+    return [sys.executable, ROOT / "run.py", "--features", features, "--output", output]
 
 
-def seconds(command: list[str]) -> float:
+def run_quietly(command: list) -> str:
+    """Run a command and return its standard output."""
+    command = [*map(str, command)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def seconds(command: list) -> float:
     """Run a command and return the seconds that it takes."""
     started = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
+    run_quietly(command)
     return time.perf_counter() - started
 
 
-def side_by_side(runs: int, *commands: list[str]) -> list[float]:
+def side_by_side(runs: int, *commands: list) -> list[float]:
     """Return the median seconds of each command, run in turn so that drift hits them alike."""
     times = [[seconds(command) for command in commands] for _ in range(runs)]
     return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
-def model(name: str) -> Path:
+def print_memory(what: str, commands: list[list], stdin: Sequence[Path | str] = ()) -> None:
+    """Print the MB of the largest process for a small and a large table, and their ratio.
+
+    Of long text run.py has a process for each processor. `stdin` are the two standard inputs.
+    """
+    inputs = stdin or ("/dev/null", "/dev/null")
+    few, many = (
+        float(run_quietly(code(MEMORY, path, *command)))
+        for path, command in zip(inputs, commands, strict=True)
+    )
+    print_row(what, f"{many:.0f} MB against {few:.0f} MB: {many / few:.2f}")
+
+
+def facenet(name: str) -> Path:
     """Return the path of a file of the model that ships for FaceNet."""
     return trained_models.find_model(paths.FACENET, name)
 
 
-def start_up(folder: Path) -> None:
+def repeat_faces(count: int) -> tuple[list[str], np.ndarray]:
+    """Return names and embeddings of `count` faces: UTKFace's, over and over."""
+    names, features = tables.read([paths.EMBEDDINGS])
+    repeats = -(-count // len(names))
+    names = [f"{i}_{name}" for i, name in enumerate((names * repeats)[:count])]
+    return names, np.tile(features, (repeats, 1))[:count]
+
+
+def measure_start_up(folder: Path) -> None:
     """Measure run.py on few rows against pandas and Keras."""
-    one, lfw = write_csv(folder / "one.csv", 1), write_csv(folder / "lfw.csv", 13_233)
-    for what, path, runs in (("one row", one, 7), ("13,233 rows", lfw, 5)):
-        ours, naive = side_by_side(
-            runs,
-            run_py("--features", path, "--output", folder / "ours.csv"),
-            code(NAIVE, path, model("age_gender.keras"), folder / "naive.csv"),
+    for what, rows, runs in (("one row", 1, 7), ("13,233 rows", 13_233, 5)):
+        path = write_csv(folder / f"{rows}.csv", rows)
+        naive = code(NAIVE, path, facenet(trained_models.KERAS_MODEL), folder / "naive.csv")
+        ours, theirs = side_by_side(runs, run_py(path, folder), naive)
+        print_row(
+            f"run.py, {what}, against pandas + Keras",
+            f"{ours:.2f} s against {theirs:.2f} s: {theirs / ours:.1f} times faster",
         )
-        row(f"run.py, {what}, against pandas + Keras",
-            f"{ours:.2f} s against {naive:.2f} s: {naive / ours:.1f} times faster")  # fmt: skip
 
 
-def peak_memory(command: list[str], stdin: Path = Path("/dev/null")) -> float:
-    """Return the MB of the largest process; of long text run.py has one for each processor."""
-    measured = subprocess.run(code(MEMORY, stdin, *command), check=True, capture_output=True)
-    return float(measured.stdout)
-
-
-def throughput(folder: Path) -> None:
+def measure_csv(folder: Path) -> None:
     """Measure rows per second and memory of CSV, with the start subtracted."""
-    small, large = write_csv(folder / "20k.csv", 20_000), write_csv(folder / "200k.csv", 200_000)
-    ours = [run_py("--features", path, "--output", folder / "o.csv") for path in (small, large)]
-    parser = [code(PARSER, path) for path in (small, large)]
-    a, b, c, d = side_by_side(5, *ours, *parser)
-    row("run.py, from 20,000 to 200,000 rows of CSV, against pandas' C parser alone",
-        f"{180_000 / (b - a):,.0f} against {180_000 / (d - c):,.0f} rows a second: "
-        f"{(d - c) / (b - a):.2f}")  # fmt: skip
-    first, second = peak_memory(ours[0]), peak_memory(ours[1])
-    row("run.py's peak memory at 200,000 against 20,000 rows",
-        f"{second:.0f} MB against {first:.0f} MB: {second / first:.2f}")  # fmt: skip
-    streams = run_py("--features", "-", "--output", folder / "o.csv")
-    first, second = peak_memory(streams, small), peak_memory(streams, large)
-    row("the same from standard input",
-        f"{second:.0f} MB against {first:.0f} MB: {second / first:.2f}")  # fmt: skip
-    large.unlink()
-
-
-def formats(folder: Path) -> None:
-    """Measure NPY, NPZ and Parquet against LiteRT alone."""
-    import numpy as np
-
-    names, features = tables.read([paths.EMBEDDINGS])
-    features = np.tile(features, (10, 1))[:200_000]
-    names = [f"{i}_{names[i % len(names)]}" for i in range(len(features))]
-    np.save(folder / "alone.npy", features)
-    for suffix in ("npy", "npz", "parquet"):
-        small, large = folder / f"20k.{suffix}", folder / f"200k.{suffix}"
-        for path, count in ((small, 20_000), (large, 200_000)):
-            if suffix == "npy":
-                np.save(path, features[:count])
-            else:
-                writing.write(path, names[:count], [features[:count]])
-        rates = []
-        for _ in range(5):
-            few, many = side_by_side(
-                1, *(run_py("--features", p, "--output", folder / "o.csv") for p in (small, large))
-            )
-            alone = subprocess.run(
-                code(LITERT, folder / "alone.npy", model(trained_models.LITERT_MODEL)),
-                check=True,
-                capture_output=True,
-            )
-            rates.append(float(alone.stdout) * 0.9 / (many - few))
-        row(f"run.py, from 20,000 to 200,000 rows of {suffix.upper()}, against LiteRT alone",
-            f"{statistics.median(rates):.2f}")  # fmt: skip
-        few, many = (peak_memory(run_py("--features", p, "--output", folder / "o.csv"))
-                     for p in (small, large))  # fmt: skip
-        row("its peak memory", f"{many:.0f} MB against {few:.0f} MB: {many / few:.2f}")
-        small.unlink()
-        large.unlink()
-
-
-def lists(folder: Path) -> None:
-    """Measure what other tools write against CSV, or the fixed-size lists of embed.py, in turn."""
-    import numpy as np
-
-    names, features = tables.read([paths.EMBEDDINGS])
-    features = np.tile(features, (5, 1))
-    names = [f"{i}_{names[i % len(names)]}" for i in range(len(features))]
-    file_formats = ("csv", "jsonl", "fixed.parquet", "double.parquet", "db")
-    files = {
-        file_format: [
-            write_table(folder / f"{n}.{file_format}", names[:n], features[:n])
-            for n in (10_000, 100_000)
-        ]
-        for file_format in file_formats
-    }
-    commands = [run_py("--features", path, "--output", folder / "o.csv")
-                for pair in files.values() for path in pair]  # fmt: skip
-    times = side_by_side(5, *commands)
-    rates = {
-        file_format: 90_000 / (times[2 * i + 1] - times[2 * i])
-        for i, file_format in enumerate(file_formats)
-    }
-    size = {
-        file_format: large.stat().st_size - small.stat().st_size
-        for file_format, (small, large) in files.items()
-    }
-    bytes_ratio = rates["jsonl"] * size["jsonl"] / (rates["csv"] * size["csv"])
-    row("run.py, JSON lines against CSV, bytes a second", f"{bytes_ratio:.2f}")
-    ratio = rates["double.parquet"] / rates["fixed.parquet"]
-    row(
-        "run.py, Parquet lists of doubles against fixed-size lists of float32, rows", f"{ratio:.2f}"
+    files = [write_csv(folder / f"{rows}.csv", rows) for rows in (20_000, 200_000)]
+    ours = [run_py(path, folder) for path in files]
+    few, many, parsed_few, parsed_many = side_by_side(
+        5, *ours, *(code(PARSER, path) for path in files)
     )
-    row("run.py, SQLite BLOBs, rows a second", f"{rates['db']:,.0f}")
-    for file_format in ("jsonl", "double.parquet", "db"):
-        few, many = (peak_memory(run_py("--features", path, "--output", folder / "o.csv"))
-                     for path in files[file_format])  # fmt: skip
-        row(
-            f"its peak memory, {file_format}",
-            f"{many:.0f} MB against {few:.0f} MB: {many / few:.2f}",
+    rate, parser_rate = 180_000 / (many - few), 180_000 / (parsed_many - parsed_few)
+    print_row(
+        "run.py, from 20,000 to 200,000 rows of CSV, against pandas' C parser alone",
+        f"{rate:,.0f} against {parser_rate:,.0f} rows a second: {rate / parser_rate:.2f}",
+    )
+    print_memory("run.py's peak memory at 200,000 against 20,000 rows", ours)
+    print_memory("the same from standard input", [run_py("-", folder)] * 2, files)
+    files[1].unlink()
+
+
+def measure_arrays(folder: Path) -> None:
+    """Measure NPY, NPZ and Parquet against LiteRT alone."""
+    names, features = repeat_faces(200_000)
+    np.save(folder / "alone.npy", features)
+    alone = code(LITERT, folder / "alone.npy", facenet(trained_models.LITERT_MODEL))
+    for suffix in ("npy", "npz", "parquet"):
+        files = [folder / f"{rows}.{suffix}" for rows in (20_000, 200_000)]
+        for path in files:
+            rows = int(path.stem)
+            if suffix == "npy":
+                np.save(path, features[:rows])
+            else:
+                writing.write(path, names[:rows], [features[:rows]])
+        ours, ratios = [run_py(path, folder) for path in files], []
+        for _ in range(5):
+            few, many = map(seconds, ours)
+            ratios.append(0.9 * float(run_quietly(alone)) / (many - few))
+        print_row(
+            f"run.py, from 20,000 to 200,000 rows of {suffix.upper()}, against LiteRT alone",
+            f"{statistics.median(ratios):.2f}",
         )
+        print_memory("its peak memory", ours)
+        for path in files:
+            path.unlink()
 
 
-def output_text(folder: Path) -> None:
+def measure_lists(folder: Path) -> None:
+    """Measure what other tools write against CSV, or the fixed-size lists of embed.py, in turn."""
+    # Write a small and a large table of each format, and score them
+    names, features = repeat_faces(100_000)
+    files = {
+        kind: [
+            write_table(folder / f"{n}.{kind}", names[:n], features[:n]) for n in (10_000, 100_000)
+        ]
+        for kind in ("csv", "jsonl", "fixed.parquet", "double.parquet", "db")
+    }
+    commands = {kind: [run_py(path, folder) for path in pair] for kind, pair in files.items()}
+    times = iter(side_by_side(5, *itertools.chain.from_iterable(commands.values())))
+
+    # Rows and bytes a second, with the start subtracted
+    rates, byte_rates = {}, {}
+    for kind, (small, large) in files.items():
+        few, many = next(times), next(times)
+        rates[kind] = 90_000 / (many - few)
+        byte_rates[kind] = (large.stat().st_size - small.stat().st_size) / (many - few)
+    in_bytes = byte_rates["jsonl"] / byte_rates["csv"]
+    print_row("run.py, JSON lines against CSV, bytes a second", f"{in_bytes:.2f}")
+    print_row(
+        "run.py, Parquet lists of doubles against fixed-size lists of float32, rows",
+        f"{rates['double.parquet'] / rates['fixed.parquet']:.2f}",
+    )
+    print_row("run.py, SQLite BLOBs, rows a second", f"{rates['db']:,.0f}")
+    for kind in ("jsonl", "double.parquet", "db"):
+        print_memory(f"its peak memory, {kind}", commands[kind])
+
+
+def measure_output(folder: Path) -> None:
     """Measure the text of run.py's output alone."""
-    import numpy as np
-
     scores = np.random.default_rng(0).uniform(10, 90, (1024, 5)).astype(np.float32) / 100
     names = [f"{i}_0_0_20170112213500903.jpg" for i in range(1024)]
     started = time.perf_counter()
     for _ in range(200):
         predictions.as_csv(names, scores)
-    row("run.py's output as text alone, rows a second",
-        f"{200 * 1024 / (time.perf_counter() - started):,.0f}")  # fmt: skip
+    rate = 200 * 1024 / (time.perf_counter() - started)
+    print_row("run.py's output as text alone, rows a second", f"{rate:,.0f}")
 
 
-def training(folder: Path) -> None:
+def measure_training(folder: Path) -> None:
     """Measure train.py against the original recipe, and its steps against the network alone."""
+    # Run all three
     if not paths.TRAIN_RECORDS.exists():
-        subprocess.run([sys.executable, str(ROOT / "prepare.py")], check=True, capture_output=True)
-    command = [sys.executable, str(ROOT / "train.py"), "--models", str(folder / "m"),
-               "--logs", str(folder / "l")]  # fmt: skip
+        run_quietly([sys.executable, ROOT / "prepare.py"])
+    command = ["train.py", "--models", str(folder / "m"), "--logs", str(folder / "l")]
     started = time.perf_counter()
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    trained = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     total = time.perf_counter() - started
-    epochs = [int(ms) for ms in re.findall(r"(\d+)ms/step", said.partition("\nfinal: ")[2])]
+    original, step = float(run_quietly(code(ORIGINAL, ROOT))), float(run_quietly(code(STEPS, ROOT)))
+
+    # Compare
+    fits = json.loads((folder / "m" / trained_models.DESCRIPTION).read_text())["fit"]["seconds"]
+    final = trained.stderr.partition("\nfinal: ")[2]
+    epochs = [int(milliseconds) for milliseconds in re.findall(r"(\d+)ms/step", final)]
     rate = 1000 / statistics.mean(epochs[1:])
-    fit = json.loads((folder / "m" / trained_models.DESCRIPTION).read_text())["fit"]
-    original = float(subprocess.run(code(ORIGINAL, ROOT), check=True, capture_output=True).stdout)
-    step = float(subprocess.run(code(STEPS, ROOT), check=True, capture_output=True).stdout)
-    row("train.py, the whole command", f"{total:.0f} s")
-    ours = fit["seconds"]
-    row(
+    print_row("train.py, the whole command", f"{total:.0f} s")
+    print_row(
         "train.py, both fits (the one that validates, the one that is kept), against the "
         "original recipe's",
-        f"{ours:.1f} s against {original:.1f} s: {ours / original:.2f}",
+        f"{fits:.1f} s against {original:.1f} s: {fits / original:.2f}",
     )
-    row("train.py, steps a second after the first epoch, against the network alone from memory",
-        f"{rate:.0f} against {1 / step:.0f}: {rate * step:.2f}")  # fmt: skip
+    print_row(
+        "train.py, steps a second after the first epoch, against the network alone from memory",
+        f"{rate:.0f} against {1 / step:.0f}: {rate * step:.2f}",
+    )
 
 
-def embedding(folder: Path) -> None:
+def measure_embedding(folder: Path) -> None:
     """Print the ratios of benchmarks/embedding.py."""
     ratios = folder / "ratios.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "embedding.py"), "--rounds", "5"]
-    subprocess.run([*command, "--json", str(ratios)], check=True, capture_output=True)
+    script = ROOT / "benchmarks" / "embedding.py"
+    run_quietly([sys.executable, script, "--rounds", "5", "--json", ratios])
     for what, value in json.loads(ratios.read_text()).items():
-        row(f"embed.py, {what}", f"{value:.2f}")
+        print_row(f"embed.py, {what}", f"{value:.2f}")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ RNET_PIXELS, ONET_PIXELS = 24, 48  # sides of the windows that R-Net and O-Net c
 PNET_THRESHOLD = 0.6  # least score of P-Net's candidates
 THRESHOLD = 0.7  # least score of R-Net's and O-Net's candidates
 SCALE_OVERLAP, OVERLAP = 0.5, 0.7  # that two candidates may share, of one scale and of all
-# A window is resized from a level of the picture's pyramid that shows it at so many times the pixels
-# that the network takes, or more. P-Net's results change with less.
+# A window is resized from a level of the picture's pyramid that shows it at so many times the
+# pixels that the network takes, or more. P-Net's results change with less.
 PNET_OVERSAMPLING, OVERSAMPLING = 2.8, 4
 SMALLEST_LEVEL = 50  # pixels of a pyramid's levels, at least
 # In a picture of LARGE_PICTURE pixels, faces under SMALL_FACE take three quarters of P-Net's time.

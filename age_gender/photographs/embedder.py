@@ -3,7 +3,7 @@
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,9 @@ class Embedder:
             chips += itertools.chain(*shown)
 
         # Embed them
-        rows = [*self._embed(chips)]
+        embed_chips, size = self.load_network(), self.batch_size
+        starts = range(0, len(chips), size)
+        rows = [embed_chips(np.stack(chips[start : start + size])) for start in starts]
         embeddings = np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
         if not np.isfinite(embeddings).all():
             raise InputError(
@@ -86,12 +88,6 @@ class Embedder:
         reasons = np.array(skipped, np.str_).reshape(-1, 3)
         result = BatchResult(np.array(names, np.str_), embeddings, reasons)
         return result, [encode_png(chip) for chip in chips] if self.keeps_chips else []
-
-    def _embed(self, chips: list[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield the embeddings (n, width) of up to `batch_size` chips at a time."""
-        embed_chips = self.load_network()
-        for start in range(0, len(chips), self.batch_size):
-            yield embed_chips(np.stack(chips[start : start + self.batch_size]))
 
     def cut_faces(self, path: str, name: str) -> list[list[np.ndarray]]:
         """Return the chips, RGB (size, size, 3), of each face in one image, at least one.

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from age_gender.photographs.faces import find_faces
-from benchmarks.embedding import drawn_chip, drawn_photograph, unmaintained_detector
+from benchmarks.drawn_faces import drawn_chip, drawn_photograph
+from benchmarks.embedding import unmaintained_detector
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")

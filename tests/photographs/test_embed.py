@@ -19,7 +19,7 @@ from age_gender.cli import InputError
 from age_gender.photographs import networks
 from age_gender.photographs.images import find_images
 from age_gender.readers import tables
-from benchmarks.embedding import drawn_chip, drawn_photograph
+from benchmarks.drawn_faces import drawn_chip, drawn_photograph
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")

@@ -10,7 +10,7 @@ import embed
 from age_gender.cli import InputError
 from age_gender.photographs import faces, networks
 from age_gender.photographs.chips import chip_path, draw_contact_sheet, encode_png, write_chip
-from benchmarks.embedding import drawn_chip
+from benchmarks.drawn_faces import drawn_chip
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")

@@ -12,7 +12,7 @@ from test_embed import embedded, load_each_network_once  # noqa: F401
 
 import embed
 from age_gender.photographs.images import Skipped, read_image
-from benchmarks.embedding import drawn_chip, drawn_photograph
+from benchmarks.drawn_faces import drawn_chip, drawn_photograph
 
 cv2 = pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")

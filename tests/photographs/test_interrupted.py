@@ -17,7 +17,7 @@ from test_embed import SCRIPT, chips_in, embedded, interrupt, run
 import embed
 from age_gender.cli import InputError
 from age_gender.readers import tables
-from benchmarks.embedding import drawn_chip
+from benchmarks.drawn_faces import drawn_chip
 
 pytest.importorskip("cv2")
 

@@ -15,7 +15,7 @@ import embed
 from age_gender.cli import InputError
 from age_gender.photographs.batch_results import BatchResult, write_result
 from age_gender.photographs.chips import chip_path, encode_png, write_chip
-from benchmarks.embedding import drawn_chip
+from benchmarks.drawn_faces import drawn_chip
 
 pytest.importorskip("cv2")
 HEADER = "filename,gender,age,age_low,age_high,female_probability\n"

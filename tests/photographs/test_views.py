@@ -10,7 +10,7 @@ from test_embed import chips_in, embedded, interrupt, names_in, run
 import embed
 from age_gender.cli import InputError
 from age_gender.photographs import faces, networks, views
-from benchmarks.embedding import drawn_chip, drawn_photograph
+from benchmarks.drawn_faces import drawn_chip, drawn_photograph
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
