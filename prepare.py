@@ -98,11 +98,11 @@ def report(table: labelled.Table, labels: Labels, split: Split) -> None:
     """Print what became of every row: rows without labels one by one, the others as counts."""
     # Name the rows without labels
     is_labelled = labels.are_complete()
-    for row, (path, number) in enumerate(label_columns.row_sources(table.ages)):
+    for row, source in enumerate(label_columns.row_sources(table.ages)):
         if not is_labelled[row]:
             missing = ["age"] * int(labels.age[row] < 0) + ["gender"] * int(labels.gender[row] < 0)
             name = table.names[row]
-            cli.say(printable(f"{path}: row {number}: no {' and no '.join(missing)}: {name}"))
+            cli.say(printable(f"{source}: no {' and no '.join(missing)}: {name}"))
 
     # Count all rows
     written = {path: len(rows) for path, rows in split.rows.items()}
@@ -165,9 +165,9 @@ def describe_embeddings(table: labelled.Table) -> str:
     length = embedding_space.median_length(table.features)
     if is_ood.any():
         first = int(is_ood.argmax())
-        path, number = next(itertools.islice(label_columns.row_sources(table.ages), first, None))
+        source = next(itertools.islice(label_columns.row_sources(table.ages), first, None))
         raise InputError(
-            f"{path}: row {number}: {printable(table.names[first])} is an embedding of another "
+            f"{source}: {printable(table.names[first])} is an embedding of another "
             f"network than models/{model} takes, or too coarsely rounded; leave out or embed anew "
             f"all such rows ({is_ood.sum():,} of {len(is_ood):,})"
         )
@@ -215,13 +215,13 @@ def refuse_two_labels(table: labelled.Table, labels: Labels, first: int, second:
     """Raise InputError that names two rows with one name and different labels."""
     sources = [*label_columns.row_sources(table.ages)]
     both = [
-        "{}: row {} ({}, {})".format(*sources[row], GENDERS[labels.gender[row]], labels.age[row])
+        f"{sources[row]}, {GENDERS[labels.gender[row]]} aged {labels.age[row]},"
         for row in (first, second)
     ]
     # Guess why they have one name
     names, rows = len({*table.names}), len(table.names)
     other_column = "; another column of names: --name-column NAME"
-    if sources[first][0] != sources[second][0]:
+    if sources[first].path != sources[second].path:
         remedy = "name the faces of the two files differently, or prepare the files separately"
     elif 2 * names <= rows:
         remedy = f"{counted(names, 'name')} for {rows:,} rows: persons', not photographs'?"

@@ -51,13 +51,30 @@ YES, NO = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n")
 CODE = re.compile(rf"(.*?)=\s*({'|'.join(GENDERS)}|unknown)\s*(?:[,;](?=.)|\Z)", re.I | re.S)
 
 
+class RowSource(NamedTuple):
+    """Say where a row stands: its file, its number there from 1, its line or 0; for messages."""
+
+    path: str
+    row: int
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}: row {self.row}" + f" (line {self.line})" * (self.line > 0)
+
+
 class LabelColumn(NamedTuple):
     """Hold the ages or genders of one file: a column, or, without a title, those in its names."""
 
     path: str
     title: str
     values: list
-    rows: np.ndarray  # their numbers in the file, from 1
+    rows: Sequence[int]  # their numbers in the file, from 1
+    lines: Sequence[int] = ()  # their lines in the file, from 1, if it is text
+
+    def sources(self) -> Iterator[RowSource]:
+        """Yield where each row stands."""
+        lines = self.lines or itertools.repeat(0)
+        return map(RowSource, itertools.repeat(self.path), self.rows, lines)
 
     def __str__(self) -> str:
         subject = f"the column {printable(self.title)} holds" if self.title else "its names hold"
@@ -100,20 +117,20 @@ def read_genders(columns: Sequence[LabelColumn], codes: dict[str, int]) -> np.nd
     its values, how often each stands, and the option that says what they mean.
     """
     genders, normalised = [], [[*map(_normalise_value, column.values)] for column in columns]
-    of_all = Counter(value for values in normalised for value in values)
-    if codes and not codes.keys() & of_all.keys():
+    all_counts = Counter(itertools.chain.from_iterable(normalised))
+    if codes and not codes.keys() & all_counts.keys():
         raise InputError(
             f"--gender-codes: no row has the value {printable(' or '.join(codes))}; there are "
-            f"{_counts(of_all)}"
+            f"{_format_counts(all_counts)}"
         )
     for column, values in zip(columns, normalised, strict=True):
         counts = Counter(values)
         if len(counts.keys() - UNKNOWN_WORDS - codes.keys()) == 1:
-            counts = of_all  # a row a file, or the last part of a table that is many files
-        meanings = _meanings({*counts}, column.title.casefold(), codes)
+            counts = all_counts  # a row a file, or the last part of a table that is many files
+        meanings = _find_meanings({*counts}, column.title.casefold(), codes)
         if unclear := set(values) - meanings.keys():
             present = {meanings[value] for value in counts.keys() & meanings.keys()}
-            raise _unclear(column, counts, unclear, present, codes)
+            raise _ambiguity_error(column, counts, unclear, present, codes)
         genders += [meanings[value] for value in values]
     return np.array(genders, np.int64)
 
@@ -138,10 +155,10 @@ def find_contradiction(
     if not readings:
         return None
     row = int(differs.argmax())
-    path, number = next(itertools.islice(row_sources(columns), row, None))
+    source = next(itertools.islice(row_sources(columns), row, None))
     titles = [next(filter(None, (column.title for column in c)), "") for c in (columns, others)]
     return (
-        f"{path}: row {number}: {GENDERS[genders[row]]} by the column {printable(titles[0])}, "
+        f"{source}: {GENDERS[genders[row]]} by the column {printable(titles[0])}, "
         f"{GENDERS[other[row]]} by the column {printable(titles[1])} "
         f"({counted(int(differs.sum()), 'such row')}); correct them or leave one column out"
     )
@@ -154,13 +171,14 @@ def read_ages(columns: Sequence[LabelColumn], min_age: int) -> np.ndarray:
     """
     ages: list[int] = []
     for column in columns:
-        years = [*_years(column)]
-        beyond = np.flatnonzero(np.array(years) >= AGES)
-        if 2 * len(beyond) > sum(age >= 0 for age in years):
+        years = [*_parse_years(column)]
+        too_old = [age >= AGES for age in years]
+        if 2 * sum(too_old) > sum(age >= 0 for age in years):
+            first = too_old.index(True)
+            source = next(itertools.islice(column.sources(), first, None))
             raise InputError(
-                f"{column.path}: row {column.rows[beyond[0]]}: the age {years[beyond[0]]} is "
-                f"outside 0 to {AGES - 1}, and so are most ages in the column {column.title} "
-                "(years of birth? days?); give ages in years"
+                f"{source}: the age {years[first]} is outside 0 to {AGES - 1}, and so are most "
+                f"ages in the column {column.title} (years of birth? days?); give ages in years"
             )
         ages += [age if age < AGES else MISSING for age in years]
     known = [age for age in ages if age >= 0]
@@ -184,11 +202,9 @@ def gender_codes_option(columns: Sequence[LabelColumn], genders: np.ndarray) -> 
     return shlex.quote(",".join(f"{value}={GENDERS[gender]}" for value, gender in codes))
 
 
-def row_sources(columns: Sequence[LabelColumn]) -> Iterator[tuple[str, int]]:
-    """Yield the file of each row of the input, and its number there, from 1."""
-    for column in columns:
-        for number in column.rows.tolist():
-            yield column.path, number
+def row_sources(columns: Sequence[LabelColumn]) -> Iterator[RowSource]:
+    """Yield where each row of the input stands."""
+    return itertools.chain.from_iterable(column.sources() for column in columns)
 
 
 def _normalise_value(value: object) -> str:
@@ -205,12 +221,12 @@ def _normalise_text(value: str | bytes | float | None) -> str:
     text = text.strip().strip("\"'").strip().rstrip(".")
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     text = "".join(mark for mark in decomposed if not unicodedata.combining(mark))
-    if (number := _number(text)) is not None and math.isfinite(number):
+    if (number := _parse_number(text)) is not None and math.isfinite(number):
         return f"{number + 0:.0f}" if number.is_integer() else repr(number)  # + 0: -0 is 0
     return "" if text in UNKNOWN_WORDS else text
 
 
-def _number(text: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     if "_" in text:  # which float() reads over
         return None
     try:
@@ -228,13 +244,13 @@ def _known_words() -> dict[str, int]:
     }
 
 
-def _meanings(values: set[str], title: str, codes: dict[str, int]) -> dict[str, int]:
+def _find_meanings(values: set[str], title: str, codes: dict[str, int]) -> dict[str, int]:
     """Return the gender of each value that has one possible meaning, plus the user's codes."""
     meanings = dict.fromkeys(UNKNOWN_WORDS, MISSING) | _known_words()
     rest = values - meanings.keys()
     answers = {}  # values of which one gives the others their meaning
-    if title in GENDERS:  # 1 is what the column is called
-        named = GENDERS.index(title)
+    if title.removeprefix("is_") in GENDERS:  # 1 is what the column is called
+        named = GENDERS.index(title.removeprefix("is_"))
         no = (*NO, "f") if "t" in rest else NO
         answers = {**dict.fromkeys(YES, named), **dict.fromkeys(no, 1 - named)}
         if "-1" in rest:  # beside 1 alone, as CelebA has it, the other gender
@@ -252,7 +268,7 @@ def _meanings(values: set[str], title: str, codes: dict[str, int]) -> dict[str, 
     return meanings | answers | codes
 
 
-def _unclear(
+def _ambiguity_error(
     column: LabelColumn, counts: Counter, unclear: set[str], present: set[int],
     codes: dict[str, int],
 ) -> InputError:  # fmt: skip
@@ -260,16 +276,18 @@ def _unclear(
 
     `present` are the genders that other values mean, `codes` what the user said of some.
     """
+    # Suggest codes: what a value most likely means, else what no other value means
     guesses = {"0": MALE, "m": MALE, "h": MALE, "f": FEMALE, "w": FEMALE}
     in_order = sorted(
         unclear, key=lambda value: (guesses.get(value, 2), value[0] not in "0123456789mh", value)
     )
-    suggested = dict(codes)
+    suggested, free = dict(codes), [gender for gender in (MALE, FEMALE) if gender not in present]
     for value in in_order[:4]:
-        free = [gender for gender in (MALE, FEMALE) if gender not in present]
-        suggested[value] = free[0] if free else MISSING
-        suggested[value] = guesses[value] if guesses.get(value) in free else suggested[value]
-        present = present | {suggested[value]}
+        guess = guesses.get(value)
+        suggested[value] = guess if guess in free else next(iter(free), MISSING)
+        free = [gender for gender in free if gender != suggested[value]]
+
+    # Say what was found, and what to do
     words = [*GENDERS, "unknown"]  # by 0, 1 and -1
     option = ",".join(f"{value}={words[gender]}" for value, gender in suggested.items())
     remedy = (
@@ -278,11 +296,11 @@ def _unclear(
     )
     if in_order[0][0] in "[{":
         remedy = "give each row one value, not a list or an object (--gender-codes names values)"
-    return InputError(f"{column} {_counts(counts)}; {remedy}")
+    return InputError(f"{column} {_format_counts(counts)}; {remedy}")
 
 
-def _counts(counts: Counter) -> str:
-    """Return the values and in how many rows each stands."""
+def _format_counts(counts: Counter) -> str:
+    """Return the values and in how many rows each stands, for a message."""
     parts = [
         f"{printable(value)[:40] or 'no value'} ({counted(count, 'row')})"
         for value, count in counts.most_common(8)
@@ -290,17 +308,17 @@ def _counts(counts: Counter) -> str:
     return ", ".join(parts) + ", ..." * (len(counts) > 8)
 
 
-def _years(column: LabelColumn) -> Iterator[int]:
+def _parse_years(column: LabelColumn) -> Iterator[int]:
     """Yield the whole years of each row, -1 where they are missing; InputError for a text."""
-    for row, value in zip(column.rows, column.values, strict=True):
+    for source, value in zip(column.sources(), column.values, strict=True):
         text = str(value.decode("utf-8", "replace") if isinstance(value, bytes) else value).strip()
-        number = None if isinstance(value, bool | np.bool_) else _number(text.strip("\"'"))
+        number = None if isinstance(value, bool | np.bool_) else _parse_number(text.strip("\"'"))
         if number is None and text.casefold() not in UNKNOWN_WORDS:
             is_range = len(re.findall(r"\d+(?:\.\d+)?", text)) == 2
             fault = "a range, not a number" if is_range else "not a number"
             remedy = "such as the middle of the range" if is_range else "and nothing else"
             raise InputError(
-                f"{column.path}: row {row}: the age {printable(repr(value))[:80]} is {fault}; give "
+                f"{source}: the age {printable(repr(value))[:80]} is {fault}; give "
                 f"the column {printable(column.title)} one number of years in each row, {remedy}"
             )
         is_age = number is not None and 0 <= number < 1e9

@@ -4,7 +4,8 @@ import re
 
 AGES = 117  # 0-116 years, the range of UTKFace's labels
 GENDERS = ("male", "female")  # by code: 0 male, 1 female, as UTKFace labels them
-GENDER_COLUMNS = ("gender", "sex", *GENDERS)  # the first is read, the others must agree
+# Titles of columns of genders: the first that a table has is read, the others must agree.
+GENDER_COLUMNS = ("gender", "sex", "geschlecht", *GENDERS, *(f"is_{word}" for word in GENDERS))
 LABEL_COLUMNS = ("age", *GENDER_COLUMNS)
 INTERVAL_COVERAGE = 0.9  # nominal coverage of age_low to age_high
 

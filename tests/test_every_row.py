@@ -78,7 +78,7 @@ def test_prepare_writes_counts_or_names_every_row(rows):
 
     # Each row is written, listed as one without labels, or a further view of a tested face
     written = [int(row) for part in parts.values() for row in part.features[:, 0]]
-    listed = [int(row) for row in re.findall(r"row (\d+): no ", err.getvalue())]
+    listed = [int(row) for row in re.findall(r"row (\d+) \(line \d+\): no ", err.getvalue())]
     assert len({*written, *listed}) == len(written) + len(listed)
     missing = {*range(1, len(rows) + 1)} - {*written} - {*listed}
     tested = {name for part in ("test", "children_test") if part in parts
@@ -131,7 +131,7 @@ def test_run_scores_or_lists_every_row(embeddings_of, rows):
         arguments = ["--features", str(path), "--output", str(Path(folder, "out.csv"))]
         with contextlib.redirect_stderr(said):
             if faulty:
-                with pytest.raises(InputError, match=rf"row {faulty[0]}\b|no network|only one"):
+                with pytest.raises(InputError, match=rf"row {faulty[0]}\b|no model|only one"):
                     run.main(arguments)
             ending = contextlib.nullcontext() if names else pytest.raises(InputError)
             with ending:

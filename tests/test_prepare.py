@@ -79,14 +79,14 @@ def test_rows_of_one_name_with_other_labels_end_the_run(tmp_path):
     path = write(tmp_path / "t.jsonl", age=[20, 30, 21, 40], **table)
     said = refusal(path)
     for word in (
-        "t.jsonl: row 1 (male, 20)",
-        "t.jsonl: row 3 (male, 21)",
+        "t.jsonl: row 1 (line 1), male aged 20,",
+        "t.jsonl: row 3 (line 3), male aged 21,",
         "have one name, a, but other labels",
         "--name-col",
     ):
         assert word in said
     path = write(tmp_path / "t.jsonl", age=[20, 30, 20, 40], **{**table, "gender": [*"mfff"]})
-    assert "row 3 (female, 20)" in refusal(path)
+    assert "row 3 (line 3), female aged 20," in refusal(path)
 
 
 def test_a_column_of_persons_is_called_that(tmp_path):
@@ -106,7 +106,11 @@ def test_names_of_two_files_are_of_one_face_only_if_their_labels_agree(tmp_path)
     other = write(tmp_path / "b.jsonl", name=names, age=[*range(20, 31), 60], gender=genders,
                   e=vectors(12, 1))  # fmt: skip
     said = refusal(one, other)
-    for word in ("a.jsonl: row 12 (female, 31)", "b.jsonl: row 12 (female, 60)", "00011.jpg"):
+    for word in (
+        "a.jsonl: row 12 (line 12), female aged 31,",
+        "b.jsonl: row 12 (line 12), female aged 60,",
+        "00011.jpg",
+    ):
         assert word in said
     same = write(tmp_path / "c.jsonl", name=names, age=[*range(20, 32)], gender=genders,
                  e=vectors(12, 2))  # fmt: skip
@@ -197,7 +201,7 @@ def test_rows_of_another_network_end_the_run_however_many_they_are(few_faces, tm
 def test_a_column_that_contradicts_the_genders_ends_the_run(tmp_path, capfd):
     table = {"age": [*range(20, 40)], "Male": [1, 0] * 10, "e": vectors(20)}
     path = write(tmp_path / "t.jsonl", **table, female=[0, 1] * 9 + [1, 1])
-    assert "t.jsonl: row 19: male by the column male, female by the column fem" in refusal(path)
+    assert "t.jsonl: row 19 (line 19): male by the column male, female by the" in refusal(path)
     path = write(tmp_path / "t.jsonl", **table, sex=[2, 3] * 10)
     assert "the column sex holds 2 (10 rows)" in refusal(path)
     path = write(tmp_path / "t.jsonl", **table, female=[2, 3] * 10)
@@ -206,8 +210,8 @@ def test_a_column_that_contradicts_the_genders_ends_the_run(tmp_path, capfd):
 
 
 def test_a_table_without_labels_is_told_what_is_there(tmp_path):
-    path = write(tmp_path / "t.jsonl", age=[20, 30], Geschlecht=[*"mw"], e=vectors(2))
-    assert "(2 rows, 2 with an age, 0 with a gender; columns left out: Geschlecht)" in refusal(path)
+    path = write(tmp_path / "t.jsonl", age=[20, 30], Anrede=[*"mw"], e=vectors(2))
+    assert "(2 rows, 2 with an age, 0 with a gender; columns left out: Anrede)" in refusal(path)
 
 
 def test_codes_that_are_the_wrong_way_round_must_be_given_twice(few_faces, tmp_path):

@@ -10,7 +10,6 @@ import numpy as np
 from age_gender.label_columns import LabelColumn
 from age_gender.labels import GENDER_COLUMNS, utkface_labels
 from age_gender.readers import tables
-from age_gender.readers.chunks import Batch
 from age_gender.readers.columns import ReadOptions
 
 
@@ -35,61 +34,55 @@ def read_table(paths: Sequence[str | Path], options: ReadOptions) -> Table:
 
     Raises InputError that names the file and the row of the first fault.
     """
-    all_names, parts, ages, genders, left_out, has_name = [], [], [], [], {}, []
-    all_genders: dict[str, list[LabelColumn]] = {title: [] for title in GENDER_COLUMNS}
-    total = 0  # rows before a batch, bad ones included
-    for batch, names, first_row in tables.read_batches(paths, options):
-        all_names += names
-        parts += [batch.features] if len(batch.features) else []
-        rows = first_row + batch.row_indices
-        ages.append(_label_column(batch, ("age",), names, rows))
-        genders.append(_label_column(batch, GENDER_COLUMNS, names, rows))
-        for title, columns in all_genders.items():
-            values = batch.metadata.get(title)
-            is_other = values is not None and title != genders[-1].title
-            values = values if is_other else [None] * len(rows)
-            columns.append(LabelColumn(batch.chunk.path, title * is_other, [*values], rows))
-        given = batch.metadata.get("name") or [None] * len(names)
-        numbers = (str(total + 1 + index) for index in batch.row_indices.tolist())
-        has_name += [
-            cell is not None or name != number
-            for cell, name, number in zip(given, names, numbers, strict=True)
+    # All rows, and which of them have names
+    batches = [*tables.read_batches(paths, options)]
+    names = [name for part in batches for name in part.names]
+    cells = [
+        cell for part in batches
+        for cell in part.batch.metadata.get("name") or [None] * len(part.names)
+    ]  # fmt: skip
+    numbered = enumerate(zip(cells, names, strict=True), 1)
+    has_name = [cell is not None or name != str(number) for number, (cell, name) in numbered]
+    unread = (part.batch.chunk.columns.unread_columns for part in batches)
+
+    # The columns of labels of each file: of genders the first is read
+    with_rows = (part for part in batches if part.names)
+    files = [
+        _label_columns(path, [*parts])
+        for path, parts in itertools.groupby(with_rows, lambda part: part.batch.chunk.path)
+    ]
+    ages = [columns.pop("age") for columns in files]
+    genders = [columns.pop(next(iter(columns))) for columns in files]
+    others = {
+        title: [
+            columns.get(title) or read._replace(title="", values=[None] * len(read.values))
+            for columns, read in zip(files, genders, strict=True)
         ]
-        total += batch.rows
-        left_out |= dict.fromkeys(batch.chunk.columns.unread_columns)
-    other_genders = {
-        title: _join_files(columns)
-        for title, columns in all_genders.items()
-        if any(column.title for column in columns)
-    }
+        for title in GENDER_COLUMNS if any(title in columns for columns in files)
+    }  # fmt: skip
     return Table(
-        all_names, np.concatenate(parts), _join_files(ages), _join_files(genders), other_genders,
-        np.array(has_name, bool), [*left_out],
+        names, tables.join_features(batches), ages, genders, others, np.array(has_name, bool),
+        [*dict.fromkeys(itertools.chain.from_iterable(unread))],
     )  # fmt: skip
 
 
-def _label_column(
-    batch: Batch, titles: Sequence[str], names: list[str], rows: np.ndarray
-) -> LabelColumn:
-    """Return the batch's values of the first column of `titles`, or else the labels in its names.
+def _label_columns(path: str, batches: list[tables.NumberedBatch]) -> dict[str, LabelColumn]:
+    """Return the columns of ages and of genders of a file, by their titles and in their order.
 
-    `rows` (n,) are the rows' numbers in the file, from 1.
+    Without a column of ages or of any gender, it is that of the labels in the rows' names.
     """
-    title = next((title for title in titles if title in batch.metadata), "")
-    if title:
-        values = batch.metadata[title]
-    else:
-        field = 0 if "age" in titles else 1
-        values = [labels and labels[field] for labels in map(utkface_labels, names)]
-    return LabelColumn(batch.chunk.path, title, [*values], rows)
-
-
-def _join_files(columns: list[LabelColumn]) -> list[LabelColumn]:
-    """Return the columns, those of consecutive batches of one file joined."""
-    joined = []
-    columns = [column for column in columns if len(column.rows)]
-    for (path, title), group in itertools.groupby(columns, lambda column: column[:2]):
-        parts = [*group]
-        values = [value for part in parts for value in part.values]
-        joined.append(LabelColumn(path, title, values, np.concatenate([p.rows for p in parts])))
-    return joined
+    rows, lines = [], []
+    for part in batches:
+        rows += part.rows
+        lines += part.lines
+    columns = {}
+    for title in ("age", *GENDER_COLUMNS):
+        if title in batches[0].batch.metadata:
+            values = [value for part in batches for value in part.batch.metadata[title]]
+            columns[title] = LabelColumn(path, title, values, rows, lines)
+    in_names = [utkface_labels(name) for part in batches for name in part.names]
+    for index, titles in enumerate((("age",), GENDER_COLUMNS)):
+        if not columns.keys() & {*titles}:
+            values = [labels and labels[index] for labels in in_names]
+            columns[titles[0]] = LabelColumn(path, "", values, rows, lines)
+    return columns

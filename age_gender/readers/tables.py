@@ -258,23 +258,35 @@ def parse(chunk: Chunk) -> Batch:
 # ------------------------------------------------------------------------- whole tables
 
 
-def read_batches(
-    paths: Sequence[str | Path], options: ReadOptions
-) -> Iterator[tuple[Batch, list[str], int]]:
-    """Yield each batch of tables, its names, and the number of its first row in its file, from 1.
+class NumberedBatch(NamedTuple):
+    """Hold a batch whose rows are all good, their names, and where they stand in their file."""
 
-    Raises InputError that names the file and the row of the first fault.
-    """
+    batch: Batch
+    names: list[str]
+    rows: list[int]  # from 1
+    lines: list[int]  # from 1; empty where the format has none
+
+
+def read_batches(paths: Sequence[str | Path], options: ReadOptions) -> Iterator[NumberedBatch]:
+    """Yield each batch of tables. Raises InputError that names the first bad row."""
     numbering = Numbering()
     for batch in map(parse, cut(expand(paths), options)):
         names, bad = numbering.locate(batch)
         if bad:
             raise InputError(f"{bad[0]}; {bad[0].remedy or 'correct or remove this row'}")
-        yield batch, names, numbering.rows - batch.rows + 1
+        first_row = numbering.rows - batch.rows + 1
+        lines_before = numbering.lines - batch.chunk.lines
+        lines = [lines_before + line for line in batch.lines if line]
+        yield NumberedBatch(batch, names, (first_row + batch.row_indices).tolist(), lines)
 
 
 def read(paths: Sequence[str | Path], options: ReadOptions = ANY) -> tuple[list[str], np.ndarray]:
     """Return all names, and all features float32 (n, W); raises as `read_batches` does."""
     batches = [*read_batches(paths, options)]
-    features = [batch.features for batch, _, _ in batches if len(batch.features)]
-    return [name for _, names, _ in batches for name in names], np.concatenate(features)
+    return [name for part in batches for name in part.names], join_features(batches)
+
+
+def join_features(batches: Sequence[NumberedBatch]) -> np.ndarray:
+    """Return the features (n, W) of all batches; those without rows may not know the width."""
+    features = [part.batch.features for part in batches]
+    return np.concatenate([rows for rows in features if len(rows)])
