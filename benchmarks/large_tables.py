@@ -1,35 +1,37 @@
-"""Write large tables of UTKFace's embeddings, over and over, as other tools write them."""
+"""Write large tables of UTKFace's faces, over and over, as other tools write them."""
 
 import sqlite3
 from pathlib import Path
 
+import numpy as np
+
 from age_gender import paths
 from age_gender.readers import tables, writing
 
+TEXT_ROWS = 5000  # different rows of a text table: to format more takes long
 
-def write_csv(path: Path, rows: int) -> Path:
-    """Write a CSV of UTKFace's faces, over and over, with names; return its path."""
+
+def write_faces(path: Path, rows: int) -> Path:
+    """Write a table of so many faces with names, in the format of its suffixes; return its path.
+
+    NPY has no names; .double.parquet has lists of any length of doubles.
+    """
+    # Repeat the faces
     names, features = tables.read([paths.EMBEDDINGS])
-    text = [
-        ",".join(map("%.8g".__mod__, row)) + "\n" for row in features[: min(rows, 5000)].tolist()
-    ]
-    with open(path, "w") as stream:
-        for number in range(rows):
-            stream.write(f"{number}_{names[number % len(names)]},{text[number % len(text)]}")
-    return path
+    repeats = rows // len(names) + 1
+    names = [f"{i}_{name}" for i, name in enumerate((names * repeats)[:rows])]
+    features = np.tile(features, (repeats, 1))[:rows]
 
-
-def write_table(path: Path, names: list[str], features) -> Path:
-    """Write rows as JSON lines, Parquet of lists, or SQLite, as other tools do; return the path."""
+    # Write them
     file_format = path.name.partition(".")[2]
-    if file_format == "csv":
-        return write_csv(path, len(names))
-    if file_format == "jsonl":
-        text = [",".join(map("%.8g".__mod__, row)) for row in features[:5000].tolist()]
+    if file_format in ("csv", "jsonl"):
+        row = "{},{}\n" if file_format == "csv" else '{{"filename":"{}","embedding":[{}]}}\n'
+        text = [",".join(map("%.8g".__mod__, face)) for face in features[:TEXT_ROWS].tolist()]
         with open(path, "w") as stream:
-            for i, name in enumerate(names):
-                stream.write(f'{{"filename":"{name}","embedding":[{text[i % len(text)]}]}}\n')
-    elif file_format == "fixed.parquet":
+            stream.writelines(row.format(name, text[i % TEXT_ROWS]) for i, name in enumerate(names))
+    elif file_format == "npy":
+        np.save(path, features)
+    elif file_format in ("npz", "parquet"):
         writing.write(path, names, [features])
     elif file_format == "double.parquet":
         import pyarrow as pa
@@ -42,7 +44,7 @@ def write_table(path: Path, names: list[str], features) -> Path:
     else:
         with sqlite3.connect(path) as connection:
             connection.execute("create table faces (path text, embedding blob)")
-            rows = ((name, row.tobytes()) for name, row in zip(names, features, strict=True))
-            connection.executemany("insert into faces values (?, ?)", rows)
+            faces = ((name, row.tobytes()) for name, row in zip(names, features, strict=True))
+            connection.executemany("insert into faces values (?, ?)", faces)
         connection.close()
     return path

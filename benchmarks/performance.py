@@ -25,9 +25,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from age_gender import cli, parallel, paths, trained_models  # noqa: E402
-from age_gender.readers import tables, writing  # noqa: E402
 from age_gender.scoring import predictions  # noqa: E402
-from benchmarks.large_tables import write_csv, write_table  # noqa: E402
+from benchmarks.large_tables import write_faces  # noqa: E402
 
 # What one would write instead of run.py.
 NAIVE = """
@@ -186,18 +185,10 @@ def facenet(name: str) -> Path:
     return trained_models.find_model(paths.FACENET, name)
 
 
-def repeat_faces(count: int) -> tuple[list[str], np.ndarray]:
-    """Return names and embeddings of `count` faces: UTKFace's, over and over."""
-    names, features = tables.read([paths.EMBEDDINGS])
-    repeats = -(-count // len(names))
-    names = [f"{i}_{name}" for i, name in enumerate((names * repeats)[:count])]
-    return names, np.tile(features, (repeats, 1))[:count]
-
-
 def measure_start_up(folder: Path) -> None:
     """Measure run.py on few rows against pandas and Keras."""
     for what, rows, runs in (("one row", 1, 7), ("13,233 rows", 13_233, 5)):
-        path = write_csv(folder / f"{rows}.csv", rows)
+        path = write_faces(folder / f"{rows}.csv", rows)
         naive = code(NAIVE, path, facenet(trained_models.KERAS_MODEL), folder / "naive.csv")
         ours, theirs = side_by_side(runs, run_py(path, folder), naive)
         print_row(
@@ -208,7 +199,7 @@ def measure_start_up(folder: Path) -> None:
 
 def measure_csv(folder: Path) -> None:
     """Measure rows per second and memory of CSV, with the start subtracted."""
-    files = [write_csv(folder / f"{rows}.csv", rows) for rows in (20_000, 200_000)]
+    files = [write_faces(folder / f"{rows}.csv", rows) for rows in (20_000, 200_000)]
     ours = [run_py(path, folder) for path in files]
     few, many, parsed_few, parsed_many = side_by_side(
         5, *ours, *(code(PARSER, path) for path in files)
@@ -225,17 +216,10 @@ def measure_csv(folder: Path) -> None:
 
 def measure_arrays(folder: Path) -> None:
     """Measure NPY, NPZ and Parquet against LiteRT alone."""
-    names, features = repeat_faces(200_000)
-    np.save(folder / "alone.npy", features)
-    alone = code(LITERT, folder / "alone.npy", facenet(trained_models.LITERT_MODEL))
+    features = write_faces(folder / "alone.npy", 200_000)
+    alone = code(LITERT, features, facenet(trained_models.LITERT_MODEL))
     for suffix in ("npy", "npz", "parquet"):
-        files = [folder / f"{rows}.{suffix}" for rows in (20_000, 200_000)]
-        for path in files:
-            rows = int(path.stem)
-            if suffix == "npy":
-                np.save(path, features[:rows])
-            else:
-                writing.write(path, names[:rows], [features[:rows]])
+        files = [write_faces(folder / f"{rows}.{suffix}", rows) for rows in (20_000, 200_000)]
         ours, ratios = [run_py(path, folder) for path in files], []
         for _ in range(5):
             few, many = map(seconds, ours)
@@ -252,31 +236,28 @@ def measure_arrays(folder: Path) -> None:
 def measure_lists(folder: Path) -> None:
     """Measure what other tools write against CSV, or the fixed-size lists of embed.py, in turn."""
     # Write a small and a large table of each format, and score them
-    names, features = repeat_faces(100_000)
     files = {
-        kind: [
-            write_table(folder / f"{n}.{kind}", names[:n], features[:n]) for n in (10_000, 100_000)
-        ]
-        for kind in ("csv", "jsonl", "fixed.parquet", "double.parquet", "db")
+        suffix: [write_faces(folder / f"{rows}.{suffix}", rows) for rows in (10_000, 100_000)]
+        for suffix in ("csv", "jsonl", "parquet", "double.parquet", "db")
     }
-    commands = {kind: [run_py(path, folder) for path in pair] for kind, pair in files.items()}
+    commands = {suffix: [run_py(path, folder) for path in pair] for suffix, pair in files.items()}
     times = iter(side_by_side(5, *itertools.chain.from_iterable(commands.values())))
 
     # Rows and bytes a second, with the start subtracted
     rates, byte_rates = {}, {}
-    for kind, (small, large) in files.items():
+    for suffix, (small, large) in files.items():
         few, many = next(times), next(times)
-        rates[kind] = 90_000 / (many - few)
-        byte_rates[kind] = (large.stat().st_size - small.stat().st_size) / (many - few)
+        rates[suffix] = 90_000 / (many - few)
+        byte_rates[suffix] = (large.stat().st_size - small.stat().st_size) / (many - few)
     in_bytes = byte_rates["jsonl"] / byte_rates["csv"]
     print_row("run.py, JSON lines against CSV, bytes a second", f"{in_bytes:.2f}")
     print_row(
         "run.py, Parquet lists of doubles against fixed-size lists of float32, rows",
-        f"{rates['double.parquet'] / rates['fixed.parquet']:.2f}",
+        f"{rates['double.parquet'] / rates['parquet']:.2f}",
     )
     print_row("run.py, SQLite BLOBs, rows a second", f"{rates['db']:,.0f}")
-    for kind in ("jsonl", "double.parquet", "db"):
-        print_memory(f"its peak memory, {kind}", commands[kind])
+    for suffix in ("jsonl", "double.parquet", "db"):
+        print_memory(f"its peak memory, {suffix}", commands[suffix])
 
 
 def measure_output(folder: Path) -> None:
