@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from age_gender import cli, copies, embedding_space, files, label_columns, paths
 from age_gender.cli import InputError, counted, printable
-from age_gender.labels import GENDERS
+from age_gender.labels import ADULT_AGE, GENDERS
 from age_gender.readers import labelled, tables
 from age_gender.scoring import choice, label_checks
 
@@ -134,7 +134,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=[], metavar="VALUE=male,VALUE=female",
         help="meaning of the values in the gender column, such as 1=male,2=female; VALUE=unknown "
         "for a missing one; given twice, it overrules the check against a trained model")
-    add("--min-age", type=cli.whole_number(0), default=10, metavar="YEARS",
+    add("--min-age", type=cli.whole_number(0), default=ADULT_AGE, metavar="YEARS",
         help="faces below this age go to children.tfrecords")
     add("--test-size", type=cli.whole_number(1), default=1500, metavar="N",
         help="faces put aside for testing")

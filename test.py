@@ -30,7 +30,7 @@ import numpy as np
 from age_gender import cli, crop_augmentation, files, metrics, paths, trained_models
 from age_gender.cli import InputError
 from age_gender.embedding_space import is_out_of_distribution
-from age_gender.labels import AGES, GENDERS, base_name
+from age_gender.labels import ADULT_AGE, AGES, GENDERS, base_name
 from age_gender.report import figures, lfw, page, robustness
 from age_gender.scoring import litert, predictions
 
@@ -204,7 +204,7 @@ def describe(args: argparse.Namespace, model: Path, exported: Path, table, age: 
 
     counts = {
         "faces": len(table),
-        "under_10": int((table.age < 10).sum()),
+        "under_10": int((table.age < ADULT_AGE).sum()),
         "out_of_distribution": int(is_out_of_distribution(table.distance).sum()),
     }
     models = {"litert": identify(exported), "keras": identify(model)}

@@ -64,19 +64,19 @@ def run(main: Callable[[], None]) -> NoReturn:
             sys.stdout.reconfigure(errors="backslashreplace")  # of letters that the locale lacks
         main()
         sys.stdout.flush()
-        startup.end_at_once_on_interrupt()
+        startup.exit_on_interrupt()
     except SystemExit as ending:  # argparse's
-        startup.end(ending.code)
+        startup.exit_script(ending.code)
     except BaseException as error:
         if interrupts.was_interrupted():
             interrupts.ignore()
         else:
-            startup.end_at_once_on_interrupt()
+            startup.exit_on_interrupt()
         if _shows_traceback() and not isinstance(error, (BrokenPipeError, KeyboardInterrupt)):
             raise
         code = report(error)
-        startup.end_process(code)  # does not wait for threads: their results are not needed
-    startup.end(0)
+        startup.exit_at_once(code)  # does not wait for threads: their results are not needed
+    startup.exit_script(0)
 
 
 def report(error: BaseException) -> int:

@@ -60,7 +60,7 @@ def end_if_unheeded() -> None:
         while os.read(reader, 1):
             time.sleep(HEED_SECONDS)
             if not was_interrupted():
-                startup.end_at_once()
+                startup.exit_interrupted()
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender.cli import InputError, counted, printable
-from age_gender.labels import AGES, GENDERS
+from age_gender.labels import ADULT_AGE, AGES, GENDERS
 
 MALE, FEMALE, MISSING = 0, 1, -1
 GENDER_WORDS = {  # as data sets write them; male, female
@@ -182,7 +182,7 @@ def read_ages(columns: Sequence[LabelColumn], min_age: int) -> np.ndarray:
             )
         ages += [age if age < AGES else MISSING for age in years]
     known = [age for age in ages if age >= 0]
-    if known and max(known) < min(10, min_age):
+    if known and max(known) < min(ADULT_AGE, min_age):
         column = next(column for column in columns if len(column.rows))
         raise InputError(
             f"{column} only ages from {min(known)} to {max(known)}, probably class numbers; "

@@ -3,6 +3,7 @@
 import re
 
 AGES = 117  # 0-116 years, the range of UTKFace's labels
+ADULT_AGE = 10  # years; the genders of younger faces, children, are not trained on
 GENDERS = ("male", "female")  # by code: 0 male, 1 female, as UTKFace labels them
 # Titles of columns of genders: the first that a table has is read, the others must agree.
 GENDER_COLUMNS = ("gender", "sex", "geschlecht", *GENDERS, *(f"is_{word}" for word in GENDERS))

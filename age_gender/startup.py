@@ -1,4 +1,4 @@
-"""End a script with one line if it fails or is interrupted while it imports.
+"""Start and end a script's process: with one line if it fails or is interrupted while it imports.
 
 Only built-in modules are imported here (`signal` would take 4 ms, in which Ctrl-C is a traceback),
 and importing this module changes nothing.
@@ -19,36 +19,36 @@ def begin() -> None:
     AGE_GENDER_TRACEBACK=1 in the environment shows tracebacks instead.
     """
     if not os.environ.get("AGE_GENDER_TRACEBACK"):
-        end_at_once_on_interrupt()
+        exit_on_interrupt()
         sys.excepthook = _report
-        atexit.register(_end_process)
+        atexit.register(_exit_without_finalization)
 
 
-def end_at_once_on_interrupt() -> None:
-    """Have Ctrl-C, TERM and HUP end the process without any tidying from now on."""
+def exit_on_interrupt() -> None:
+    """Have Ctrl-C, TERM and HUP end the process from now on, by `exit_interrupted`."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(_signal, name, None)  # Windows has no HUP
         if number and _signal.getsignal(number) is not _signal.SIG_IGN:  # as nohup has it
-            _signal.signal(number, end_at_once)
+            _signal.signal(number, exit_interrupted)
 
 
-def end(code: int) -> None:
+def exit_script(code: int) -> None:
     """End the script with this exit code, by SystemExit, which profilers wait for."""
     global _exit_code
     _exit_code = code
     raise SystemExit(code)
 
 
-def end_at_once(*_) -> None:
+def exit_interrupted(*_) -> None:
     """Say that the script is interrupted, and end the process; a signal handler."""
     try:
         os.write(2, os.fsencode(f"{os.path.basename(sys.argv[0])}: interrupted\n"))
     finally:
-        end_process(130)
+        exit_at_once(130)
 
 
-def end_process(code: int) -> None:
-    """End the process with this exit code, without its temporary files or any other tidying.
+def exit_at_once(code: int) -> None:
+    """Remove the temporary files, and end the process with this exit code and no other cleanup.
 
     An interrupt between the lines of a `with` statement leaves it without removing them.
     """
@@ -65,10 +65,10 @@ def _report(error_type: type[BaseException], error: BaseException, traceback: ob
     """Print one line about the error that ended the imports."""
     from age_gender import cli
 
-    end(cli.report(error))
+    exit_script(cli.report(error))
 
 
-def _end_process() -> None:
+def _exit_without_finalization() -> None:
     """End the process as the last exit handler: a profiler, say, has written its file by then.
 
     TensorFlow's threads would take 1.6 seconds more to wind down.

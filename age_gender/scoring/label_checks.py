@@ -9,6 +9,7 @@ import numpy as np
 from age_gender import label_columns, metrics, paths, trained_models
 from age_gender.cli import InputError, display_path
 from age_gender.embedding_space import is_out_of_distribution
+from age_gender.labels import ADULT_AGE
 from age_gender.readers import labelled
 from age_gender.scoring import choice
 
@@ -124,7 +125,7 @@ def _count_wrong(where: str, wrong: np.ndarray, labelled: str) -> str:
 
 def _refuse_classes(where: str, age: np.ndarray, estimate: np.ndarray, labelled: str) -> None:
     """Raise InputError where ages (n,) are all under 10 and most estimated ones are not."""
-    if len(age) >= MIN_CLASSES and age.max() < 10 <= np.median(estimate):
+    if len(age) >= MIN_CLASSES and age.max() < ADULT_AGE <= np.median(estimate):
         raise InputError(
             f"{where}ages from {age.min()} to {age.max()} alone, of faces of "
             f"{np.median(estimate):.0f} years, as {labelled}: they look like numbers of classes; "
