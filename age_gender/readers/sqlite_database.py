@@ -5,14 +5,15 @@ import errno
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from age_gender import interrupts
 from age_gender.cli import InputError
+from age_gender.readers.chunks import MAX_ROW_BYTES
 from age_gender.readers.columns import SAMPLE_ROWS
 
-MAX_VALUE_BYTES = 32 << 20  # the longest value: a chunk of sqlite-vec's has 1,024 vectors
+MAX_VALUE_BYTES = 1 << 30  # SQLite's own bound: under it, a row of larger values could not be read
 HEAP_BYTES = 128 << 20  # SQLite's own memory: a row of wide BLOBs, what it sorts by
 TEMPORARY_BYTES = 256 << 20  # SQLite's temporary files, besides twice the database's size
 CHECK_STEPS = 1000  # steps of SQLite's machine between two checks for an interrupt
@@ -56,23 +57,39 @@ class Database:
 
     def select(self, query: str) -> Iterator[tuple]:
         """Yield the names of the columns, then the rows of one SELECT; nothing else runs."""
-        row = 0
         try:
             cursor = self._connection.execute(query)
             if cursor.description is None:
                 raise sqlite3.ProgrammingError("not a statement that returns rows")
             yield tuple(column[0] for column in cursor.description)
-            row = 1  # the row that Python has stepped to: always one ahead
-            for row, cells in enumerate(cursor, 2):  # noqa: B007  (for the message)
-                yield cells
+            yield from cursor
         except (sqlite3.Error, sqlite3.Warning) as error:
-            raise self._to_user_error(error, row + 1) from None
+            raise self._to_user_error(error) from None
         except MemoryError:
             self._check_memory()
             raise InputError(
                 f"{self.path}: a step or a row of this query takes over {HEAP_BYTES >> 20} MB; "
                 "leave wide columns out of --query"
             ) from None
+
+    def find_titles(self, query: str) -> tuple[str, ...]:
+        """Return the names of the columns of one SELECT, whose rows are not read."""
+        next(self.select(f"explain {query}"))  # whose errors name what the user wrote
+        return next(self.select(f"select * from ({query}\n) limit 0"))
+
+    def rows(self, source: str, titles: Sequence[str], used: Container[int]) -> Iterator[tuple]:
+        """Return the rows of a table or of a query in brackets; NULL in columns that are not used.
+
+        A value that is larger than any embedding is bytes of zeros, a little too many.
+        """
+        columns = (
+            f"iif(length({name}) > {MAX_ROW_BYTES}, zeroblob({MAX_ROW_BYTES + 1}), {name})"
+            if i in used else "null"
+            for i, name in enumerate(map(quote_sql, titles))
+        )  # fmt: skip
+        rows = self.select(f"select {', '.join(columns)} from {source}")
+        next(rows)
+        return rows
 
     def inspect(self, table: str, is_view: bool) -> tuple[list[str], list[tuple]] | None:
         """Return the columns of a table and some rows, or None where they cannot be had.
@@ -100,9 +117,11 @@ class Database:
         execute = self._connection.execute
         description = execute(f"select * from {quote_sql(table)} limit 0").description
         titles = [title for title, *_ in description]
-        longest = SAMPLE_BYTES // max(32, len(titles)) // 4  # UTF-8: 4 bytes a character
-        limited = f"iif(length({{0}}) <= {longest}, {{0}}, null)"
-        columns = ", ".join(limited.format(quote_sql(title)) for title in titles)
+        max_characters = SAMPLE_BYTES // max(32, len(titles)) // 4  # of UTF-8: 4 bytes each
+        columns = ", ".join(
+            f"iif(length({name}) <= {max_characters}, {name}, null)"
+            for name in map(quote_sql, titles)
+        )
         rows: list[tuple] = []
         size = 0
         for row in execute(f"select {columns} from {quote_sql(table)} limit {SAMPLE_ROWS}"):
@@ -132,7 +151,7 @@ class Database:
         """Raise MemoryError where it is the machine that has no more."""
         bytearray(HEAP_BYTES)
 
-    def _to_user_error(self, error: sqlite3.Error, row: int = 1) -> BaseException:
+    def _to_user_error(self, error: sqlite3.Error) -> BaseException:
         """Return the error for the user, or SQLite's own where the file is broken."""
         code, path = _code(error), self.path
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -152,8 +171,8 @@ class Database:
             )
         elif code == sqlite3.SQLITE_TOOBIG:
             reason = (
-                f"row {row}: a value of over {MAX_VALUE_BYTES:,} bytes; leave such columns or rows "
-                "out of --query"
+                f"a value of over {MAX_VALUE_BYTES >> 30} GB; leave such columns or rows out of "
+                "--query"
             )
         elif code in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_SCHEMA):  # and two statements
             reason = "--query runs one SELECT and nothing else"
@@ -181,9 +200,9 @@ def _connect(path: str) -> sqlite3.Connection:
         is_wal = stream.read(20)[18:] == b"\2\2"  # https://sqlite.org/fileformat.html
     is_alone = is_wal and not os.path.exists(f"{real}-shm")
     has_log = os.path.exists(f"{real}-wal") and os.path.getsize(f"{real}-wal") > 0
-    how = ("&vfs=unix-none" if has_log else "&immutable=1") if is_alone else ""
+    uri_options = ("&vfs=unix-none" if has_log else "&immutable=1") if is_alone else ""
     connection = sqlite3.connect(
-        f"{Path(real).as_uri()}?mode=ro{how}", uri=True, timeout=2, isolation_level=None
+        f"{Path(real).as_uri()}?mode=ro{uri_options}", uri=True, timeout=2, isolation_level=None
     )
     connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO, NamedTuple
 
@@ -33,10 +33,10 @@ class SqliteReader(RowsReader):
                 yield from _cut_rows(*_run_query(start, database, options))
 
 
-class _Table(NamedTuple):
-    """Hold a table's or view's titles, its first rows, and a function that yields all rows."""
+class _Relation(NamedTuple):
+    """Hold the titles and first rows of a table or view, and a function that yields all rows."""
 
-    titles: list[str]
+    titles: Sequence[str]
     head: list[tuple]
     select: Callable[[Columns], Iterator[tuple]]  # values only of these columns
 
@@ -45,13 +45,14 @@ def _run_query(
     start: chunks.Chunk, database: Database, options: ReadOptions
 ) -> tuple[chunks.Chunk, Iterator[tuple]]:
     """Return the chunk that knows the columns of `--query`, and its rows."""
-    rows = database.select(options.query)
+    query = options.query.rstrip("; \r\n\t")
     try:
-        titles = next(rows)
+        titles = database.find_titles(query)
     except InputError as error:
         hint = "; a table of sqlite-vec is read without --query"
-        names_vec0 = any(name in options.query for name in _list_tables(database)[2])
+        names_vec0 = any(name in query for name in _list_relations(database)[2])
         raise InputError(f"{error}{hint * names_vec0}") from None
+    rows = database.rows(f"({query}\n)", titles, range(len(titles)))
     head = [tuple(map(limit_size, row)) for row in itertools.islice(rows, SAMPLE_ROWS)]
     start = start.with_columns(
         (0, functools.partial(choose_columns, start.path, titles, samples, options))
@@ -67,22 +68,24 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
 
     Views come second: they may be slow, or show a table's rows once more.
     """
-    tables, views, vec0_tables = _list_tables(database)
+    tables, views, vec0_tables = _list_relations(database)
 
     @functools.cache
-    def inspect(name: str) -> _Table | None:
+    def inspect(name: str) -> _Relation | None:
         if vec0 := vec0_tables.get(name):
             head = [*itertools.islice(vec0.rows(database), SAMPLE_ROWS)]
-            return _Table(vec0.titles, head, lambda columns: vec0.rows(database))
+            return _Relation(vec0.titles, head, lambda columns: vec0.rows(database))
         if inspected := database.inspect(name, name in views):
             titles, head = inspected
-            return _Table(titles, head, functools.partial(_select_rows, database, name, titles))
+            select = functools.partial(database.rows, quote_sql(name), titles)
+            return _Relation(titles, head, lambda columns: select({*columns.read_columns()}))
         return None
 
     # Tables and views with a column of the width, else of another width: their rows say so
     for must_fit_width, names in itertools.product((True, False), (tables, views)):
         columns = {
-            name: _columns(database.path, inspect(name), options, must_fit_width) for name in names
+            name: _find_columns(database.path, inspect(name), options, must_fit_width)
+            for name in names
         }
         fitting = [name for name in names if columns[name]]
         if len(fitting) > 1:
@@ -91,18 +94,25 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
             return columns[fitting[0]], inspect(fitting[0]).select(columns[fitting[0]])
 
     # None
-    listed = ", ".join([*tables, *views][:8]) or "none"
-    skipped = [name for name in (*tables, *views) if not inspect(name)]
-    if skipped:
+    relations = {name: inspect(name) for name in (*tables, *views)}
+    listed = ", ".join([*relations][:8]) or "none"
+    if skipped := [name for name, relation in relations.items() if relation is None]:
         listed += "; skipped, as they take too long or need an extension: "
         listed += ", ".join(skipped[:8])
+    contents = [
+        f"; {name}.{title} holds {sample.text}"
+        for name, relation in relations.items() if relation and relation.head
+        for title, sample in zip(
+            relation.titles, inspect_columns(relation.head, options), strict=True)
+        if sample.text
+    ]  # fmt: skip
     raise InputError(
-        f"{database.path}: no table with a column of embeddings (tables: {listed}); name "
-        'the columns: --query "select path, embedding from faces"'
+        f"{database.path}: no table with a column of embeddings (tables: {listed})"
+        f'{"".join(contents[:1])}; name the columns: --query "select path, embedding from faces"'
     )
 
 
-def _list_tables(database: Database) -> tuple[list[str], list[str], dict[str, Vec0Table]]:
+def _list_relations(database: Database) -> tuple[list[str], list[str], dict[str, Vec0Table]]:
     """Return the names of tables and of views, and those of the tables that are sqlite-vec's."""
     master = database.select(
         "select name, type, coalesce(sql, '') from sqlite_master where type in ('table', 'view') "
@@ -121,28 +131,17 @@ def _list_tables(database: Database) -> tuple[list[str], list[str], dict[str, Ve
     return tables, views, vec0
 
 
-def _columns(
-    path: str, table: _Table | None, options: ReadOptions, must_fit_width: bool
+def _find_columns(
+    path: str, relation: _Relation | None, options: ReadOptions, must_fit_width: bool
 ) -> Columns | None:
-    """Return which column is what by the first row of a table that shows it."""
-    for rows in chunks.row_windows(table.head if table else ()):
+    """Return which column is what by the first row that shows it, or None."""
+    for rows in chunks.row_windows(relation.head if relation else ()):
         with contextlib.suppress(RowError):
             samples = inspect_columns(rows, options)
             return choose_columns(
-                path, table.titles, samples, options, must_fit_width=must_fit_width
+                path, relation.titles, samples, options, must_fit_width=must_fit_width
             )
     return None
-
-
-def _select_rows(
-    database: Database, name: str, titles: list[str], columns: Columns
-) -> Iterator[tuple]:
-    """Return the rows of a table, NULL in columns that are not used."""
-    used = {*columns.embedding, *columns.metadata.values()}
-    values = (quote_sql(title) if i in used else "null" for i, title in enumerate(titles))
-    rows = database.select(f"select {', '.join(values)} from {quote_sql(name)}")
-    next(rows)
-    return rows
 
 
 def _cut_rows(start: chunks.Chunk, rows: Iterator[tuple]) -> Iterator[chunks.Chunk]:

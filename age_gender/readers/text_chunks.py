@@ -12,6 +12,7 @@ from age_gender.readers.errors import BadRow
 
 DENSE_BYTES = 64 << 10  # of a chunk whose rows are far too short: each row costs memory
 DENSE_ROW_BYTES = 512  # mean length of such rows; a row of 512 numbers has over 1,000
+MAX_BLANK_BYTES = 64 << 20  # of white space, before which text is looked for what it is
 TOO_LONG = (
     f"longer than {chunks.MAX_ROW_BYTES:,} bytes: a quote, a bracket or the line end is missing"
 )
@@ -97,15 +98,15 @@ def read_head(stream: BinaryIO, size: int) -> tuple[bytes, BinaryIO]:
 def first_character(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
     """Return the first character but spaces and a byte-order mark, and a stream that yields all.
 
-    A pipe may pause before it: then bytes are read one by one.
+    A pipe may pause before it: no more is waited for than it takes to see it.
     """
     character = stream.peek(64).removeprefix(BOM).lstrip()[:1]
     if character and character not in BOM:
         return character, stream
     head = bytearray()
-    while len(head) < chunks.MAX_ROW_BYTES and (byte := stream.read(1)):
-        head += byte
-        if not BOM.startswith(head) and not byte.isspace():
+    while len(head) < MAX_BLANK_BYTES and (piece := stream.read1(chunks.CHUNK_BYTES)):
+        head += piece
+        if not BOM.startswith(head) and piece.strip():
             break
     character = bytes(head).removeprefix(BOM).lstrip()[:1] or b" "
     return character, io.BufferedReader(JoinedStream(head, stream))

@@ -14,11 +14,8 @@ MAX_VALUE_BYTES = chunks.MAX_ROW_BYTES  # of a text or bytes
 class TooLarge:
     """Replace a value that is too large to keep, so that its row is reported as bad."""
 
-    def __init__(self, value: bytes | str) -> None:
-        self.size = len(value)
-
     def __repr__(self) -> str:  # in the reason why the row is bad
-        return f"{self.size:,} bytes"
+        return f"over {MAX_VALUE_BYTES:,} bytes"
 
 
 class RowsReader:
@@ -32,7 +29,7 @@ class RowsReader:
 def limit_size(value: object) -> object:
     """Return a value, or TooLarge in its place."""
     is_large = isinstance(value, bytes | str) and len(value) > MAX_VALUE_BYTES
-    return TooLarge(value) if is_large else value
+    return TooLarge() if is_large else value
 
 
 def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:

@@ -18,6 +18,7 @@ import numpy as np
 from age_gender.readers import blobs
 from age_gender.readers.errors import RowError
 from age_gender.readers.numbers import (
+    MAX_WIDTH,
     MIN_WIDTH,
     count_text,
     excerpt,
@@ -306,25 +307,30 @@ _NO_EMBEDDINGS = (  # how bytes, or base64 of them, begin
 )
 
 
-def describe(value: object) -> str:
-    """Return what a value that is no embedding seems to be, or how a long one begins, else ""."""
-    for beginnings, text_beginnings, description in _NO_EMBEDDINGS:
+def _name_kind(value: object) -> str:
+    """Return what a value that is no embedding is, for a message, or ""."""
+    for beginnings, text_beginnings, kind in _NO_EMBEDDINGS:
         known = beginnings if isinstance(value, bytes) else text_beginnings
         if isinstance(value, bytes | str) and value.startswith(known):
-            return f"{excerpt(value)}, {description}"
+            return kind
     if isinstance(value, str) and _TYPE_NAMES.fullmatch(value.strip()):
-        return f"{excerpt(value)}, the name of a type, not its numbers"
+        return "the name of a type, not its numbers"
+    if isinstance(value, bytes) and MIN_WIDTH <= len(value) <= MAX_WIDTH:
+        return f"{len(value):,} bytes, perhaps int8; int8 needs its scale: write float32"
+    return ""
+
+
+def describe(value: object) -> str:
+    """Return what a value that is no embedding seems to be, or how a long one begins, else ""."""
+    if kind := _name_kind(value):
+        return f"{excerpt(value)}, {kind}"
     return excerpt(value) if isinstance(value, str | bytes) and len(value) > LONG_VALUE else ""
 
 
 def _other_form_error(form: Form, value: object) -> RowError:
     """Return the error of a value that is not of a column's form, with what it seems to be."""
-    if isinstance(value, str) and _TYPE_NAMES.fullmatch(value.strip()):
-        return RowError(
-            f"{excerpt(value)} is the name of a type, not its numbers", "write the list"
-        )
-    if isinstance(value, bytes) and value.startswith(_IMAGES):
-        return RowError("the value is an image, not an embedding")
+    if kind := _name_kind(value):
+        return RowError(f"{excerpt(value)} is {kind}", "write the list")
     if isinstance(value, bytes):
         return RowError(f"a BLOB of {len(value):,} bytes is not {form.name}")
     other = find_form([value])

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import pickle
 import resource
 import signal
 import sqlite3
@@ -164,22 +165,36 @@ def test_any_path_of_a_file_is_a_path_of_a_database(tmp_path, features):
 # --------------------------------------------------------------------------- large values
 
 
-def test_a_value_that_no_row_may_have_is_blamed_on_its_row(tmp_path, features):
-    path = make(tmp_path / "t.db", features)
-    for row in (1, 2, 7):
-        large = f"iif(id = {row}, zeroblob(40000000), vector) as vector"
-        said = refusal(path, "--query", f"select path, {large} from faces")
-        assert f"{path}: row {row}: a value of over 33,554,432 bytes; leave" in said
-
-
-def test_a_large_value_makes_its_row_a_bad_one_and_no_other(tmp_path, features):
-    large = "update faces set vector = zeroblob(2000000) where id = 7"
+@pytest.mark.parametrize("size", [2_000_000, 40_000_000])
+@pytest.mark.parametrize(
+    "query",
+    [
+        None,
+        "select path, vector from faces; ",
+        "select path, vector from faces where id > 6 -- rest",
+    ],
+)
+def test_a_large_value_makes_its_row_a_bad_one_and_no_other(tmp_path, features, size, query):
+    row = 1 if query and "where" in query else 7
+    large = f"update faces set vector = zeroblob({size}) where id = 7"
     path = make(tmp_path / "t.db", features, large)
-    assert bad_rows(path) == [(7, "2,000,000 bytes is not a list of numbers")]
-    path = make(
-        tmp_path / "u.db", features, "update faces set path = zeroblob(2000000) where id = 7"
-    )
-    assert bad_rows(path) == [(7, "the name is 2,000,000 bytes, not text")]
+    reason = "over 1,048,576 bytes"
+    assert bad_rows(path, query=query) == [(row, f"{reason} is not a list of numbers")]
+    path = make(tmp_path / "u.db", features, large.replace("vector", "path"))
+    assert bad_rows(path)[0] == (7, f"the name is {reason}, not text")
+
+
+@pytest.mark.parametrize("vector, said", [
+    (bytes(range(256)) * 2, "faces.vector holds .*512 bytes, perhaps int8; int8 needs its scale"),
+    (pickle.dumps([0.5] * 512), "faces.vector holds .*, a pickle; "),
+    (b"\x89PNG" + bytes(9000), "faces.vector holds .*, an image; "),
+])  # fmt: skip
+def test_bytes_that_are_no_embedding_are_called_what_they_are(tmp_path, vector, said):
+    path = make(tmp_path / "t.db", [np.frombuffer(vector, "u1")] * 3)
+    with pytest.raises(InputError, match=said):
+        read(path)
+    with pytest.raises(InputError, match=said.replace("faces.", "")):
+        read(path, query="select path, vector from faces")
 
 
 def test_a_large_value_that_is_not_needed_is_passed_over(tmp_path, features):
