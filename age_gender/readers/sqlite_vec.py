@@ -7,18 +7,38 @@ beginnings of texts, `T_metadatatext00` the long ones; `T_auxiliary` the columns
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from age_gender.readers.sqlite_database import Database, quote_sql
 
+# What follows the table's name in the names of the tables that keep it
 _SHADOWS = r"info|rowids|chunks|auxiliary|(vector_chunks|metadatachunks|metadatatext)\d\d"
+# The definitions of columns: of a vector, of a vector of bits, and of anything else
 _VECTOR = re.compile(r"(\w+)\s+(float|f32|int8|i8)\s*\[\s*(\d+)\s*\]", re.ASCII | re.IGNORECASE)
 _BITS = re.compile(r"\w+\s+bit\s*\[", re.ASCII | re.IGNORECASE)
 _COLUMN = re.compile(r"(\+?)(\w+)\s+(\w+)(\s+partition\s+key|\s+primary\s+key)?", re.ASCII | re.I)
-_SHORT_TEXT = 12  # bytes of a text that lie beside its length
+# Bytes of a slot for a text: its length, and as much of it as has room
+_TEXT_SLOT, _TEXT_LENGTH = 16, 4
+
+
+class _Source(NamedTuple):
+    """Say where a column's values are: a table without this one's name, or "rowids"; their type."""
+
+    place: str
+    dtype: str = ""
+
+
+class _Chunk(NamedTuple):
+    """Hold a chunk's slots that are taken, the rowids in them, and its contents by their place."""
+
+    slots: np.ndarray
+    keys: list[int]
+    contents: dict[str, object]
 
 
 @dataclass
@@ -27,7 +47,7 @@ class Vec0Table:
 
     name: str
     titles: list[str]
-    sources: list[tuple[str, str]]  # by column: the table that holds it, or "rowids"; its type
+    sources: list[_Source]  # of each title
 
     @classmethod
     def declared(cls, name: str, sql: str) -> "Vec0Table | None":
@@ -35,31 +55,10 @@ class Vec0Table:
         match = re.search(r"\busing\s+vec0\s*\((.*)\)", sql, re.DOTALL | re.IGNORECASE)
         if not match:
             return None
-        columns: list[tuple[str, tuple[str, str]]] = []
-        counts = dict.fromkeys(("vector_chunks", "metadatachunks", "value", "partition"), -1)
-
-        def add(title: str, where: str, dtype: str) -> None:
-            counts[where] += 1
-            columns.append((title, (f"{where}{counts[where]:02}", dtype)))
-
-        for definition in match[1].split(","):
-            definition = definition.strip()
-            if vector := _VECTOR.match(definition):
-                dtype = "<f4" if vector[2][0] in "fF" else "i1"
-                add(vector[1], "vector_chunks", f"({vector[3]},){dtype}")
-            elif _BITS.match(definition):
-                counts["vector_chunks"] += 1  # bits are no embedding
-            elif column := _COLUMN.match(definition):
-                mark, title, dtype, key = column.groups()
-                if key and "primary" in key.lower():
-                    columns.insert(0, (title, ("rowids", "")))
-                elif key or mark:
-                    add(title, "partition" if key else "value", "")
-                else:
-                    add(title, "metadatachunks", dtype.lower())
-        if not any(source == "rowids" for _, (source, _) in columns):
-            columns.insert(0, ("id", ("rowids", "")))
-        return cls(name, [title for title, _ in columns], [source for _, source in columns])
+        columns = [*_parse_definitions(match[1])]
+        if not any(source.place == "rowids" for _, source in columns):
+            columns.insert(0, ("id", _Source("rowids")))
+        return cls(name, *map(list, zip(*columns, strict=True)))
 
     def has_shadow(self, table: str) -> bool:
         """Return whether a table of the database is one in which this one is kept."""
@@ -67,74 +66,98 @@ class Vec0Table:
 
     def rows(self, database: Database) -> Iterator[tuple]:
         """Yield the rows, chunk by chunk, as sqlite-vec does; vectors as bytes of float32."""
-        shadows = [source for source, _ in self.sources if source.startswith(("vector", "meta"))]
-        partitions = [source for source, _ in self.sources if source.startswith("partition")]
-        selected = [f"c.{quote_sql(source)}" for source in ("rowids", "validity", *partitions)]
-        selected += [f"{source}.{'vectors' if source[0] == 'v' else 'data'}" for source in shadows]
+        for chunk in self._chunks(database):
+            yield from zip(
+                *(self._read_column(database, chunk, source) for source in self.sources),
+                strict=True,
+            )
+
+    def _chunks(self, database: Database) -> Iterator[_Chunk]:
+        places = [source.place for source in self.sources]
+        shadows = [place for place in places if place.startswith(("vector", "meta"))]
+        partitions = [place for place in places if place.startswith("partition")]
+        selected = [f"c.{column}" for column in ("rowids", "validity", *partitions)]
+        selected += [f"{table}.{'vectors' if table[0] == 'v' else 'data'}" for table in shadows]
         query = f"select {', '.join(selected)} from {self._shadow('chunks')} c"
-        for source in shadows:
-            query += f" join {self._shadow(source)} {source} on {source}.rowid = c.chunk_id"
-        chunks = database.select(f"{query} order by c.chunk_id")
-        next(chunks)
-        for rowids, validity, *cells in chunks:
-            taken = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little") > 0
-            keys = np.frombuffer(rowids, "<i8")[taken].tolist()
-            by_source = dict(zip([*partitions, *shadows], cells, strict=True))
-            by_key = self._key_columns(database, keys)
-            columns = [
-                self._column(database, source, dtype, by_source.get(source), taken, keys, by_key)
-                for source, dtype in self.sources
-            ]
-            yield from zip(*columns, strict=True)
-
-    def _column(self, database, source, dtype, cell, taken, keys, by_key) -> list:
-        """Return what the taken slots of a chunk hold in a column."""
-        if source.startswith("partition"):
-            return [cell] * len(keys)
-        if source == "rowids" or source.startswith("value"):
-            return [by_key[key][source] for key in keys]
-        if source.startswith("vector"):
-            vectors = np.frombuffer(cell, np.dtype(dtype))[taken].astype(np.float32)
-            return [vector.tobytes() for vector in vectors]
-        if dtype.startswith("bool"):
-            bits = np.unpackbits(np.frombuffer(cell, np.uint8), bitorder="little")
-            return bits[taken].tolist()
-        if dtype == "text":
-            texts = [cell[i * 16 : i * 16 + 16] for i in np.flatnonzero(taken).tolist()]
-            long = self._long_texts(database, source, keys)
-            return [
-                long.get(key)
-                if size > _SHORT_TEXT
-                else text[4 : 4 + size].decode("utf-8", "surrogateescape")
-                for key, text in zip(keys, texts, strict=True)
-                for size in (int.from_bytes(text[:4], "little"),)
-            ]
-        return np.frombuffer(cell, "<i8" if dtype.startswith("int") else "<f8")[taken].tolist()
-
-    def _key_columns(self, database: Database, keys: list[int]) -> dict[int, dict[str, object]]:
-        """Return the key and the auxiliary columns of rows."""
-        by_key: dict[int, dict[str, object]] = {key: {"rowids": key} for key in keys}
-        values = [source for source, _ in self.sources if source.startswith("value")]
-        for shadow, columns in (("rowids", ["id"]), ("auxiliary", values)):
-            for rowid, *cells in self._by_rowid(database, shadow, columns, keys) if columns else ():
-                sources = ["rowids"] if shadow == "rowids" else columns
-                values_of = zip(sources, cells, strict=True)
-                by_key[rowid] |= {source: cell for source, cell in values_of if cell is not None}
-        for row in by_key.values():
-            for source in values:
-                row.setdefault(source, None)
-        return by_key
-
-    def _long_texts(self, database: Database, source: str, keys: list[int]) -> dict[int, str]:
-        shadow = source.replace("chunks", "text")
-        return dict(self._by_rowid(database, shadow, ["data"], keys))
-
-    def _by_rowid(self, database, shadow: str, columns: list[str], keys: list[int]) -> Iterator:
-        rowids = ", ".join(map(str, keys))
-        query = f"select rowid, {', '.join(columns)} from {self._shadow(shadow)}"
-        rows = database.select(f"{query} where rowid in ({rowids})")
+        for table in shadows:
+            query += f" join {self._shadow(table)} {table} on {table}.rowid = c.chunk_id"
+        rows = database.select(f"{query} order by c.chunk_id")
         next(rows)
-        return rows
+        for rowids, validity, *contents in rows:
+            slots = np.flatnonzero(_unpack_bits(validity))
+            keys = np.frombuffer(rowids, "<i8")[slots].tolist()
+            yield _Chunk(slots, keys, dict(zip([*partitions, *shadows], contents, strict=True)))
+
+    def _read_column(self, database: Database, chunk: _Chunk, source: _Source) -> list:
+        """Return what the taken slots of a chunk hold in a column."""
+        place, dtype = source
+        content = chunk.contents.get(place)
+        if place == "rowids":  # or what the user has as a key
+            keys = self._select(database, "rowids", "id", chunk.keys)
+            return [key if keys.get(key) is None else keys[key] for key in chunk.keys]
+        if place.startswith("value"):
+            values = self._select(database, "auxiliary", place, chunk.keys)
+            return [values.get(key) for key in chunk.keys]
+        if place.startswith("partition"):
+            return [content] * len(chunk.keys)
+        if place.startswith("vector"):
+            vectors = np.frombuffer(content, np.dtype(dtype))[chunk.slots].astype(np.float32)
+            return [vector.tobytes() for vector in vectors]
+        if dtype == "text":
+            long_texts = self._select(database, place.replace("chunks", "text"), "data", chunk.keys)
+            texts = (_read_short_text(content, slot) for slot in chunk.slots.tolist())
+            pairs = zip(chunk.keys, texts, strict=True)
+            return [long_texts.get(key) if text is None else text for key, text in pairs]
+        if dtype.startswith("bool"):
+            return _unpack_bits(content)[chunk.slots].tolist()
+        return np.frombuffer(content, "<i8" if dtype[:3] == "int" else "<f8")[chunk.slots].tolist()
+
+    def _select(self, database: Database, shadow: str, column: str, keys: list[int]) -> dict:
+        """Return the values of a column by their rowids, of these."""
+        rows = database.select(
+            f"select rowid, {column} from {self._shadow(shadow)} "
+            f"where rowid in ({', '.join(map(str, keys))})"
+        )
+        next(rows)
+        return dict(rows)
 
     def _shadow(self, suffix: str) -> str:
         return quote_sql(f"{self.name}_{suffix}")
+
+
+def _parse_definitions(text: str) -> Iterator[tuple[str, _Source]]:
+    """Yield the title and the source of each column, whose places are numbered by their kind."""
+    counts: Counter[str] = Counter()
+
+    def number(place: str) -> str:
+        counts[place] += 1
+        return f"{place}{counts[place] - 1:02}"
+
+    for definition in map(str.strip, text.split(",")):
+        if vector := _VECTOR.match(definition):
+            dtype = "<f4" if vector[2][0] in "fF" else "i1"
+            yield vector[1], _Source(number("vector_chunks"), f"({vector[3]},){dtype}")
+        elif _BITS.match(definition):
+            number("vector_chunks")  # bits are no embedding
+        elif column := _COLUMN.match(definition):
+            mark, title, dtype, key = column.groups()
+            if key and "primary" in key.lower():
+                yield title, _Source("rowids")
+            elif key or mark:
+                yield title, _Source(number("partition" if key else "value"))
+            else:
+                yield title, _Source(number("metadatachunks"), dtype.lower())
+
+
+def _unpack_bits(data: bytes) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+
+
+def _read_short_text(data: bytes, slot: int) -> str | None:
+    """Return the text of a slot, or None where there is room for its beginning alone."""
+    start = slot * _TEXT_SLOT
+    size = int.from_bytes(data[start : start + _TEXT_LENGTH], "little")
+    if size > _TEXT_SLOT - _TEXT_LENGTH:
+        return None
+    text = data[start + _TEXT_LENGTH : start + _TEXT_LENGTH + size]
+    return text.decode("utf-8", "surrogateescape")
