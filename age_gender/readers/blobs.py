@@ -1,4 +1,4 @@
-r"""Decode bytes of an embedding from text, and find which type of numbers they hold."""
+"""Decode bytes of an embedding from text, and find which type of numbers they hold."""
 
 import ast
 import base64

@@ -113,7 +113,7 @@ def inspect_column(values: Sequence[object], options: ReadOptions) -> Sample:
 
 def _are_bytes(value: object, form: vectors.Form, options: ReadOptions) -> bool:
     """Return whether a list holds the bytes of an embedding of known width, a number each."""
-    cells = form.numbers(value)
+    cells = form.split(value)
     sizes = (size for size in (2, 4, 8) if len(cells) % size == 0)
     if not any(options.is_known_width(len(cells) // size) for size in sizes):
         return False

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from age_gender.cli import printable
 
+MISSING_EMBEDDING = "the embedding is missing"
+
 
 class RowError(Exception):
     """Raised when a row cannot be used: `reason` says why, `remedy`, if any, what to do."""

@@ -26,7 +26,7 @@ from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 MAX_HEADER_BYTES = 10_000  # of an NPY: NumPy's own bound on what it evaluates
 FORTRAN_BYTES = 64 << 20  # size of the part of an array in column order that is in memory
 MAX_NAME_BYTES = 10_000  # the longest name of --names
-# Titles of the one array of a file that holds the vector of one face: the file has its name.
+# Titles of an array, the only one of its file, that do not name the face whose vector it is.
 UNNAMED_ARRAYS = {
     "embeddings", "embedding", "arr_0", "vector", "features", "encoding", "descriptor",
 }  # fmt: skip
@@ -47,12 +47,12 @@ class NumpyReader(ArrayReader):
         """Yield chunks of the embeddings of a file, with the metadata of their rows."""
         with contextlib.ExitStack() as stack:
             arrays = _open_arrays(path, stack)
-            are_faces = all(array.is_vector for array in arrays.values()) and bool(arrays)
-            if are_faces and len(arrays) == 1 and {*arrays} <= UNNAMED_ARRAYS:
+            are_vectors = all(array.is_vector for array in arrays.values()) and bool(arrays)
+            if are_vectors and len(arrays) == 1 and {*arrays} <= UNNAMED_ARRAYS:
                 default = text_name(os.path.splitext(os.path.basename(path))[0])
                 names = [*_read_names(options.names, 1)] if options.names else [default]
                 yield from _cut_faces(path, dict(zip(names, arrays.values(), strict=True)), options)
-            elif are_faces and not {"embeddings", options.embedding} & {*arrays}:
+            elif are_vectors and not {"embeddings", options.embedding} & {*arrays}:
                 if options.names:
                     raise InputError(
                         f"{path}: its names are those of its arrays; leave out --names"
@@ -62,11 +62,11 @@ class NumpyReader(ArrayReader):
                 yield from _cut_table(path, arrays, options)
 
 
-def _open_arrays(path: str, stack: contextlib.ExitStack) -> dict[str, "_Array"]:
+def _open_arrays(path: str, stack: contextlib.ExitStack) -> dict[str, "_NpyArray"]:
     """Return the arrays of a file by their names; those of an NPZ as long as the stack is open."""
     if path.lower().endswith(".npy"):
-        return {"embeddings": _Array(path, functools.partial(open, path, "rb"))}
-    arrays: dict[str, _Array] = {}
+        return {"embeddings": _NpyArray(path, functools.partial(open, path, "rb"))}
+    arrays: dict[str, _NpyArray] = {}
     titles = set()  # by which NumPy calls all members, with and without their suffix
     archive = stack.enter_context(zipfile.ZipFile(path))
     for info in archive.infolist():
@@ -78,14 +78,14 @@ def _open_arrays(path: str, stack: contextlib.ExitStack) -> dict[str, "_Array"]:
             raise InputError(f"{path}: two arrays are called {title}; save it again")
         titles.add(title)
         if info.filename.endswith(".npy"):
-            arrays[title] = _Array(path, functools.partial(archive.open, info))
+            arrays[title] = _NpyArray(path, functools.partial(archive.open, info))
         else:
             archive.open(info).close()  # which compares its name: a changed one loses an array
     return arrays
 
 
 def _cut_faces(
-    path: str, arrays: dict[str, "_Array"], options: ReadOptions
+    path: str, arrays: dict[str, "_NpyArray"], options: ReadOptions
 ) -> Iterator[chunks.Chunk]:
     """Yield chunks of faces of an array each, (W,) or (1, W), by their names."""
     width = options.width or next(iter(arrays.values())).size
@@ -108,7 +108,7 @@ def _cut_faces(
 
 
 def _cut_table(
-    path: str, arrays: dict[str, "_Array"], options: ReadOptions
+    path: str, arrays: dict[str, "_NpyArray"], options: ReadOptions
 ) -> Iterator[chunks.Chunk]:
     """Yield chunks of the one array that holds all embeddings, with names and labels."""
     # Which array is what
@@ -136,7 +136,7 @@ def _cut_table(
 
 
 def _choose_arrays(
-    path: str, arrays: dict[str, "_Array"], options: ReadOptions
+    path: str, arrays: dict[str, "_NpyArray"], options: ReadOptions
 ) -> tuple[str, dict[str, str]]:
     """Return the title of the array of embeddings, and those of names, ages and genders by role.
 
@@ -175,7 +175,7 @@ def _choose_arrays(
 
 
 def _choose_array(
-    path: str, arrays: dict[str, "_Array"], candidates: list[str], given: str | None,
+    path: str, arrays: dict[str, "_NpyArray"], candidates: list[str], given: str | None,
     usual: str, option: str,
 ) -> str | None:  # fmt: skip
     """Return the title that the user has given, else the usual one, else the only candidate."""
@@ -188,7 +188,7 @@ def _choose_array(
     return candidates[0] if candidates else None
 
 
-def _listed(arrays: dict[str, "_Array"]) -> str:
+def _listed(arrays: dict[str, "_NpyArray"]) -> str:
     return ", ".join(sorted(arrays)[:5]) or "none"
 
 
@@ -244,7 +244,7 @@ def to_texts(values: np.ndarray) -> list[str]:
     return values.tolist()
 
 
-class _Array:
+class _NpyArray:
     """Read an array in the NPY format block by block: its header allocates nothing."""
 
     def __init__(self, path: str, open_stream: Callable[[], BinaryIO]) -> None:
@@ -271,10 +271,10 @@ class _Array:
         if len(shape) != dimensions or min(shape) < 0:
             needed = "(N,)" if dimensions == 1 else f"(N, {options.width or 'W'})"
             raise InputError(f"{path}: an array of shape {shape}, not {needed}; save it as that")
-        of_metadata = "USfiub" if name.casefold() in LABEL_COLUMNS else "US"
-        allowed = "fiu" if dimensions == 2 else of_metadata
+        allowed_metadata = "USfiub" if name.casefold() in LABEL_COLUMNS else "US"
+        allowed = "fiu" if dimensions == 2 else allowed_metadata
         if self.dtype.kind not in allowed and self.rows:
-            needed = "numbers" if dimensions == 2 or of_metadata != "US" else "strings"
+            needed = "numbers" if dimensions == 2 or allowed_metadata != "US" else "strings"
             raise InputError(f"{path}: {name} of type {self.dtype}; save them as {needed}")
         if self.row_bytes > chunks.MAX_ROW_BYTES:
             remedy = "give embeddings" if dimensions == 2 else "shorten these texts"
@@ -285,7 +285,7 @@ class _Array:
         with self.open_stream() as stream:
             stream.seek(self.start)
             if self.fortran and self.columns > 1 and self.rows > 1:
-                yield from self._bands(stream, size)
+                yield from self._column_order_blocks(stream, size)
             else:
                 for start in range(0, self.rows, size):
                     count = min(size, self.rows - start)
@@ -300,16 +300,16 @@ class _Array:
             raise InputError(f"{self.path}: the file is cut off; copy or write it again")
         return np.frombuffer(data, self.dtype)
 
-    def _bands(self, stream: BinaryIO, size: int) -> Iterator[np.ndarray]:
-        """Yield the rows of an array that lies column after column, from a band of them each."""
-        height = max(size, FORTRAN_BYTES // self.row_bytes)
-        for top in range(0, self.rows, height):
-            rows = min(height, self.rows - top)
-            band = np.empty((self.columns, rows), self.dtype)
+    def _column_order_blocks(self, stream: BinaryIO, size: int) -> Iterator[np.ndarray]:
+        """Yield the same of an array that lies column after column, of many rows read at a time."""
+        part_rows = max(size, FORTRAN_BYTES // self.row_bytes)
+        for first_row in range(0, self.rows, part_rows):
+            rows = min(part_rows, self.rows - first_row)
+            part = np.empty((self.columns, rows), self.dtype)
             for column in range(self.columns):
-                stream.seek(self.start + (column * self.rows + top) * self.dtype.itemsize)
-                band[column] = self._read(stream, rows)
-            yield from (band[:, i : i + size].T for i in range(0, rows, size))
+                stream.seek(self.start + (column * self.rows + first_row) * self.dtype.itemsize)
+                part[column] = self._read(stream, rows)
+            yield from (part[:, i : i + size].T for i in range(0, rows, size))
 
 
 def _read_header(path: str, stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype, int]:

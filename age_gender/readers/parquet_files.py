@@ -11,7 +11,7 @@ from age_gender.cli import InputError, quiet_stderr, require
 from age_gender.readers import chunks, parquet_pages, vectors
 from age_gender.readers.column_choice import choose_columns
 from age_gender.readers.columns import SAMPLE_ROWS, Columns, ReadOptions, Sample, inspect_column
-from age_gender.readers.errors import BadRow, RowError
+from age_gender.readers.errors import MISSING_EMBEDDING, BadRow, RowError
 from age_gender.readers.names import NAME_COLUMNS
 from age_gender.readers.numbers import MIN_WIDTH, count_text
 from age_gender.readers.numpy_files import ArrayReader
@@ -19,7 +19,6 @@ from age_gender.readers.value_rows import MAX_VALUE_BYTES, RowsReader, limit_siz
 
 BUFFER_BYTES = 64 << 10  # Arrow's buffer for a column
 BATCH_BYTES = 64 << 20  # size of a batch's names, and of embeddings that are texts or bytes
-MISSING = "the embedding is missing"
 
 
 class ParquetReader:
@@ -33,16 +32,16 @@ class ParquetReader:
 
         # A small buffer a column: otherwise Arrow holds a whole row group. Of 512 columns it still
         # holds a page and a dictionary each, some 2 MB.
-        how = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
-        with pyarrow.parquet.ParquetFile(path, **how) as file:
-            table = _Table(path, file, parquet_pages.read_layout(path))
+        arrow_options = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
+        with pyarrow.parquet.ParquetFile(path, **arrow_options) as file:
+            table = _CheckedFile(path, file, parquet_pages.read_layout(path))
             yield from _cut_table(table, _choose_columns(table, options))
 
     def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
         raise NotImplementedError  # its chunks have an ArrayReader or a RowsReader
 
 
-class _Table:
+class _CheckedFile:
     """Read a Parquet file whose pages are checked before they are decoded.
 
     The fields of a struct are columns: `image.path`.
@@ -68,7 +67,7 @@ class _Table:
         leaves = self._leaves[title] if self.layout.rows[group] else []  # no rows have no pages
         return [
             parquet_pages.check_pages(
-                self.path, title, self.layout.spans[group, i],
+                self.path, title, self.layout.spans[group][i],
                 is_list=title in self._lists, is_number=title in self._numbers,
             )
             for i in leaves
@@ -83,8 +82,8 @@ class _Table:
             for title in titles:
                 self.pages(title, group)
         # Threads of Arrow's own would take the processors from scoring, and twice the time.
-        how = {"columns": [*titles], "row_groups": [*groups], "use_threads": False}
-        for batch in self.file.iter_batches(rows, **how) if groups else ():
+        arrow_options = {"columns": [*titles], "row_groups": [*groups], "use_threads": False}
+        for batch in self.file.iter_batches(rows, **arrow_options) if groups else ():
             yield dict(_flatten_columns(batch, titles))
 
     def head(self, title: str) -> Any:
@@ -164,7 +163,7 @@ def is_path(arrow_type: Any, title: str) -> bool:
     return is_text and "image" not in title.casefold()
 
 
-def _choose_columns(table: _Table, options: ReadOptions) -> Columns:
+def _choose_columns(table: _CheckedFile, options: ReadOptions) -> Columns:
     """Return which column is what; values are only read where types and titles do not say it."""
     # What types, titles and values show
     samples = {title: _sample_by_type(table, title) for title in table.types}
@@ -194,7 +193,7 @@ def _choose_columns(table: _Table, options: ReadOptions) -> Columns:
         raise InputError(f"{table.path}: {error}") from None
 
 
-def _sample_by_type(table: _Table, title: str) -> Sample:
+def _sample_by_type(table: _CheckedFile, title: str) -> Sample:
     """Return what a column's type says of it, and the lengths of its first lists of numbers."""
     arrow_type = table.types[title]
     if is_number(arrow_type):
@@ -208,14 +207,14 @@ def _sample_by_type(table: _Table, title: str) -> Sample:
     return Sample(width, form=vectors.OBJECTS[0] if width else None, is_name=False)
 
 
-def _sample_by_values(table: _Table, title: str, options: ReadOptions) -> Sample:
+def _sample_by_values(table: _CheckedFile, title: str, options: ReadOptions) -> Sample:
     """Return what the first values of a column say of it."""
     head = table.head(title)
     values = [] if head is None else [value for value in _to_list(head) if value is not None]
     return inspect_column(values, options) if values else Sample()
 
 
-def _cut_table(table: _Table, columns: Columns) -> Iterator[chunks.Chunk]:
+def _cut_table(table: _CheckedFile, columns: Columns) -> Iterator[chunks.Chunk]:
     """Yield chunks of numbers where Arrow has them as such, else of Python's values."""
     used = dict.fromkeys([*columns.embedding, *columns.metadata.values()])
     embedding = table.types[columns.embedding[0]]
@@ -233,7 +232,7 @@ def _cut_table(table: _Table, columns: Columns) -> Iterator[chunks.Chunk]:
             yield from _cut_numbers(table.path, columns, arrays)
 
 
-def _check_numbers(table: _Table, titles: Sequence[str]) -> None:
+def _check_numbers(table: _CheckedFile, titles: Sequence[str]) -> None:
     """Raise InputError for a column of something else among those of an embedding's numbers."""
     import pyarrow as pa
 
@@ -272,7 +271,7 @@ def _stack_lists(
     bad = []
     for row, length in enumerate(lengths.tolist(), 1):
         if length != width:
-            reason = f"{count_text(length)}, not {width}" if length >= 0 else MISSING
+            reason = f"{count_text(length)}, not {width}" if length >= 0 else MISSING_EMBEDDING
             bad.append(BadRow(path, row, 0, reason))
     if bad:
         good = pa.array(lengths == width)

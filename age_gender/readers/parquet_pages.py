@@ -9,30 +9,33 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
 from age_gender.cli import InputError
 from age_gender.readers import thrift
 
 MAX_PAGE_BYTES = 128 << 20  # decompressed: DuckDB writes up to 100 MB, others 1 MB
 MAX_HEADER_BYTES = 16 << 20  # of a page: Arrow's own bound
 MAX_LIST_VALUES = 1 << 22  # numbers of lists, however few bytes they take
-# Compression codecs by their numbers: name, and highest ratio.
-_CODECS = [
-    ("", 1), ("snappy", 22), ("gzip", 1033), ("", 1 << 20), ("brotli", 1 << 20), ("", 1 << 20),
-    ("zstd", 1 << 20), ("lz4_raw", 256),
-]  # fmt: skip
-_PATH = thrift.list_of(thrift.text)
-SMALL_DICTIONARY_BYTES = 32 << 10  # any number of rows may have an entry of this size
-MAX_VALUES_PER_BYTE = 8  # numbers of longer lists: a bit each; a run of zeros has any number
+# What Arrow calls the compression codecs of parquet.thrift, by their numbers.
+_CODECS = ("", "snappy", "gzip", "", "brotli", "", "zstd", "lz4_raw")
+_PATH = thrift.make_list_reader(thrift.read_text)
+SMALL_DICTIONARY_BYTES = 32 << 10  # of one whose entries any number of rows may repeat unharmed
+MAX_VALUES_PER_BYTE = 8  # of longer lists: a bit each; a run of zeros claims any number of them
 # Numbers of fields in parquet.thrift: of FileMetaData, RowGroup, ColumnChunk, ColumnMetaData, and
 # of PageHeader.
 ROW_GROUPS, GROUP_COLUMNS, GROUP_ROWS, COLUMN_METADATA = 4, 1, 3, 3
 PATH, CODEC, COMPRESSED_SIZE, DATA_OFFSET, DICTIONARY_OFFSET = 3, 4, 7, 9, 11
 PAGE_TYPE, DECOMPRESSED_SIZE, PAGE_SIZE, DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 1, 2, 3, 5, 7, 8
 _PAGES_BY_TYPE = {0: DATA_PAGE, 2: DICTIONARY_PAGE, 3: DATA_PAGE_V2}
-_PAGE_FIELDS = dict.fromkeys(_PAGES_BY_TYPE.values(), thrift.struct)  # of a page's header
+_PAGE_FIELDS = dict.fromkeys(_PAGES_BY_TYPE.values(), thrift.read_struct)  # of a page's header
 _LENGTH = struct.Struct("<I").unpack_from  # of a text in a dictionary
+
+
+class Span(NamedTuple):
+    """Say where the pages of a column in a row group are."""
+
+    start: int  # in the file
+    size: int
+    codec: int  # of their compression, a number of parquet.thrift
 
 
 class Layout(NamedTuple):
@@ -40,7 +43,7 @@ class Layout(NamedTuple):
 
     columns: list[str]
     rows: list[int]  # of each row group
-    spans: np.ndarray  # (row groups, columns, 4): offset, bytes, most bytes decompressed, codec
+    spans: list[list[Span]]  # of each row group, of each of its columns
 
 
 class Pages(NamedTuple):
@@ -63,47 +66,49 @@ def read_layout(path: str) -> Layout:
         stream.seek(-8 - size, os.SEEK_END)
         data = stream.read(size)
     try:
-        parsers = {ROW_GROUPS: thrift.list_of(_read_row_group)}
-        groups = thrift.struct(data, 0, parsers)[0].get(ROW_GROUPS, [])
-        columns = [column for column, _ in groups[0][0]] if groups else []
-        spans = np.int64([[span for _, span in group] for group, _ in groups])
-        return Layout(columns, [rows for _, rows in groups], spans)
+        parsers = {ROW_GROUPS: thrift.make_list_reader(_read_row_group)}
+        groups = thrift.read_struct(data, 0, parsers)[0].get(ROW_GROUPS, [])
+        columns = [column for column, _ in groups[0].columns] if groups else []
+        if any(len(group.columns) != len(columns) for group in groups):
+            raise ValueError
+        spans = [[span for _, span in group.columns] for group in groups]
+        return Layout(columns, [group.rows for group in groups], spans)
     except (LookupError, ValueError, TypeError, RecursionError, OverflowError):
         raise _broken(path) from None
 
 
-def _read_row_group(data: bytes, at: int) -> tuple[tuple[list, int], int]:
-    """Return the columns of a row group, and how many rows it has."""
-    fields, at = thrift.struct(data, at, {GROUP_COLUMNS: thrift.list_of(_read_column)})
-    return (fields[GROUP_COLUMNS], fields[GROUP_ROWS]), at
+class _RowGroup(NamedTuple):
+    columns: list[tuple[str, Span]]  # by their paths
+    rows: int
 
 
-def _read_column(data: bytes, at: int) -> tuple[tuple[str, tuple[int, ...]], int]:
-    """Return the path of a column, and its span in Layout.spans."""
-    fields, at = thrift.struct(data, at, {COLUMN_METADATA: _read_column_metadata})
+def _read_row_group(data: bytes, offset: int) -> tuple[_RowGroup, int]:
+    readers = {GROUP_COLUMNS: thrift.make_list_reader(_read_column)}
+    fields, offset = thrift.read_struct(data, offset, readers)
+    return _RowGroup(fields[GROUP_COLUMNS], fields[GROUP_ROWS]), offset
+
+
+def _read_column(data: bytes, offset: int) -> tuple[tuple[str, Span], int]:
+    fields, offset = thrift.read_struct(data, offset, {COLUMN_METADATA: _read_column_metadata})
     metadata = fields[COLUMN_METADATA]
-    start, size = metadata[DATA_OFFSET], metadata[COMPRESSED_SIZE]
-    number = metadata[CODEC]
-    codec = _CODECS[number] if number < len(_CODECS) else ("", 1 << 20)
+    start = metadata[DATA_OFFSET]
     start = min(start, metadata.get(DICTIONARY_OFFSET) or start)  # a dictionary comes first
-    return (".".join(metadata[PATH]), (start, size, size * codec[1], number)), at
+    span = Span(start, metadata[COMPRESSED_SIZE], metadata[CODEC])
+    return (".".join(metadata[PATH]), span), offset
 
 
-def _read_column_metadata(data: bytes, at: int) -> tuple[dict, int]:
-    return thrift.struct(data, at, {PATH: _PATH})
+def _read_column_metadata(data: bytes, offset: int) -> tuple[dict, int]:
+    return thrift.read_struct(data, offset, {PATH: _PATH})
 
 
-def check_pages(
-    path: str, name: str, span: np.ndarray, is_list: bool, is_number: bool = False
-) -> Pages:
+def check_pages(path: str, name: str, span: Span, is_list: bool, is_number: bool = False) -> Pages:
     """Return what the pages of a column in a row group hold.
 
     Raises InputError where it is too much to decode. Numbers (`is_number`) are decoded a batch at
     a time, however many a page claims to have.
     """
-    start, size, _, codec = span.tolist()
     values = value_bytes = largest_entry = 0
-    for page in _read_headers(path, start, start + size):
+    for page in _read_headers(path, span.start, span.start + span.size):
         if not 0 <= page.decompressed <= MAX_PAGE_BYTES:
             raise InputError(
                 f"{path}: the column {name}: a page of {page.decompressed:,} bytes; write it "
@@ -114,14 +119,14 @@ def check_pages(
                 raise _broken(path)
             largest_entry = page.decompressed
             if largest_entry > SMALL_DICTIONARY_BYTES and not (is_list or is_number):
-                largest_entry = _largest_entry(path, page, codec)
+                largest_entry = _largest_entry(path, page, span.codec)
         else:
             values += page.values
             value_bytes = max(value_bytes, page.decompressed // max(1, page.values))
-    if is_list and values > max(MAX_LIST_VALUES, MAX_VALUES_PER_BYTE * size):
+    if is_list and values > max(MAX_LIST_VALUES, MAX_VALUES_PER_BYTE * span.size):
         raise InputError(
-            f"{path}: the column {name}: {values:,} numbers in {size:,} bytes; write lists of one "
-            "embedding each"
+            f"{path}: the column {name}: {values:,} numbers in {span.size:,} bytes; write lists of "
+            "one embedding each"
         )
     return Pages(values, value_bytes, largest_entry)
 
@@ -154,7 +159,7 @@ def _read_header(path: str, file: int, offset: int) -> _Header:
     size = 256
     while size <= MAX_HEADER_BYTES:
         try:
-            fields, end = thrift.struct(os.pread(file, size, offset), 0, _PAGE_FIELDS)
+            fields, end = thrift.read_struct(os.pread(file, size, offset), 0, _PAGE_FIELDS)
             page = _PAGES_BY_TYPE.get(fields[PAGE_TYPE], DATA_PAGE)
             values = fields[page][1]
             sizes = fields[DECOMPRESSED_SIZE], fields[PAGE_SIZE]
@@ -175,7 +180,7 @@ def _largest_entry(path: str, page: _Header, codec: int) -> int:
         data = stream.read(page.size)
     try:
         if codec > 0:
-            data = pa.decompress(data, page.decompressed, _CODECS[codec][0], asbytes=True)
+            data = pa.decompress(data, page.decompressed, _CODECS[codec], asbytes=True)
     except (pa.ArrowException, OSError, ValueError, IndexError):
         return page.decompressed  # whatever compressed it, this is the most
     at = largest = 0

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender.readers import blobs
-from age_gender.readers.errors import RowError
+from age_gender.readers.errors import MISSING_EMBEDDING, RowError
 from age_gender.readers.numbers import (
     MAX_WIDTH,
     MIN_WIDTH,
@@ -76,18 +76,21 @@ _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")
 
 
 class Form(NamedTuple):
-    """Describe how a column's values hold numbers; `numbers` returns None for another form."""
+    """Describe how a column's values hold numbers.
+
+    `split` returns a value's numbers, which may be texts, or None for a value of another form.
+    """
 
     name: str
-    numbers: Callable[[object], Sequence | None]
+    split: Callable[[object], Sequence | None]
     dtype: np.dtype | None = None  # of bytes that are the numbers and nothing else
     rivals: tuple[str, ...] = ()  # types that the bytes may be as well
 
     def read(self, value: object, width: int) -> np.ndarray:
         """Return the value as float32 (width,). Raises RowError."""
         if _is_missing(value):
-            raise RowError("the embedding is missing")
-        cells = self.numbers(value)
+            raise RowError(MISSING_EMBEDDING)
+        cells = self.split(value)
         if cells is None:
             raise _other_form_error(self, value)
         if len(cells) != width:
@@ -126,8 +129,8 @@ def _find_encoded_form(
         all_data = [data, *(other for other in map(decode, values[1:]) if other is not None)]
         if inner := _find_bytes_form(all_data, width, blob_type):
             dtype = inner.dtype if decode is blobs.as_bytes else None
-            numbers = functools.partial(_decode_numbers, decode, inner)
-            return Form(name + inner.name, numbers, dtype, inner.rivals)
+            split = functools.partial(_split_encoded, decode, inner)
+            return Form(name + inner.name, split, dtype, inner.rivals)
     return None
 
 
@@ -136,7 +139,7 @@ def count_numbers(value: object, form: Form | None) -> int:
 
     Raises RowError for a value of the form that is faulty.
     """
-    cells = form.numbers(value) if form else None
+    cells = form.split(value) if form else None
     return 0 if cells is None else len(cells)
 
 
@@ -157,7 +160,7 @@ def is_scalar(value: object) -> bool:
 def _is_of_form(form: Form, value: object, width: int | None) -> bool:
     """Return whether a value is of a form; a few numbers are, like "(1)", only in a list."""
     try:
-        cells = form.numbers(value)
+        cells = form.split(value)
     except RowError:  # of this form, but faulty
         return True
     is_list = form is LIST or form in OBJECTS
@@ -264,9 +267,9 @@ OBJECTS = [
 # --------------------------------------------------------------------------------- bytes
 
 
-def _decode_numbers(decode: Callable, inner: Form, value: object) -> Sequence | None:
+def _split_encoded(decode: Callable, inner: Form, value: object) -> Sequence | None:
     data = decode(value)
-    return None if data is None else inner.numbers(data)
+    return None if data is None else inner.split(data)
 
 
 def _parse_utf8(data: bytes) -> Sequence | None:
@@ -274,7 +277,7 @@ def _parse_utf8(data: bytes) -> Sequence | None:
         return None
     with contextlib.suppress(UnicodeDecodeError):
         text = data.decode()
-        return next((cells for f in TEXTS if (cells := f.numbers(text)) is not None), None)
+        return next((cells for form in TEXTS if (cells := form.split(text)) is not None), None)
     return None
 
 
