@@ -37,10 +37,10 @@ from pathlib import Path
 from age_gender import checkpoints, cli, crop_augmentation, files, parallel
 from age_gender.cli import InputError, counted
 from age_gender.photographs.batch_results import read_embeddings, read_result, write_result
-from age_gender.photographs.chips import chip_path, draw_contact_sheet, write_chip
+from age_gender.photographs.chips import draw_contact_sheet, find_chip_path, write_chip
 from age_gender.photographs.embedder import CropOptions, Embedder
 from age_gender.photographs.faces import TEMPLATES
-from age_gender.photographs.images import find_images, fingerprint
+from age_gender.photographs.images import find_images, hash_images
 from age_gender.photographs.networks import read_graph, read_litert
 from age_gender.photographs.views import CROPS
 from age_gender.readers import writing
@@ -89,7 +89,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add, add_either = group.add_argument, group.add_mutually_exclusive_group().add_argument
     add_either("--aligned", action="store_true",
                help="the images are aligned chips of one face each, as UTKFace's are")
-    add_either("--crop", type=crop_edges, metavar="TOP:BOTTOM,LEFT:RIGHT",
+    add_either("--crop", type=parse_crop, metavar="TOP:BOTTOM,LEFT:RIGHT",
                help="cut these rows and columns out of each image as its face")
     add("--margin", type=float, metavar="PERCENT",
         help="extra margin around a detected face, in percent of the template (default: 5; 0 with "
@@ -134,7 +134,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def crop_edges(text: str) -> list[int]:
+def parse_crop(text: str) -> list[int]:
     """Parse TOP:BOTTOM,LEFT:RIGHT in pixels, for argparse."""
     edges = re.fullmatch(r"(\d+):(\d+),(\d+):(\d+)", text, re.ASCII)
     top, bottom, left, right = map(int, edges.groups() if edges else (0, 0, 0, 0))
@@ -217,7 +217,7 @@ def open_checkpoint_folder(
     """
     network_option = "embedder" if args.embedder else "facenet"
     settings = {
-        "images": fingerprint(embedder.root, images),
+        "images": hash_images(embedder.root, images),
         **asdict(embedder.options),
         "chips": args.chips and str(args.chips.absolute()),
         network_option: hashlib.sha256(embedder.network.content).hexdigest(),
@@ -280,7 +280,7 @@ def is_done(path: Path, images: Sequence[str], width: int, chips: Path | None) -
     if chips is None or not path.exists():
         return path.exists()
     names = read_result(path, images, width).names.tolist()
-    return all(chip_path(chips, name).exists() for name in names)
+    return all(find_chip_path(chips, name).exists() for name in names)
 
 
 if __name__ == "__main__":

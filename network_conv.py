@@ -17,7 +17,7 @@ from age_gender import rounding
 from age_gender.cli import quiet_stderr
 from age_gender.embedding_space import NEGATION_LIMIT, EmbeddingSpace
 from age_gender.labels import AGES, GENDERS, INTERVAL_COVERAGE
-from age_gender.metrics import YEARS, expected_age
+from age_gender.metrics import YEARS, compute_expected_age
 from age_gender.readers.numbers import TINY
 
 UNITS = 384  # of each dense layer
@@ -172,7 +172,7 @@ def build_scorer(
     )
 
     # Quantiles: how many classes the cumulative probability leaves below them.
-    age = expected_age(softmax["age"], ops.matmul)
+    age = compute_expected_age(softmax["age"], ops.matmul)
     cumulative = ops.matmul(softmax["age"], np.triu(np.ones((AGES, AGES), np.float32)))
     tail = ops.expand_dims(calibration.tail * tail_factor(age), -1)
     low = ops.sum(ops.cast(cumulative < tail, "float32"), axis=-1)
@@ -258,7 +258,7 @@ def calibrate(
     the certainty of children that of all who are estimated under CHILD_CERTAINTY_AGE.
     """
     # The gender's temperature, on adults, and how much less certain it is of children
-    estimate = expected_age(softmax["age"])
+    estimate = compute_expected_age(softmax["age"])
     logit = np.diff(np.log(softmax["gender"] + 1e-9), axis=1)[:, 0]
     label_logit = np.where(gender == 1, logit, -logit)
     factors = 1 / np.linspace(0.5, 3, 251)
@@ -315,4 +315,4 @@ def age_loss(age: Array, probabilities: Array) -> Array:
 def age_error(age: Array, probabilities: Array) -> Array:
     """Return the absolute error of the expected age in years, (n,), of probabilities (n, 117)."""
     age = ops.reshape(ops.cast(age, "float32"), (-1,))
-    return ops.abs(expected_age(probabilities, ops.matmul) - age)
+    return ops.abs(compute_expected_age(probabilities, ops.matmul) - age)

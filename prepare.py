@@ -301,7 +301,7 @@ def split_adults(
     shuffled = np.random.default_rng(seed).permutation(adults)
     if split == "identity":
         group = copies.find_copies(unit_features, adults, adults)
-        test = copies.whole_groups(shuffled, group, test_size)
+        test = copies.choose_whole_groups(shuffled, group, test_size)
     else:
         test = shuffled[:test_size]
         group = copies.find_copies(unit_features, adults, test)

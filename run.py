@@ -92,13 +92,13 @@ def check_outputs(args: argparse.Namespace, inputs: list[str], models: Mapping[P
     folders = [Path(args.model), Path(args.model).parent] if args.model else models
     model_files = (path for folder in folders for path in folder.glob("age_gender*"))
     protected = [*inputs, *filter(None, [args.names]), *model_files]
-    for output in filter(None, [errors_path(args), args.output]):
+    for output in filter(None, [find_errors_path(args), args.output]):
         if output != "-":
             files.check_writable(output)
         files.check_overwrites_none(output, protected)
 
 
-def errors_path(args: argparse.Namespace) -> Path | None:
+def find_errors_path(args: argparse.Namespace) -> Path | None:
     """Return the path of the list of bad rows, or None for standard error."""
     if not args.skip_bad_rows or args.output == "-" or files.is_stream(args.output):
         return None
@@ -113,7 +113,7 @@ def open_output(output: str) -> contextlib.AbstractContextManager:
 
 def open_errors(args: argparse.Namespace) -> contextlib.AbstractContextManager:
     """Open the list of bad rows; None without --skip-bad-rows, where the first one ends the run."""
-    if path := errors_path(args):
+    if path := find_errors_path(args):
         return files.whole_file(path, "w", errors="backslashreplace", encoding="utf-8", newline="")
     return contextlib.nullcontext(sys.stderr if args.skip_bad_rows else None)
 
@@ -214,7 +214,7 @@ class Writer:
             self.errors.writerow([row.path, row.row, row.line, row.reason])
         self.rows += len(names)
         self.bad += len(bad)
-        self.pending_output.append(predictions.as_csv(names, batch.scores))
+        self.pending_output.append(predictions.to_csv(names, batch.scores))
         if not self.is_checked:
             self.rounding_years.append(batch.scores[:, litert.ROUNDING])
             if batch.chunk.last or sum(map(len, self.rounding_years)) >= rounding.JUDGED_ROWS:

@@ -90,12 +90,12 @@ def judge_records(args: argparse.Namespace) -> None:
     cli.say(f"model: {cli.display_path(model)}")
     faces = records.read(args.test)
     softmax = predict(model, faces.features)
-    age = metrics.expected_age(softmax["age"])
-    is_right = metrics.gender_is_right(softmax["gender"][:, 1], faces.gender)
+    age = metrics.compute_expected_age(softmax["age"])
+    is_right = metrics.is_gender_right(softmax["gender"][:, 1], faces.gender)
     true_classes = {"age": faces.age, "gender": faces.gender}  # children's genders too
     rows = np.arange(len(age))
     loss = sum(-np.log(softmax[key][rows, true] + 1e-7) for key, true in true_classes.items())
-    judged = metrics.age_error(age, faces.age), is_right, loss
+    judged = metrics.compute_age_error(age, faces.age), is_right, loss
     for start in range(0, len(age), args.batch_size):
         print(format_line(*(values[start : start + args.batch_size] for values in judged)))
     print("Summary:", format_line(*judged), sep="\n")

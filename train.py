@@ -283,8 +283,8 @@ def final_recipe(recipe: Recipe) -> Recipe:
 
 def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
     """Return the figures of held-out faces by their softmaxes, and say them."""
-    error = metrics.age_error(metrics.expected_age(softmax["age"]), faces.age)
-    right = metrics.gender_is_right(softmax["gender"][:, 1], faces.gender)
+    error = metrics.compute_age_error(metrics.compute_expected_age(softmax["age"]), faces.age)
+    right = metrics.is_gender_right(softmax["gender"][:, 1], faces.gender)
     of_adults, of_children = error[faces.is_adult], error[~faces.is_adult]
     mae, accuracy = float(of_adults.mean()), round(float(right[faces.is_adult].mean()), 4)
     cli.say(f"held out: age MAE {mae:.2f} years, gender accuracy {accuracy:.2%}")
@@ -305,7 +305,7 @@ def measure_rounding(
     def estimate_ages(rows: np.ndarray) -> np.ndarray:
         components = network_conv.to_components(preprocessing, rows)
         softmax = network.predict(components, batch_size=1024, verbose=0)
-        return metrics.expected_age(softmax["age"])
+        return metrics.compute_expected_age(softmax["age"])
 
     return rounding.measure(unit[:: -(-len(unit) // ROUNDED_FACES)], space, estimate_ages)
 

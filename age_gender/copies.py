@@ -84,7 +84,7 @@ def _above_limit(unit_features: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     return pairs[:, cosines[first_index, second_index] > MIN_COSINE]
 
 
-def whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
+def choose_whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
     """Return `size` faces for the test: the first whose groups of copies fit in whole.
 
     Raises InputError where these are too few.

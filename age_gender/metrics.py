@@ -9,7 +9,7 @@ from age_gender.labels import AGES
 YEARS = np.arange(AGES, dtype=np.float32)
 
 
-def expected_age(probabilities, matmul: Callable = np.matmul):
+def compute_expected_age(probabilities, matmul: Callable = np.matmul):
     """Return the expected age in years, the sum of p(a) * a: (n, 117) to (n,).
 
     Within a network, `matmul` is its framework's.
@@ -17,16 +17,16 @@ def expected_age(probabilities, matmul: Callable = np.matmul):
     return matmul(probabilities, YEARS)
 
 
-def age_error(estimate, age: np.ndarray) -> np.ndarray:
+def compute_age_error(estimate, age: np.ndarray) -> np.ndarray:
     """Return how far each estimate is from the labelled age, in years (n,); the mean is the MAE."""
     return np.abs(estimate - age)
 
 
-def estimated_gender(female_probability) -> np.ndarray:
+def estimate_gender(female_probability) -> np.ndarray:
     """Return the more probable gender, 0 male and 1 female, of probabilities of female: (n,)."""
     return (np.asarray(female_probability) >= 0.5).astype(np.int64)
 
 
-def gender_is_right(female_probability, gender: np.ndarray) -> np.ndarray:
+def is_gender_right(female_probability, gender: np.ndarray) -> np.ndarray:
     """Return whether estimated genders are the labelled ones (n,); the mean is the accuracy."""
-    return estimated_gender(female_probability) == np.asarray(gender)
+    return estimate_gender(female_probability) == np.asarray(gender)

@@ -19,7 +19,7 @@ from age_gender import interrupts
 Workers = tuple[Callable, Callable[[], int]]
 
 
-def processors() -> int:
+def count_processors() -> int:
     """Return how many processors this process may use."""
     with contextlib.suppress(AttributeError):  # macOS and Windows do not say
         return len(os.sched_getaffinity(0))
@@ -64,7 +64,7 @@ def _workers(
         from age_gender import dask_cluster
 
         return dask_cluster.connect(function, dask)
-    if processes and processors() > 1 and hasattr(os, "fork"):
+    if processes and count_processors() > 1 and hasattr(os, "fork"):
         return _processes(function)
     return _threads(function)
 
@@ -73,9 +73,9 @@ def _workers(
 def _threads(function: Callable) -> Iterator[Workers]:
     from concurrent.futures import ThreadPoolExecutor
 
-    pool = ThreadPoolExecutor(processors())
+    pool = ThreadPoolExecutor(count_processors())
     try:
-        yield functools.partial(pool.submit, function), processors
+        yield functools.partial(pool.submit, function), count_processors
     finally:  # without waiting: after Ctrl-C or an error nobody wants the items under way
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -88,11 +88,11 @@ def _processes(function: Callable) -> Iterator[Workers]:
 
     # Forked, a process has the function, and what it has loaded, from the beginning.
     fork = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(processors(), fork, _begin_worker, (function,))
+    pool = ProcessPoolExecutor(count_processors(), fork, _begin_worker, (function,))
     try:
         with interrupts.deferred():
             pool.submit(os.getpid)  # the first call forks them all
-        yield functools.partial(pool.submit, _work), processors
+        yield functools.partial(pool.submit, _work), count_processors
         pool.shutdown()  # Python's own at its exit may meet the pool's thread closing its pipe
     except BrokenProcessPool:
         raise ChildProcessError(

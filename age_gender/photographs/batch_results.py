@@ -36,7 +36,7 @@ def read_result(path: Path, images: Sequence[str], width: int) -> BatchResult:
     except Exception as error:  # NumPy, zipfile and zlib raise many types
         if is_resource_shortage(error):
             raise
-        raise damaged_error(path) from None
+        raise make_damaged_error(path) from None
     names, embeddings, skipped = result
     is_whole = (
         names.dtype.kind == skipped.dtype.kind == "U"
@@ -48,7 +48,7 @@ def read_result(path: Path, images: Sequence[str], width: int) -> BatchResult:
         and np.isfinite(embeddings).all()
     )
     if not is_whole or not _are_of(result, map(text_name, images)):
-        raise damaged_error(path)
+        raise make_damaged_error(path)
     return result
 
 
@@ -75,12 +75,12 @@ def read_embeddings(
         shape = shape or result.embeddings.shape[1:]
         expected = names[done : done + len(result.names)]
         if result.names.tolist() != expected or result.embeddings.shape[1:] != shape:
-            raise damaged_error(path)
+            raise make_damaged_error(path)
         done += len(expected)
         yield result.embeddings
 
 
-def damaged_error(path: Path) -> InputError:
+def make_damaged_error(path: Path) -> InputError:
     """Return the InputError for a damaged result."""
     return InputError(
         f"{path}: damaged, or of other images (is another embed.py at work here?); remove this "

@@ -17,7 +17,7 @@ from age_gender.photographs.images import CHIP, Skipped, read_image, resize
 SHEET_FACES = 1000  # larger pictures are hard to open
 
 
-def chip_path(folder: Path, name: str) -> Path:
+def find_chip_path(folder: Path, name: str) -> Path:
     """Return the path of a face's chip below `folder`, unique to its name."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     for i, part in enumerate(parts[:-1]):  # no folder may have a chip's name
@@ -32,7 +32,7 @@ def chip_path(folder: Path, name: str) -> Path:
 
 def write_chip(folder: Path, name: str, data: bytes) -> None:
     """Write a chip as PNG. Raises InputError where a link leads out of `folder`."""
-    path = chip_path(folder, name)
+    path = find_chip_path(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     if os.path.realpath(path) != os.path.join(os.path.realpath(folder), path.relative_to(folder)):
         raise InputError(
@@ -44,7 +44,7 @@ def write_chip(folder: Path, name: str, data: bytes) -> None:
 
 def read_chip(folder: Path, name: str) -> np.ndarray:
     """Return a face's chip as uint8 RGB (CHIP, CHIP, 3). Raises InputError for a damaged file."""
-    path = chip_path(folder, name)
+    path = find_chip_path(folder, name)
     try:
         return resize(read_image(str(path)), CHIP, CHIP)
     except Skipped as reason:
@@ -69,7 +69,7 @@ def draw_contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) ->
     from PIL import Image, ImageDraw, ImageFont
 
     # Choose the rows whose faces have a chip
-    shown = [row for row in predicted if chip_path(chips, row[0]).is_file()]
+    shown = [row for row in predicted if find_chip_path(chips, row[0]).is_file()]
     if not shown:
         raise InputError(
             f"{chips}: no chip of a face in the predictions; write chips with --images and --chips"
@@ -77,7 +77,7 @@ def draw_contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) ->
     if len(shown) > SHEET_FACES:
         say(f"{output}: shows the first {SHEET_FACES:,} of {len(shown):,} faces")
     shown = shown[:SHEET_FACES]
-    files.check_overwrites_none(output, (chip_path(chips, row[0]) for row in shown))
+    files.check_overwrites_none(output, (find_chip_path(chips, row[0]) for row in shown))
 
     # Make an empty sheet, with the fonts that matplotlib has
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"

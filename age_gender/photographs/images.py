@@ -56,7 +56,7 @@ def find_images(patterns: Sequence[str], excluded: Path | None) -> tuple[Path, l
     return Path(above), [os.path.relpath(path, above) for path in paths]
 
 
-def fingerprint(root: str, images: Iterable[str]) -> str:
+def hash_images(root: str, images: Iterable[str]) -> str:
     """Return a hash of the images' folder, names, sizes and times of change."""
     digest = hashlib.sha256(os.fsencode(os.path.realpath(root)))
     for image in images:

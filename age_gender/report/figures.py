@@ -39,9 +39,9 @@ def tabulate_faces(age: np.ndarray, gender: np.ndarray, names: list[str], scores
         "estimate": scores["age"],
         "probability": probability,
         "distance": scores["distance"],
-        "age_mae": metrics.age_error(scores["age"], age),
+        "age_mae": metrics.compute_age_error(scores["age"], age),
         "age_bias": scores["age"] - age,
-        "gender_accuracy": metrics.gender_is_right(probability, gender),
+        "gender_accuracy": metrics.is_gender_right(probability, gender),
         "interval_coverage": (low <= age) & (age <= high),
         "interval_width": high - low,
         "low": low,
@@ -62,8 +62,8 @@ def measure(table, loss: np.ndarray) -> dict:
         return [measure_group(*group) for group in table.groupby(groups, observed=True)]
 
     printed_age = np.rint(table.estimate)
-    estimated_gender = metrics.estimated_gender(table.probability)
-    confusion = confusion_matrix(table.gender, estimated_gender, labels=[0, 1])
+    estimate_gender = metrics.estimate_gender(table.probability)
+    confusion = confusion_matrix(table.gender, estimate_gender, labels=[0, 1])
     return {
         "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "confidence": CONFIDENCE},
         "all": measure_group("all", table) | {"loss": estimate_interval(loss)},

@@ -30,7 +30,7 @@ def estimate(embeddings, model, skip_bad_rows: bool) -> "pd.DataFrame":
             raise InputError(f"{batch.bad[0]}; correct this row or give skip_bad_rows=True")
 
     # Parse the embeddings as a chunk of a table without names
-    rows = as_rows(embeddings)
+    rows = to_rows(embeddings)
     reader, columns = numpy_files.ArrayReader(), Columns(rows.shape[1])
     batch = tables.parse(chunks.Chunk("embeddings", reader, rows, columns, last=True))
     refuse_bad_rows()
@@ -45,7 +45,7 @@ def estimate(embeddings, model, skip_bad_rows: bool) -> "pd.DataFrame":
         warnings.warn(warning, stacklevel=3)
 
     # Make a table with a row for every embedding
-    table = pd.DataFrame(predictions.output_columns(scores), index=batch.row_indices)
+    table = pd.DataFrame(predictions.to_columns(scores), index=batch.row_indices)
     if skip_bad_rows:  # whole numbers may be missing
         whole = [name for name in table if name != "female_probability"]
         table = table.astype(dict.fromkeys(whole, "Int64")).reindex(range(len(rows)))
@@ -68,7 +68,7 @@ def find_scorer(model, rows: np.ndarray, must_fit: bool) -> Scorer:
     return scorer
 
 
-def as_rows(embeddings) -> np.ndarray:
+def to_rows(embeddings) -> np.ndarray:
     """Return embeddings (n, W) or (W,) of any type of number as an array (n, W).
 
     Raises InputError for anything else.

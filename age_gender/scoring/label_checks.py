@@ -94,7 +94,7 @@ def find_doubts(
     ages = next(filter(None, doubts), "")
 
     # Compare genders
-    wrong = ~metrics.gender_is_right(scores["female_probability"], gender)
+    wrong = ~metrics.is_gender_right(scores["female_probability"], gender)
     parts = _parts(file, files, MIN_GENDER_LABELS)
     swapped = [(where, wrong[rows]) for where, rows in parts if np.mean(wrong[rows]) > 0.5]
     if 0 < len(swapped) < len(parts):
@@ -141,7 +141,7 @@ def _doubt_ages(where: str, age: np.ndarray, estimate: np.ndarray, labelled: str
         return ""
     varied = age.min() < age.max() and estimate.min() < estimate.max()
     correlation = float(spearmanr(age, estimate).statistic) if varied else 0.0
-    difference = float(np.median(metrics.age_error(estimate, age)))
+    difference = float(np.median(metrics.compute_age_error(estimate, age)))
     if correlation >= MIN_CORRELATION and difference <= MAX_YEARS:
         return ""
     return (

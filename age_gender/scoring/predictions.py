@@ -30,7 +30,7 @@ HEADER = (",".join(COLUMNS) + "\n").encode()
 PROBABILITY_UNITS = 10_000  # the CSV has four decimals
 
 
-def output_columns(scores: np.ndarray) -> dict[str, np.ndarray]:
+def to_columns(scores: np.ndarray) -> dict[str, np.ndarray]:
     """Return the columns behind the name, each (n,), of scores (n, 4 or more), litert.OUTPUTS."""
     *columns, probability = _round_scores(scores)
     return dict(zip([*COLUMNS][1:], [*columns, probability / PROBABILITY_UNITS], strict=True))
@@ -44,7 +44,7 @@ def _round_scores(scores: np.ndarray) -> np.ndarray:
     return np.stack([is_female, age, low, high, probability])
 
 
-def as_csv(names: Sequence[str], scores: np.ndarray) -> bytes:
+def to_csv(names: Sequence[str], scores: np.ndarray) -> bytes:
     """Return rows of the CSV, of names, quoted where they need that, and scores (n, 4 or more)."""
     *columns, probability = _round_scores(scores).tolist()
     cells = [""] * (3 * len(scores))

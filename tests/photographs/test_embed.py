@@ -19,7 +19,7 @@ from age_gender.cli import InputError
 from age_gender.photographs import networks
 from age_gender.photographs.images import find_images
 from age_gender.readers import tables
-from benchmarks.drawn_faces import drawn_chip, drawn_photograph
+from benchmarks.drawn_faces import draw_chip, draw_photograph
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
@@ -46,7 +46,7 @@ def interrupt(*_) -> None:
 def chips_in(folder: Path, count: int) -> Path:
     folder.mkdir()
     for i in range(count):
-        drawn_chip(i, 60).save(folder / f"{i:02}.png")
+        draw_chip(i, 60).save(folder / f"{i:02}.png")
     return folder
 
 
@@ -77,7 +77,7 @@ def test_an_aligned_chip_goes_whole_into_the_graph_as_frozen(tmp_path):
     import cv2
     import tensorflow as tf
 
-    drawn_chip().save(tmp_path / "chip.png")
+    draw_chip().save(tmp_path / "chip.png")
 
     embeddings = embedded("--images", tmp_path, "--aligned", "--output", tmp_path / "out.npz")
 
@@ -85,14 +85,14 @@ def test_an_aligned_chip_goes_whole_into_the_graph_as_frozen(tmp_path):
     as_frozen = tf.compat.v1.wrap_function(
         lambda: tf.graph_util.import_graph_def(graph, name=""), []
     ).prune("input:0", "embeddings:0")
-    pixels = cv2.resize(np.asarray(drawn_chip()), (160, 160), interpolation=cv2.INTER_AREA)
+    pixels = cv2.resize(np.asarray(draw_chip()), (160, 160), interpolation=cv2.INTER_AREA)
     expected = as_frozen(tf.constant(((pixels - 127.5) / 128)[None], tf.float32)).numpy()[0]
     np.testing.assert_allclose(embeddings["chip.png"], expected, atol=1e-5)
 
 
 def test_an_embedding_does_not_depend_on_its_batch(tmp_path):
     for i in range(9):
-        drawn_chip(i).save(tmp_path / f"{i}.png")
+        draw_chip(i).save(tmp_path / f"{i}.png")
     images = ("--images", tmp_path, "--aligned", "--output")
 
     one = embedded(*images, tmp_path / "one.npz", "--batch-size", 1)
@@ -109,7 +109,7 @@ def test_every_output_is_read_back_with_its_names(tmp_path, suffix):
     (tmp_path / "in" / "below").mkdir(parents=True)
     names = ["25_0_1_2017.jpg", "below/Zoë, 3.png", "below/a\nb.png"]
     for i, name in enumerate(names):
-        drawn_chip(i).save(tmp_path / "in" / name)
+        draw_chip(i).save(tmp_path / "in" / name)
 
     embeddings = embedded(
         "--images", tmp_path / "in", "--aligned", "--output", tmp_path / f"o{suffix}"
@@ -121,8 +121,8 @@ def test_every_output_is_read_back_with_its_names(tmp_path, suffix):
 
 def test_a_fixed_crop_is_the_crop(tmp_path):
     big = Image.new("RGB", (250, 250))
-    big.paste(drawn_chip(3, 118), (68, 77))
-    for folder, picture in (("big", big), ("cropped", drawn_chip(3, 118))):
+    big.paste(draw_chip(3, 118), (68, 77))
+    for folder, picture in (("big", big), ("cropped", draw_chip(3, 118))):
         (tmp_path / folder).mkdir()
         picture.save(tmp_path / folder / "a.png")
 
@@ -138,7 +138,7 @@ def test_a_fixed_crop_is_the_crop(tmp_path):
 
 def test_broken_images_are_named_and_counted_and_the_rest_is_embedded(tmp_path, capfd):
     for i in range(3):
-        drawn_chip(i).save(tmp_path / f"good{i}.jpg")
+        draw_chip(i).save(tmp_path / f"good{i}.jpg")
     (tmp_path / "broken.jpg").write_bytes((tmp_path / "good0.jpg").read_bytes()[:2000])
     (tmp_path / "notes.txt").write_text("not an image by its name")
 
@@ -177,8 +177,8 @@ def test_a_glob_names_faces_below_its_folder(tmp_path, monkeypatch):
 
 
 def test_faces_are_numbered_from_left_to_right(tmp_path):
-    drawn_photograph([(30, 90, 110), (340, 60, 150)]).save(tmp_path / "two.jpg", quality=95)
-    drawn_photograph([(200, 90, 150)]).save(tmp_path / "one.jpg", quality=95)
+    draw_photograph([(30, 90, 110), (340, 60, 150)]).save(tmp_path / "two.jpg", quality=95)
+    draw_photograph([(200, 90, 150)]).save(tmp_path / "one.jpg", quality=95)
     chips = tmp_path / "chips"
     images = ("--images", tmp_path, "--output", tmp_path / "o.npz", "--chips", chips)
 
@@ -187,7 +187,7 @@ def test_faces_are_numbered_from_left_to_right(tmp_path):
     assert list(embeddings) == ["one.jpg", "two.jpg#1", "two.jpg#2"]
     for number, drawn in ((1, 0), (2, 1)):
         chip = np.asarray(Image.open(chips / f"two.jpg#{number}.png")).astype(int)
-        distances = [np.abs(chip - np.asarray(drawn_chip(i, 160))).mean() for i in (0, 1)]
+        distances = [np.abs(chip - np.asarray(draw_chip(i, 160))).mean() for i in (0, 1)]
         assert distances[drawn] == min(distances), "chips and names are out of step"
     assert list(embedded(*images, "--faces", "largest")) == ["one.jpg", "two.jpg"]
 
@@ -195,8 +195,8 @@ def test_faces_are_numbered_from_left_to_right(tmp_path):
 def test_a_found_face_is_embedded_much_as_its_aligned_chip_is(tmp_path):
     (tmp_path / "photo").mkdir()
     (tmp_path / "chip").mkdir()
-    drawn_photograph([(150, 60, 200)]).rotate(15).save(tmp_path / "photo" / "a.png")
-    drawn_chip().save(tmp_path / "chip" / "a.png")
+    draw_photograph([(150, 60, 200)]).rotate(15).save(tmp_path / "photo" / "a.png")
+    draw_chip().save(tmp_path / "chip" / "a.png")
     output = tmp_path / "o.npz"
 
     embeddings = embedded("--images", tmp_path / "photo", "--margin", 0, "--output", output)
@@ -222,7 +222,7 @@ def test_a_real_photograph_is_the_same_person_turned_mirrored_and_small(tmp_path
 
 
 def test_a_photograph_without_a_face_is_listed_and_counted(tmp_path, capfd):
-    drawn_photograph([(150, 60, 200)]).save(tmp_path / "face.png")
+    draw_photograph([(150, 60, 200)]).save(tmp_path / "face.png")
     Image.new("RGB", (300, 200), "grey").save(tmp_path / "wall.png")
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
 
@@ -236,7 +236,7 @@ def test_a_photograph_without_a_face_is_listed_and_counted(tmp_path, capfd):
 
 
 def test_a_face_in_a_large_photograph_is_found_and_taken_at_full_size(tmp_path):
-    photograph = drawn_photograph([(1600, 800, 800)], (4000, 3000))
+    photograph = draw_photograph([(1600, 800, 800)], (4000, 3000))
     photograph.save(tmp_path / "large.png")
     photograph.resize((1000, 750)).save(tmp_path / "small.png")
 
@@ -264,7 +264,7 @@ def small_graph(tmp_path_factory) -> Path:
 def test_a_graph_of_sandbergs_shape_is_taken_by_option(small_graph, tmp_path, capfd):
     (tmp_path / "in").mkdir()
     for i in range(3):
-        drawn_chip(i, 160).save(tmp_path / "in" / f"{i}.png")
+        draw_chip(i, 160).save(tmp_path / "in" / f"{i}.png")
 
     embeddings = embedded(
         "--images",
@@ -277,7 +277,7 @@ def test_a_graph_of_sandbergs_shape_is_taken_by_option(small_graph, tmp_path, ca
     )
 
     for i in range(3):
-        expected = sandberg_embedding(np.asarray(drawn_chip(i, 160)))
+        expected = sandberg_embedding(np.asarray(draw_chip(i, 160)))
         np.testing.assert_allclose(embeddings[f"{i}.png"], expected, atol=1e-4)
     message = capfd.readouterr().err
     assert re.search(r"20180402-114759\.pb: .* SHA-256 [0-9a-f]{64}", message)

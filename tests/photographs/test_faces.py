@@ -9,8 +9,8 @@ from small_networks import sandberg_graph
 import embed
 from age_gender.cli import InputError
 from age_gender.photographs import faces, networks
-from age_gender.photographs.chips import chip_path, draw_contact_sheet, encode_png, write_chip
-from benchmarks.drawn_faces import drawn_chip
+from age_gender.photographs.chips import draw_contact_sheet, encode_png, find_chip_path, write_chip
+from benchmarks.drawn_faces import draw_chip
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
@@ -62,7 +62,7 @@ def test_a_packaged_graph_with_another_hash_is_refused(tmp_path, monkeypatch):
 
 def test_the_sheet_shows_every_face_with_a_chip(tmp_path):
     for i, name in enumerate(("a.jpg", "below/b.jpg#1", "x" * 240 + ".jpg")):
-        write_chip(tmp_path / "chips", name, encode_png(np.asarray(drawn_chip(i, 160))))
+        write_chip(tmp_path / "chips", name, encode_png(np.asarray(draw_chip(i, 160))))
     rows = [("a.jpg", 0, 34, 28, 41, 0.02), ("below/b.jpg#1", 1, 25, 20, 30, 0.97),
             ("x" * 240 + ".jpg", 1, 61, 55, 70, 0.8), ("gone.jpg", 1, 61, 55, 70, 0.8)]  # fmt: skip
 
@@ -72,7 +72,7 @@ def test_the_sheet_shows_every_face_with_a_chip(tmp_path):
     assert drawn == 3
     for i in range(3):
         left = 24 + i * 184
-        np.testing.assert_array_equal(sheet[24:184, left : left + 160], drawn_chip(i, 160))
+        np.testing.assert_array_equal(sheet[24:184, left : left + 160], draw_chip(i, 160))
         text = sheet[190:250, left : left + 160].min(axis=2)
         assert 0.02 < (text < 128).mean() < 0.5, "no text below the chip"
 
@@ -81,7 +81,7 @@ def test_the_sheet_shows_every_face_with_a_chip(tmp_path):
 def test_untrusted_names_stay_below_the_folder(tmp_path, name):
     (tmp_path / "chips").mkdir()
 
-    path = chip_path(tmp_path / "chips", name)
+    path = find_chip_path(tmp_path / "chips", name)
 
     assert path.resolve().is_relative_to(tmp_path / "chips")
     write_chip(tmp_path / "chips", name, b"")

@@ -12,12 +12,12 @@ from test_embed import embedded, load_each_network_once  # noqa: F401
 
 import embed
 from age_gender.photographs.images import Skipped, read_image
-from benchmarks.drawn_faces import drawn_chip, drawn_photograph
+from benchmarks.drawn_faces import draw_chip, draw_photograph
 
 cv2 = pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
-GREY = np.asarray(drawn_chip(1).convert("L"))
-RGB = np.asarray(drawn_chip(1))
+GREY = np.asarray(draw_chip(1).convert("L"))
+RGB = np.asarray(draw_chip(1))
 
 
 def png(
@@ -124,7 +124,7 @@ def test_a_transparent_colour_of_a_picture_of_16_bits_changes_no_pixel(tmp_path)
 
 def test_a_face_has_the_same_embedding_whatever_the_container(tmp_path):
     """Chips and photographs, in grey and colour; cosines of 0.99 and more."""
-    photograph = np.asarray(drawn_photograph([(150, 60, 200)]))
+    photograph = np.asarray(draw_photograph([(150, 60, 200)]))
     for folder, picture, aligned in (("chips", RGB, ["--aligned"]), ("photos", photograph, [])):
         (tmp_path / folder).mkdir()
         grey = np.asarray(Image.fromarray(picture).convert("L"))
@@ -151,7 +151,7 @@ def saved(image: "Image.Image", **options) -> bytes:
 
 
 def test_the_orientation_of_exif_is_honoured(tmp_path):
-    upright = drawn_chip(2)
+    upright = draw_chip(2)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     data = saved(upright.rotate(90, expand=True), format="JPEG", quality=95, exif=exif)
@@ -231,8 +231,8 @@ def test_a_dark_picture_of_8_bits_stays_dark(tmp_path):
 
 
 @pytest.mark.parametrize("data, reason", [
-    (saved(drawn_chip(), format="JPEG")[:3000], "truncated"),
-    (saved(drawn_chip(), format="PNG")[:1500], "truncated"),
+    (saved(draw_chip(), format="JPEG")[:3000], "truncated"),
+    (saved(draw_chip(), format="PNG")[:1500], "truncated"),
     (b"", "not an image"),
     (b"GIF89a" + bytes(50), "not an image"),
     (b"\xff\xd8\xff\xe0" + bytes(500), "."),
@@ -251,7 +251,7 @@ def test_what_is_no_whole_image_is_skipped_with_a_reason(tmp_path, data, reason)
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (0, 0, 255), "noise", "16 bits"])
 def test_what_has_one_colour_is_no_face_and_is_skipped_and_counted(tmp_path, capfd, way, colour):
     (tmp_path / "in").mkdir()
-    face = drawn_photograph([(150, 60, 200)])
+    face = draw_photograph([(150, 60, 200)])
     face.save(tmp_path / "in" / "face.png")
     pixels = np.full((*face.size[::-1], 3), colour if isinstance(colour, tuple) else 128)
     if colour == "noise":  # that a poor JPEG leaves: a deviation of 1 of 255

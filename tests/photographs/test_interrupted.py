@@ -17,7 +17,7 @@ from test_embed import SCRIPT, chips_in, embedded, interrupt, run
 import embed
 from age_gender.cli import InputError
 from age_gender.readers import tables
-from benchmarks.drawn_faces import drawn_chip
+from benchmarks.drawn_faces import draw_chip
 
 pytest.importorskip("cv2")
 
@@ -95,7 +95,7 @@ def test_the_work_of_another_command_is_not_taken_for_this_one(
 
     with pytest.raises(InputError, match=r"o.npz.partial: started with different --batch-size"):
         embed.main([*command, "--batch-size", "2"])
-    drawn_chip().save(images / "new.png")
+    draw_chip().save(images / "new.png")
     with pytest.raises(InputError, match=r"different --images .*remove this folder"):
         embed.main(command)
     assert sorted((tmp_path / "o.npz.partial").glob("[0-9]*.npz")) == before
@@ -114,7 +114,7 @@ def test_a_finished_output_is_made_anew(litert_network, tmp_path):
     command = ("--images", images, "--aligned", "--embedder", litert_network,
                "--output", tmp_path / "o.npz")  # fmt: skip
     first = embedded(*command)
-    drawn_chip(7, 60).save(images / "00.png")
+    draw_chip(7, 60).save(images / "00.png")
 
     second = embedded(*command)
 

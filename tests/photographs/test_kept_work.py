@@ -14,8 +14,8 @@ from test_embed import chips_in, embedded, interrupt, names_in, run
 import embed
 from age_gender.cli import InputError
 from age_gender.photographs.batch_results import BatchResult, write_result
-from age_gender.photographs.chips import chip_path, encode_png, write_chip
-from benchmarks.drawn_faces import drawn_chip
+from age_gender.photographs.chips import encode_png, find_chip_path, write_chip
+from benchmarks.drawn_faces import draw_chip
 
 pytest.importorskip("cv2")
 HEADER = "filename,gender,age,age_low,age_high,female_probability\n"
@@ -54,7 +54,7 @@ def test_work_is_not_resumed_with_other_pictures_of_the_same_names(
 ):
     image = tmp_path / "in" / "00.png"
     if change == "size":
-        drawn_chip(99, 61).save(image)
+        draw_chip(99, 61).save(image)
     elif change == "time":
         status = image.stat()
         os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
@@ -205,7 +205,7 @@ def test_a_part_that_changes_while_the_output_is_written_leaves_no_output(
 def test_the_sheet_overwrites_no_chip_and_no_predictions(tmp_path):
     chips = tmp_path / "chips"
     for name in ("a", "b"):
-        write_chip(chips, name, encode_png(np.asarray(drawn_chip())))
+        write_chip(chips, name, encode_png(np.asarray(draw_chip())))
     (tmp_path / "ages.csv").write_text(HEADER + "a,0,34,28,41,0.02\n")
     (tmp_path / "linked").symlink_to(chips)
     before = contents(tmp_path)
@@ -259,7 +259,7 @@ def test_photographs_whose_chips_would_bear_the_names_of_folders_can_be_finished
     for i, name in enumerate(names):
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        drawn_chip(i, 160).save(path, format="PNG")
+        draw_chip(i, 160).save(path, format="PNG")
 
     embeddings = embedded(*command, "--chips", tmp_path / "chips")
 
@@ -267,8 +267,8 @@ def test_photographs_whose_chips_would_bear_the_names_of_folders_can_be_finished
 
     assert sorted(embeddings) == sorted(names)
     for i, name in enumerate(names):
-        chip = np.asarray(Image.open(chip_path(tmp_path / "chips", name)))
-        np.testing.assert_array_equal(chip, np.asarray(drawn_chip(i, 160)))
+        chip = np.asarray(Image.open(find_chip_path(tmp_path / "chips", name)))
+        np.testing.assert_array_equal(chip, np.asarray(draw_chip(i, 160)))
 
 
 def test_names_outlive_a_locale_without_utf_8(tmp_path, command):

@@ -10,7 +10,7 @@ from test_embed import chips_in, embedded, interrupt, names_in, run
 import embed
 from age_gender.cli import InputError
 from age_gender.photographs import faces, networks, views
-from benchmarks.drawn_faces import drawn_chip, drawn_photograph
+from benchmarks.drawn_faces import draw_chip, draw_photograph
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
@@ -56,17 +56,17 @@ def test_chips_of_utkface_are_brought_to_arcfaces_template(tflite, tmp_path):
     template = [[38.3, 51.7], [73.5, 51.5], [56, 71.7], [41.5, 92.4], [70.7, 92.2]]
     for point in template:
         assert np.linalg.norm(at - point, axis=1).min() < 2.5
-    drawn_chip(1).save(tmp_path / "a.png")
+    draw_chip(1).save(tmp_path / "a.png")
     embeddings = embedded("--images", tmp_path, "--aligned", "--embedder", tflite(2),
                      "--output", tmp_path / "o.csv")  # fmt: skip
-    expected = by_hand(faces.align_utkface(np.asarray(drawn_chip(1)), "arcface", 112))
+    expected = by_hand(faces.align_utkface(np.asarray(draw_chip(1)), "arcface", 112))
     np.testing.assert_allclose(embeddings["a.png"], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
 def test_photographs_and_templates_and_outputs_of_any_width(tflite, tmp_path, suffix):
     (tmp_path / "in").mkdir()
-    drawn_photograph([(150, 60, 200)]).save(tmp_path / "in" / "a.png")
+    draw_photograph([(150, 60, 200)]).save(tmp_path / "in" / "a.png")
     Image.new("RGB", (300, 200), "grey").save(tmp_path / "in" / "wall.png")
     same = ("--images", tmp_path / "in", "--embedder", tflite(None), "--chips", tmp_path / "chips",
             "--output", tmp_path / f"o{suffix}")  # fmt: skip
@@ -102,7 +102,7 @@ def test_dask_and_resuming_serve_any_network(tflite, tmp_path, monkeypatch):
 
 
 def test_what_is_no_embedder_is_refused_with_a_remedy(tflite, tmp_path):
-    drawn_chip().save(tmp_path / "a.png")
+    draw_chip().save(tmp_path / "a.png")
     (tmp_path / "rubbish.tflite").write_bytes(b"TFL3 rubbish" * 50)
     same = ["--images", str(tmp_path / "a.png"), "--aligned", "--output", str(tmp_path / "o.npz")]
     for path, reason in (
@@ -189,7 +189,7 @@ def test_views_that_are_resumed_end_the_same(tflite, tmp_path, monkeypatch):
 
 
 def test_each_crop_is_what_its_name_says():
-    image = np.asarray(drawn_chip(3))
+    image = np.asarray(draw_chip(3))
 
     class Finds:
         def __call__(self, padded):  # of 320 x 320: the chip and 60 pixels about it
@@ -225,7 +225,7 @@ def test_without_a_face_that_is_found_the_usual_box_is_taken():
 
 
 def test_random_crops_follow_from_the_name_alone():
-    image = np.asarray(drawn_chip(3))
+    image = np.asarray(draw_chip(3))
 
     def drawn(name: str) -> np.ndarray:
         return np.stack([*views.cut_views(image, name, "arcface", 112, None)])
