@@ -50,12 +50,12 @@ def main(argv: list[str] | None = None) -> None:
     check_outputs(args, inputs, models)
 
     # Choose the model by the first rows
-    scorer, first, unparsed = open_input(args, inputs, models)
-    if args.model or (first and len(first[-1].features)):  # else an error follows
+    scorer, first_batches, unparsed = open_input(args, inputs, models)
+    if args.model or len(first_batches[-1].features):  # else an error follows
         cli.say(f"model: {cli.display_path(Path(scorer.name))}")
 
     # Score all rows, and write them in order
-    scored = score_in_order(args, inputs, scorer, first, unparsed)
+    scored = score_in_order(args, inputs, scorer, first_batches, unparsed)
     with contextlib.closing(scored), open_output(args.output) as output:
         total = tables.input_bytes(inputs, tables.read_options(args))
         with open_errors(args) as errors, cli.Progress(total, "B") as progress:
@@ -105,6 +105,62 @@ def find_errors_path(args: argparse.Namespace) -> Path | None:
     return Path(args.output).with_suffix(".errors.csv")
 
 
+def open_input(
+    args: argparse.Namespace, inputs: list[str], models: Mapping[Path, int]
+) -> tuple[litert.Scorer, list[chunks.Batch], Iterator[chunks.Chunk]]:
+    """Return the scorer for the input, the batches parsed to choose it, and the other chunks."""
+    if args.model:
+        scorer = choice.load(args.model, args.force)
+        options = tables.read_options(args, width=scorer.width)
+        return scorer, [], tables.cut(inputs, options)
+    widths, described = tuple(models.values()), choice.describe_models(models)
+    unparsed = tables.cut(inputs, tables.read_options(args, widths=widths, models=described))
+    first_batches = parse_first_batches(unparsed, args.skip_bad_rows)
+    scorer = choice.choose_model(
+        models,
+        first_batches[-1].features,
+        must_fit=not (args.force or args.skip_bad_rows),
+        load_scorer=functools.partial(choice.load, force=args.force),
+        hint=FORCE_HINT,
+    )
+    return scorer, first_batches, unparsed
+
+
+def parse_first_batches(
+    unparsed: Iterator[chunks.Chunk], skip_bad_rows: bool
+) -> list[chunks.Batch]:
+    """Return the first batches, up to one with a good row, or whose bad row ends the run.
+
+    Raises InputError where no row of MAX_BAD_CHUNKS is good.
+    """
+    batches: list[chunks.Batch] = []
+    for batch in map(tables.parse, itertools.islice(unparsed, MAX_BAD_CHUNKS)):
+        batches.append(batch)
+        if len(batch.features) or (batch.bad and not skip_bad_rows):
+            return batches
+    bad = [row for batch in batches for row in batch.bad]
+    if bad and len(batches) == MAX_BAD_CHUNKS:
+        raise InputError(
+            f"{bad[0].path}: no row of the first {MAX_BAD_CHUNKS} chunks is good; {bad[0]}"
+        )
+    return batches
+
+
+def score_in_order(
+    args: argparse.Namespace,
+    inputs: list[str],
+    scorer: litert.Scorer,
+    first_batches: list[chunks.Batch],
+    unparsed: Iterator[chunks.Chunk],
+) -> Iterator[chunks.Batch]:
+    """Yield all batches in input order, with scores, from all processors or a Dask cluster."""
+    in_processes = not args.dask and tables.is_long_text(inputs, tables.read_options(args))
+    if in_processes:
+        unparsed = (chunk.without_data() for chunk in unparsed)
+    items = itertools.chain(first_batches, unparsed)
+    return parallel.map_in_order(scorer, items, args.dask, processes=in_processes)
+
+
 def open_output(output: str) -> contextlib.AbstractContextManager:
     """Open the output: standard output, or a file that appears whole or not at all."""
     is_file = output != "-"
@@ -116,60 +172,6 @@ def open_errors(args: argparse.Namespace) -> contextlib.AbstractContextManager:
     if path := find_errors_path(args):
         return files.whole_file(path, "w", errors="backslashreplace", encoding="utf-8", newline="")
     return contextlib.nullcontext(sys.stderr if args.skip_bad_rows else None)
-
-
-def open_input(
-    args: argparse.Namespace, inputs: list[str], models: Mapping[Path, int]
-) -> tuple[litert.Scorer, list[chunks.Batch], Iterator[chunks.Chunk]]:
-    """Return the scorer for the input, the batches parsed to choose it, and the other chunks."""
-    if args.model:
-        scorer = choice.load(args.model, args.force)
-        options = tables.read_options(args, width=scorer.width)
-        return scorer, [], tables.cut(inputs, options)
-    widths, described = tuple(models.values()), choice.describe_models(models)
-    unparsed = tables.cut(inputs, tables.read_options(args, widths=widths, models=described))
-    first = parse_first_batches(unparsed, args.skip_bad_rows)
-    scorer = choice.choose_model(
-        models,
-        first[-1].features if first else np.empty((0, 0)),
-        must_fit=not (args.force or args.skip_bad_rows),
-        load_scorer=functools.partial(choice.load, force=args.force),
-        hint=FORCE_HINT,
-    )
-    return scorer, first, unparsed
-
-
-def parse_first_batches(
-    unparsed: Iterator[chunks.Chunk], skip_bad_rows: bool
-) -> list[chunks.Batch]:
-    """Return the first batches, up to one with a good row, or whose bad row ends the run.
-
-    Raises InputError where no row of MAX_BAD_CHUNKS is good.
-    """
-    first = []
-    for batch in map(tables.parse, itertools.islice(unparsed, MAX_BAD_CHUNKS)):
-        first.append(batch)
-        if len(batch.features) or (batch.bad and not skip_bad_rows):
-            return first
-    if len(first) == MAX_BAD_CHUNKS:
-        path, fault = first[0].chunk.path, first[0].bad[0]
-        raise InputError(f"{path}: no row of the first {MAX_BAD_CHUNKS} chunks is good; {fault}")
-    return first
-
-
-def score_in_order(
-    args: argparse.Namespace,
-    inputs: list[str],
-    scorer: litert.Scorer,
-    first: list[chunks.Batch],
-    unparsed: Iterator[chunks.Chunk],
-) -> Iterator[chunks.Batch]:
-    """Yield all batches in input order, with scores, from all processors or a Dask cluster."""
-    in_processes = not args.dask and tables.is_long_text(inputs, tables.read_options(args))
-    if in_processes:
-        unparsed = (chunk.without_data() for chunk in unparsed)
-    items = itertools.chain(first, unparsed)
-    return parallel.map_in_order(scorer, items, args.dask, processes=in_processes)
 
 
 class Writer:

@@ -51,7 +51,7 @@ def connect(function: Callable, given: str) -> Iterator[tuple[Callable, Callable
     import distributed
 
     with contextlib.ExitStack() as stack:
-        # The threads that watch workers would log over the progress bar
+        # Connect, and send the function; threads that watch workers would log over the progress bar
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         client, address = _connect(stack, given)
@@ -66,6 +66,7 @@ def connect(function: Callable, given: str) -> Iterator[tuple[Callable, Callable
             data = cloudpickle.dumps(item)
             return _Result(client, address, client.submit(apply, name, data, pure=False))
 
+        # Submit items, and say what ends the connection
         try:
             yield submit, lambda: count_threads(time.monotonic() // COUNT_SECONDS)
         except CancelledError:

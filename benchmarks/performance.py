@@ -114,10 +114,14 @@ print((time.perf_counter() - started) / 200)
 
 def main() -> None:
     parts = {
-        "start-up": measure_start_up, "throughput": measure_csv, "formats": measure_arrays,
-        "lists": measure_lists, "output": measure_output, "training": measure_training,
+        "start-up": measure_start_up,
+        "throughput": measure_csv,
+        "formats": measure_arrays,
+        "lists": measure_lists,
+        "output": measure_output,
+        "training": measure_training,
         "embedding": measure_embedding,
-    }  # fmt: skip
+    }
     parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--only", nargs="+", choices=parts, default=list(parts), help="parts of the table"
@@ -137,12 +141,12 @@ def print_row(what: str, value: str) -> None:
     print(f"| {what} | {value} |", flush=True)
 
 
-def code(text: str, *arguments) -> list[str]:
+def python_command(text: str, *arguments) -> list[str]:
     """Return the command that runs Python code with arguments."""
     return [sys.executable, "-c", text, *map(str, arguments)]
 
 
-def run_py(features: Path | str, folder: Path) -> list[str]:
+def run_py_command(features: Path | str, folder: Path) -> list[str]:
     """Return the command that runs run.py on a table."""
     output = folder / "output.csv"
     return [sys.executable, ROOT / "run.py", "--features", features, "--output", output]
@@ -154,16 +158,16 @@ def run_quietly(command: list) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def seconds(command: list) -> float:
+def time_command(command: list) -> float:
     """Run a command and return the seconds that it takes."""
     started = time.perf_counter()
     run_quietly(command)
     return time.perf_counter() - started
 
 
-def side_by_side(runs: int, *commands: list) -> list[float]:
+def time_side_by_side(runs: int, *commands: list) -> list[float]:
     """Return the median seconds of each command, run in turn so that drift hits them alike."""
-    times = [[seconds(command) for command in commands] for _ in range(runs)]
+    times = [[time_command(command) for command in commands] for _ in range(runs)]
     return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
@@ -174,13 +178,13 @@ def print_memory(what: str, commands: list[list], stdin: Sequence[Path | str] = 
     """
     inputs = stdin or ("/dev/null", "/dev/null")
     few, many = (
-        float(run_quietly(code(MEMORY, path, *command)))
+        float(run_quietly(python_command(MEMORY, path, *command)))
         for path, command in zip(inputs, commands, strict=True)
     )
     print_row(what, f"{many:.0f} MB against {few:.0f} MB: {many / few:.2f}")
 
 
-def facenet(name: str) -> Path:
+def find_facenet(name: str) -> Path:
     """Return the path of a file of the model that ships for FaceNet."""
     return trained_models.find_model(paths.FACENET, name)
 
@@ -189,8 +193,10 @@ def measure_start_up(folder: Path) -> None:
     """Measure run.py on few rows against pandas and Keras."""
     for what, rows, runs in (("one row", 1, 7), ("13,233 rows", 13_233, 5)):
         path = write_faces(folder / f"{rows}.csv", rows)
-        naive = code(NAIVE, path, facenet(trained_models.KERAS_MODEL), folder / "naive.csv")
-        ours, theirs = side_by_side(runs, run_py(path, folder), naive)
+        naive = python_command(
+            NAIVE, path, find_facenet(trained_models.KERAS_MODEL), folder / "naive.csv"
+        )
+        ours, theirs = time_side_by_side(runs, run_py_command(path, folder), naive)
         print_row(
             f"run.py, {what}, against pandas + Keras",
             f"{ours:.2f} s against {theirs:.2f} s: {theirs / ours:.1f} times faster",
@@ -200,9 +206,9 @@ def measure_start_up(folder: Path) -> None:
 def measure_csv(folder: Path) -> None:
     """Measure rows per second and memory of CSV, with the start subtracted."""
     files = [write_faces(folder / f"{rows}.csv", rows) for rows in (20_000, 200_000)]
-    ours = [run_py(path, folder) for path in files]
-    few, many, parsed_few, parsed_many = side_by_side(
-        5, *ours, *(code(PARSER, path) for path in files)
+    ours = [run_py_command(path, folder) for path in files]
+    few, many, parsed_few, parsed_many = time_side_by_side(
+        5, *ours, *(python_command(PARSER, path) for path in files)
     )
     rate, parser_rate = 180_000 / (many - few), 180_000 / (parsed_many - parsed_few)
     print_row(
@@ -210,19 +216,19 @@ def measure_csv(folder: Path) -> None:
         f"{rate:,.0f} against {parser_rate:,.0f} rows a second: {rate / parser_rate:.2f}",
     )
     print_memory("run.py's peak memory at 200,000 against 20,000 rows", ours)
-    print_memory("the same from standard input", [run_py("-", folder)] * 2, files)
+    print_memory("the same from standard input", [run_py_command("-", folder)] * 2, files)
     files[1].unlink()
 
 
 def measure_arrays(folder: Path) -> None:
     """Measure NPY, NPZ and Parquet against LiteRT alone."""
     features = write_faces(folder / "alone.npy", 200_000)
-    alone = code(LITERT, features, facenet(trained_models.LITERT_MODEL))
+    alone = python_command(LITERT, features, find_facenet(trained_models.LITERT_MODEL))
     for suffix in ("npy", "npz", "parquet"):
         files = [write_faces(folder / f"{rows}.{suffix}", rows) for rows in (20_000, 200_000)]
-        ours, ratios = [run_py(path, folder) for path in files], []
+        ours, ratios = [run_py_command(path, folder) for path in files], []
         for _ in range(5):
-            few, many = map(seconds, ours)
+            few, many = map(time_command, ours)
             ratios.append(0.9 * float(run_quietly(alone)) / (many - few))
         print_row(
             f"run.py, from 20,000 to 200,000 rows of {suffix.upper()}, against LiteRT alone",
@@ -240,8 +246,10 @@ def measure_lists(folder: Path) -> None:
         suffix: [write_faces(folder / f"{rows}.{suffix}", rows) for rows in (10_000, 100_000)]
         for suffix in ("csv", "jsonl", "parquet", "double.parquet", "db")
     }
-    commands = {suffix: [run_py(path, folder) for path in pair] for suffix, pair in files.items()}
-    times = iter(side_by_side(5, *itertools.chain.from_iterable(commands.values())))
+    commands = {
+        suffix: [run_py_command(path, folder) for path in pair] for suffix, pair in files.items()
+    }
+    times = iter(time_side_by_side(5, *itertools.chain.from_iterable(commands.values())))
 
     # Rows and bytes a second, with the start subtracted
     rates, byte_rates = {}, {}
@@ -282,7 +290,10 @@ def measure_training(folder: Path) -> None:
         [sys.executable, *command], cwd=ROOT, check=True, capture_output=True, text=True
     )
     total = time.perf_counter() - started
-    original, step = float(run_quietly(code(ORIGINAL, ROOT))), float(run_quietly(code(STEPS, ROOT)))
+    original, step = (
+        float(run_quietly(python_command(ORIGINAL, ROOT))),
+        float(run_quietly(python_command(STEPS, ROOT))),
+    )
 
     # Compare
     fits = json.loads((folder / "m" / trained_models.DESCRIPTION).read_text())["fit"]["seconds"]

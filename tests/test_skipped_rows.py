@@ -64,3 +64,11 @@ def test_an_embedding_of_another_network_is_listed_with_its_row_and_line(tmp_pat
     assert done.code == 0, done.err
     listed = list(csv.DictReader((tmp_path / "out.errors.csv").open()))
     assert [(row["row"], row["line"]) for row in listed] == [("4", "5")]
+
+
+def test_an_empty_file_before_many_without_a_good_row_is_named(tmp_path):
+    for number in range(70):  # more than MAX_BAD_CHUNKS
+        (tmp_path / f"{number:02}.csv").write_text("a,b\n" if number else "")
+    done = script("run.py", "--features", tmp_path, "--skip-bad-rows")
+    assert done.code == 2
+    assert f"{tmp_path / '00.csv'}: no row of embeddings in this file" in done.err

@@ -30,9 +30,12 @@ class Doubts(NamedTuple):
 
 
 def check(
-    table: labelled.Table, age: np.ndarray, gender: np.ndarray,
-    options: list[dict[str, int]], codes: dict[str, int],
-) -> list[str]:  # fmt: skip
+    table: labelled.Table,
+    age: np.ndarray,
+    gender: np.ndarray,
+    options: list[dict[str, int]],
+    codes: dict[str, int],
+) -> list[str]:
     """Return warnings of labels (n,), -1 if missing, that differ much from a model's estimates.
 
     Raises InputError where the model sees the other gender in most faces, unless the user confirms
@@ -79,23 +82,23 @@ def find_doubts(
     # Score the faces
     step = -(-len(features) // MAX_ROWS) or 1
     features, age, gender, file = features[::step], age[::step], gender[::step], file[::step]
-    model, scores = _estimates(features)
+    model, scores = _estimate(features)
     if not model:
         return Doubts()
     estimate, labelled = scores["age"], f"the model {model} estimates"
 
     # Compare ages
-    for where, rows in _parts(file, files, MIN_CLASSES):
+    for where, rows in _split_by_file(file, files, MIN_CLASSES):
         _refuse_classes(where, age[rows], estimate[rows], labelled)
     doubts = (
         _doubt_ages(where, age[rows], estimate[rows], labelled)
-        for where, rows in _parts(file, files, MIN_AGE_LABELS)
+        for where, rows in _split_by_file(file, files, MIN_AGE_LABELS)
     )
     ages = next(filter(None, doubts), "")
 
     # Compare genders
     wrong = ~metrics.is_gender_right(scores["female_probability"], gender)
-    parts = _parts(file, files, MIN_GENDER_LABELS)
+    parts = _split_by_file(file, files, MIN_GENDER_LABELS)
     swapped = [(where, wrong[rows]) for where, rows in parts if np.mean(wrong[rows]) > 0.5]
     if 0 < len(swapped) < len(parts):
         text = _count_wrong(*swapped[0], labelled)
@@ -106,7 +109,7 @@ def find_doubts(
     return Doubts(ages, text) if swapped else Doubts(ages, many_genders=text)
 
 
-def _parts(file: np.ndarray, files: list[str], least: int) -> list[tuple[str, np.ndarray]]:
+def _split_by_file(file: np.ndarray, files: list[str], least: int) -> list[tuple[str, np.ndarray]]:
     """Return which rows (n,) each file of at least so many rows has, by the start of a message.
 
     The whole input comes before them if some rows are of smaller files.
@@ -150,7 +153,7 @@ def _doubt_ages(where: str, age: np.ndarray, estimate: np.ndarray, labelled: str
     )
 
 
-def _estimates(features: np.ndarray) -> tuple[str, dict[str, np.ndarray]]:
+def _estimate(features: np.ndarray) -> tuple[str, dict[str, np.ndarray]]:
     """Return the folder of the model of these embeddings (n, W), and its scores by their names.
 
     What train.py wrote last is not asked: it may have been trained on the same mistake.
