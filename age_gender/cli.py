@@ -164,6 +164,10 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        # Only help needs the width of the terminal, for which argparse imports shutil, for 2 ms
+        super().__init__(prog, width=None if {"-h", "--help"} & {*sys.argv} else 80)
+
     def _get_help_string(self, action: argparse.Action) -> str | None:  # argparse's own hook
         if action.default in (None, []) or action.nargs == 0:
             return action.help
