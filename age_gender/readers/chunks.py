@@ -19,9 +19,9 @@ from age_gender.readers.errors import BadRow, RowError
 from age_gender.readers.numbers import TINY, find_not_finite
 
 CHUNK_ROWS = 2048  # rows of a chunk of arrays
-CHUNK_BYTES = 2 << 20  # of text: about 300 rows of 512 numbers; smaller chunks cost more a row
-SMALL_BYTES = 64 << 10  # of text; under these, row by row is faster than setting up a parser
-MAX_ROW_BYTES = 1 << 20  # the longest row of text: 4,096 numbers and a name need far less
+CHUNK_BYTES = 2 << 20  # bytes of a chunk of text: 300 rows of 512 numbers; fewer cost more a row
+SMALL_BYTES = 64 << 10  # bytes of text under which row by row is faster than setting up a parser
+MAX_ROW_BYTES = 1 << 20  # bytes of the longest row of text: 4,096 numbers and a name need far less
 STDIN = "standard input"
 
 
@@ -159,6 +159,7 @@ def parse_rows(
 
 
 def _parse_row_by_row(chunk: Chunk, rows: Iterable[Row]) -> Batch:
+    """Return the batch of a chunk that has these rows, with the reason of each bad one."""
     metadata: dict[str, list] = {role: [] for role in chunk.columns.metadata}
     embeddings, lines, bad = [], [], []
     for number, (line, get_cells) in enumerate(rows, 1):

@@ -11,11 +11,10 @@ from age_gender.cli import InputError
 from age_gender.readers.text_chunks import read_head
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
-PIECE_BYTES = 64 << 10
-# A table of random numbers shrinks to a half or a third, one face repeated to a hundredth.
-MAX_RATIO = 200  # of the text's size to the file's
+PIECE_BYTES = 64 << 10  # compressed bytes that are read at a time
+MAX_RATIO = 200  # of the text's size to the file's: random numbers give 3, one face repeated 100
 UNLIMITED_BYTES = 64 << 20  # size of text up to which any ratio is allowed
-XZ_MEMORY = 128 << 20  # more than any preset of xz but --extreme -9 needs
+XZ_MEMORY = 128 << 20  # bytes for xz: more than any preset of it but --extreme -9 needs
 MAGICS = {
     b"\x1f\x8b": "gzip", b"BZh91AY&SY": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd",
 }  # fmt: skip
@@ -112,7 +111,7 @@ class _DecompressedStream(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         try:
-            data = self._next(len(buffer))
+            data = self._read_text(len(buffer))
         except InputError:
             raise
         except Exception as error:  # each library has its own
@@ -128,13 +127,14 @@ class _DecompressedStream(io.RawIOBase):
         buffer[: len(data)] = data
         return len(data)
 
-    def _next(self, size: int) -> bytes:
+    def _read_text(self, size: int) -> bytes:
+        """Return at most so many bytes of text; none at its end. Raises EOFError if cut off."""
         while True:
             if self.decompressor is None:
                 self._fill()
                 if not self.waiting.strip(b"\0"):
                     return b""
-                self.decompressor = _decompressor(self.path, self.name)
+                self.decompressor = _make_decompressor(self.path, self.name)
             elif self.decompressor.needs_input and not self._fill():
                 raise EOFError("it is cut off")
             data = self.decompressor.decompress(self.waiting, size)
@@ -145,13 +145,15 @@ class _DecompressedStream(io.RawIOBase):
                 return data
 
     def _fill(self) -> bytes:
+        """Return what is read and not decompressed, more of the file if that is nothing."""
         if not self.waiting:
             self.waiting = self.stream.read1(PIECE_BYTES)
             self.read_bytes += len(self.waiting)
         return self.waiting
 
 
-def _decompressor(path: str, name: str) -> Any:
+def _make_decompressor(path: str, name: str) -> Any:
+    """Return a decompressor of a format. Raises InputError where this Python has none."""
     if name == "gzip":
         return _GzipDecompressor()
     import bz2  # here, as they take milliseconds to import

@@ -5,17 +5,17 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-HEAD_LINES = 20  # lines that are compared
-HEAD_BYTES = 1 << 17  # their bytes, at most
-_MASKED = re.compile(rb'"(?:[^"]|"")*"|\[[^\]\n]*\]|\{[^}\n]*\}|\([^)\n]*\)')  # cells, lists
+HEAD_LINES, HEAD_BYTES = 20, 1 << 17  # size, at most, of the first lines that are compared
 _QUOTED = re.compile(rb'"(?:[^"]|"")*"')
+_MASKED = re.compile(_QUOTED.pattern + rb"|\[[^\]\n]*\]|\{[^}\n]*\}|\([^)\n]*\)")  # and lists
 _BRACKET = re.compile(rb"[\[({]")
 _SEP_LINE = re.compile(rb'"?sep=([,;|\t])"?\r?', re.IGNORECASE)  # which Excel writes and reads
 _COUNTS_LINE = re.compile(rb"\d+ (\d+)\r?")  # of rows and of numbers, as word2vec has it
-_RULE = re.compile(rb"[-+|: =]*(?:---|===)[-+|: =]*\r?\n?")
+_RULE = re.compile(rb"[-+|: =]*(?:---|===)[-+|: =]*\r?\n?")  # below printed titles
 _DPUT = re.compile(rb"\s*(?:list|structure)\(|\s*c\([^)]*$")  # c(...) in a line is a vector
-_DECIMAL_COMMA = re.compile(rb'"?[+-]?\d*,\d+(?:[eE][+-]?\d+)?"?')
-_QUOTED_DECIMALS = re.compile(rb'"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"')
+_DECIMAL = rb"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"  # with a decimal comma
+_DECIMAL_CELL = re.compile(rb'"?%s"?' % _DECIMAL)
+_QUOTED_DECIMALS = re.compile(rb'"%s"' % _DECIMAL)
 _NUMBER = re.compile(rb"\s*[+-]?\.?\d[\d.,]*(?:[eE][+-]?\d+)?\s*")
 Rewrite = tuple[re.Pattern[bytes], bytes | Callable[[re.Match[bytes]], bytes]]
 SPACES = [  # rewrites: any number of spaces separates two cells
@@ -34,7 +34,7 @@ class Dialect(NamedTuple):
     rewrites: tuple[Rewrite, ...] = ()  # applied to lines before they are split
 
     def prepared(self, data: bytes) -> bytes:
-        """Return the text with one delimiter between two cells, none round a line, quoted lists."""
+        """Return the text as CSV with this delimiter."""
         for pattern, replacement in self.rewrites:
             data = pattern.sub(replacement, data)
         return data
@@ -168,5 +168,5 @@ def _most_common(counts: list[int]) -> int:
 def _has_decimal_commas(lines: list[bytes], delimiter: bytes) -> bool:
     """Return whether most cells of the last line are numbers with a decimal comma."""
     cells = [cell for line in lines[-1:] for cell in line.split(delimiter)]
-    decimals = sum(_DECIMAL_COMMA.fullmatch(cell.strip()) is not None for cell in cells)
+    decimals = sum(_DECIMAL_CELL.fullmatch(cell.strip()) is not None for cell in cells)
     return 2 * decimals > len(cells)

@@ -8,6 +8,8 @@ from age_gender.readers import chunks
 from age_gender.readers.csv_dialects import Dialect
 from age_gender.readers.errors import RowError
 
+MAX_ATTEMPTS = 100  # in a text to read on behind the first line of a broken row
+
 
 class CsvRow(NamedTuple):
     """Hold the cells of a row that is not blank, or its fault; lines count from 1."""
@@ -27,11 +29,11 @@ class CsvRow(NamedTuple):
 def read_rows(lines: list[bytes], dialect: Dialect) -> Iterator[CsvRow]:
     """Yield the rows of a text.
 
-    One that is not CSV costs its first line only, in case a quote there was never closed; after
-    100 of these, all that the parser took.
+    Of one that is not CSV only the first line is passed over, as a quote there may never have been
+    closed; after MAX_ATTEMPTS of these, all that the parser took.
     """
     csv.field_size_limit(chunks.MAX_ROW_BYTES)  # here, so that it holds on a Dask worker too
-    at, attempts, delimiter = 0, 100, dialect.delimiter.decode()
+    at, attempts, delimiter = 0, MAX_ATTEMPTS, dialect.delimiter.decode()
     while at < len(lines):
         if lines[at] in (b"\n", b"\r\n"):  # a parser each would take 15 microseconds
             at += 1

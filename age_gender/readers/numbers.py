@@ -9,12 +9,12 @@ import numpy as np
 
 from age_gender.readers.errors import RowError
 
-MIN_WIDTH, MAX_WIDTH = 16, 4096  # numbers of an embedding, where no model says how many
+MIN_WIDTH, MAX_WIDTH = 16, 4096  # numbers of an embedding that no model sets the width of
 TINY = 1e-37  # float32 has no accuracy left below
 
-_NUMBERS = re.compile(r"[0-9eE+\-. \t\r\n]*")
+_NUMBERS = re.compile(r"[0-9eE+\-. \t\r\n]*")  # without nan, inf and underscores
 _MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
-_ROW_MARK = b"3e38"  # between the numbers of two rows: in no embedding
+_ROW_SEPARATOR = b"3e38"  # a number that is in no embedding
 
 _thread_local = threading.local()  # keeps a parser: a new one for each chunk takes 25 % more
 
@@ -24,13 +24,13 @@ def parse_rows(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | N
 
     None for any other text, and for all that JSON refuses or might read otherwise than `float`.
     """
-    # One JSON array of all rows, with a mark between them
+    # Parse one JSON array of all rows with separators between them
     try:
         import simdjson
     except ImportError:  # no wheel for this Python: row by row gives the same
         return None
     parser = _thread_local.parser = getattr(_thread_local, "parser", None) or simdjson.Parser()
-    text = (b",%s," % _ROW_MARK).join([b"[1", *rows, b"1]"])
+    text = (b",%s," % _ROW_SEPARATOR).join([b"[1", *rows, b"1]"])
     if text.find(b"[", 1) >= 0:  # a list in a list would be flattened
         return None
     try:
@@ -41,15 +41,15 @@ def parse_rows(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | N
     finally:
         document = None  # or the parser would refuse the next text
 
-    # Each row has its width
+    # Check that each row has its width
     if values.size != len(rows) * (width + 1) + 3:
         return None
     table = values[2:-1].reshape(len(rows), width + 1)[:, :width]
-    marks = np.flatnonzero(values == float(_ROW_MARK))
-    if not np.array_equal(marks, np.arange(1, values.size, width + 1)):
+    separators = np.flatnonzero(values == float(_ROW_SEPARATOR))
+    if not np.array_equal(separators, np.arange(1, values.size, width + 1)):
         return None
 
-    # JSON takes -0 for the whole number 0
+    # Restore -0, which JSON takes for the whole number 0
     for row in np.flatnonzero(~table.all(axis=1)) if (values == 0).any() else ():
         if _MINUS_ZERO.search(rows[row]):
             table = table if table.flags.writeable else table.copy()
@@ -105,7 +105,7 @@ def parse_cells(cells: Sequence, noun: str, first: int) -> np.ndarray:
         if not np.isfinite(np.float32(value)):
             fault = "not a finite number" if value != value else "too large a number"
             raise RowError(f"{noun} {number} is {excerpt(cell)}, {fault}")
-    raise RowError("not a row of numbers")
+    raise RowError("not a row of numbers")  # never reached: one of its cells is bad
 
 
 def _to_floats(cells: Sequence) -> list[float]:

@@ -10,14 +10,14 @@ from age_gender.cli import InputError
 from age_gender.readers import chunks
 from age_gender.readers.errors import BadRow
 
-DENSE_BYTES = 64 << 10  # of a chunk whose rows are far too short: each row costs memory
-DENSE_ROW_BYTES = 512  # mean length of such rows; a row of 512 numbers has over 1,000
+DENSE_ROW_BYTES = 512  # mean bytes of rows that are short; a row of 512 numbers has over 1,000
+DENSE_BYTES = 64 << 10  # bytes of a chunk of short rows, each of which costs memory of its own
 MAX_BLANK_BYTES = 64 << 20  # of white space, before which text is looked for what it is
 TOO_LONG = (
     f"longer than {chunks.MAX_ROW_BYTES:,} bytes: a quote, a bracket or the line end is missing"
 )
 
-BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"  # the byte-order mark of UTF-8
 _CONTROL = bytes(set(range(32)) - set(b"\t\r\n"))
 _QUOTED = re.compile(rb'"(?:[^"]+|"")*+("?)')  # "" stands for a quote
 
@@ -113,10 +113,9 @@ def first_character(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
 
 
 def _read_pieces(stream: BinaryIO, row_terminator: bytes) -> Iterator[bytes]:
-    """Yield what the stream holds in pieces that end at line ends where these are not far.
+    """Yield what the stream holds in pieces, smaller ones where rows are short.
 
-    They are smaller where rows, which end with `row_terminator`, are so short that each costs
-    memory.
+    They end at line ends where these are not far; rows end with `row_terminator`.
     """
     while piece := stream.read(chunks.CHUNK_BYTES):
         piece += stream.readline(chunks.MAX_ROW_BYTES)
@@ -148,9 +147,7 @@ def check_is_text(path: str, start: bytes) -> None:
 
         foreign_files.refuse(path)
     if text_bytes < 0.95 * len(start):
-        raise InputError(
-            f"{path}: not CSV but binary data; save the embeddings as UTF-8 CSV or JSON"
-        )
+        raise InputError(f"{path}: binary data, not text; save the embeddings as UTF-8 CSV or JSON")
 
 
 def last_row_end(data: bytes, delimiter: bytes = b",") -> int:

@@ -2,7 +2,6 @@
 
 import contextlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,19 +13,10 @@ from age_gender.readers import labelled
 from age_gender.scoring import choice
 
 MAX_ROWS = 20_000  # rows that are scored; larger tables are thinned evenly
-MIN_CLASSES, MIN_GENDER_LABELS, MIN_AGE_LABELS = 20, 100, 200  # fewer labels show nothing
+MIN_CLASSES, MIN_GENDER_LABELS, MIN_AGE_LABELS = 20, 100, 200  # fewer labels prove nothing
 MIN_CORRELATION = 0.3  # rank correlation of labelled and estimated ages; UTKFace's is 0.93
 MAX_YEARS = 15  # median difference of the two; UTKFace's is 4
 MAX_CONTRADICTED = 0.4  # fraction of the genders; UTKFace's is 0.03, its children's 0.32
-
-
-class Doubts(NamedTuple):
-    """Say why labels look misread, a text each; empty where they do not."""
-
-    ages: str = ""
-    genders: str = ""  # more than half of which are contradicted
-    are_mixed: bool = False  # whether that is so in some files, and in others not
-    many_genders: str = ""  # over MAX_CONTRADICTED of which are contradicted
 
 
 def check(
@@ -38,75 +28,71 @@ def check(
 ) -> list[str]:
     """Return warnings of labels (n,), -1 if missing, that differ much from a model's estimates.
 
-    Raises InputError where the model sees the other gender in most faces, unless the user confirms
-    the genders: by --gender-codes (each of the `options`, and all of them merged in `codes`) that
-    are given twice, or that are what the column means without them; and where all ages are under 10
-    and most faces are no children.
+    Raises InputError where the model sees the other gender in most faces of a file, unless the user
+    confirms the genders: by --gender-codes (each of the `options`, and all of them merged in
+    `codes`) that are given twice, or that are what the column means without them; and where all
+    ages are under 10 and most faces are no children. Files are judged one by one.
     """
-    # Compare them with the model's
+    # Score the labelled faces
     rows = np.flatnonzero((age >= 0) & (gender >= 0))
+    rows = rows[:: -(-len(rows) // MAX_ROWS) or 1]
+    model, scores = _estimate(table.features[rows])
+    if not model:
+        return []
+    age, estimate, labelled_by = age[rows], scores["age"], f"the model {model} estimates"
     files = [column.path for column in table.genders]
-    file = np.repeat(np.arange(len(files)), [len(column.rows) for column in table.genders])
-    doubts = find_doubts(table.features[rows], age[rows], gender[rows], file[rows], files)
-    warnings = [f"warning: {text}" for text in (doubts.ages, doubts.many_genders) if text]
-    if not doubts.genders or len(options) > 1:
-        return warnings
+    sizes = [len(column.rows) for column in table.genders]
+    file = np.repeat(np.arange(len(files)), sizes)[rows]
 
-    # Find out whether the codes are what the column means without them
+    # Compare ages
+    for where, part in _split_by_file(file, files, MIN_CLASSES):
+        _refuse_classes(where, age[part], estimate[part], labelled_by)
+    doubts = (
+        _doubt_ages(where, age[part], estimate[part], labelled_by)
+        for where, part in _split_by_file(file, files, MIN_AGE_LABELS)
+    )
+    warnings = [text for text in doubts if text][:1]
+
+    # Compare genders
+    wrong = ~metrics.is_gender_right(scores["female_probability"], gender[rows])
+    parts = _split_by_file(file, files, MIN_GENDER_LABELS)
+    swapped = [(where, wrong[part]) for where, part in parts if np.mean(wrong[part]) > 0.5]
+    are_mixed = 0 < len(swapped) < len(parts)
+    are_many = len(wrong) >= MIN_GENDER_LABELS and wrong.mean() > MAX_CONTRADICTED
+    text = _count_wrong("", wrong, labelled_by)
+    if are_mixed:
+        text = f"{_count_wrong(*swapped[0], labelled_by)}, and of other files most are"
+    if are_many and not swapped:
+        warnings.append(text)
+    if are_mixed or (swapped and are_many):
+        _refuse_swapped(text, are_mixed, table, gender, options, codes)
+    return [f"warning: {text}" for text in warnings]
+
+
+def _refuse_swapped(
+    text: str,
+    are_mixed: bool,
+    table: labelled.Table,
+    gender: np.ndarray,
+    options: list[dict[str, int]],
+    codes: dict[str, int],
+) -> None:
+    """Raise InputError unless the codes are given twice, or what the column means without them."""
+    if len(options) > 1:
+        return
     with contextlib.suppress(InputError):  # it means nothing without them
         if codes and np.array_equal(gender, label_columns.read_genders(table.genders, {})):
-            return warnings
-
-    # Refuse them
+            return
     as_read, swapped = (
         label_columns.gender_codes_option(table.genders, genders)
         for genders in (gender, np.where(gender >= 0, 1 - gender, -1))
     )
-    remedy = ", code all files alike" if doubts.are_mixed else f": --gender-codes {swapped}"
+    remedy = ", code all files alike" if are_mixed else f": --gender-codes {swapped}"
     twice = " given twice" * bool(codes)
     raise InputError(
-        f"{doubts.genders}; if they are the wrong way round{remedy}; if they are right: "
+        f"{text}; if they are the wrong way round{remedy}; if they are right: "
         f"--gender-codes {as_read}{twice}"
     )
-
-
-def find_doubts(
-    features: np.ndarray, age: np.ndarray, gender: np.ndarray, file: np.ndarray, files: list[str]
-) -> Doubts:
-    """Return why genders (n,) seem to be swapped, and why ages (n,) do not seem to be years.
-
-    `features` are (n, W), `age` (n,) in years; `file` (n,) is the index of each row's file in
-    `files`, which are judged one by one. Without a model of their network there are no doubts.
-    Raises InputError where all ages are under 10 and most faces are no children.
-    """
-    # Score the faces
-    step = -(-len(features) // MAX_ROWS) or 1
-    features, age, gender, file = features[::step], age[::step], gender[::step], file[::step]
-    model, scores = _estimate(features)
-    if not model:
-        return Doubts()
-    estimate, labelled = scores["age"], f"the model {model} estimates"
-
-    # Compare ages
-    for where, rows in _split_by_file(file, files, MIN_CLASSES):
-        _refuse_classes(where, age[rows], estimate[rows], labelled)
-    doubts = (
-        _doubt_ages(where, age[rows], estimate[rows], labelled)
-        for where, rows in _split_by_file(file, files, MIN_AGE_LABELS)
-    )
-    ages = next(filter(None, doubts), "")
-
-    # Compare genders
-    wrong = ~metrics.is_gender_right(scores["female_probability"], gender)
-    parts = _split_by_file(file, files, MIN_GENDER_LABELS)
-    swapped = [(where, wrong[rows]) for where, rows in parts if np.mean(wrong[rows]) > 0.5]
-    if 0 < len(swapped) < len(parts):
-        text = _count_wrong(*swapped[0], labelled)
-        return Doubts(ages, f"{text}, and of other files most are", are_mixed=True)
-    if len(wrong) < MIN_GENDER_LABELS or wrong.mean() <= MAX_CONTRADICTED:
-        return Doubts(ages)
-    text = _count_wrong("", wrong, labelled)
-    return Doubts(ages, text) if swapped else Doubts(ages, many_genders=text)
 
 
 def _split_by_file(file: np.ndarray, files: list[str], least: int) -> list[tuple[str, np.ndarray]]:
@@ -122,21 +108,21 @@ def _split_by_file(file: np.ndarray, files: list[str], least: int) -> list[tuple
     return parts
 
 
-def _count_wrong(where: str, wrong: np.ndarray, labelled: str) -> str:
-    return f"{where}{wrong.sum():,} of {len(wrong):,} genders are not those that {labelled}"
+def _count_wrong(where: str, wrong: np.ndarray, labelled_by: str) -> str:
+    return f"{where}{wrong.sum():,} of {len(wrong):,} genders are not those that {labelled_by}"
 
 
-def _refuse_classes(where: str, age: np.ndarray, estimate: np.ndarray, labelled: str) -> None:
+def _refuse_classes(where: str, age: np.ndarray, estimate: np.ndarray, labelled_by: str) -> None:
     """Raise InputError where ages (n,) are all under 10 and most estimated ones are not."""
     if len(age) >= MIN_CLASSES and age.max() < ADULT_AGE <= np.median(estimate):
         raise InputError(
             f"{where}ages from {age.min()} to {age.max()} alone, of faces of "
-            f"{np.median(estimate):.0f} years, as {labelled}: they look like numbers of classes; "
-            "give years"
+            f"{np.median(estimate):.0f} years, as {labelled_by}: they look like numbers of "
+            "classes; give years"
         )
 
 
-def _doubt_ages(where: str, age: np.ndarray, estimate: np.ndarray, labelled: str) -> str:
+def _doubt_ages(where: str, age: np.ndarray, estimate: np.ndarray, labelled_by: str) -> str:
     """Return that ages have little to do with the estimated ones, where it is so."""
     from scipy.stats import spearmanr
 
@@ -148,7 +134,7 @@ def _doubt_ages(where: str, age: np.ndarray, estimate: np.ndarray, labelled: str
     if correlation >= MIN_CORRELATION and difference <= MAX_YEARS:
         return ""
     return (
-        f"{where}the ages are not those that {labelled} (rank correlation {correlation:.2f}, "
+        f"{where}the ages are not those that {labelled_by} (rank correlation {correlation:.2f}, "
         f"median difference {difference:.0f} years): are they years, and of these rows?"
     )
 

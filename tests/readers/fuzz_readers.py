@@ -75,7 +75,7 @@ def check_jsonl(data: bytes) -> None:
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
             if isinstance(row, dict) and list(row) == ["e"] and is_embedding(row["e"]):
-                reader = tables.JSON.load_reader()
+                reader = tables.Format.JSON.load_reader()
                 _, features, bad = read_text(line, 1 << 20, fast=True, reader=reader)
                 with np.errstate(over="ignore"):
                     expected = np.float32([*map(float, row["e"])])
@@ -127,7 +127,7 @@ def read_text(
     from age_gender.readers import chunks, tables, text_chunks
     from age_gender.readers.columns import ReadOptions
 
-    reader = reader or tables.CSV.load_reader()
+    reader = reader or tables.Format.CSV.load_reader()
     with contextlib.suppress(InputError):
         text_chunks.check_is_text("fuzz.csv", data)
     changed = {
@@ -265,7 +265,7 @@ def compare_npz(path: str) -> None:
     from age_gender.readers import chunks, tables
     from age_gender.readers.columns import ReadOptions
 
-    reader = tables.NUMPY.load_reader()
+    reader = tables.Format.NUMPY.load_reader()
     empty = chunks.Chunk(path, reader)
     try:
         names, blocks, bad, numbering = [], [], [], chunks.Numbering()
