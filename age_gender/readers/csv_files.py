@@ -27,9 +27,13 @@ class CsvReader:
     def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
         """Yield chunks of whole rows; what stands above the first row is a chunk without data."""
         # Find the separators and the header
-        head, stream = text_chunks.read_head(stream, chunks.MAX_ROW_BYTES)
+        size = chunks.MAX_ROW_BYTES
+        head, stream = text_chunks.read_head(stream, size)
+        while head.isspace() and len(head) == size < text_chunks.MAX_BLANK_BYTES:
+            size *= 8
+            head, stream = text_chunks.read_head(stream, size)
         text_chunks.check_is_text(path, head)
-        is_cut_off = len(head) == chunks.MAX_ROW_BYTES
+        is_cut_off = len(head) == size
         head = head.removeprefix(text_chunks.BOM)
         first_lines = io.BytesIO(head).readlines()
         if description := describe_printed(first_lines):

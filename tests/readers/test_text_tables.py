@@ -61,6 +61,9 @@ TABLES = {
     "a title above a column of lists": lambda n, f: "Faces\npath,embedding\n" + text(
         [name, f'"{row}"'] for name, row in zip(n, f.tolist(), strict=True)
     ),
+    "a megabyte of line feeds above the header": lambda n, f: "\n" * 1_100_000 + text(
+        [["filename", *TITLES], *rows(n, f)]
+    ),
     "titles in a comment": lambda n, f: "# filename " + text([TITLES, *rows(n, f)], " "),
 }  # fmt: skip
 BESIDE = {
