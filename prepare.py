@@ -65,6 +65,7 @@ class Split(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
+    cli.require_memory()  # for the last step
     # Check the inputs and the output
     inputs = [*tables.expand(args.features), *filter(None, [args.names])]
     output = files.make_folder(args.output)

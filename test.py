@@ -129,8 +129,8 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
     try:
         network = keras.saving.load_model(model, compile=False, safe_mode=True)
         shapes = {key: output.shape[1:] for key, output in network.output.items()}
-        if shapes != {"age": (AGES,), "gender": (len(GENDERS),)}:
-            raise ValueError("other outputs")
+        if shapes != {"age": (AGES,), "gender": (len(GENDERS),)} or len(network.input_shape) != 2:
+            raise ValueError("other inputs or outputs")
     except Exception as error:  # Keras raises many types on a broken or foreign file
         reason = f"{type(error).__name__}: {cli.error_line(error)[:200]}"
         raise InputError(
@@ -142,7 +142,10 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
             f"{model}: takes {expected} numbers a face, but the records have {width}; give the "
             "--test records of its network"
         )
-    return network.predict(features, batch_size=1024, verbose=0)
+    softmax = network.predict(features, batch_size=1024, verbose=0)
+    if not all(np.isfinite(values).all() for values in softmax.values()):
+        raise InputError(f"{model}: this model returns NaN; train again")
+    return softmax
 
 
 def format_line(error: np.ndarray, is_right: np.ndarray, loss: np.ndarray) -> str:

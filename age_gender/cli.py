@@ -19,6 +19,7 @@ from typing import NoReturn
 from age_gender import interrupts, startup
 
 MAX_MESSAGE = 500  # characters of a message
+TENSORFLOW_MB = 3400  # of address space, for the smallest training on two processors
 _stderr_lock = threading.Lock()  # all threads share file descriptor 2
 _REMEDIES = {
     errno.ENOSPC: "; free some space or choose another disk",
@@ -232,7 +233,7 @@ def counted(number: int, noun: str) -> str:
 def error_line(error: BaseException) -> str:
     """Return an error's message and its remedy, in one line of at most MAX_MESSAGE characters."""
     if isinstance(error, MemoryError):
-        cause = f" ({str(error).lower()})" if str(error) else ""
+        cause = f" ({error})" if str(error) else ""
         return printable(f"not enough memory{cause}{_REMEDIES[errno.ENOMEM]}")
     if is_resource_shortage(error) and not getattr(error, "strerror", None):
         reason = next(line for line in str(error).splitlines() if _names_shortage(line))
@@ -316,8 +317,24 @@ def environment(**variables: str) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+def require_memory() -> None:
+    """Raise MemoryError where the limit of address space (ulimit -v) is too low for TensorFlow.
+
+    With less, TensorFlow would abort the process, or OpenBLAS wait for memory without end.
+    """
+    with contextlib.suppress(ImportError):  # Windows has no such limits
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY and limit < TENSORFLOW_MB << 20:
+            raise MemoryError(
+                f"the limit is {limit >> 20} MB of addresses, TensorFlow needs {TENSORFLOW_MB}"
+            )
+
+
 def import_tensorflow() -> None:
     """Import TensorFlow and Keras and run a first operation, without their start-up messages."""
+    require_memory()
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
     with environment(TF_CPP_MIN_LOG_LEVEL=level, KERAS_BACKEND="tensorflow"), quiet_stderr():
         import keras  # noqa: F401  (it takes its backend from the environment)

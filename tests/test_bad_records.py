@@ -170,6 +170,29 @@ def test_models_that_cannot_be_used_are_refused(tmp_path, rows):
         refused(script("run.py", "--features", path, "--model", alone), "alone.tflite", "train")
 
 
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [((3, 192), "other inputs or outputs"), ((191,), "takes 191 numbers a face"), (None, "NaN")],
+)
+def test_a_keras_model_of_another_shape_or_that_gives_nan_is_refused(
+    tmp_path, mobile_folder, shape, said
+):
+    import keras
+
+    path = tmp_path / "age_gender.keras"
+    if shape:
+        inputs = keras.Input(shape)
+        flat = keras.layers.Flatten()(inputs)
+        outputs = {"age": keras.layers.Dense(117)(flat), "gender": keras.layers.Dense(2)(flat)}
+        network = keras.Model(inputs, outputs)
+    else:
+        network = keras.saving.load_model(mobile_folder / "model" / path.name, compile=False)
+        network.set_weights([np.full_like(w, np.nan) for w in network.get_weights()])
+    network.save(path)
+    done = script("test.py", "--test", mobile_folder / "test.tfrecords", "--model", path)
+    refused(done, str(path), said)
+
+
 def test_label_files_and_predictions_that_cannot_be_used_are_refused(tmp_path):
     predictions, labels = tmp_path / "p.csv", tmp_path / "labels"
     labels.mkdir()

@@ -244,3 +244,23 @@ def test_with_little_memory_or_few_open_files_the_machine_is_blamed_not_the_file
         lines = [line for line in said.splitlines() if not line.startswith("model: ")]
         assert len(lines) == process.returncode, (limit, value, said)
     assert failed >= 3
+
+
+@pytest.mark.parametrize("megabytes", [250, 300, 600, 1600, 3000])
+@pytest.mark.parametrize("name", ["prepare.py", "train.py"])
+def test_with_too_little_memory_for_tensorflow_one_line_says_so_at_once(
+    table, mobile_folder, tmp_path, name, megabytes
+):
+    """Else OpenBLAS waits without end, and TensorFlow aborts."""
+    size = megabytes << 20
+    arguments = {
+        "prepare.py": ["--features", table, "--output", tmp_path],
+        "train.py": training(mobile_folder, tmp_path),
+    }[name]
+    process = start(
+        name, *arguments,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)),
+    )  # fmt: skip
+    said = process.communicate(timeout=60)[1].decode()
+    failed(Run(process.returncode, "", said), f"the limit is {megabytes} MB", "ulimit -v")
+    assert said.count("\n") == 1

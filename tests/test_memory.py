@@ -100,5 +100,5 @@ def test_a_model_that_lacks_memory_does_not_blame_the_rows(rows, tmp_path, monke
     done = script("run.py", "--features", tmp_path / "t.csv", "--model", MODEL)
     assert done.code == 1
     said = done.err.splitlines()[-1]
-    assert said.startswith("run.py: error: not enough memory (failed to allocate memory for node 3")
+    assert said.startswith("run.py: error: not enough memory (Failed to allocate memory for node 3")
     assert "ulimit -v" in said and "bug" not in said
