@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from conftest import BATCH_SIZE, MODEL, refused, script, training, with_cell
 from readers.fuzz_containers import checksum
 
@@ -168,6 +169,18 @@ def test_models_that_cannot_be_used_are_refused(tmp_path, rows):
     for content in (b"", b"TFL3 nothing", np.random.default_rng(0).bytes(5000)):
         alone.write_bytes(content)
         refused(script("run.py", "--features", path, "--model", alone), "alone.tflite", "train")
+
+
+def test_a_model_that_takes_one_row_alone_is_refused_and_not_the_machine(
+    tmp_path, rows, monkeypatch
+):
+    def resize(interpreter, index, shape):
+        if shape[0] > 1:
+            raise RuntimeError("failed to reshape runtimeNode")
+
+    monkeypatch.setattr(Interpreter, "resize_tensor_input", resize)
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    refused(script("run.py", "--features", tmp_path / "t.csv", "--model", MODEL), "not a model")
 
 
 @pytest.mark.parametrize(

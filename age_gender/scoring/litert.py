@@ -91,7 +91,7 @@ class _LiteRTModel:
 
                 # Score a row: the others would be the first to meet an unknown operation
                 self._rows = 0  # the input's size
-                self.run(np.ones((1, self.width), np.float32))
+                self.run(np.ones((2, self.width), np.float32))
                 _xnnpack_has_written = True
         except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
             bytearray(LOADED_BYTES)  # raises MemoryError where the machine is at fault
