@@ -130,14 +130,16 @@ def block(hidden: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def compile_for_training(
-    network: keras.Model, steps: int, epochs: int, learning_rate: float
+    network: keras.Model, steps: int, epochs: int, final_epochs: int, learning_rate: float
 ) -> keras.Model:
-    """Return the network with its losses and optimizer; `steps` are those of an epoch."""
+    """Return the network with its losses and optimizer; `steps` are those of an epoch.
+
+    The learning rate falls along a cosine, over the first epochs and, from half as high, over the
+    final ones (Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017).
+    """
     trainer = keras.Model(network.input, network.output)  # the network is saved without losses
-    warm_up = max(1, steps * epochs // 20)
-    decay = max(1, steps * epochs - warm_up)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 100, decay, warmup_target=learning_rate, warmup_steps=warm_up
+    schedule = keras.optimizers.schedules.CosineDecayRestarts(
+        learning_rate, steps * epochs, t_mul=final_epochs / epochs, m_mul=0.5
     )
     trainer.compile(
         keras.optimizers.AdamW(schedule, weight_decay=1e-4),

@@ -24,6 +24,7 @@ if __name__ == "__main__":
 import argparse
 import contextlib
 import importlib.util
+import math
 import platform
 import time
 from pathlib import Path
@@ -44,9 +45,9 @@ if TYPE_CHECKING:
     from age_gender.records import Records  # imports TensorFlow
     from network_conv import Calibration
 
-# Epochs and learning rate of the last part of the training, on all faces, as fractions of the
-# first's. Two trainings of 24 epochs were 0.02 years better (three seeds), in twice the time.
-FINAL_EPOCHS, FINAL_RATE = 5 / 8, 1 / 2
+# Epochs of the last part of the training, on all faces, as a fraction of the first part's. Two
+# trainings of 24 epochs were 0.02 years better (three seeds), in twice the time.
+FINAL_EPOCHS_FRACTION = 5 / 8
 ROUNDED_FACES = 3000  # held-out faces on which the cost of rounding is measured, at most
 NONE = Path("none")
 WITHOUT_INPUT = {
@@ -55,6 +56,9 @@ WITHOUT_INPUT = {
 }
 
 
+# NumPy's products run on one thread: eigenvectors on two took three times the processor time, and
+# sums over another number of threads round otherwise, so that a seed would give other figures.
+@threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     recipe = Recipe(*(getattr(args, name) for name in Recipe._fields))
@@ -86,22 +90,26 @@ def main(argv: list[str] | None = None) -> None:
     fit_started = time.monotonic()
     held_out, training_faces = faces.select(is_held_out), faces.select(~is_held_out)
     steps = min(-(-len(is_held_out) // recipe.batch_size), len(training_faces.age))  # per epoch
+    final_epochs = math.ceil(FINAL_EPOCHS_FRACTION * recipe.epochs)
     network = network_conv.build_network(components.shape[1])
-    checkpoint = checkpoint_folder / "validation.npz"
-    fit(network, training_faces, maps, steps, recipe, checkpoint, args.logs, held_out)
+    trainer = network_conv.compile_for_training(
+        network, steps, recipe.epochs, final_epochs, recipe.learning_rate
+    )
+    epochs, checkpoint = range(recipe.epochs), checkpoint_folder / "validation.npz"
+    fit(trainer, training_faces, maps, epochs, steps, recipe, checkpoint, args.logs, held_out)
     softmax = network.predict(held_out.components, batch_size=1024, verbose=0)
     validation = judge(softmax, held_out)
     calibration = network_conv.calibrate(softmax, held_out.age, held_out.gender, held_out.is_adult)
     curve = measure_rounding(preprocessing, network, space, unit[is_held_out])
-    final = final_recipe(recipe)
-    fit(network, faces, maps, steps, final, checkpoint_folder / "final.npz", args.logs)
+    epochs = range(recipe.epochs, recipe.epochs + final_epochs)
+    fit(trainer, faces, maps, epochs, steps, recipe, checkpoint_folder / "final.npz", args.logs)
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
     # The three files.
     scorer = network_conv.build_scorer(preprocessing, network, calibration, space, curve)
     whole = network_conv.join(preprocessing, network)
     description = describe(settings, faces, maps, space, calibration, curve, validation) | {
-        "fit": {"seconds": fit_seconds, "steps": steps * (recipe.epochs + final.epochs)},
+        "fit": {"seconds": fit_seconds, "steps": steps * epochs.stop},
         "seconds": round(time.monotonic() - started, 1),
     }
     write_model(args.models, whole, network_conv.to_litert(scorer), description)
@@ -195,18 +203,16 @@ def fit_space(
     The views are None without a file, or where its faces are too few or of another network.
     Raises InputError where nothing can be learnt from the embeddings.
     """
-    # The space of the embeddings and the views. Always with two threads: sums over another number
-    # of them round otherwise, and the same seed would give other figures.
-    with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        unit = embedding_space.unit(records.features)
-        length = embedding_space.median_length(records.features)
-        rows, training_views = unit, None
-        if views is not None:
-            plain_space = embedding_space.fit(unit, length, folds=0)
-            training_views = read_views(views, plain_space, records.file_name, is_held_out)
-        if training_views is not None:
-            rows = np.concatenate([unit, training_views[:, 1:].reshape(-1, unit.shape[1])])
-        space = embedding_space.fit(rows, length)
+    # The space of the embeddings and the views
+    unit = embedding_space.unit(records.features)
+    length = embedding_space.median_length(records.features)
+    rows, training_views = unit, None
+    if views is not None:
+        plain_space = embedding_space.fit(unit, length, folds=0)
+        training_views = read_views(views, plain_space, records.file_name, is_held_out)
+    if training_views is not None:
+        rows = np.concatenate([unit, training_views[:, 1:].reshape(-1, unit.shape[1])])
+    space = embedding_space.fit(rows, length)
 
     # What it is like, and whether it is of use.
     cli.say(
@@ -224,10 +230,10 @@ def fit_space(
 
 
 def fit(
-    network, faces: Faces, maps: Maps | None, steps: int, recipe: Recipe, checkpoint: Path,
-    logs: Path, held_out: Faces | None = None,
+    trainer, faces: Faces, maps: Maps | None, epochs: range, steps: int, recipe: Recipe,
+    checkpoint: Path, logs: Path, held_out: Faces | None = None,
 ) -> None:  # fmt: skip
-    """Train the network on faces, from the `checkpoint` that is saved every epoch if there is one.
+    """Train on faces for these epochs, from the `checkpoint` that each saves if there is one.
 
     It does not stop early: of 8 epochs without crops the last was the best, or within 0.003 years
     of it (eight trainings); with crops the age error of held-out faces falls to the end. Raises
@@ -235,16 +241,13 @@ def fit(
     """
     import keras
 
-    import network_conv
-
     # As far as an interrupted training came
-    trainer = network_conv.compile_for_training(network, steps, recipe.epochs, recipe.learning_rate)
     if checkpoint.exists():
         checkpoints.restore(checkpoint, trainer)
-    done = int(trainer.optimizer.iterations) // steps
+    epochs = epochs[int(trainer.optimizer.iterations) // steps - epochs.start :]
     callbacks = [
         keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.CSVLogger(logs / f"{checkpoint.stem}.csv", append=done > 0),
+        keras.callbacks.CSVLogger(logs / f"{checkpoint.stem}.csv", append=checkpoint.exists()),
         keras.callbacks.LambdaCallback(
             on_epoch_end=lambda *_: checkpoints.save(checkpoint, trainer)
         ),
@@ -252,33 +255,26 @@ def fit(
     if importlib.util.find_spec("tensorboard"):
         callbacks.insert(0, keras.callbacks.TensorBoard(logs / checkpoint.stem, write_graph=False))
 
-    # The other epochs.
+    # The other epochs
     cli.say(f"{checkpoint.stem}: {len(faces.age)} faces")
-    if done < recipe.epochs:
-        keras.utils.set_random_seed(recipe.seed)
+    if epochs:
         with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
             trainer.fit(
-                batches(faces, maps, range(done, recipe.epochs), steps, recipe),
+                batches(faces, maps, epochs, steps, recipe),
                 shuffle=False,  # batches() does
                 steps_per_epoch=steps,
-                initial_epoch=done,
-                epochs=recipe.epochs,
+                initial_epoch=epochs.start,
+                epochs=epochs.stop,
                 validation_data=held_out and held_out.for_keras(),
                 validation_batch_size=1024,
                 callbacks=callbacks,
                 verbose=1 if sys.stderr.isatty() else 2,
             )
-    if not all(np.isfinite(weights).all() for weights in network.get_weights()):
+    if not all(np.isfinite(weights).all() for weights in trainer.get_weights()):
         raise InputError(
             "the training diverged: its weights are no finite numbers; train again with a lower "
             f"--learning-rate than {recipe.learning_rate:g}"
         )
-
-
-def final_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe of the last part of the training."""
-    epochs = max(1, round(FINAL_EPOCHS * recipe.epochs))
-    return recipe._replace(epochs=epochs, learning_rate=FINAL_RATE * recipe.learning_rate)
 
 
 def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:

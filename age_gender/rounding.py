@@ -48,8 +48,7 @@ def measure(
     """
     from age_gender.embedding_space import unit
 
-    exact = estimate_ages(rows)
-    deviations, years = [np.median(space.rounding_deviation(rows))], [0.0]
+    tables, deviations = [rows], [np.median(space.rounding_deviation(rows))]
     for step in STEPS[::-1]:  # from the finest
         rounded = np.round(rows / step) * step
         if not rounded.any(axis=1).all():  # some are rounded to nothing
@@ -57,8 +56,10 @@ def measure(
         rounded = unit(rounded)
         deviation = np.median(space.rounding_deviation(rounded))
         if deviation > 1.05 * deviations[-1]:  # else it is less than these faces have
+            tables.append(rounded)
             deviations.append(deviation)
-            years.append(max(years[-1], np.abs(estimate_ages(rounded) - exact).mean()))
+    ages = estimate_ages(np.concatenate(tables)).reshape(len(tables), -1)
+    years = np.maximum.accumulate(np.abs(ages - ages[0]).mean(axis=1))
     return Curve(np.array(deviations, np.float32), np.array(years, np.float32))
 
 
