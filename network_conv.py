@@ -69,7 +69,7 @@ def build_preprocessing(space: EmbeddingSpace, whitening: float) -> keras.Model:
         noise = ops.mean(noise, axis=-1, keepdims=True)
         to_signal = np.square(deviations)[None] ** -1
         components /= 1 + fixed_dense(noise, to_signal, 0 * to_signal[0], "noise_to_signal")
-    return keras.Model(embedding, components, name="front")
+    return keras.Model(embedding, components, name="preprocessing")
 
 
 def to_components(preprocessing: keras.Model, embeddings: np.ndarray) -> np.ndarray:

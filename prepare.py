@@ -269,7 +269,7 @@ def split_rows(table: labelled.Table, labels: Labels, args: argparse.Namespace) 
     check_adults(adults, table, labels, args.gender_codes)
 
     # Split the adults, then the children
-    unit_features = embedding_space.unit(table.features)
+    unit_features = embedding_space.to_unit_length(table.features)
     test, train, group = split_adults(adults, unit_features, args.test_size, args.split, args.seed)
     children = np.random.default_rng([args.seed, 1]).permutation(children)
     test_start = round((1 - CHILDREN_TEST_FRACTION) * len(children))

@@ -35,8 +35,7 @@ import threadpoolctl
 
 from age_gender import checkpoints, cli, embedding_space, files, metrics, paths, rounding
 from age_gender.cli import InputError
-from age_gender.crop_augmentation import Maps
-from age_gender.crop_augmentation import fit as fit_maps
+from age_gender.crop_augmentation import CropMaps, fit_crop_maps
 from age_gender.embedding_space import EmbeddingSpace
 from age_gender.trained_models import write_model
 from age_gender.training_data import Faces, Recipe, batches, hold_out, read_faces, read_views
@@ -77,14 +76,16 @@ def main(argv: list[str] | None = None) -> None:
 
     # The embedding space, the layers before the network, and what crops and rounding do.
     is_held_out = hold_out(records.file_name, is_adult, recipe.seed)
-    unit, views, space = fit_space(records, is_held_out, inputs["views"])
+    embeddings, views, space = fit_space(records, is_held_out, inputs["views"])
     preprocessing = network_conv.build_preprocessing(space, recipe.whitening)
     components, rounded = (
         network_conv.to_components(preprocessing, rows)
-        for rows in (unit, rounding.round_at_random(unit))
+        for rows in (embeddings, rounding.round_at_random(embeddings))
     )
     faces = Faces(components, rounded, records.age, records.gender, is_adult)
-    maps = None if views is None else fit_maps(network_conv.to_components(preprocessing, views))
+    crop_maps = (
+        None if views is None else fit_crop_maps(network_conv.to_components(preprocessing, views))
+    )
 
     # Training without the held-out faces, which then calibrate, and at last with all.
     fit_started = time.monotonic()
@@ -96,19 +97,21 @@ def main(argv: list[str] | None = None) -> None:
         network, steps, recipe.epochs, final_epochs, recipe.learning_rate
     )
     epochs, checkpoint = range(recipe.epochs), checkpoint_folder / "validation.npz"
-    fit(trainer, training_faces, maps, epochs, steps, recipe, checkpoint, args.logs, held_out)
+    fit(trainer, training_faces, crop_maps, epochs, steps, recipe, checkpoint, args.logs, held_out)
     softmax = network.predict(held_out.components, batch_size=1024, verbose=0)
     validation = judge(softmax, held_out)
     calibration = network_conv.calibrate(softmax, held_out.age, held_out.gender, held_out.is_adult)
-    curve = measure_rounding(preprocessing, network, space, unit[is_held_out])
+    curve = measure_rounding(preprocessing, network, space, embeddings[is_held_out])
     epochs = range(recipe.epochs, recipe.epochs + final_epochs)
-    fit(trainer, faces, maps, epochs, steps, recipe, checkpoint_folder / "final.npz", args.logs)
+    fit(
+        trainer, faces, crop_maps, epochs, steps, recipe, checkpoint_folder / "final.npz", args.logs
+    )
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
     # The three files.
     scorer = network_conv.build_scorer(preprocessing, network, calibration, space, curve)
     whole = network_conv.join(preprocessing, network)
-    description = describe(settings, faces, maps, space, calibration, curve, validation) | {
+    description = describe(settings, faces, crop_maps, space, calibration, curve, validation) | {
         "fit": {"seconds": fit_seconds, "steps": steps * epochs.stop},
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -204,33 +207,35 @@ def fit_space(
     Raises InputError where nothing can be learnt from the embeddings.
     """
     # The space of the embeddings and the views
-    unit = embedding_space.unit(records.features)
+    embeddings = embedding_space.to_unit_length(records.features)
     length = embedding_space.median_length(records.features)
-    rows, training_views = unit, None
+    rows, training_views = embeddings, None
     if views is not None:
-        plain_space = embedding_space.fit(unit, length, folds=0)
+        plain_space = embedding_space.fit(embeddings, length, folds=0)
         training_views = read_views(views, plain_space, records.file_name, is_held_out)
     if training_views is not None:
-        rows = np.concatenate([unit, training_views[:, 1:].reshape(-1, unit.shape[1])])
+        rows = np.concatenate([embeddings, training_views[:, 1:].reshape(-1, embeddings.shape[1])])
     space = embedding_space.fit(rows, length)
 
     # What it is like, and whether it is of use.
     cli.say(
-        f"{len(unit)} faces; embeddings of {unit.shape[1]} dimensions, of which "
+        f"{len(embeddings)} faces; embeddings of {embeddings.shape[1]} dimensions, of which "
         f"{space.components} hold more than rounding; median length {length:.3g}"
     )
     if space.deviations[0] < 1e-4:  # FaceNet's is 0.2; of one embedding, rounding makes 1e-6
-        raise InputError(f"the embeddings of all {len(unit)} faces are the same: nothing to learn")
+        raise InputError(
+            f"the embeddings of all {len(embeddings)} faces are the same: nothing to learn"
+        )
     if not space.detects_single_rows:
         cli.say(
             "warning: out-of-distribution embeddings cannot be detected for this model (too few "
             "rows, or too few empty directions); run.py will score any row of this width"
         )
-    return unit, training_views, space
+    return embeddings, training_views, space
 
 
 def fit(
-    trainer, faces: Faces, maps: Maps | None, epochs: range, steps: int, recipe: Recipe,
+    trainer, faces: Faces, crop_maps: CropMaps | None, epochs: range, steps: int, recipe: Recipe,
     checkpoint: Path, logs: Path, held_out: Faces | None = None,
 ) -> None:  # fmt: skip
     """Train on faces for these epochs, from the `checkpoint` that each saves if there is one.
@@ -260,7 +265,7 @@ def fit(
     if epochs:
         with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
             trainer.fit(
-                batches(faces, maps, epochs, steps, recipe),
+                batches(faces, crop_maps, epochs, steps, recipe),
                 shuffle=False,  # batches() does
                 steps_per_epoch=steps,
                 initial_epoch=epochs.start,
@@ -293,7 +298,7 @@ def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
 
 
 def measure_rounding(
-    preprocessing, network, space: EmbeddingSpace, unit: np.ndarray
+    preprocessing, network, space: EmbeddingSpace, embeddings: np.ndarray
 ) -> rounding.Curve:
     """Return how rounding moves the ages of held-out unit-length embeddings (n, W)."""
     import network_conv
@@ -303,11 +308,12 @@ def measure_rounding(
         softmax = network.predict(components, batch_size=1024, verbose=0)
         return metrics.compute_expected_age(softmax["age"])
 
-    return rounding.measure(unit[:: -(-len(unit) // ROUNDED_FACES)], space, estimate_ages)
+    every = -(-len(embeddings) // ROUNDED_FACES)
+    return rounding.measure(embeddings[::every], space, estimate_ages)
 
 
 def describe(
-    settings: dict, faces: Faces, maps: Maps | None, space: EmbeddingSpace,
+    settings: dict, faces: Faces, crop_maps: CropMaps | None, space: EmbeddingSpace,
     calibration: "Calibration", curve: rounding.Curve, validation: dict[str, float],
 ) -> dict:  # fmt: skip
     """Return what age_gender.json says of a training and of its model."""
@@ -322,7 +328,7 @@ def describe(
         "settings": settings,
         "faces": int(faces.is_adult.sum()),
         "children": int((~faces.is_adult).sum()),
-        "crops": len(maps.matrices) if maps else 0,
+        "crops": len(crop_maps.matrices) if crop_maps else 0,
         "epochs": settings["epochs"],
         "embeddings": {
             "dimensions": len(space.mean),

@@ -13,7 +13,7 @@ import numpy as np
 
 from age_gender import files
 from age_gender.cli import InputError, is_resource_shortage
-from age_gender.embedding_space import EmbeddingSpace, is_out_of_distribution, unit
+from age_gender.embedding_space import EmbeddingSpace, is_out_of_distribution, to_unit_length
 from age_gender.labels import base_name
 from age_gender.readers import numpy_files
 
@@ -34,7 +34,7 @@ class Views(NamedTuple):
     embeddings: np.ndarray  # (N, C, W) of unit length
 
 
-class Maps(NamedTuple):
+class CropMaps(NamedTuple):
     """Hold, for each of C crops, a matrix (C, k, k), an offset (C, k) and noise (C, k, k).
 
     A plain crop's components x become x @ matrices[c] + offsets[c] + z @ noise_factors[c], where
@@ -57,7 +57,7 @@ def read(path: Path) -> Views:
             names, crops = (_texts(arrays[key]) for key in ("filenames", "crops"))
             embeddings = arrays["embeddings"].astype(np.float32)
             if embeddings.shape[:2] == (len(names), len(crops)) and np.isfinite(embeddings).all():
-                rows = unit(embeddings.reshape(-1, embeddings.shape[-1]))
+                rows = to_unit_length(embeddings.reshape(-1, embeddings.shape[-1]))
                 return Views(names, crops, rows.reshape(embeddings.shape))
     except Exception as error:  # zipfile, zlib and NumPy raise many types
         if is_resource_shortage(error):
@@ -98,8 +98,8 @@ def read_training_views(
     # Check their network
     views = read(path)
     plain = views.embeddings[:, 0]
-    is_other_network = plain.shape[1] != len(space.mean)
-    if is_other_network or is_out_of_distribution(space.distance(plain)).mean() > 0.5:
+    has_other_width = plain.shape[1] != len(space.mean)
+    if has_other_width or is_out_of_distribution(space.distance(plain)).mean() > 0.5:
         raise UnusableViews("embedded by another network than the records")
 
     # Choose the training faces among them
@@ -114,7 +114,7 @@ def read_training_views(
     return views.embeddings[is_training]
 
 
-def fit(views: np.ndarray) -> Maps:
+def fit_crop_maps(views: np.ndarray) -> CropMaps:
     """Fit the maps from the first crop to each of the others, by ridge regression.
 
     `views` (N, C, k) are principal components as the network reads them. Fitted on the embeddings
@@ -135,11 +135,11 @@ def fit(views: np.ndarray) -> Maps:
     covariance = residual.transpose(0, 2, 1) @ residual / count
     floor = 1e-9 * np.trace(covariance, axis1=1, axis2=2)[:, None, None] * np.eye(width)
     noise_factors = np.linalg.cholesky(covariance + floor).transpose(0, 2, 1)
-    return Maps(*map(np.float32, (matrices, means - mean @ matrices, noise_factors)))
+    return CropMaps(*map(np.float32, (matrices, means - mean @ matrices, noise_factors)))
 
 
 def augment(
-    faces: np.ndarray, maps: Maps, random: np.random.Generator, fraction: float
+    faces: np.ndarray, crop_maps: CropMaps, random: np.random.Generator, fraction: float
 ) -> np.ndarray:
     """Return faces (n, k), of which a `fraction` went through a crop drawn at random, with noise.
 
@@ -149,8 +149,10 @@ def augment(
     augmented, is_chosen = faces.copy(), np.ones(len(faces), bool)
     for probability in (fraction, SECOND_CROP_FRACTION):
         is_chosen &= random.random(len(faces)) < probability
-        crop_of_face = np.where(is_chosen, random.integers(len(maps.matrices), size=len(faces)), -1)
-        for number, (matrix, offset, noise_factor) in enumerate(zip(*maps, strict=True)):
+        crop_of_face = np.where(
+            is_chosen, random.integers(len(crop_maps.matrices), size=len(faces)), -1
+        )
+        for number, (matrix, offset, noise_factor) in enumerate(zip(*crop_maps, strict=True)):
             rows = np.flatnonzero(crop_of_face == number)
             noise = random.standard_normal((len(rows), faces.shape[1]), dtype=np.float32)
             augmented[rows] = augmented[rows] @ matrix + offset + noise @ noise_factor

@@ -31,7 +31,7 @@ MAX_ROWS = 100_000  # rows at most on which a space is fitted; larger sets are t
 MIN_ROWS = 200  # rows for a test; fitted on fewer it rejects faces of its own network
 FOLDS, MAX_FOLD_ROWS = 5, 15_000  # folds of the cross-validation, and rows for all of them
 MAX_ERROR_RATE = 0.001  # error rate of the test above which single rows are not judged
-BLOCK_ROWS = 1 << 16  # rows that `unit` scales at a time, to bound memory
+BLOCK_ROWS = 1 << 16  # rows that `to_unit_length` scales at a time, to bound memory
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def is_out_of_distribution(distance: np.ndarray) -> np.ndarray:
     return distance > DISTANCE_LIMIT
 
 
-def unit(features: np.ndarray) -> np.ndarray:
+def to_unit_length(features: np.ndarray) -> np.ndarray:
     """Return features scaled to unit length, whatever their length: float32 (n, W)."""
     units = np.empty(features.shape, np.float32)
     for start in range(0, len(features), BLOCK_ROWS):
@@ -134,7 +134,7 @@ def fit(rows: np.ndarray, length: float = 1.0, folds: int = FOLDS) -> EmbeddingS
     if len(rows) < MIN_ROWS:
         return replace(space, false_rejection_rate=1.0)
     random = np.random.default_rng(0).standard_normal((4000, rows.shape[1]), dtype=np.float32)
-    random = unit(random)
+    random = to_unit_length(random)
     rejected = accepted = 0.0
     rows = rows[:: -(-len(rows) // MAX_FOLD_ROWS)]
     for fold in np.array_split(np.arange(len(rows)), folds) if folds else ():

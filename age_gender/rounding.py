@@ -29,12 +29,12 @@ class Curve(NamedTuple):
 
 def round_at_random(rows: np.ndarray) -> np.ndarray:
     """Return unit-length rows (n, W), each rounded to a step that is drawn from TRAINING_STEPS."""
-    from age_gender.embedding_space import unit
+    from age_gender.embedding_space import to_unit_length
 
     exponents = np.log10(TRAINING_STEPS)
     steps = 10 ** np.random.default_rng(0).uniform(*exponents, (len(rows), 1)).astype(np.float32)
     rounded = np.round(rows / steps) * steps
-    return unit(np.where(rounded.any(axis=1, keepdims=True), rounded, rows))
+    return to_unit_length(np.where(rounded.any(axis=1, keepdims=True), rounded, rows))
 
 
 def measure(
@@ -46,14 +46,14 @@ def measure(
     the mean absolute change of the age. The first deviation is that of the faces as they are,
     which costs nothing.
     """
-    from age_gender.embedding_space import unit
+    from age_gender.embedding_space import to_unit_length
 
     tables, deviations = [rows], [np.median(space.rounding_deviation(rows))]
     for step in STEPS[::-1]:  # from the finest
         rounded = np.round(rows / step) * step
         if not rounded.any(axis=1).all():  # some are rounded to nothing
             break
-        rounded = unit(rounded)
+        rounded = to_unit_length(rounded)
         deviation = np.median(space.rounding_deviation(rounded))
         if deviation > 1.05 * deviations[-1]:  # else it is less than these faces have
             tables.append(rounded)

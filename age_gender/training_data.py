@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from age_gender.cli import InputError, display_path, say
-from age_gender.crop_augmentation import Maps, UnusableViews, augment, read_training_views
+from age_gender.crop_augmentation import CropMaps, UnusableViews, augment, read_training_views
 from age_gender.embedding_space import EmbeddingSpace
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def read_views(
 
 
 def batches(
-    faces: Faces, maps: Maps | None, epochs: range, steps: int, recipe: Recipe
+    faces: Faces, crop_maps: CropMaps | None, epochs: range, steps: int, recipe: Recipe
 ) -> Iterator[tuple]:
     """Yield what Keras takes: `steps` parts of each epoch's faces, as equal in size as can be.
 
@@ -110,8 +110,8 @@ def batches(
         shown = faces.select(random.permutation(len(faces.age)))
         is_rounded = random.random((len(shown.age), 1)) < ROUNDED_FRACTION
         components = np.where(is_rounded, shown.rounded, shown.components)
-        if maps:
-            components = augment(components, maps, random, recipe.crop_share)
+        if crop_maps:
+            components = augment(components, crop_maps, random, recipe.crop_share)
         shown = shown._replace(components=components)
         ends = np.arange(steps + 1) * len(shown.age) // steps
         for start, end in itertools.pairwise(ends):

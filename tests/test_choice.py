@@ -132,7 +132,7 @@ def mobile_of_512(tmp_path_factory):
 
     turned = np.linalg.qr(np.random.default_rng(0).normal(size=(512, 192)))[0]
     features = (rows_of("mobilefacenet", 600)[1] @ turned.T).astype(np.float32)
-    space = embedding_space.fit(embedding_space.unit(features))
+    space = embedding_space.fit(embedding_space.to_unit_length(features))
     preprocessing = network_conv.build_preprocessing(space, whitening=0.5)
     network = network_conv.build_network(space.components)
     calibration = network_conv.Calibration(0.05, 1, 1)

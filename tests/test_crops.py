@@ -50,8 +50,8 @@ def components(views) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def maps(components) -> crop_augmentation.Maps:
-    return crop_augmentation.fit(components)
+def maps(components) -> crop_augmentation.CropMaps:
+    return crop_augmentation.fit_crop_maps(components)
 
 
 def trained(folder, models, *more: str) -> dict:
@@ -77,7 +77,7 @@ def test_a_map_that_is_linear_is_found_with_its_noise():
     turned = np.linalg.qr(random.normal(size=(20, 20)))[0]
     noise = random.normal(size=(20, 20)) / 20
     through = plain @ turned + 3 + random.normal(size=(4000, 20)) @ noise
-    maps = crop_augmentation.fit(np.stack([plain, through], axis=1))
+    maps = crop_augmentation.fit_crop_maps(np.stack([plain, through], axis=1))
     np.testing.assert_allclose(maps.matrices[0], turned, atol=0.1)
     np.testing.assert_allclose(maps.offsets[0], 3, atol=0.1)
     covariance = maps.noise_factors[0].T @ maps.noise_factors[0]
@@ -85,7 +85,7 @@ def test_a_map_that_is_linear_is_found_with_its_noise():
 
 
 def test_maps_come_closer_to_unseen_faces_through_wide_crops_than_the_plain_crop(views, components):
-    maps = crop_augmentation.fit(components[::2])
+    maps = crop_augmentation.fit_crop_maps(components[::2])
     plain, others = components[1::2, 0], components[1::2, 1:]
     for number, crop in enumerate(views.crops[1:]):
         if "box" not in crop and "whitened" not in crop:

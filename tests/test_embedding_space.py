@@ -74,7 +74,7 @@ def test_no_crop_and_no_average_of_a_persons_faces_is_taken_for_another_networks
 @pytest.mark.parametrize("name", SHIPPED)
 def test_rounding_is_reported_in_years_and_float16_costs_nothing(name):
     scorer = litert.Scorer((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
-    own = embedding_space.unit(every(40, SHIPPED[name]))
+    own = embedding_space.to_unit_length(every(40, SHIPPED[name]))
     exact = scorer.score_by_name(own)
     assert np.median(exact["rounding_years"]) < 0.1
     half = scorer.score_by_name(own.astype(np.float16).astype(np.float32))
@@ -109,7 +109,7 @@ def test_int8_with_each_vectors_own_scale_costs_little_and_a_warning_says_what(n
 
 
 def test_a_network_learns_from_rounded_embeddings_of_unit_length(faces):
-    rows = embedding_space.unit(faces[1])
+    rows = embedding_space.to_unit_length(faces[1])
     rounded = rounding.round_at_random(rows)
     assert np.linalg.norm(rounded, axis=1) == pytest.approx(1, abs=1e-5)
     likeness = (rows * rounded).sum(axis=1)
@@ -186,12 +186,12 @@ def test_a_rounded_table_is_warned_of_once_and_a_coarser_one_refused(faces, tmp_
 def space(record_folder):
     parts = [records.read(record_folder / f"{name}.tfrecords") for name in ("train", "children")]
     return embedding_space.fit(
-        embedding_space.unit(np.concatenate([part.features for part in parts]))
+        embedding_space.to_unit_length(np.concatenate([part.features for part in parts]))
     )
 
 
 def test_no_held_out_face_is_taken_for_another_networks(space, record_folder):
-    held_out = embedding_space.unit(records.read(record_folder / "test.tfrecords").features)
+    held_out = embedding_space.to_unit_length(records.read(record_folder / "test.tfrecords").features)
     assert space.distance(held_out).max() < 0.5
     assert space.distance(-held_out).min() > 1
     assert space.detects_single_rows
@@ -200,7 +200,7 @@ def test_no_held_out_face_is_taken_for_another_networks(space, record_folder):
 def test_the_exported_outputs_are_those_that_were_measured(faces, space, model_folder):
     mixed = np.concatenate([faces[1][:50], -faces[1][:50], faces[1][:50, ::-1]])
     model = litert.Scorer((model_folder / trained_models.LITERT_MODEL).read_bytes(), "model")
-    expected = space.distance(embedding_space.unit(mixed))
+    expected = space.distance(embedding_space.to_unit_length(mixed))
     np.testing.assert_allclose(
         model.score_by_name(mixed)["distance"], expected, rtol=1e-2, atol=1e-3
     )
@@ -223,17 +223,17 @@ def test_distance_by_hand():
 
 @pytest.mark.parametrize("faces_used", [150, 300])
 def test_of_too_few_faces_a_model_refuses_no_row(faces, faces_used):
-    space = embedding_space.fit(embedding_space.unit(faces[1][:faces_used]))
+    space = embedding_space.fit(embedding_space.to_unit_length(faces[1][:faces_used]))
     assert space.detects_single_rows == (faces_used == 300)
-    own = space.distance(embedding_space.unit(faces[1][300:]))
+    own = space.distance(embedding_space.to_unit_length(faces[1][300:]))
     assert own.max() <= 1
 
 
 def test_where_embeddings_fill_their_space_single_rows_are_not_judged(faces):
-    rows = embedding_space.unit(faces[1])
+    rows = embedding_space.to_unit_length(faces[1])
     space = embedding_space.fit(rows)
     components = (rows - space.mean) @ space.axes[:, :40]
-    even = embedding_space.unit(components / components.std(axis=0))
+    even = embedding_space.to_unit_length(components / components.std(axis=0))
     assert not embedding_space.fit(even).detects_single_rows
     assert embedding_space.fit(even).distance(-even).max() <= 1
 
@@ -241,10 +241,10 @@ def test_where_embeddings_fill_their_space_single_rows_are_not_judged(faces):
 def test_components_that_rounding_drowns_are_left_out():
     # Dlib's embeddings hold something along 80 of 128 axes; of length 1.4.
     features = every(10, "utkface_dlib.npz")
-    space = embedding_space.fit(embedding_space.unit(features), 1.4, folds=0)
+    space = embedding_space.fit(embedding_space.to_unit_length(features), 1.4, folds=0)
     assert 80 <= space.components <= 82
-    kept = np.round(embedding_space.unit(features), 3)
-    space = embedding_space.fit(embedding_space.unit(kept), 1.4, folds=0)
+    kept = np.round(embedding_space.to_unit_length(features), 3)
+    space = embedding_space.fit(embedding_space.to_unit_length(kept), 1.4, folds=0)
     assert space.components <= 128
 
 
@@ -253,7 +253,7 @@ def test_components_that_rounding_at_unit_length_drowns_are_denoised():
 
     import network_conv
 
-    own = embedding_space.unit(every(4, "utkface_mobilefacenet.npz"))
+    own = embedding_space.to_unit_length(every(4, "utkface_mobilefacenet.npz"))
     space = embedding_space.fit(own, 75, folds=0)  # the length that the network gives them
     denoised = network_conv.build_preprocessing(space, 1)
     plain = keras.Model(denoised.input, denoised.get_layer("principal_axes").output)
@@ -335,10 +335,10 @@ def test_the_identity_split_keeps_copies_on_one_side(with_copies, tmp_path, capf
 
 
 def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypatch):
-    a, b = embedding_space.unit(faces[1][:2])
+    a, b = embedding_space.to_unit_length(faces[1][:2])
     angles = np.linspace(0, np.pi / 2, 9)[:, None]  # neighbours are copies, next ones are not
     chain = np.cos(angles) * a + np.sin(angles) * (b - (a @ b) * a) / np.sqrt(1 - (a @ b) ** 2)
-    unit = embedding_space.unit(np.concatenate([faces[1][2:400], chain, faces[1][2:50]]))
+    unit = embedding_space.to_unit_length(np.concatenate([faces[1][2:400], chain, faces[1][2:50]]))
     group, alike = np.arange(len(unit)), unit @ unit.T > copies.MIN_COSINE
     for _ in range(len(chain)):
         group = np.where(alike, group, len(unit)).min(axis=1)

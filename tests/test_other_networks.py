@@ -49,7 +49,7 @@ def test_a_model_is_not_judged_on_records_or_views_of_another_network(mobile_fol
 def test_whitening_makes_the_principal_components_alike(mobile):
     import network_conv
 
-    unit = embedding_space.unit(mobile[1])
+    unit = embedding_space.to_unit_length(mobile[1])
     space = embedding_space.fit(unit, 75, folds=0)
     spread = {}
     for whitening in (0, 0.5, 1):
