@@ -191,7 +191,9 @@ def space(record_folder):
 
 
 def test_no_held_out_face_is_taken_for_another_networks(space, record_folder):
-    held_out = embedding_space.to_unit_length(records.read(record_folder / "test.tfrecords").features)
+    held_out = embedding_space.to_unit_length(
+        records.read(record_folder / "test.tfrecords").features
+    )
     assert space.distance(held_out).max() < 0.5
     assert space.distance(-held_out).min() > 1
     assert space.detects_single_rows
