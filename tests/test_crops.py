@@ -303,6 +303,6 @@ def test_views_that_do_not_fit_into_memory_are_not_called_faulty(tmp_path, views
     def fail(rows):
         raise MemoryError
 
-    monkeypatch.setattr(crop_augmentation, "unit", fail)
+    monkeypatch.setattr(crop_augmentation, "to_unit_length", fail)
     with pytest.raises(MemoryError):
         crop_augmentation.read(tmp_path / "v.npz")
