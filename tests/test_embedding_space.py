@@ -168,7 +168,7 @@ def test_a_rounded_table_is_warned_of_once_and_a_coarser_one_refused(faces, tmp_
     arguments = ["--output", tmp_path / "out.csv", "--model", paths.FACENET, "--features"]
     assert "rounded" not in script("run.py", *arguments, *tables).err  # half a year: in silence
 
-    coarser = np.round(features * 200) / 200  # steps of 0.005
+    coarser = np.round(features * 250) / 250  # steps of 0.004
     tables = [write(tmp_path / f"{i}.npz", names, coarser) for i in (1, 2)]
     done = script("run.py", *arguments, *tables)
     assert done.code == 0 and done.err.count("look rounded or quantised") == 1
