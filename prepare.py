@@ -74,15 +74,16 @@ def main(argv: list[str] | None = None) -> None:
 
     # Read embeddings, names and labels
     table = labelled.read_table(args.features, tables.read_options(args, labels=True))
-    notes = [describe_embeddings(table)]
+    embeddings = describe_embeddings(table)
     codes = label_columns.merge_gender_codes(args.gender_codes)
     age = label_columns.read_ages(table.ages, args.min_age)
     labels = Labels(age, label_columns.read_genders(table.genders, codes))
 
     # Check the labels
     unread = [*table.left_out, *compare_gender_columns(table, labels, codes)]
-    notes[:0] = [f"columns left out: {', '.join(unread)}"] * bool(unread)
-    notes.append(f"genders: {label_columns.gender_codes_option(table.genders, labels.gender)}")
+    notes = [f"columns left out: {', '.join(unread)}"] if unread else []
+    genders = label_columns.gender_codes_option(table.genders, labels.gender)
+    notes += [embeddings, f"genders: {genders}"]
     notes += label_checks.check(table, *labels, args.gender_codes, codes)
 
     # Split them and write the records
@@ -93,34 +94,6 @@ def main(argv: list[str] | None = None) -> None:
     for note in notes:
         cli.say(printable(note))
     report(table, labels, split)
-
-
-def report(table: labelled.Table, labels: Labels, split: Split) -> None:
-    """Print what became of every row: rows without labels one by one, the others as counts."""
-    # Name the rows without labels
-    is_labelled = labels.are_complete()
-    for row, source in enumerate(label_columns.row_sources(table.ages)):
-        if not is_labelled[row]:
-            missing = ["age"] * int(labels.age[row] < 0) + ["gender"] * int(labels.gender[row] < 0)
-            name = table.names[row]
-            cli.say(printable(f"{source}: no {' and no '.join(missing)}: {name}"))
-
-    # Count all rows
-    written = {path: len(rows) for path, rows in split.rows.items()}
-    counts = {
-        "train": written[paths.TRAIN_RECORDS],
-        "test": written[paths.TEST_RECORDS],
-        "children": sum(written[path] for path in CHILDREN),
-        "without labels": int((~is_labelled).sum()),
-        "repeated": split.repeated,
-    }
-    if sum(counts.values()) != len(is_labelled):
-        raise RuntimeError(f"{len(is_labelled)} rows were read, and {counts} written or left out")
-    men, women = np.bincount(labels.gender[is_labelled], minlength=len(GENDERS))
-    print(f"read {len(is_labelled)}")
-    print(", ".join(f"{name}: {count}" for name, count in counts.items()))
-    print(f"men: {men}, women: {women}")
-    print(f"test faces with a copy in training: {split.copied}")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -189,8 +162,39 @@ def compare_gender_columns(
         )
         if contradiction:
             raise InputError(contradiction)
-        unclear += [title] * (contradiction is None)
+        if contradiction is None:
+            unclear.append(title)
     return unclear
+
+
+def split_rows(table: labelled.Table, labels: Labels, args: argparse.Namespace) -> Split:
+    """Return the rows of each file of records. Raises InputError where they cannot be split."""
+    # Group views of a face under its first row
+    is_labelled, face = labels.are_complete(), group_views(table, labels)
+    is_first = is_labelled & (face == np.arange(len(face)))
+    is_child = labels.age < args.min_age
+    adults, children = np.flatnonzero(is_first & ~is_child), np.flatnonzero(is_first & is_child)
+    check_adults(adults, table, labels, args.gender_codes)
+
+    # Split the adults, then the children
+    unit_features = embedding_space.to_unit_length(table.features)
+    test, train, group = split_adults(adults, unit_features, args.test_size, args.split, args.seed)
+    children = np.random.default_rng([args.seed, 1]).permutation(children)
+    test_start = round((1 - CHILDREN_TEST_FRACTION) * len(children))
+    children, children_test = np.split(children, [test_start])
+
+    # Add the other views of each training face
+    other_views = np.flatnonzero(is_labelled & ~is_first)
+    views_of_train = other_views[np.isin(face[other_views], train)]
+    views_of_children = other_views[np.isin(face[other_views], children)]
+    rows = {
+        paths.TEST_RECORDS: test,
+        paths.TRAIN_RECORDS: np.append(train, views_of_train),
+        paths.CHILDREN_TEST_RECORDS: children_test,
+        paths.CHILDREN_RECORDS: np.append(children, views_of_children),
+    }
+    repeated = len(other_views) - len(views_of_train) - len(views_of_children)
+    return Split(rows, repeated, copied=int(np.isin(group[test], group[train]).sum()))
 
 
 def group_views(table: labelled.Table, labels: Labels) -> np.ndarray:
@@ -242,7 +246,7 @@ def check_adults(
     """
     if len(adults) == 0:
         ages, genders = (labels.age >= 0).sum(), (labels.gender >= 0).sum()
-        unread = f"; columns left out: {', '.join(table.left_out[:8])}" * bool(table.left_out)
+        unread = f"; columns left out: {', '.join(table.left_out[:8])}" if table.left_out else ""
         raise InputError(
             "no face of --min-age or older has both an age and a gender "
             f"({counted(len(labels.age), 'row')}, {ages:,} with an age, {genders:,} with a gender"
@@ -257,36 +261,6 @@ def check_adults(
             f"{counted(len(adults), 'face')} to train and test on, all {GENDERS[genders.pop()]}; "
             f"if that is right, say so: --gender-codes {codes}"
         )
-
-
-def split_rows(table: labelled.Table, labels: Labels, args: argparse.Namespace) -> Split:
-    """Return the rows of each file of records. Raises InputError where they cannot be split."""
-    # Group views of a face under its first row
-    is_labelled, face = labels.are_complete(), group_views(table, labels)
-    is_first = is_labelled & (face == np.arange(len(face)))
-    is_child = labels.age < args.min_age
-    adults, children = np.flatnonzero(is_first & ~is_child), np.flatnonzero(is_first & is_child)
-    check_adults(adults, table, labels, args.gender_codes)
-
-    # Split the adults, then the children
-    unit_features = embedding_space.to_unit_length(table.features)
-    test, train, group = split_adults(adults, unit_features, args.test_size, args.split, args.seed)
-    children = np.random.default_rng([args.seed, 1]).permutation(children)
-    test_start = round((1 - CHILDREN_TEST_FRACTION) * len(children))
-    children, children_test = np.split(children, [test_start])
-
-    # Add the other views of each training face
-    other_views = np.flatnonzero(is_labelled & ~is_first)
-    views_of_train = other_views[np.isin(face[other_views], train)]
-    views_of_children = other_views[np.isin(face[other_views], children)]
-    rows = {
-        paths.TEST_RECORDS: test,
-        paths.TRAIN_RECORDS: np.append(train, views_of_train),
-        paths.CHILDREN_TEST_RECORDS: children_test,
-        paths.CHILDREN_RECORDS: np.append(children, views_of_children),
-    }
-    repeated = len(other_views) - len(views_of_train) - len(views_of_children)
-    return Split(rows, repeated, copied=int(np.isin(group[test], group[train]).sum()))
 
 
 def split_adults(
@@ -329,6 +303,34 @@ def write_records(
             for path, rows in rows_by_file.items()
         }
     )
+
+
+def report(table: labelled.Table, labels: Labels, split: Split) -> None:
+    """Print what became of every row: rows without labels one by one, the others as counts."""
+    # Name the rows without labels
+    is_labelled = labels.are_complete()
+    for row, source in enumerate(label_columns.row_sources(table.ages)):
+        if not is_labelled[row]:
+            missing = [name for name, values in labels._asdict().items() if values[row] < 0]
+            name = table.names[row]
+            cli.say(printable(f"{source}: no {' and no '.join(missing)}: {name}"))
+
+    # Count all rows
+    written = {path: len(rows) for path, rows in split.rows.items()}
+    counts = {
+        "train": written[paths.TRAIN_RECORDS],
+        "test": written[paths.TEST_RECORDS],
+        "children": sum(written[path] for path in CHILDREN),
+        "without labels": int((~is_labelled).sum()),
+        "repeated": split.repeated,
+    }
+    if sum(counts.values()) != len(is_labelled):
+        raise RuntimeError(f"{len(is_labelled)} rows were read, and {counts} written or left out")
+    men, women = np.bincount(labels.gender[is_labelled], minlength=len(GENDERS))
+    print(f"read {len(is_labelled)}")
+    print(", ".join(f"{name}: {count}" for name, count in counts.items()))
+    print(f"men: {men}, women: {women}")
+    print(f"test faces with a copy in training: {split.copied}")
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def _refuse_swapped(
         for genders in (gender, np.where(gender >= 0, 1 - gender, -1))
     )
     remedy = ", code all files alike" if are_mixed else f": --gender-codes {swapped}"
-    twice = " given twice" * bool(codes)
+    twice = " given twice" if codes else ""
     raise InputError(
         f"{text}; if they are the wrong way round{remedy}; if they are right: "
         f"--gender-codes {as_read}{twice}"

@@ -17,7 +17,10 @@ from age_gender.readers.names import quote_csv_cells
 def _parse_number(text: str, number_type: type = int, most: float = math.inf) -> float | None:
     """Return the number from 0 to `most` in a cell; None where it holds something else."""
     with contextlib.suppress(ValueError):
-        return number if 0 <= (number := number_type(text)) <= most else None
+        number = number_type(text)
+        if 0 <= number <= most:
+            return number
+    return None
 
 
 COLUMNS: dict[str, Callable[[str], Any]] = {
