@@ -188,7 +188,7 @@ def build_scorer(
         "age_low": ops.minimum(low, ops.round(age)),
         "age_high": ops.maximum(ops.minimum(high, AGES - 1.0), ops.round(age)),
         "female_probability": ops.softmax(logits)[:, 1],
-    } | judge_rows(unit, space, curve)
+    } | build_row_checks(unit, space, curve)
     return keras.Model(preprocessing.input, outputs, name="scorer")
 
 
@@ -205,7 +205,7 @@ def fold(preprocessing: keras.Model, network: keras.Model) -> keras.Model:
     return folded
 
 
-def judge_rows(
+def build_row_checks(
     unit: keras.KerasTensor, space: EmbeddingSpace, curve: rounding.Curve
 ) -> dict[str, keras.KerasTensor]:
     """Return the outputs `distance` and `rounding_years` (n,) of unit-length rows (n, W).

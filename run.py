@@ -219,7 +219,7 @@ class Writer:
         self.pending_output.append(predictions.to_csv(names, batch.scores))
         if not self.is_checked:
             self.rounding_years.append(batch.scores[:, litert.ROUNDING])
-            if batch.chunk.last or sum(map(len, self.rounding_years)) >= rounding.JUDGED_ROWS:
+            if batch.chunk.last or sum(map(len, self.rounding_years)) >= rounding.CHECKED_ROWS:
                 self.check_rounding(batch.chunk.path)
         if self.is_checked and self.rows:
             self.output.writelines(self.pending_output)
@@ -229,7 +229,7 @@ class Writer:
     def check_rounding(self, path: str) -> None:
         """Warn once if a file seems rounded. Raises InputError if it is rounded too coarsely."""
         years = np.concatenate(self.rounding_years)
-        warning = rounding.judge(path, years, self.force, FORCE_HINT)
+        warning = rounding.check(path, years, self.force, FORCE_HINT)
         if warning and not self.has_warned:
             self.progress.say(f"warning: {warning}")
             self.has_warned = True

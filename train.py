@@ -23,6 +23,7 @@ if __name__ == "__main__":
 # isort: split
 import argparse
 import contextlib
+import functools
 import importlib.util
 import math
 import platform
@@ -96,23 +97,22 @@ def main(argv: list[str] | None = None) -> None:
     trainer = network_conv.compile_for_training(
         network, steps, recipe.epochs, final_epochs, recipe.learning_rate
     )
-    epochs, checkpoint = range(recipe.epochs), checkpoint_folder / "validation.npz"
-    fit(trainer, training_faces, crop_maps, epochs, steps, recipe, checkpoint, args.logs, held_out)
+    fit_part = functools.partial(
+        fit, trainer, crop_maps, steps, recipe, checkpoint_folder, args.logs
+    )
+    fit_part("validation", range(recipe.epochs), training_faces, held_out)
     softmax = network.predict(held_out.components, batch_size=1024, verbose=0)
-    validation = judge(softmax, held_out)
+    validation = evaluate(softmax, held_out)
     calibration = network_conv.calibrate(softmax, held_out.age, held_out.gender, held_out.is_adult)
     curve = measure_rounding(preprocessing, network, space, embeddings[is_held_out])
-    epochs = range(recipe.epochs, recipe.epochs + final_epochs)
-    fit(
-        trainer, faces, crop_maps, epochs, steps, recipe, checkpoint_folder / "final.npz", args.logs
-    )
+    fit_part("final", range(recipe.epochs, recipe.epochs + final_epochs), faces)
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
     # The three files.
     scorer = network_conv.build_scorer(preprocessing, network, calibration, space, curve)
     whole = network_conv.join(preprocessing, network)
     description = describe(settings, faces, crop_maps, space, calibration, curve, validation) | {
-        "fit": {"seconds": fit_seconds, "steps": steps * epochs.stop},
+        "fit": {"seconds": fit_seconds, "steps": steps * (recipe.epochs + final_epochs)},
         "seconds": round(time.monotonic() - started, 1),
     }
     write_model(args.models, whole, network_conv.to_litert(scorer), description)
@@ -235,10 +235,10 @@ def fit_space(
 
 
 def fit(
-    trainer, faces: Faces, crop_maps: CropMaps | None, epochs: range, steps: int, recipe: Recipe,
-    checkpoint: Path, logs: Path, held_out: Faces | None = None,
+    trainer, crop_maps: CropMaps | None, steps: int, recipe: Recipe, checkpoint_folder: Path,
+    logs: Path, part: str, epochs: range, faces: Faces, held_out: Faces | None = None,
 ) -> None:  # fmt: skip
-    """Train on faces for these epochs, from the `checkpoint` that each saves if there is one.
+    """Train on faces for the epochs of a part, from its checkpoint, saved every epoch, if any.
 
     It does not stop early: of 8 epochs without crops the last was the best, or within 0.003 years
     of it (eight trainings); with crops the age error of held-out faces falls to the end. Raises
@@ -247,21 +247,22 @@ def fit(
     import keras
 
     # As far as an interrupted training came
+    checkpoint = checkpoint_folder / f"{part}.npz"
     if checkpoint.exists():
         checkpoints.restore(checkpoint, trainer)
     epochs = epochs[int(trainer.optimizer.iterations) // steps - epochs.start :]
     callbacks = [
         keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.CSVLogger(logs / f"{checkpoint.stem}.csv", append=checkpoint.exists()),
+        keras.callbacks.CSVLogger(logs / f"{part}.csv", append=checkpoint.exists()),
         keras.callbacks.LambdaCallback(
             on_epoch_end=lambda *_: checkpoints.save(checkpoint, trainer)
         ),
     ]
     if importlib.util.find_spec("tensorboard"):
-        callbacks.insert(0, keras.callbacks.TensorBoard(logs / checkpoint.stem, write_graph=False))
+        callbacks.insert(0, keras.callbacks.TensorBoard(logs / part, write_graph=False))
 
     # The other epochs
-    cli.say(f"{checkpoint.stem}: {len(faces.age)} faces")
+    cli.say(f"{part}: {len(faces.age)} faces")
     if epochs:
         with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
             trainer.fit(
@@ -282,7 +283,7 @@ def fit(
         )
 
 
-def judge(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
+def evaluate(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
     """Return the figures of held-out faces by their softmaxes, and say them."""
     error = metrics.compute_age_error(metrics.compute_expected_age(softmax["age"]), faces.age)
     right = metrics.is_gender_right(softmax["gender"][:, 1], faces.gender)

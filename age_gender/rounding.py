@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 STEPS = 10 ** -np.arange(1.0, 4.25, 0.25)  # of rounding, measured on unit-length embeddings
 TRAINING_STEPS = 1e-4, 10**-2.25  # the finest and the coarsest step that a network learns from
-JUDGED_ROWS = 1000  # rows from a table's start that are judged
+CHECKED_ROWS = 1000  # rows at a table's start whose rounding is checked
 # Years by which rounding moves the ages of a table. Errors add as squares do: where ages move by 1
 # year, the mean error of held-out faces grows by 0.1, by 0.3 where by 1.5, by over 1 where by 3.
 # A table is refused where ages move by 3: that shows as 2.5, since int8 that was clipped moves ages
@@ -73,14 +73,14 @@ def ramps(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     return curve.deviation[:-1], np.diff(slopes, prepend=np.float32(0))
 
 
-def judge(source: str, years: np.ndarray, force: bool = False, hint: str = "") -> str | None:
+def check(source: str, years: np.ndarray, force: bool = False, hint: str = "") -> str | None:
     """Return a warning if the median `rounding_years` (n,) of a table's first rows is over WARNED.
 
     Raises InputError where it is over REFUSED, unless `force`; `hint` ends its message with what
     else the caller can do. A single row shows little.
     """
-    judged = np.sort(years[:JUDGED_ROWS])  # np.median and np.quantile import numpy.ma, for 17 ms
-    median = float(judged[len(judged) // 2]) if len(judged) else 0.0
+    checked = np.sort(years[:CHECKED_ROWS])  # np.median and np.quantile import numpy.ma, for 17 ms
+    median = float(checked[len(checked) // 2]) if len(checked) else 0.0
     if median <= WARNED:
         return None
     message = (

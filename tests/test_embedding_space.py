@@ -99,7 +99,7 @@ def test_int8_with_each_vectors_own_scale_costs_little_and_a_warning_says_what(n
         names, rows = arrays["filenames"][::20], arrays["embeddings"][::20].astype(np.float32)
     age = np.array([int(file.split("_")[0]) for file in names])
     exact, stored = scorer.score_by_name(rows), scorer.score_by_name(in_int8(rows))
-    warning = rounding.judge("t", stored["rounding_years"])
+    warning = rounding.check("t", stored["rounding_years"])
     if name == "mobilefacenet":  # whose smaller components it drowns
         assert "about 1.5 years" in warning
     else:

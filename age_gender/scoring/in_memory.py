@@ -41,7 +41,7 @@ def estimate(embeddings, model, skip_bad_rows: bool) -> "pd.DataFrame":
         batch = find_scorer(model, batch.features, must_fit=not skip_bad_rows)(batch)
         scores = batch.scores
         refuse_bad_rows()
-    if warning := rounding.judge("embeddings", scores[:, ROUNDING]):
+    if warning := rounding.check("embeddings", scores[:, ROUNDING]):
         warnings.warn(warning, stacklevel=3)
 
     # Make a table with a row for every embedding
