@@ -97,15 +97,13 @@ def main(argv: list[str] | None = None) -> None:
     trainer = network_conv.compile_for_training(
         network, steps, recipe.epochs, final_epochs, recipe.learning_rate
     )
-    fit_part = functools.partial(
-        fit, trainer, crop_maps, steps, recipe, checkpoint_folder, args.logs
-    )
-    fit_part("validation", range(recipe.epochs), training_faces, held_out)
+    train = functools.partial(fit, trainer, crop_maps, steps, recipe, checkpoint_folder, args.logs)
+    train("validation", range(recipe.epochs), training_faces, held_out)
     softmax = network.predict(held_out.components, batch_size=1024, verbose=0)
     validation = evaluate(softmax, held_out)
     calibration = network_conv.calibrate(softmax, held_out.age, held_out.gender, held_out.is_adult)
     curve = measure_rounding(preprocessing, network, space, embeddings[is_held_out])
-    fit_part("final", range(recipe.epochs, recipe.epochs + final_epochs), faces)
+    train("final", range(recipe.epochs, recipe.epochs + final_epochs), faces)
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
     # The three files.
