@@ -155,16 +155,10 @@ def compare_gender_columns(
 
     Raises InputError where one contradicts the column that was read.
     """
-    unclear = []
-    for title, others in table.other_genders.items():
-        contradiction = label_columns.find_contradiction(
-            table.genders, labels.gender, others, codes
-        )
-        if contradiction:
-            raise InputError(contradiction)
-        if contradiction is None:
-            unclear.append(title)
-    return unclear
+    return [
+        title for title, others in table.other_genders.items()
+        if not label_columns.check_agreement(others, table.genders, labels.gender, codes)
+    ]  # fmt: skip
 
 
 def split_rows(table: labelled.Table, labels: Labels, args: argparse.Namespace) -> Split:

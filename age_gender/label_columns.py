@@ -135,14 +135,16 @@ def read_genders(columns: Sequence[LabelColumn], codes: dict[str, int]) -> np.nd
     return np.array(genders, np.int64)
 
 
-def find_contradiction(
-    columns: Sequence[LabelColumn], genders: np.ndarray,
-    others: Sequence[LabelColumn], codes: dict[str, int],
-) -> str | None:  # fmt: skip
-    """Return which column, read without the `codes` or with them, contradicts `genders` (n,).
+def check_agreement(
+    others: Sequence[LabelColumn],
+    columns: Sequence[LabelColumn],
+    genders: np.ndarray,
+    codes: dict[str, int],
+) -> bool:
+    """Return whether other columns of genders mean one thing, without the `codes` or with them.
 
-    "" where it agrees wherever both are known; None where it cannot be understood. Both columns
-    have the same rows.
+    They have the same rows as `columns`, which mean the `genders` (n,). Raises InputError where
+    they contradict these.
     """
     readings = []
     for given in ({}, codes):
@@ -151,13 +153,13 @@ def find_contradiction(
     for other in readings:
         differs = (genders >= 0) & (other >= 0) & (genders != other)
         if not differs.any():
-            return ""
+            return True
     if not readings:
-        return None
+        return False
     row = int(differs.argmax())
     source = next(itertools.islice(row_sources(columns), row, None))
     titles = [next(filter(None, (column.title for column in c)), "") for c in (columns, others)]
-    return (
+    raise InputError(
         f"{source}: {GENDERS[genders[row]]} by the column {printable(titles[0])}, "
         f"{GENDERS[other[row]]} by the column {printable(titles[1])} "
         f"({counted(int(differs.sum()), 'such row')}); correct them or leave one column out"
@@ -235,32 +237,38 @@ def _parse_number(text: str) -> float | None:
         return None
 
 
+@functools.cache
 def _known_words() -> dict[str, int]:
-    return {
+    """Return the genders of all GENDER_WORDS, and UNKNOWN_WORDS as missing ones."""
+    genders = {
         _normalise_text(word): gender
         for pair in GENDER_WORDS.values()
         for gender, words in enumerate(pair)
         for word in words.split()
     }
+    return dict.fromkeys(UNKNOWN_WORDS, MISSING) | genders
 
 
 def _find_meanings(values: set[str], title: str, codes: dict[str, int]) -> dict[str, int]:
     """Return the gender of each value that has one possible meaning, plus the user's codes."""
-    meanings = dict.fromkeys(UNKNOWN_WORDS, MISSING) | _known_words()
+    # Numbers and answers: one of them gives the others their meaning
+    meanings, answers = {**_known_words()}, {}
     rest = values - meanings.keys()
-    answers = {}  # values of which one gives the others their meaning
-    if title.removeprefix("is_") in GENDERS:  # 1 is what the column is called
-        named = GENDERS.index(title.removeprefix("is_"))
+    titled = title.removeprefix("is_")
+    if titled in GENDERS:  # 1 is what the column is called
+        gender = GENDERS.index(titled)
         no = (*NO, "f") if "t" in rest else NO
-        answers = {**dict.fromkeys(YES, named), **dict.fromkeys(no, 1 - named)}
+        answers = {**dict.fromkeys(YES, gender), **dict.fromkeys(no, 1 - gender)}
         if "-1" in rest:  # beside 1 alone, as CelebA has it, the other gender
-            answers["-1"] = MISSING if "0" in rest else 1 - named
+            answers["-1"] = MISSING if "0" in rest else 1 - gender
     elif not title:  # UTKFace's names
         answers = {"0": MALE, "1": FEMALE}
     elif {"0", "1"} <= rest <= {"0", "1", "-1"} and len(values - {""}) == len(rest):
         answers = {"0": MALE, "1": FEMALE, "-1": MISSING}
     if codes.keys() & answers.keys():  # whoever says what one of them means says it of all
         answers = {"-1": MISSING} if answers.get("-1") == MISSING else {}
+
+    # Letters: only both of a pair
     letters = {value for value in rest - codes.keys() if len(value) == 1 and value.isalpha()}
     for male, female in LETTERS:
         if letters == {male, female}:

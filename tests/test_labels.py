@@ -11,7 +11,7 @@ from age_gender import label_columns
 from age_gender.cli import InputError
 from age_gender.label_columns import (
     LabelColumn,
-    find_contradiction,
+    check_agreement,
     parse_gender_codes,
     read_ages,
     read_genders,
@@ -42,7 +42,7 @@ def genders(*values, title: str = "gender", codes: str = "") -> list[int]:
         ("남자", "여자"), (b"male", b"female"),
     ],
 )  # fmt: skip
-def test_a_coding_that_means_one_thing_is_understood(values):
+def test_a_coding_that_means_one_thing_check_agreement(values):
     male, female = values
     assert genders(male, female, female, male) == [M, F, F, M]
 
@@ -135,18 +135,20 @@ def test_codes_of_some_answers_do_not_leave_the_others_their_meaning():
         genders(1, 2, codes="1=male")
 
 
-def contradiction(first, second, title: str = "Male", codes: str = "") -> str | None:
-    """What is said of a column gender and another one of the same rows."""
+def understood(first, second, title: str = "Male", codes: str = "") -> bool:
+    """Whether another column of the same rows as a column gender means one thing."""
     columns, said = [column(*first)], parse_gender_codes(codes) if codes else {}
     others = [column(*second, title=title)]
-    return find_contradiction(columns, read_genders(columns, said), others, said)
+    return check_agreement(others, columns, read_genders(columns, said), said)
 
 
 def test_two_columns_of_genders_must_agree():
-    assert contradiction((0, 1, 1), (1, 0, 0)) == contradiction("mff", ("", 0, None)) == ""
-    assert contradiction((0, 1), (0, 1), "sex", "0=female,1=male") == ""
-    assert contradiction((0, 1), (1, 2), "sex") is None  # it cannot be understood
-    assert contradiction((0, 1, 1, 0), (1, 0, 1, 0)) == (
+    assert understood((0, 1, 1), (1, 0, 0)) and understood("mff", ("", 0, None))
+    assert understood((0, 1), (0, 1), "sex", "0=female,1=male")
+    assert not understood((0, 1), (1, 2), "sex")
+    with pytest.raises(InputError) as refused:
+        understood((0, 1, 1, 0), (1, 0, 1, 0))
+    assert str(refused.value) == (
         "t.csv: row 3: female by the column gender, male by the column Male (2 such rows); correct "
         "them or leave one column out"
     )

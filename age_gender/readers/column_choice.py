@@ -223,7 +223,7 @@ def width_error(count: int, options: ReadOptions, rows: int = 0) -> RowError:
     The number of `rows` of the table, if known, may show that it is transposed.
     """
     numbers = count_text(count)
-    if options.is_known_width(rows):
+    if options.looks_transposed(rows, count):
         return RowError(f"{rows} rows of {numbers}", TRANSPOSE)
     known_widths = filter(None, (options.width, *options.widths))
     is_multiple = any(count > width and count % width == 0 for width in known_widths)

@@ -38,6 +38,13 @@ class ReadOptions:
         """Return whether a model or an earlier table sets this width."""
         return count in (self.width, *self.widths)
 
+    def looks_transposed(self, rows: int, count: int) -> bool:
+        """Return whether rows of `count` numbers are as many as an embedding has numbers.
+
+        Most networks make multiples of 64 numbers: these are taken for embeddings.
+        """
+        return self.is_known_width(rows) and count % 64 > 0
+
     def width_of(self, count: int) -> int | None:
         """Return the width of which `count` cells are a row, perhaps behind a name; or None."""
         widths = (self.width,) if self.width else self.widths

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import numbers, vectors
+from age_gender.readers.chunks import MAX_ROW_BYTES
 from age_gender.readers.column_choice import choose_columns, width_error
 from age_gender.readers.columns import Columns, ReadOptions, Sample, inspect_columns
 from age_gender.readers.csv_dialects import Dialect
@@ -132,13 +133,17 @@ def _check_numbers(
         numbers.parse_cells(cells[name_count:], "cell", 1 + name_count)
 
 
-def is_transposed(path: str, header_lines: int, options: ReadOptions) -> bool:
-    """Return whether a file, not a pipe, has as many rows as an embedding has numbers."""
+def is_transposed(path: str, header_lines: int, dialect: Dialect, options: ReadOptions) -> bool:
+    """Return whether the rows of a file, not of a pipe, are as many as an embedding has numbers."""
     if not os.path.isfile(path):
         return False
+    rows, last_line = -header_lines, b""
     with open(path, "rb") as stream:
-        lines = sum(1 for _ in itertools.islice(stream, header_lines + numbers.MAX_WIDTH + 1))
-    return options.is_known_width(lines - header_lines)
+        while rows <= numbers.MAX_WIDTH and (line := stream.readline(MAX_ROW_BYTES)):
+            rows, last_line = rows + 1, line
+    counts = [len(row.cells) for row in read_rows([last_line], dialect)]
+    counts += [count - 1 for count in counts if count > 1]  # the first cell may be a title
+    return all(options.looks_transposed(rows, count) for count in counts)
 
 
 def _choose_by_titles(

@@ -57,7 +57,9 @@ class CsvReader:
                     for first_rows in chunks.row_windows(rows)
                 )
                 columns = chunk.columns
-                if columns is UNKNOWN and csv_columns.is_transposed(path, header.lines, options):
+                if columns is UNKNOWN and csv_columns.is_transposed(
+                    path, header.lines, dialect, options
+                ):
                     bad = [row._replace(remedy=TRANSPOSE) for row in chunk.bad]
                     chunk = replace(chunk, bad=bad)
             yield replace(chunk, columns=columns)
