@@ -135,7 +135,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--batch-size", type=whole_number(1), default=512, metavar="N",
         help="maximum number of faces per step")
     add("--learning-rate", type=cli.positive, default=2e-2, metavar="X",
-        help="peak learning rate of AdamW (warm-up, then cosine decay)")
+        help="peak learning rate of AdamW (cosine decay; from half of it for the last epochs)")
     add("--whitening", type=cli.fraction, default=0.5, metavar="X",
         help="strength of PCA whitening: 0 leaves the principal components as they are, 1 gives "
         "all the same variance")
