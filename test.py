@@ -112,10 +112,10 @@ def judge_records(args: argparse.Namespace) -> None:
     if args.report:
         labels = faces.age, faces.gender, faces.file_name
         table = figures.tabulate_faces(*labels, scorer.score_by_name(faces.features))
-        report = describe(args, model, exported, table, age) | figures.measure(table, loss)
+        report = describe(args, model, exported, table, age)
         report["by_crop"] = [figures.measure_crop(*crop) for crop in by_crop.items()]
         report["embedder"] = robustness.measure(faces.features, labels, scorer.score_by_name)
-        page.write(args.report, report, table)
+        page.write(args.report, report | figures.measure(table, loss), table)
         cli.say(f"report: {cli.display_path(args.report / 'report.html')}")
 
 
