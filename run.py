@@ -29,7 +29,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 
@@ -177,7 +177,9 @@ def open_errors(args: argparse.Namespace) -> contextlib.AbstractContextManager:
 class Writer:
     """Write scored batches in input order, once their file is checked for rounding."""
 
-    def __init__(self, output: BinaryIO, errors, progress, force: bool) -> None:
+    def __init__(
+        self, output: BinaryIO, errors: TextIO | None, progress: cli.Progress, force: bool
+    ) -> None:
         self.output, self.progress, self.force = output, progress, force
         self.errors = errors and csv.writer(errors, lineterminator="\n")
         self.numbering = chunks.Numbering()

@@ -34,7 +34,9 @@ from age_gender.labels import ADULT_AGE, AGES, GENDERS, base_name
 from age_gender.report import figures, lfw, page, robustness
 from age_gender.scoring import litert, predictions
 
-if TYPE_CHECKING:  # it imports TensorFlow
+if TYPE_CHECKING:  # they take time to import
+    import pandas as pd
+
     from age_gender.records import Records
 
 
@@ -153,7 +155,7 @@ def format_line(error: np.ndarray, is_right: np.ndarray, loss: np.ndarray) -> st
     return f"Age_MAE:{error.mean():.2f}, Gender_Acc:{is_right.mean():.2%}, Loss:{loss.mean():.2f}"
 
 
-def format_crop(table) -> str:
+def format_crop(table: "pd.DataFrame") -> str:
     """Return the output line of faces through one crop, from figures.tabulate_faces."""
     men, women = table.gender_accuracy.groupby(table.gender).mean().reindex([0, 1])
     return (
@@ -190,7 +192,9 @@ def tabulate_crops(
     }
 
 
-def describe(args: argparse.Namespace, model: Path, exported: Path, table, age: np.ndarray) -> dict:
+def describe(
+    args: argparse.Namespace, model: Path, exported: Path, table: "pd.DataFrame", age: np.ndarray
+) -> dict:
     """Return names and hashes of the judged files, and counts; `age` (n,) is the Keras model's.
 
     Raises InputError where the models' ages differ.

@@ -2,14 +2,21 @@
 
 TYPE_CHECKING = False  # importing typing would cost a script's start 3 ms
 if TYPE_CHECKING:
+    import os
+
     import pandas as pd
+    from numpy.typing import ArrayLike
 
 
 class EmbeddingError(ValueError):
     """Raised when embeddings or a model cannot be used; the message says why and what to do."""
 
 
-def estimate(embeddings, model=None, skip_bad_rows: bool = False) -> "pd.DataFrame":
+def estimate(
+    embeddings: "ArrayLike",
+    model: "str | os.PathLike[str] | None" = None,
+    skip_bad_rows: bool = False,
+) -> "pd.DataFrame":
     """Return a DataFrame with the age and gender of each face embedding, in their order.
 
     `embeddings` are numbers (n, W), or (W,) for one face, not necessarily of unit length. `model`

@@ -9,11 +9,15 @@ import json
 import os
 from collections.abc import Set
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from age_gender import files
 from age_gender.cli import InputError, is_resource_shortage
+
+if TYPE_CHECKING:
+    import keras
 
 SETTINGS = "settings.json"
 _RESERVED = "this name is reserved for unfinished work; move it, or choose another output"
@@ -72,13 +76,13 @@ def _is_unfinished(path: Path) -> bool:
     return path.name.startswith(f".{SETTINGS}.") and ".part" in path.name
 
 
-def save(path: Path, model) -> None:
+def save(path: Path, model: "keras.Model") -> None:
     """Write the state of a training: weights, random states and the optimizer's state."""
     with files.whole_file(path) as stream:
         np.savez(stream, *[variable.numpy() for variable in _variables(model)])
 
 
-def restore(path: Path, model) -> None:
+def restore(path: Path, model: "keras.Model") -> None:
     """Set a compiled model to the state that `save` wrote. Raises InputError for any other."""
     try:
         values = np.load(path).values()
@@ -92,5 +96,5 @@ def restore(path: Path, model) -> None:
         ) from None
 
 
-def _variables(model) -> list:
+def _variables(model: "keras.Model") -> list:
     return model.variables + model.optimizer.variables

@@ -4,10 +4,14 @@ import contextlib
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from age_gender import paths
 from age_gender.cli import InputError
 from age_gender.files import sha256, whole_path
+
+if TYPE_CHECKING:
+    import keras
 
 KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
@@ -16,7 +20,7 @@ MODEL_FORMAT = 2  # increased when the outputs of the exported model change
 TRAIN_COMMAND = "python prepare.py --features YOURS && python train.py"  # for another network
 
 
-def write_model(folder: Path, network, exported: bytes, description: dict) -> None:
+def write_model(folder: Path, network: "keras.Model", exported: bytes, description: dict) -> None:
     """Write the Keras `network`, the exported model and the description, each atomically.
 
     The description, which has the others' hashes, appears last.

@@ -1,11 +1,16 @@
 """Draw faces that resemble ones enough for MTCNN, where no photographs may be committed."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from age_gender.photographs import faces
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-def draw_chip(seed: int = 0, size: int = 200):
+
+def draw_chip(seed: int = 0, size: int = 200) -> "Image":
     """Return a Pillow image that resembles a face, with the landmarks of UTKFace's template."""
     from PIL import Image, ImageDraw
 
@@ -23,7 +28,9 @@ def draw_chip(seed: int = 0, size: int = 200):
     return chip.resize((size, size))
 
 
-def draw_photograph(faces_at: list[tuple[int, int, int]], size: tuple[int, int] = (500, 360)):
+def draw_photograph(
+    faces_at: list[tuple[int, int, int]], size: tuple[int, int] = (500, 360)
+) -> "Image":
     """Return drawn faces (left, top, side) on grey; MTCNN takes them for faces."""
     from PIL import Image
 

@@ -21,6 +21,7 @@ import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from age_gender.photographs import faces
 from age_gender.photographs.embedder import Embedder
 from age_gender.photographs.images import find_images, normalise, read_image, resize
 from benchmarks.drawn_faces import draw_chip, draw_photograph
+
+if TYPE_CHECKING:
+    import cv2
 
 BATCHES = (8, 16, 32, 64)  # chips that the graph alone embeds at a time
 LARGE = 1350  # pixels of the photographs that detectors are compared on
@@ -167,7 +171,7 @@ def run_graph(embed_chips: Callable, chips: list[np.ndarray], batch: int) -> int
     return sum(len(embed_chips(block)) for block in blocks)
 
 
-def embed_one_by_one(network, chips: list[np.ndarray]) -> int:
+def embed_one_by_one(network: "cv2.dnn.Net", chips: list[np.ndarray]) -> int:
     """Embed chips with cv2.dnn, one a call; return the number of chips."""
     for chip in chips:
         network.setInput(normalise(chip).transpose(2, 0, 1)[None])

@@ -12,10 +12,14 @@ regression, the fractions of width and height by which the network moves the box
 import importlib.util
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from age_gender.photographs.images import normalise
+
+if TYPE_CHECKING:
+    import cv2
 
 WINDOW, STRIDE = 12, 2  # pixels, P-Net's
 SHRINK = 0.709  # factor from one scale of P-Net to the next
@@ -117,7 +121,9 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
         return np.hstack([corner, np.fix(boxes[kept, 2:] - corner)]), np.fix(points[kept])
 
 
-def classify(network, pyramid: list, boxes: np.ndarray, size: int, *outputs: str) -> np.ndarray:
+def classify(
+    network: "cv2.dnn.Net", pyramid: list, boxes: np.ndarray, size: int, *outputs: str
+) -> np.ndarray:
     """Return the square boxes that the network takes for faces: box, score, its other outputs.
 
     It sees each box at `size` pixels; what lies outside of the picture is black.

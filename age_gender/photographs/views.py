@@ -70,7 +70,7 @@ def cut_views(
     yield prewhiten(cut_jittered(padded, size, random))
 
 
-def detect_box(padded: np.ndarray, detector) -> np.ndarray:
+def detect_box(padded: np.ndarray, detector: Callable) -> np.ndarray:
     """Return left, top, width and height of the face in a padded chip."""
     boxes, _ = detector(padded)
     return max(boxes, key=lambda box: box[2] * box[3], default=USUAL_BOX)
@@ -101,7 +101,7 @@ def cut_moved(
     return faces.warp(padded, a * change, b, size)
 
 
-def cut_jittered(padded: np.ndarray, size: int, random) -> np.ndarray:
+def cut_jittered(padded: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
     """Return a chip stretched, turned, scaled and moved at random, some mirrored or degraded."""
     if random.random() < 0.5:
         stretched = round(padded.shape[1] * np.exp(random.uniform(0, 0.3)))
@@ -112,7 +112,7 @@ def cut_jittered(padded: np.ndarray, size: int, random) -> np.ndarray:
     return degrade(chip, random, 0.3) if random.random() < 0.5 else chip
 
 
-def degrade(chip: np.ndarray, random, coarse: float = 0.7) -> np.ndarray:
+def degrade(chip: np.ndarray, random: np.random.Generator, coarse: float = 0.7) -> np.ndarray:
     """Return a chip of other brightness and contrast, some of them coarse.
 
     A fraction `coarse` of the chips is resampled from 28 to 80 pixels.

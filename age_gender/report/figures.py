@@ -5,10 +5,16 @@ Bootstrap", 1993, chapter 13), always with the same resamples. The libraries are
 as the first figure.
 """
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from age_gender import metrics
 from age_gender.labels import GENDERS, INTERVAL_COVERAGE, utkface_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RESAMPLES, SEED, CONFIDENCE = 2000, 0, 0.95  # of the bootstrap
 # The original experiment's, with another FaceNet: years, and the fraction of genders.
@@ -21,7 +27,9 @@ CALIBRATION_DRAWS = 200  # drawn genders from which the expected calibration err
 MEASURES = ("age_mae", "age_bias", "gender_accuracy", "interval_coverage", "interval_width")
 
 
-def tabulate_faces(age: np.ndarray, gender: np.ndarray, names: list[str], scores: dict):
+def tabulate_faces(
+    age: np.ndarray, gender: np.ndarray, names: list[str], scores: dict
+) -> "pd.DataFrame":
     """Return a DataFrame with a row per test face: labels, what run.py would print, the MEASURES.
 
     `age` (n,) in years, `gender` (n,) 0 male and 1 female; `scores` are the exported model's, by
@@ -50,7 +58,7 @@ def tabulate_faces(age: np.ndarray, gender: np.ndarray, names: list[str], scores
     return pd.DataFrame(columns)
 
 
-def measure(table, loss: np.ndarray) -> dict:
+def measure(table: "pd.DataFrame", loss: np.ndarray) -> dict:
     """Return all figures of the report, ready for JSON, of a table from tabulate_faces.
 
     `loss` (n,) is the Keras model's: the exported one has none.
@@ -77,7 +85,7 @@ def measure(table, loss: np.ndarray) -> dict:
     }
 
 
-def measure_crop(name: str, table) -> dict:
+def measure_crop(name: str, table: "pd.DataFrame") -> dict:
     """Return the figures of a table through one crop; a gender without faces has none."""
     figures = measure_group(name, table, ("age_mae", "interval_coverage"))
     for gender, right in table.gender_accuracy.groupby(table.gender):
@@ -85,20 +93,20 @@ def measure_crop(name: str, table) -> dict:
     return figures
 
 
-def measure_group(group: str, table, measures: tuple[str, ...] = MEASURES) -> dict:
+def measure_group(group: str, table: "pd.DataFrame", measures: tuple[str, ...] = MEASURES) -> dict:
     """Return the name of a group, its number of faces and each measure with its interval."""
     figures = {name: estimate_interval(table[name]) for name in measures}
     return {"group": group, "n": len(table)} | figures
 
 
-def assign_bands(age):
+def assign_bands(age: "np.ndarray | pd.Series") -> "pd.Categorical | pd.Series":
     """Return the band of each age (n,) in whole years, as a pandas Categorical of all bands."""
     import pandas as pd
 
     return pd.cut(age, [*BANDS.values(), np.inf], right=False, labels=[*BANDS])
 
 
-def estimate_interval(*samples, statistic=np.mean) -> dict:
+def estimate_interval(*samples: np.ndarray, statistic: Callable = np.mean) -> dict:
     """Return a statistic of samples (n,), each of the same n faces, with its interval."""
     from scipy.stats import bootstrap
 
@@ -118,7 +126,7 @@ def round_figure(value: float) -> float:
     return round(float(value), 6)
 
 
-def measure_calibration(probability, gender) -> dict:
+def measure_calibration(probability: np.ndarray, gender: np.ndarray) -> dict:
     """Return the expected calibration error of the probability of female (n,), and its ten bins.
 
     The error is the mean over faces of |mean probability - fraction of females| of the face's bin

@@ -7,11 +7,15 @@ groups.jinja, which says what the tables of both are called.
 import base64
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from age_gender import files
 from age_gender.cli import require
 from age_gender.report import plots
 from age_gender.report.figures import PUBLISHED
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def check(folder: Path) -> None:
@@ -20,7 +24,7 @@ def check(folder: Path) -> None:
     files.make_folder(folder)
 
 
-def write(folder: Path, figures: dict, table) -> None:
+def write(folder: Path, figures: dict, table: "pd.DataFrame") -> None:
     """Write the report's files, each whole, the page last; other files in the folder stay.
 
     `figures` are those of figures.measure, and "model", "records", "views" and "by_crop" (a list

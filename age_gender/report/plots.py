@@ -7,20 +7,25 @@ where a phone shows it. matplotlib is imported as late as the first plot.
 import contextlib
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from age_gender.labels import GENDERS
 from age_gender.report.figures import BANDS, PUBLISHED
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
 BLUE, ORANGE, GREY = "#1f5a94", "#b3470f", "#5b6570"  # distinguishable for colour-blind readers too
 FIRST, SECOND = {"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "s"}
 
 
-def draw_all(figures: dict, table) -> dict[str, bytes]:
+def draw_all(figures: dict, table: "pd.DataFrame") -> dict[str, bytes]:
     """Return each plot's name and its PNG of 1,000 x 800 pixels."""
     plots: dict[str, Callable] = {
         "age_estimated_against_true": lambda axes: draw_ages(axes, table),
@@ -51,7 +56,7 @@ def _figure(inches: tuple[int, int], dpi: int) -> Iterator[tuple]:
         figure.savefig(image, format="png")
 
 
-def draw_overview(table) -> bytes:
+def draw_overview(table: "pd.DataFrame") -> bytes:
     """Return the PNG of README's picture: ages with their interval, genders by certainty.
 
     Two panels for readers who have not seen a report: each face's labelled age over its estimated
@@ -64,7 +69,7 @@ def draw_overview(table) -> bytes:
     return image.getvalue()
 
 
-def draw_ages_with_interval(axes, table) -> None:
+def draw_ages_with_interval(axes: "Axes", table: "pd.DataFrame") -> None:
     """Draw labelled over estimated ages, and the interval's mean ends over bins of five years."""
     bins = (table.estimate // 5).astype(int)  # the interval depends on the estimate
     ends = table.groupby(bins)[["estimate", "low", "high"]].mean()
@@ -79,7 +84,7 @@ def draw_ages_with_interval(axes, table) -> None:
     axes.legend(loc="upper left")
 
 
-def draw_genders_by_certainty(axes, table) -> None:
+def draw_genders_by_certainty(axes: "Axes", table: "pd.DataFrame") -> None:
     """Draw how often genders are right, over the probability of the gender that is printed."""
     # Bin the faces
     certainty = np.maximum(table.probability, 1 - table.probability)
@@ -102,7 +107,7 @@ def draw_genders_by_certainty(axes, table) -> None:
     axes.set_title("Gender by certainty, with numbers of faces", fontsize=12)
 
 
-def draw_ages(axes, table) -> None:
+def draw_ages(axes: "Axes", table: "pd.DataFrame") -> None:
     """Draw the density of estimated ages over labelled ones."""
     end = 5 * np.ceil(max(table.age.max(), table.estimate.max(), 80) / 5)
     axes.grid(False)
@@ -116,7 +121,7 @@ def draw_ages(axes, table) -> None:
     axes.legend(loc="upper left")
 
 
-def draw_age_errors(axes, figures: dict) -> None:
+def draw_age_errors(axes: "Axes", figures: dict) -> None:
     """Draw the mean absolute error of each band of labelled ages."""
     rows, mean = figures["by_true_age"], figures["all"]["age_mae"]["value"]
     plot_points(axes, range(len(rows)), rows, "age_mae", "in this band", scale=1, **FIRST)
@@ -130,7 +135,7 @@ def draw_age_errors(axes, figures: dict) -> None:
     axes.legend(loc="upper left")
 
 
-def draw_confusion(axes, confusion: list[list[int]]) -> None:
+def draw_confusion(axes: "Axes", confusion: list[list[int]]) -> None:
     """Draw the confusion matrix of the genders."""
     counts = np.array(confusion)
     totals = counts.sum(axis=1)
@@ -148,7 +153,7 @@ def draw_confusion(axes, confusion: list[list[int]]) -> None:
     axes.set(xlabel="estimated", ylabel="as labelled")
 
 
-def draw_interval_coverage(axes, figures: dict) -> None:
+def draw_interval_coverage(axes: "Axes", figures: dict) -> None:
     """Draw the fraction of labels inside the interval, by estimated and by labelled age."""
     nominal = 100 * figures["nominal"]
     axes.axhspan(nominal - 2, nominal + 2, color="#dfe8f1", zorder=0, label="88 to 92 %")
@@ -168,7 +173,7 @@ def draw_interval_coverage(axes, figures: dict) -> None:
     axes.legend(loc="lower left", ncols=2, fontsize=9)
 
 
-def draw_reliability(axes, bins: list[dict]) -> None:
+def draw_reliability(axes: "Axes", bins: list[dict]) -> None:
     """Draw the reliability diagram of female_probability."""
     positions = [100 * row["probability"] for row in bins]
     axes.plot([0, 100], [0, 100], color=GREY, linewidth=1, label="exact")
@@ -184,7 +189,7 @@ def draw_reliability(axes, bins: list[dict]) -> None:
     axes.legend(loc="lower right")
 
 
-def draw_crops(axes, by_crop: list[dict]) -> None:
+def draw_crops(axes: "Axes", by_crop: list[dict]) -> None:
     """Draw how many genders are right through each crop."""
     rows = by_crop[::-1]  # the first one at the top
     for gender, shift, style in (("male", 0.12, FIRST), ("female", -0.12, SECOND)):
@@ -199,7 +204,14 @@ def draw_crops(axes, by_crop: list[dict]) -> None:
 
 
 def plot_points(
-    axes, positions, rows: list[dict], key: str, label: str, scale=100, is_vertical=False, **style
+    axes: "Axes",
+    positions: Sequence[float],
+    rows: list[dict],
+    key: str,
+    label: str,
+    scale: float = 100,
+    is_vertical: bool = False,
+    **style,
 ) -> None:
     """Plot a figure of each row with its interval, at `positions` on the x axis, or the y axis."""
     ends = itemgetter("value", "low", "high")
@@ -209,7 +221,7 @@ def plot_points(
     axes.errorbar(*data, label=label, linestyle="none", **style)
 
 
-def label_bands(axes, names: list[str]) -> None:
+def label_bands(axes: "Axes", names: list[str]) -> None:
     """Label the x axis with the names of the bands."""
     axes.set_xticks(range(len(names)), names)
     axes.tick_params(axis="x", labelsize=10, length=0)

@@ -15,13 +15,18 @@ from age_gender.scoring import choice, predictions
 from age_gender.scoring.litert import OUTPUTS, ROUNDING, Scorer
 
 if TYPE_CHECKING:
+    import os
+
     import pandas as pd
+    from numpy.typing import ArrayLike
 
 _load = functools.cache(choice.load)
 _loading = threading.Lock()  # loading silences standard error
 
 
-def estimate(embeddings, model, skip_bad_rows: bool) -> "pd.DataFrame":
+def estimate(
+    embeddings: "ArrayLike", model: "str | os.PathLike[str] | None", skip_bad_rows: bool
+) -> "pd.DataFrame":
     """Return what `age_gender.estimate` does; raises InputError in place of its error."""
     import pandas as pd
 
@@ -52,7 +57,7 @@ def estimate(embeddings, model, skip_bad_rows: bool) -> "pd.DataFrame":
     return table
 
 
-def find_scorer(model, rows: np.ndarray, must_fit: bool) -> Scorer:
+def find_scorer(model: "str | os.PathLike[str] | None", rows: np.ndarray, must_fit: bool) -> Scorer:
     """Return the scorer of a `model`, or of the model here that fits the rows (n, W).
 
     Raises InputError where there is none that takes rows of their width.
@@ -68,7 +73,7 @@ def find_scorer(model, rows: np.ndarray, must_fit: bool) -> Scorer:
     return scorer
 
 
-def to_rows(embeddings) -> np.ndarray:
+def to_rows(embeddings: "ArrayLike") -> np.ndarray:
     """Return embeddings (n, W) or (W,) of any type of number as an array (n, W).
 
     Raises InputError for anything else.
