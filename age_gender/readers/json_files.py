@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
-from age_gender.readers import chunks, json_lines, json_shapes, numbers, text_chunks, vectors
+from age_gender.readers import chunks, json_faces, json_lines, numbers, text_chunks, vectors
 from age_gender.readers.column_choice import choose_columns
 from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions, inspect_columns
 from age_gender.readers.errors import RowError
@@ -47,7 +47,7 @@ def _choose_columns(path: str, lines: list[tuple[int, bytes]], options: ReadOpti
             faces += _parse_line(line)
         except RowError:
             continue
-    titles = [title for title in faces[0] if title != json_shapes.FACE]
+    titles = [title for title in faces[0] if title != json_faces.FACE]
     rows = [[face.get(title) for title in titles] for face in faces]
     return choose_columns(path, titles, inspect_columns(rows, options), options, by_title=True)
 
@@ -77,7 +77,7 @@ def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
         if not isinstance(short, dict):
             return None
         if is_nested:
-            (short,) = json_shapes.split_faces(short)
+            (short,) = json_faces.split_faces(short)
         if short.get(key) != []:  # the list was within this key's value
             return None
         texts.append(line[start.end() : end])
@@ -108,7 +108,7 @@ def _raise(error: RowError) -> Callable:
 
 def _number_name(face: dict, columns: Columns) -> dict:
     """Return a face, named `name#1` where it is one of several that have no names of their own."""
-    number, own_keys = face.get(json_shapes.FACE, (0, []))
+    number, own_keys = face.get(json_faces.FACE, (0, []))
     name = columns.metadata.get("name")
     if not number or name in own_keys or face.get(name) is None:
         return face
@@ -136,4 +136,4 @@ def _parse_line(line: bytes) -> list[dict[str, object]]:
         raise RowError(f"not JSON: {error}") from None
     if not isinstance(value, dict | list) or not value:
         raise RowError("not a JSON object, {...}, or list of numbers")
-    return json_shapes.split_faces(value)
+    return json_faces.split_faces(value)

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from age_gender.cli import InputError
-from age_gender.readers import chunks, json_shapes, numbers, text_chunks
+from age_gender.readers import chunks, json_documents, json_faces, numbers, text_chunks
 from age_gender.readers.columns import ReadOptions
 from age_gender.readers.errors import RowError
 
@@ -156,12 +156,12 @@ def _row_of_name(entry: bytes) -> bytes:
     value = entry[key.end() :]
     if value.startswith(b"{"):
         with contextlib.suppress(ValueError, RecursionError, RowError):
-            row = json_shapes.row_of_name(json.loads(key[1]), DECODER.decode(value.decode()))
+            row = json_documents.row_of_name(json.loads(key[1]), DECODER.decode(value.decode()))
             return json.dumps(row).encode()
     return b'{"%s": %s, "%s": %s}' % (_NAME, key[1], _EMBEDDING, value)
 
 
-_NAME, _EMBEDDING = json_shapes.NAME.encode(), json_shapes.EMBEDDING.encode()
+_NAME, _EMBEDDING = json_faces.NAME.encode(), json_faces.EMBEDDING.encode()
 
 
 # ------------------------------------------------------------------------- documents
@@ -170,7 +170,7 @@ _NAME, _EMBEDDING = json_shapes.NAME.encode(), json_shapes.EMBEDDING.encode()
 def _find_rows(head: bytes) -> int | None:
     """Return the offset of a document's rows, behind their bracket; None: it must be read whole."""
     try:
-        path = json_shapes.find_rows(_parse_beginning(head[:SHAPE_BYTES]))
+        path = json_documents.find_rows(_parse_beginning(head[:SHAPE_BYTES]))
         if path is None:
             return None
         text = head.decode("utf-8", "replace")
@@ -253,7 +253,7 @@ def _document_rows(path: str, data: bytes, options: ReadOptions) -> Iterator[obj
             return
         documents += 1
         at = _GAP.match(text, at).end()
-        yield from json_shapes.iterate_rows(document, options.fits)
+        yield from json_documents.iterate_rows(document, options.fits)
 
 
 # What databases write round a value to say its type (MongoDB, DynamoDB, Firestore): by its key,

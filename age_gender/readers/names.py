@@ -15,7 +15,7 @@ _COMPOUND_TITLE = re.compile(
     r"(?:known_)?(?:img|image|file|photo|picture|face|person|source)s?_?(path|file|name|id)s?"
     r"|(?:img|photo|picture)()"
 )
-_INDEX_TITLE = re.compile(r"|__index_level_\d+__|Unnamed: \d+")  # of pandas
+_INDEX_TITLE = re.compile(r"|__index_level_\d+__|Unnamed: \d+|_row")  # of pandas; of jsonlite
 INDEX_RANK = 2 * len(NAME_COLUMNS)  # of such a title as that of names, behind all others
 MAX_NAME = 1000  # characters; a longer text is an image as base64, or a list
 # How pictures as base64, lists and objects begin, but hardly a name.

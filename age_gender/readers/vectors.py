@@ -31,6 +31,7 @@ SHORTENED = RowError(
     "numpy shortened this list (...)",
     "write whole lists: table.embedding.map(lambda e: e.tolist())",
 )
+_SEVERAL_FACES = RowError("a list of several faces", "write a row a face")
 
 # Of each form of text: its name, and what stands before and behind its numbers or another form.
 _NAMED = r"(?:,\s*\w+=(?:<[^<>]*>|'[^']*'|\([\d, ]*\)|[\w.]+))*"  # dtype=float32, grad_fn=<...>
@@ -185,7 +186,7 @@ def _unwrap_numbers(name: str, value: object) -> list[str] | None:
     if "(" in body:
         body = _SCALARS.sub(r"\1", body)
     if re.search(r"[\])}]\s*,?\s*[\[({a-zA-Z]", body):
-        raise RowError("a list of several faces", "write a row a face")
+        raise _SEVERAL_FACES
     if "'" in body or '"' in body:
         body = _QUOTES.sub("", body)
     if "f" in body:
@@ -222,7 +223,8 @@ def _list_values(value: object) -> Sequence | None:
     if len(value) == 1 and isinstance(value[0], list | tuple | dict):
         parse = _object_values if isinstance(value[0], dict) else _list_values
         return parse(value[0])
-    return value
+    are_points = bool(value) and isinstance(value[0], list | tuple | dict)  # or several faces
+    return None if are_points else value
 
 
 def _object_values(value: object) -> Sequence | None:
@@ -306,7 +308,8 @@ LONG_VALUE = 100  # characters of a value that may be meant as an embedding
 _NO_EMBEDDINGS = (  # how bytes, or base64 of them, begin
     (_IMAGES, ("/9j/", "iVBORw0KGgo", "R0lGOD", "data:image"), "an image"),
     ((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), ("gASV", "gAN", "gAV"), "a pickle"),
-    ((b"\x1f\x8b",), ("H4sI",), "compressed by gzip"),
+    ((b"\x1f\x8b", b"x\x9c", b"x\xda", b"x\x01"), ("H4sI",), "compressed by gzip or zlib"),
+    ((b"PK\x03\x04",), ("UEsD",), "a ZIP file, such as an NPZ"),
 )
 
 
@@ -318,7 +321,8 @@ def _name_kind(value: object) -> str:
             return kind
     if isinstance(value, str) and _TYPE_NAMES.fullmatch(value.strip()):
         return "the name of a type, not its numbers"
-    if isinstance(value, bytes) and MIN_WIDTH <= len(value) <= MAX_WIDTH:
+    is_of_size = isinstance(value, bytes) and MIN_WIDTH <= len(value) <= MAX_WIDTH
+    if is_of_size and len(value) % MIN_WIDTH == 0:
         return f"{len(value):,} bytes, perhaps int8; int8 needs its scale: write float32"
     return ""
 
@@ -336,6 +340,8 @@ def _other_form_error(form: Form, value: object) -> RowError:
         return RowError(f"{excerpt(value)} is {kind}", "write the list")
     if isinstance(value, bytes):
         return RowError(f"a BLOB of {len(value):,} bytes is not {form.name}")
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return _SEVERAL_FACES
     other = find_form([value])
     if other and other.name != form.name:
         return RowError(f"{excerpt(value)} is {other.name}, not {form.name} as in the first rows")

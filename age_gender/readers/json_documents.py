@@ -1,14 +1,22 @@
-"""Flatten the JSON of APIs and exports to one object per face.
+"""Find the rows in the JSON documents of APIs, databases and data frames."""
 
-`iterate_rows` yields the rows of a whole document, `split_faces` the faces of a row.
-"""
-
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping
 
 from age_gender.labels import LABEL_COLUMNS
-from age_gender.readers import vectors
-from age_gender.readers.errors import RowError
+from age_gender.readers.json_faces import (
+    EMBEDDING,
+    NAME,
+    are_faces,
+    count_running_numbers,
+    flatten,
+    has_running_numbers,
+    has_vector,
+    is_face,
+    is_number,
+    is_vector,
+    split_faces,
+)  # fmt: skip
 from age_gender.readers.names import NAME_COLUMNS
 from age_gender.readers.numbers import MIN_WIDTH
 
@@ -17,75 +25,10 @@ ROW_KEYS = (
     "result", "results", "data", "rows", "points", "hits", "objects", "records", "items",
     "documents", "entities", "vectors", "embeddings", "faces", "descriptors",
 )  # fmt: skip
+# Of keys of embeddings, which are no names
 EMBEDDING_WORDS = ("embed", "vector", "descriptor", "encoding", "feature", "repr", "value", "data")
-NAME, EMBEDDING = "name", "embedding"  # keys of rows that are made here
-FACE = "\0face"  # key of a face's number among those of its row, which its name ends with
-MAX_DEPTH = 4  # nested objects whose keys become paths
 
 Path = tuple[str, ...]
-
-
-# --------------------------------------------------------------------------- what a value is
-
-
-def is_vector(value: object) -> bool:
-    """Return whether a value is one embedding: a list of numbers, an object with running keys."""
-    if isinstance(value, list):
-        return len(value) >= MIN_WIDTH and all(map(_is_number, value[:MIN_WIDTH]))
-    if isinstance(value, Mapping):
-        form = vectors.find_form([value])
-        return form is not None and vectors.count_numbers(value, form) >= MIN_WIDTH
-    is_long = isinstance(value, str) and len(value) > 2 * MIN_WIDTH
-    return is_long and _count_numbers_in_text(value) >= MIN_WIDTH
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (float, int)
-
-
-def _count_numbers_in_text(value: str) -> int:
-    """Return how many numbers a text holds for sure."""
-    form = vectors.find_form([value])
-    with contextlib.suppress(RowError):  # a list of several faces
-        return vectors.count_numbers(value, form) if form and not form.rivals else 0
-    return 0
-
-
-def has_vector(value: object, depth: int = 3 * MAX_DEPTH) -> bool:
-    """Return whether a value is an embedding, or an object or list that holds one."""
-    if is_vector(value):
-        return True
-    inner = value[:3] if isinstance(value, list) else ()
-    if isinstance(value, Mapping):
-        inner = value.values()
-        if _has_running_numbers(value):
-            return True
-    return depth > 0 and any(has_vector(part, depth - 1) for part in inner)
-
-
-def _has_running_numbers(row: Mapping) -> bool:
-    """Return whether an object holds the numbers of an embedding beside others: e0, e1, ..."""
-    return _count_running_numbers(row) >= MIN_WIDTH
-
-
-def _count_running_numbers(row: Mapping) -> int:
-    return sum(key[-1:].isdigit() and _is_number(cell) for key, cell in row.items())
-
-
-def _is_face(value: object) -> bool:
-    value = _unwrapped(value)
-    return is_vector(value) or (isinstance(value, Mapping) and has_vector(value))
-
-
-def _unwrapped(value: object) -> object:
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-def _are_faces(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_face, value))
-
-
-# ------------------------------------------------------------------------------- documents
 
 
 def iterate_rows(document: object, fits: Callable[[int], bool]) -> Iterator[object]:
@@ -104,7 +47,7 @@ def iterate_rows(document: object, fits: Callable[[int], bool]) -> Iterator[obje
             yield {"": label, **dict(zip(map(str, titles), row, strict=False))}
     elif rows := _rows_of_tensor(document):
         yield from rows
-    elif columns := _find_columns(document, fits):
+    elif columns := _find_series(document) or _find_columns(document, fits):
         yield from _rows_of_columns(columns)
     elif _has_names_as_keys(document):
         yield from _rows_of_names(document)
@@ -128,7 +71,8 @@ def find_rows(document: Mapping) -> Path | None:
         return None
     if isinstance(rows := document[key], list):
         # Of bare vectors, the names may stand somewhere else
-        return (key,) if isinstance(rows[0], Mapping) and "shape" not in rows[0] else None
+        is_rows = isinstance(rows[0], Mapping) and {"shape", "datatype"}.isdisjoint(rows[0])
+        return (key,) if is_rows else None
     below = find_rows(rows)
     return (key, *below) if below else None
 
@@ -138,10 +82,10 @@ def _find_container(document: Mapping) -> str | None:
     inner = [key for key, value in document.items() if _holds_rows(value)]
     key = next((key for key in (*ROW_KEYS, *inner) if key in inner), None)
     has_name = any(_is_photo_title(k) and isinstance(v, str) for k, v in document.items())
-    if key is None or not has_name or not _are_faces(document[key]):
+    if key is None or not has_name or not are_faces(document[key]):
         return key
     first = document[key][0]  # {"path": "a.jpg", "faces": [{"embedding": [...]}, ...]}
-    return key if isinstance(first, Mapping) and any(map(_is_photo_title, _flat(first))) else None
+    return key if isinstance(first, Mapping) and any(map(_is_photo_title, flatten(first))) else None
 
 
 def _is_photo_title(key: str) -> bool:
@@ -171,8 +115,8 @@ def _is_entry(value: object) -> bool:
     if isinstance(value, str) or is_vector(value):
         return False
     if isinstance(value, list):
-        return all(map(_is_face, value))
-    return any(map(is_vector, value.values())) or _has_running_numbers(value)
+        return all(map(is_face, value))
+    return any(map(is_vector, value.values())) or has_running_numbers(value)
 
 
 def _are_photos(names: Mapping) -> bool:
@@ -222,7 +166,7 @@ def _find_columns(
     is_wide = not of_vectors and len(of_numbers) >= MIN_WIDTH
     if _has_names_as_keys(document):  # or it looks so: {"0": {"0": 0.1, "1": 0.2, ...}, ...}
         first = next(iter(document.values()))
-        count = _count_running_numbers(first) if isinstance(first, Mapping) else len(first)
+        count = count_running_numbers(first) if isinstance(first, Mapping) else len(first)
         if not is_wide or fits is None or fits(count) or not fits(len(of_numbers)):
             return {}
     longest = max(of_numbers if is_wide else of_vectors, key=len, default=())
@@ -246,7 +190,7 @@ def _holds_vectors(column: Column) -> bool:
 
 
 def _holds_numbers(column: Column) -> bool:
-    return all(map(_is_number, _first_values(column)))
+    return all(map(is_number, _first_values(column)))
 
 
 def _rows_of_columns(columns: dict[str, Column]) -> Iterator[dict]:
@@ -261,75 +205,27 @@ def _rows_of_columns(columns: dict[str, Column]) -> Iterator[dict]:
     yield from (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
 
+def _find_series(document: Mapping) -> dict[str, list]:
+    """Return the columns of polars' {"columns": [{"name": ..., "values": [...]}, ...]}."""
+    series = document.get("columns")
+    if not isinstance(series, list) or not all(
+        isinstance(one, Mapping) and {"name", "values"} <= one.keys() for one in series
+    ):
+        return {}
+    return {
+        one["name"]: [v["values"] if isinstance(v, Mapping) and "values" in v else v
+                      for v in one["values"]]
+        for one in series
+    }  # fmt: skip
+
+
 def _rows_of_tensor(tensor: object) -> list[dict]:
     """Return the rows of numbers behind each other, {"shape": [N, W], "data": [...]}: Triton's."""
-    shape, data = map(tensor.get, ("shape", "data")) if isinstance(tensor, Mapping) else (0, 0)
-    if not (isinstance(shape, list) and isinstance(data, list) and len(shape) == 2):
+    if not isinstance(tensor, Mapping) or not {"shape", "data"} <= tensor.keys():
         return []
-    rows, width = shape
-    if not data or type(width) is not int or not _is_number(rows) or rows * width != len(data):
+    shape, data = tensor["shape"], tensor["data"]
+    if not isinstance(shape, list) or not isinstance(data, list) or len(shape) < 2:
         return []
-    return [{EMBEDDING: data[i : i + width]} for i in range(0, len(data), width)]
-
-
-# --------------------------------------------------------------------------------- faces
-
-
-def split_faces(row: object) -> list[dict]:
-    """Return the faces of a row as flat objects; those of several have their number as FACE."""
-    if isinstance(row, list):
-        return _split_list(row)
-    if not isinstance(row, Mapping):
+    if not data or not all(type(size) is int for size in shape) or math.prod(shape) != len(data):
         return []
-    flat = _flat(row)
-    lengths = {len(value) for value in flat.values() if is_vector(value)}
-    for key, value in flat.items():
-        if _are_faces(value) and lengths <= {len(value)}:  # vectors are, or a number a face
-            return _split_value(flat, key)
-    return [flat]
-
-
-def _split_value(row: dict[str, object], key: str) -> list[dict]:
-    """Return the faces that a key's value lists; lists of the same length hold a value of each."""
-    values = row[key]
-    lists = [
-        k for k, v in row.items() if isinstance(v, list) and len(v) == len(values) and k != key
-    ]
-    faces = []
-    for number, value in enumerate(values, 1):
-        value = value if isinstance(value, Mapping) else {key: _unwrapped(value)}
-        own = {other: row[other][number - 1] for other in lists}
-        others = {other: cell for other, cell in row.items() if other != key}
-        faces.append(_flat(others | own | value) | {FACE: [number, lists]})
-    if len(faces) == 1 and not key.casefold().endswith("s"):
-        del faces[0][FACE]
-    return faces
-
-
-def _split_list(row: Sequence) -> list[dict]:
-    """Return the faces of a list: an embedding, a name beside it, or several faces of one photo."""
-    if all(_is_number(cell) or cell is None for cell in row):
-        return [{EMBEDDING: row}]
-    if row and all(map(_is_face, row)):
-        return [face for inner in row for face in split_faces(inner)]
-    cells = {f"column {number}": value for number, value in enumerate(row, 1)}
-    if isinstance(row[0], str) and not is_vector(row[0]):
-        return [{NAME: row[0], **cells}]
-    return [cells]
-
-
-def _flat(row: Mapping, depth: int = MAX_DEPTH) -> dict[str, object]:
-    """Return an object with what is of use in objects inside it, by their paths (payload.path)."""
-    flat: dict[str, object] = {}
-    for key, value in row.items():
-        inner = {}
-        if isinstance(value, Mapping) and depth and not is_vector(value):
-            below = _flat(value, depth - 1)
-            inner = {f"{key}.{k}": v for k, v in below.items() if _is_useful(k, v)}
-        flat |= inner or {key: value}
-    return flat
-
-
-def _is_useful(path: str, value: object) -> bool:
-    last = path.rpartition(".")[2].casefold()
-    return last in (*NAME_COLUMNS, *LABEL_COLUMNS) or _is_face(value) or _are_faces(value)
+    return [{EMBEDDING: data[i : i + shape[-1]]} for i in range(0, len(data), shape[-1])]

@@ -1,0 +1,133 @@
+"""Flatten a row of JSON to one object per face, whatever tool wrote it."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+
+from age_gender.labels import LABEL_COLUMNS
+from age_gender.readers import vectors
+from age_gender.readers.errors import RowError
+from age_gender.readers.names import NAME_COLUMNS
+from age_gender.readers.numbers import MIN_WIDTH
+
+NAME, EMBEDDING = "name", "embedding"  # keys of rows that are made here
+FACE = "\0face"  # key of a face's number among those of its row, which its name ends with
+MAX_DEPTH = 4  # nested objects whose keys become paths
+
+
+def is_vector(value: object) -> bool:
+    """Return whether a value is one embedding: a list of numbers, an object with running keys."""
+    if isinstance(value, list):
+        return len(value) >= MIN_WIDTH and all(map(is_number, value[:MIN_WIDTH]))
+    if isinstance(value, Mapping):
+        form = vectors.find_form([value])
+        return form is not None and vectors.count_numbers(value, form) >= MIN_WIDTH
+    is_long = isinstance(value, str) and len(value) > 2 * MIN_WIDTH
+    return is_long and _count_numbers_in_text(value) >= MIN_WIDTH
+
+
+def is_number(value: object) -> bool:
+    return type(value) in (float, int)
+
+
+def _count_numbers_in_text(value: str) -> int:
+    """Return how many numbers a text holds for sure."""
+    form = vectors.find_form([value])
+    with contextlib.suppress(RowError):  # a list of several faces
+        return vectors.count_numbers(value, form) if form and not form.rivals else 0
+    return 0
+
+
+def has_vector(value: object, depth: int = 3 * MAX_DEPTH) -> bool:
+    """Return whether a value is an embedding, or an object or list that holds one."""
+    if is_vector(value):
+        return True
+    inner = value[:3] if isinstance(value, list) else ()
+    if isinstance(value, Mapping):
+        inner = value.values()
+        if has_running_numbers(value):
+            return True
+    return depth > 0 and any(has_vector(part, depth - 1) for part in inner)
+
+
+def has_running_numbers(row: Mapping) -> bool:
+    """Return whether an object holds the numbers of an embedding beside others: e0, e1, ..."""
+    return count_running_numbers(row) >= MIN_WIDTH
+
+
+def count_running_numbers(row: Mapping) -> int:
+    return sum(key[-1:].isdigit() and is_number(cell) for key, cell in row.items())
+
+
+def is_face(value: object) -> bool:
+    value = _unwrapped(value)
+    return is_vector(value) or (isinstance(value, Mapping) and has_vector(value))
+
+
+def _unwrapped(value: object) -> object:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def are_faces(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_face, value))
+
+
+def split_faces(row: object) -> list[dict]:
+    """Return the faces of a row as flat objects; those of several have their number as FACE."""
+    if isinstance(row, list):
+        return _split_list(row)
+    if not isinstance(row, Mapping):
+        return []
+    flat = flatten(row)
+    lengths = {len(value) for value in flat.values() if is_vector(value)}
+    for key, value in flat.items():
+        if are_faces(value) and lengths <= {len(value)}:  # vectors are, or a number a face
+            return _split_value(flat, key)
+    return [flat]
+
+
+def _split_value(row: dict[str, object], key: str) -> list[dict]:
+    """Return the faces that a key's value lists; lists of the same length hold a value of each."""
+    values = row[key]
+    lists = [
+        k for k, v in row.items() if isinstance(v, list) and len(v) == len(values) and k != key
+    ]
+    faces = []
+    for number, value in enumerate(values, 1):
+        value = value if isinstance(value, Mapping) else {key: _unwrapped(value)}
+        own = {other: row[other][number - 1] for other in lists}
+        others = {other: cell for other, cell in row.items() if other != key}
+        faces.append(flatten(others | own | value) | {FACE: [number, lists]})
+    if len(faces) == 1 and not key.casefold().endswith("s"):
+        del faces[0][FACE]
+    return faces
+
+
+def _split_list(row: Sequence) -> list[dict]:
+    """Return the faces of a list: an embedding, a name beside it, or several faces of one photo."""
+    if all(is_number(cell) or cell is None for cell in row):
+        return [{EMBEDDING: row}]
+    if row and all(map(is_face, row)):
+        return [face for inner in row for face in split_faces(inner)]
+    cells = {f"column {number}": value for number, value in enumerate(row, 1)}
+    if isinstance(row[0], str) and not is_vector(row[0]):
+        return [{NAME: row[0], **cells}]
+    return [cells]
+
+
+def flatten(row: Mapping, depth: int = MAX_DEPTH) -> dict[str, object]:
+    """Return an object with what is of use in objects inside it, by their paths (payload.path)."""
+    flat: dict[str, object] = {}
+    for key, value in row.items():
+        inner = {}
+        if isinstance(value, list) and len(value) == 1 and type(value[0]) in (str, int, float):
+            value = value[0]  # R's jsonlite has each text or number in a list
+        if isinstance(value, Mapping) and depth and not is_vector(value):
+            below = flatten(value, depth - 1)
+            inner = {f"{key}.{k}": v for k, v in below.items() if _is_useful(k, v)}
+        flat |= inner or {key: value}
+    return flat
+
+
+def _is_useful(path: str, value: object) -> bool:
+    last = path.rpartition(".")[2].casefold()
+    return last in (*NAME_COLUMNS, *LABEL_COLUMNS) or is_face(value) or are_faces(value)
