@@ -59,6 +59,7 @@ def count_running_numbers(row: Mapping) -> int:
 
 
 def is_face(value: object) -> bool:
+    """Return whether a value is a vector, perhaps in a list of its own, or an object with one."""
     value = _unwrapped(value)
     return is_vector(value) or (isinstance(value, Mapping) and has_vector(value))
 
@@ -68,6 +69,7 @@ def _unwrapped(value: object) -> object:
 
 
 def are_faces(value: object) -> bool:
+    """Return whether a value is a list of faces and nothing else."""
     return isinstance(value, list) and bool(value) and all(map(is_face, value))
 
 
@@ -82,21 +84,24 @@ def split_faces(row: object) -> list[dict]:
     for key, value in flat.items():
         if are_faces(value) and lengths <= {len(value)}:  # vectors are, or a number a face
             return _split_value(flat, key)
-    return [flat]
+    return [{key: _unwrapped_scalar(value) for key, value in flat.items()}]
+
+
+def _unwrapped_scalar(value: object) -> object:
+    """Return a text or number out of a list of it alone, as R's jsonlite writes them."""
+    inner = _unwrapped(value)
+    return inner if type(inner) in (str, int, float) else value
 
 
 def _split_value(row: dict[str, object], key: str) -> list[dict]:
     """Return the faces that a key's value lists; lists of the same length hold a value of each."""
-    values = row[key]
-    lists = [
-        k for k, v in row.items() if isinstance(v, list) and len(v) == len(values) and k != key
-    ]
+    values, others = row[key], {other: cell for other, cell in row.items() if other != key}
+    lists = [k for k, v in others.items() if isinstance(v, list) and len(v) == len(values)]
     faces = []
     for number, value in enumerate(values, 1):
-        value = value if isinstance(value, Mapping) else {key: _unwrapped(value)}
-        own = {other: row[other][number - 1] for other in lists}
-        others = {other: cell for other, cell in row.items() if other != key}
-        faces.append(flatten(others | own | value) | {FACE: [number, lists]})
+        face = value if isinstance(value, Mapping) else {key: _unwrapped(value)}
+        own = {other: others[other][number - 1] for other in lists}
+        faces.append(flatten(others | own | face) | {FACE: [number, lists]})
     if len(faces) == 1 and not key.casefold().endswith("s"):
         del faces[0][FACE]
     return faces
@@ -119,8 +124,6 @@ def flatten(row: Mapping, depth: int = MAX_DEPTH) -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in row.items():
         inner = {}
-        if isinstance(value, list) and len(value) == 1 and type(value[0]) in (str, int, float):
-            value = value[0]  # R's jsonlite has each text or number in a list
         if isinstance(value, Mapping) and depth and not is_vector(value):
             below = flatten(value, depth - 1)
             inner = {f"{key}.{k}": v for k, v in below.items() if _is_useful(k, v)}
