@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, is_resource_shortage
+from age_gender.cli import InputError, is_resource_shortage, printable
 from age_gender.embedding_space import EmbeddingSpace, is_out_of_distribution, to_unit_length
 from age_gender.labels import base_name
 from age_gender.readers import numpy_files
@@ -58,6 +58,7 @@ def read(path: Path) -> Views:
             embeddings = arrays["embeddings"].astype(np.float32)
             if embeddings.shape[:2] == (len(names), len(crops)) and np.isfinite(embeddings).all():
                 rows = to_unit_length(embeddings.reshape(-1, embeddings.shape[-1]))
+                crops = [*map(printable, crops)]  # they are shown
                 return Views(names, crops, rows.reshape(embeddings.shape))
     except Exception as error:  # zipfile, zlib and NumPy raise many types
         if is_resource_shortage(error):

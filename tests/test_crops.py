@@ -306,3 +306,9 @@ def test_views_that_do_not_fit_into_memory_are_not_called_faulty(tmp_path, views
     monkeypatch.setattr(crop_augmentation, "to_unit_length", fail)
     with pytest.raises(MemoryError):
         crop_augmentation.read(tmp_path / "v.npz")
+
+
+def test_the_name_of_a_crop_cannot_steer_a_terminal(tmp_path):
+    path, rows = tmp_path / "views.npz", np.ones((1, 2, 16), np.float32)
+    np.savez(path, filenames=["a"], crops=["plain", "\x1b[2J\x1b]0;title\x07\n"], embeddings=rows)
+    assert crop_augmentation.read(path).crops == ["plain", r"\x1b[2J\x1b]0;title\x07"]

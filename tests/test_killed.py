@@ -54,7 +54,7 @@ def test_prepare_killed_at_any_moment_leaves_whole_record_files_or_none(
         folder = tmp_path / str(number)
         folder.mkdir()
         process = start("prepare.py", *arguments, folder, stderr=subprocess.DEVNULL)
-        wait_until(lambda folder=folder: os.listdir(folder))  # it has begun to write
+        wait_until(lambda folder=folder: os.listdir(folder), 100)  # it has begun to write
         time.sleep(random.uniform(0, 0.3))
         process.kill()
         process.wait()
