@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     labels = Labels(age, label_columns.read_genders(table.genders, codes))
 
     # Check the labels
-    unread = [*table.left_out, *compare_gender_columns(table, labels, codes)]
+    unread = [*table.unread_columns, *compare_gender_columns(table, labels, codes)]
     notes = [f"columns left out: {', '.join(unread)}"] if unread else []
     genders = label_columns.gender_codes_option(table.genders, labels.gender)
     notes += [embeddings, f"genders: {genders}"]
@@ -240,7 +240,11 @@ def check_adults(
     """
     if len(adults) == 0:
         ages, genders = (labels.age >= 0).sum(), (labels.gender >= 0).sum()
-        unread = f"; columns left out: {', '.join(table.left_out[:8])}" if table.left_out else ""
+        unread = (
+            f"; columns left out: {', '.join(table.unread_columns[:8])}"
+            if table.unread_columns
+            else ""
+        )
         raise InputError(
             "no face of --min-age or older has both an age and a gender "
             f"({counted(len(labels.age), 'row')}, {ages:,} with an age, {genders:,} with a gender"

@@ -78,7 +78,7 @@ def choose(
     path: str, header: list[str] | None, options: ReadOptions, rows: Sequence[CsvRow]
 ) -> Columns:
     """Return which column is what by the first of these rows. Raises RowError."""
-    # What the columns show
+    # Inspect the columns
     cells = rows[0].checked_cells()
     count = len(cells)
     if count > MAX_CELLS:
@@ -86,12 +86,12 @@ def choose(
     cells, header = _align_titles(cells, header)
     below = [row.cells[: len(cells)] for row in rows[1:] if row.fault is None]
     samples = inspect_columns([cells, *below][: 1 + MAX_SAMPLED_CELLS // count], options)
-    made_up = _titles_beside(samples, options)
-    made_up = made_up or _make_up_titles(cells, samples, options.width_of(count))
+    made_up = _make_titles_around(samples, options)
+    made_up = made_up or _make_titles(cells, samples, options.width_of(count))
     if not header and not any(sample.width for sample in samples):
         _check_numbers(cells, made_up, samples, options)
 
-    # Which is what; a first one with another title that is not a label holds names
+    # Choose them; a first one with another title that is not a label holds names
     columns = _choose_by_titles(path, header, made_up, samples, options)
     is_rest = columns.embedding == tuple(range(1, len(cells)))
     first_title = (header or made_up)[0].strip().casefold()
@@ -160,7 +160,7 @@ def _choose_by_titles(
         raise
 
 
-def _make_up_titles(cells: list[str], samples: Sequence[Sample], width: int | None) -> list[str]:
+def _make_titles(cells: list[str], samples: Sequence[Sample], width: int | None) -> list[str]:
     """Return titles of columns without a header: a vector, or numbers, perhaps behind a name."""
     count = len(cells)
     if any(sample.width for sample in samples):
@@ -170,15 +170,16 @@ def _make_up_titles(cells: list[str], samples: Sequence[Sample], width: int | No
         has_name = count > width
     else:
         # 513 cells are a name and 512 numbers, also where the name looks like a number.
-        is_counted = cells[0].isdecimal() and not any(map(str.isdecimal, cells[1:]))
-        has_name = not samples[0].is_number or count % 16 == 1 or is_counted
+        is_row_number = cells[0].isdecimal() and not any(map(str.isdecimal, cells[1:]))
+        has_name = not samples[0].is_number or count % 16 == 1 or is_row_number
     return ["filename"] * has_name + [*map(str, range(count - has_name))]
 
 
-def _titles_beside(samples: Sequence[Sample], options: ReadOptions) -> list[str] | None:
-    """Return titles where other cells stand beside a run of as many numbers as a model takes.
+def _make_titles_around(samples: Sequence[Sample], options: ReadOptions) -> list[str] | None:
+    """Return titles of columns without a header where other cells stand beside the embedding.
 
-    The cell next before the run, or else behind it, is the name. None where there is no such run.
+    That is a run of as many numbers as a model takes; the name is the cell before it, or else
+    behind. None where there is no such run.
     """
     if not (options.width or options.widths) or any(sample.width for sample in samples):
         return None

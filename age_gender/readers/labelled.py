@@ -14,10 +14,10 @@ from age_gender.readers.columns import ReadOptions
 
 
 class Table(NamedTuple):
-    """Names (n,), features float32 (n, W), and the columns of ages and genders, one a file.
+    """Hold names (n,), features float32 (n, W), and columns of ages and genders, one per file.
 
-    `other_genders` are further columns of genders by their titles, of the same rows. A row that
-    `has_name` (n,) not is called by its number.
+    `other_genders` are further columns of genders by their titles, of the same rows. `has_name`
+    (n,) says which rows are not called by their number.
     """
 
     names: list[str]
@@ -26,7 +26,7 @@ class Table(NamedTuple):
     genders: list[LabelColumn]
     other_genders: dict[str, list[LabelColumn]]
     has_name: np.ndarray
-    left_out: list[str]  # titles of columns that were not read
+    unread_columns: list[str]  # their titles
 
 
 def read_table(paths: Sequence[str | Path], options: ReadOptions) -> Table:
