@@ -38,7 +38,7 @@ _CUT_OFF = "the array does not end here, but the file does: it is cut off"
 def cut_lines(
     start: chunks.Chunk, stream: BinaryIO, options: ReadOptions
 ) -> Iterator[chunks.Chunk]:
-    """Yield `start` with the rows of JSON in any shape, a line each. Raises InputError."""
+    """Yield `start` with the rows of JSON in any shape, one per line. Raises InputError."""
     path = start.path
     head, stream = text_chunks.read_head(stream, HEAD_BYTES)
     text_chunks.check_is_text(path, head)
@@ -60,7 +60,7 @@ def cut_lines(
 
 
 def _is_lists(text: bytes) -> bool:
-    """Return whether text that begins with a list has a list a line."""
+    """Return whether text that begins with a list has a list on each line."""
     line, _, rest = text.partition(b"\n")
     if not line.rstrip().endswith(b"]") or rest.lstrip()[:1] != b"[":
         return False
@@ -71,7 +71,7 @@ def _is_lists(text: bytes) -> bool:
 
 
 def _is_lines(text: bytes) -> bool:
-    """Return whether text that begins with an object has an object a line."""
+    """Return whether text that begins with an object has an object on each line."""
     line, _, rest = text.partition(b"\n")
     try:
         json.loads(line)
@@ -86,7 +86,7 @@ def _is_lines(text: bytes) -> bool:
 def _cut_entries(
     start: chunks.Chunk, stream: BinaryIO, closing: bytes, is_whole_file: bool
 ) -> Iterator[chunks.Chunk]:
-    """Yield what an array or an object of names holds, a line each.
+    """Yield the entries of an array, or of an object whose keys are names, one per line.
 
     The stream is behind its first bracket; `closing` is its last one. What a document has behind
     that is passed over; behind an array that is the whole file, there must be nothing.
@@ -101,25 +101,35 @@ def _cut_entries(
         for row in chunk.bad:
             raise InputError(f"{path}: row {count + 1}: {row.reason}; write the file again")
 
-        # Whole entries
-        lines, behind = [], chunk.data
+        # Entries, and what stands behind the last of them
+        entries, bracket, behind = [], closing, chunk.data
         if is_open:
-            ends, close = _find_ends(chunk.data)
-            parts = (chunk.data[i:j].strip(_SEPARATORS) for i, j in itertools.pairwise(ends))
-            lines = [part if closing == b"]" else _row_of_name(part) for part in parts if part]
-            count += len(lines)
-
-            # The closing bracket
-            is_open, behind = close is None, b"" if close is None else chunk.data[close + 1 :]
-            if not is_open and chunk.data[close : close + 1] != closing:
-                raise InputError(f"{path}: row {count}: {_BRACKETS}; write the file again")
+            entries, bracket, behind = _split_entries(chunk.data)
+            is_open = not bracket
+            count += len(entries)
+        if bracket not in (b"", closing):
+            raise InputError(f"{path}: row {count}: {_BRACKETS}; write the file again")
         if is_whole_file and behind.strip(_SEPARATORS):
             raise InputError(f"{path}: there is more behind the end of the array; write one array")
-        if lines:
+
+        # A line each
+        if entries:
+            lines = map(_row_of_name, entries) if closing == b"}" else entries
             data = b"".join(line.translate(_ONE_LINE) + b"\n" for line in lines)
             yield replace(chunk, data=data, offset=None, has_lines=False)
     if is_open:
         raise InputError(f"{path}: row {count + 1}: {_CUT_OFF}; write the file again")
+
+
+def _split_entries(data: bytes) -> tuple[list[bytes], bytes, bytes]:
+    """Return the entries that end in `data`, the bracket that closes them, and what is behind it.
+
+    Both are empty where that bracket is still to come.
+    """
+    ends, close = _find_ends(data)
+    parts = (data[start:end].strip(_SEPARATORS) for start, end in itertools.pairwise(ends))
+    entries = [part for part in parts if part]
+    return (entries, b"", b"") if close is None else (entries, data[close:][:1], data[close + 1 :])
 
 
 def _find_ends(data: bytes) -> tuple[list[int], int | None]:
@@ -217,7 +227,7 @@ def _read_document(
     if len(data) > MAX_DOCUMENT_BYTES:
         raise InputError(
             f"{start.path}: JSON of this shape must be read whole, and is over 1 GB; write an "
-            "object a line"
+            "object per line"
         )
     input_bytes, rows, lines, size = len(data), _document_rows(start.path, data, options), [], 0
     del data
