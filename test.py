@@ -133,6 +133,7 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
         shapes = {key: output.shape[1:] for key, output in network.output.items()}
         if shapes != {"age": (AGES,), "gender": (len(GENDERS),)} or len(network.input_shape) != 2:
             raise ValueError("other inputs or outputs")
+        network(np.zeros((1, *network.input_shape[1:]), np.float32))  # do its layers fit?
     except Exception as error:  # Keras raises many types on a broken or foreign file
         reason = f"{type(error).__name__}: {cli.error_line(error)[:200]}"
         raise InputError(

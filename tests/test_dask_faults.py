@@ -118,7 +118,9 @@ def test_a_scheduler_that_does_not_answer_is_refused_soon(monkeypatch):
     assert time.monotonic() - start < 10
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n" * 99, bytes(5000)])
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n" * 99, bytes(5000), b"\xff" * 5000]
+)
 def test_a_port_that_is_no_scheduler_is_refused_soon(monkeypatch, answer):
     """It accepts, says something else or nothing, and never hangs up."""
     monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 2)
