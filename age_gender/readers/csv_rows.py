@@ -48,7 +48,7 @@ def read_rows(lines: list[bytes], dialect: Dialect) -> Iterator[CsvRow]:
             if sum(map(len, lines[first - 1 : at])) > chunks.MAX_ROW_BYTES:
                 fault = RowError(f"longer than {chunks.MAX_ROW_BYTES:,} bytes")
         except csv.Error as error:
-            fault = RowError(_describe(error))
+            fault = RowError(_describe_fault(error))
             attempts -= 1
             at = first if attempts > 0 else at + reader.line_num
         if dialect.decimal_comma:
@@ -58,10 +58,12 @@ def read_rows(lines: list[bytes], dialect: Dialect) -> Iterator[CsvRow]:
 
 
 def _with_point(cell: str) -> str:
+    """Return a number's text with a point for its decimal comma; other text as it is."""
     return cell.replace(",", ".") if cell.count(",") == 1 and cell[-1:].isdigit() else cell
 
 
-def _describe(error: csv.Error) -> str:
+def _describe_fault(error: csv.Error) -> str:
+    """Return what the parser found, for a message."""
     # The module has one exception for all faults; its words are all that tells them apart.
     if "new-line" in str(error):
         return "a lone carriage return outside quotes; end lines with a line feed"
