@@ -52,6 +52,10 @@ class _CheckedFile:
         self.types = dict(fields := [*_flatten_fields(file.schema_arrow, "")])
         if len(self.types) < len(fields):
             raise InputError(f"{path}: two columns of one name; give each its own")
+        for column in map(file.schema.column, range(len(file.schema.names))):
+            if column.length > MAX_VALUE_BYTES:  # of each value, for which Arrow takes memory
+                title, size = column.path, f"{column.length:,} bytes"
+                raise InputError(f"{path}: the column {title}: values of {size}; leave it out")
         self._lists = {title for title, arrow_type in fields if is_list(arrow_type)}
         self._numbers = {title for title, arrow_type in fields if is_number(arrow_type)}
         self._leaves: dict[str, list[int]] = {title: [] for title in self.types}

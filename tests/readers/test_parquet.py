@@ -166,6 +166,18 @@ def page(header: str, data: bytes = b"") -> bytes:
     return b"PAR1" + bytes.fromhex(header) + data
 
 
+def test_the_claimed_size_of_a_value_takes_no_memory(tmp_path, features):
+    values = pa.array([row.tobytes() for row in features], pa.binary(2048))
+    path = write(tmp_path / "t.parquet", {"store_schema": False}, embedding=values)
+    content, length = path.read_bytes(), b"\x15\x80\x20"  # in the schema, 2048
+    assert content.count(b"\x15\x0e" + length) == 1
+    path.write_bytes(content.replace(b"\x15\x0e" + length, b"\x15\x0e\x15\xfe\xff\xff\x7f", 1))
+    content = path.read_bytes()
+    footer = int.from_bytes(content[-8:-4], "little") + 2
+    path.write_bytes(content[:-8] + footer.to_bytes(4, "little") + b"PAR1")
+    assert "the column embedding: values of 134,217,727 bytes" in refusal(path)
+
+
 PAGES = {  # type, bytes decompressed and compressed, then the header of a page of values
     "15 00 15 feffffff0f 15 08 2c 15 02 15 00 15 06 15 06 00 00": "a page of 2,147,483,647 bytes",
     "15 00 15 01 15 08 2c 15 02 15 00 15 06 15 06 00 00": "a page of -1 bytes",
