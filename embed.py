@@ -51,21 +51,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     started = time.monotonic()
     check_before_work(args)
-    # Draw the contact sheet
     if args.sheet:
         predicted = predictions.read(args.predictions, *predictions.COLUMNS)
         drawn = draw_contact_sheet(args.sheet, args.chips, predicted)
         cli.say(f"{args.sheet}: {counted(drawn, 'face')}")
         return
 
-    # Embed the images
     root, images = find_images(args.images, excluded=args.chips)
     embedder = make_embedder(root, args)
     inputs = (embedder.network.path, *(root / image for image in images))
     files.check_overwrites_none(args.output, inputs)
     face_count, reasons = embed(embedder, images, args)
 
-    # Report
     skipped = f"{reasons.total():,} of {counted(len(images), 'file')} skipped"
     if reasons:
         skipped += ": " + ", ".join(f"{reasons[key]:,} {key}" for key in sorted(reasons))
@@ -225,14 +222,7 @@ def open_checkpoint_folder(
     }
     folder = Path(f"{args.output}.partial")
     resume = any(folder.glob("[0-9]*.npz"))
-    restart_hint = f"remove {folder} to start again"
-    if changed := checkpoints.open_folder(folder, settings, resume, restart_hint):
-        options = ", ".join(f"--{key}" for key in changed)
-        why = " (folder, names, sizes or times changed)" if "images" in changed else ""
-        raise InputError(
-            f"{folder}: started with different {options}{why}; give the same command to continue, "
-            "or remove this folder to start again"
-        )
+    checkpoints.begin_or_resume(folder, settings, resume, f"remove {folder} to start again")
     return folder
 
 
@@ -240,15 +230,14 @@ def embed_batches(
     embedder: Embedder, batches: dict[Path, Sequence[str]], args: argparse.Namespace
 ) -> tuple[list[str], Counter]:
     """Embed each batch without a result file; return all faces' names and the counts of skips."""
-    # Find the batches without a result
     width = embedder.network.width
-    todo = {
+    pending = {
         path: images
         for path, images in batches.items()
         if not is_done(path, images, width, args.chips)
     }
     total = sum(map(len, batches.values()))
-    done = total - sum(map(len, todo.values()))
+    done = total - sum(map(len, pending.values()))
     if done:
         cli.say(f"{args.output}.partial: continues after {done:,} of {counted(total, 'image')}")
     if not args.dask:
@@ -256,10 +245,10 @@ def embed_batches(
 
     # Embed them, and go through all batches in order
     names, reasons = [], Counter()
-    computed = parallel.map_in_order(embedder, todo.values(), dask=args.dask)
+    computed = parallel.map_in_order(embedder, pending.values(), dask=args.dask)
     with cli.Progress(total, "images", done) as progress, contextlib.closing(computed):
         for path, images in batches.items():
-            if path in todo:
+            if path in pending:
                 result, chips = next(computed)
             else:
                 result, chips = read_result(path, images, width), []
@@ -269,7 +258,7 @@ def embed_batches(
             names += result.names.tolist()
             for name, chip in zip(result.names.tolist(), chips, strict=False):
                 write_chip(args.chips, name, chip)
-            if path in todo:
+            if path in pending:
                 write_result(path, result)
                 progress.update(len(images))
     return names, reasons

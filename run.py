@@ -164,13 +164,13 @@ def score_in_order(
 def open_output(output: str) -> contextlib.AbstractContextManager:
     """Open the output: standard output, or a file that appears whole or not at all."""
     is_file = output != "-"
-    return files.whole_file(output) if is_file else contextlib.nullcontext(sys.stdout.buffer)
+    return files.atomic_file(output) if is_file else contextlib.nullcontext(sys.stdout.buffer)
 
 
 def open_errors(args: argparse.Namespace) -> contextlib.AbstractContextManager:
     """Open the list of bad rows; None without --skip-bad-rows, where the first one ends the run."""
     if path := find_errors_path(args):
-        return files.whole_file(path, "w", errors="backslashreplace", encoding="utf-8", newline="")
+        return files.atomic_file(path, "w", errors="backslashreplace", encoding="utf-8", newline="")
     return contextlib.nullcontext(sys.stderr if args.skip_bad_rows else None)
 
 

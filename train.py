@@ -73,7 +73,9 @@ def main(argv: list[str] | None = None) -> None:
     for folder in (args.models, args.logs):
         files.make_folder(folder)
     checkpoint_folder = args.models / ".training"
-    open_checkpoint_folder(checkpoint_folder, settings, args.resume)
+    checkpoints.begin_or_resume(
+        checkpoint_folder, settings, args.resume, "train anew without --resume"
+    )
 
     # The embedding space, the layers before the network, and what crops and rounding do.
     is_held_out = hold_out(records.file_name, is_adult, recipe.seed)
@@ -181,19 +183,6 @@ def find_inputs(train: Path, children: Path, views: Path) -> dict[str, Path | No
         if inputs[name] is None and path != NONE:
             cli.say(f"{cli.display_path(path)}: no such file: {WITHOUT_INPUT[name]}")
     return inputs
-
-
-def open_checkpoint_folder(checkpoint_folder: Path, settings: dict, resume: bool) -> None:
-    """Open the folder of an interrupted training, empty without `resume`.
-
-    Raises InputError where it holds a training with other settings.
-    """
-    anew = "train anew without --resume"
-    if resume and not (checkpoint_folder / checkpoints.SETTINGS).exists():
-        cli.say("nothing to resume: training from the start")
-    if changed := checkpoints.open_folder(checkpoint_folder, settings, resume, anew):
-        had = f"the interrupted training had another {', '.join(changed)}"
-        raise InputError(f"{checkpoint_folder}: {had}; give the same, or {anew}")
 
 
 def fit_space(

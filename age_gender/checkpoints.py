@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, is_resource_shortage
+from age_gender.cli import InputError, is_resource_shortage, say
 
 if TYPE_CHECKING:
     import keras
@@ -23,23 +23,29 @@ SETTINGS = "settings.json"
 _RESERVED = "this name is reserved for unfinished work; move it, or choose another output"
 
 
-def open_folder(folder: Path, settings: dict, resume: bool, restart_hint: str) -> list[str]:
-    """Make the folder for work with these settings, and empty it unless `resume`.
+def begin_or_resume(folder: Path, settings: dict, resume: bool, restart_hint: str) -> None:
+    """Make the folder for work with these settings (of options), and empty it unless `resume`.
 
-    Returns the names of the settings that differ from those of the work to resume. Raises
-    InputError for a folder with other files, and where its settings cannot be read; `restart_hint`
-    then ends the message.
+    Raises InputError for a folder with other files, and for work to resume whose settings differ or
+    cannot be read; `restart_hint` then ends the message.
     """
-    settings_file = folder / SETTINGS
     before = _read_settings(folder, settings.keys(), restart_hint)
-    if resume and before is not None:
-        return [key for key in settings if settings[key] != before.get(key)]
+    if resume and before is None:
+        say("nothing to resume: starting from the beginning")
+    elif resume:
+        changed = [name for name in settings if settings[name] != before.get(name)]
+        if changed:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+            raise InputError(
+                f"{folder}: started with different {options} (or their files have changed); give "
+                f"the same to continue, or {restart_hint}"
+            )
+        return
     remove_folder(folder)
     files.make_folder(folder)
     os.chmod(folder, 0o700)  # its files may be copies of an output that others may not read
-    with files.whole_file(settings_file, "w") as stream:
+    with files.atomic_file(folder / SETTINGS, "w") as stream:
         json.dump(settings, stream)
-    return []
 
 
 def remove_folder(folder: Path) -> None:
@@ -72,13 +78,13 @@ def _read_settings(folder: Path, names: Set[str], restart_hint: str) -> dict | N
 
 
 def _is_unfinished(path: Path) -> bool:
-    """Return whether a file is a temporary one of the settings, of a killed `whole_file`."""
+    """Return whether a file is a temporary one of the settings, of a killed `atomic_file`."""
     return path.name.startswith(f".{SETTINGS}.") and ".part" in path.name
 
 
 def save(path: Path, model: "keras.Model") -> None:
     """Write the state of a training: weights, random states and the optimizer's state."""
-    with files.whole_file(path) as stream:
+    with files.atomic_file(path) as stream:
         np.savez(stream, *[variable.numpy() for variable in _variables(model)])
 
 

@@ -73,7 +73,7 @@ def read(path: Path) -> Views:
 def write(path: Path, names: list[str], crops: Iterable[str], blocks: Iterable[np.ndarray]) -> None:
     """Write the views that `read` reads; `blocks` are embeddings (n, crops, width) of the names."""
     embeddings = np.concatenate([block.astype(np.float16) for block in blocks])
-    with files.whole_file(path) as stream:
+    with files.atomic_file(path) as stream:
         np.savez_compressed(stream, filenames=names, crops=crops, embeddings=embeddings)
 
 

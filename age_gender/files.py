@@ -18,33 +18,33 @@ _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(\d+)(?:/task/\d+)?/fd")
 
 
 @contextlib.contextmanager
-def whole_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Iterator[IO]:
+def atomic_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> Iterator[IO]:
     """Open a new file beside `path` that takes its name when the block ends without an error.
 
-    This is an atomic write: whatever happens before (an error, a kill, a full disk), `path` keeps
-    its previous content. A device, a pipe or an open file (/dev/stdout) is written to directly.
+    Whatever happens before (an error, a kill, a full disk), `path` keeps its previous content. A
+    device, a pipe or an open file (/dev/stdout) is written to directly.
     Raises InputError where the folder cannot be written to.
     """
     if (number := open_descriptor(path)) is not None:
         target = contextlib.nullcontext(os.dup(number))  # continues at its file position
     else:
-        target = contextlib.nullcontext(path) if is_stream(path) else whole_path(path)
+        target = contextlib.nullcontext(path) if is_stream(path) else atomic_path(path)
     with target as name, open(name, mode, **options) as stream:
         yield stream
 
 
 @contextlib.contextmanager
-def whole_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path for an atomic write, for libraries that open files themselves.
 
-    What is there when the block ends without an error takes the name `path`, as in `whole_file`.
+    What is there when the block ends without an error takes the name `path`, as in `atomic_file`.
     """
     if is_stream(path):
         raise InputError(f"{path}: this output must be a regular file; give another path")
     path = Path(os.path.realpath(path))  # a symbolic link stays; its target is replaced
     check_writable(path)
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
-    unique = os.urandom(4).hex()  # the module secrets would cost a script's start 3 ms
+    unique = os.urandom(4).hex()
     temporary = path.with_name(f".{path.name[:30]}.{unique}.part{path.suffix[:20]}")
     startup.unfinished.add(temporary)
     try:

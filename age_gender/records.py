@@ -18,7 +18,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from age_gender.cli import InputError
-from age_gender.files import whole_path
+from age_gender.files import atomic_path
 from age_gender.labels import AGES
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 
@@ -51,7 +51,7 @@ def write_all(files_of_faces: Mapping[Path, Iterable[Face] | None]) -> None:
     with contextlib.ExitStack() as together:
         for path, faces in files_of_faces.items():
             if faces is not None:
-                write(together.enter_context(whole_path(path)), faces)
+                write(together.enter_context(atomic_path(path)), faces)
         incomplete.touch()
         for path, faces in files_of_faces.items():
             if faces is None:

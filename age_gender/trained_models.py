@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from age_gender import paths
 from age_gender.cli import InputError
-from age_gender.files import sha256, whole_path
+from age_gender.files import atomic_path, sha256
 
 if TYPE_CHECKING:
     import keras
@@ -27,7 +27,7 @@ def write_model(folder: Path, network: "keras.Model", exported: bytes, descripti
     """
     with contextlib.ExitStack() as stack:  # leaves the contexts in the reverse order
         names = DESCRIPTION, LITERT_MODEL, KERAS_MODEL
-        text, litert, keras = (stack.enter_context(whole_path(folder / name)) for name in names)
+        text, litert, keras = (stack.enter_context(atomic_path(folder / name)) for name in names)
         network.save(keras)
         litert.write_bytes(exported)
         hashes = {KERAS_MODEL: sha256(keras), LITERT_MODEL: sha256(litert)}

@@ -63,7 +63,7 @@ import signal
 from age_gender import cli, files
 
 def main():
-    output = files.whole_file("out.csv")
+    output = files.atomic_file("out.csv")
     output.__enter__().write(b"half")
     signal.raise_signal(signal.SIGINT)
 

@@ -94,11 +94,11 @@ def test_an_output_for_few_eyes_is_never_readable_by_more(tmp_path):
     output.write_text("old")
     for mode in (0o600, 0o640):
         output.chmod(mode)
-        with files.whole_file(output) as stream:
+        with files.atomic_file(output) as stream:
             assert [path.stat().st_mode & 0o077 for path in tmp_path.glob(".out*")] == [0]
             stream.write(b"new")
         assert output.stat().st_mode & 0o777 == mode
-    with files.whole_file(tmp_path / "new.csv") as stream:
+    with files.atomic_file(tmp_path / "new.csv") as stream:
         stream.write(b"new")
     assert (tmp_path / "new.csv").stat().st_mode & 0o777 == 0o666 & ~UMASK
 

@@ -273,7 +273,7 @@ def test_records_that_were_being_replaced_are_refused_until_prepare_has_run_agai
     def fail(*_) -> None:
         raise KeyboardInterrupt
 
-    replace, calls = records.whole_path, []
+    replace, calls = records.atomic_path, []
 
     @contextlib.contextmanager
     def dies_at_the_second_rename(path):
@@ -283,7 +283,7 @@ def test_records_that_were_being_replaced_are_refused_until_prepare_has_run_agai
             if len(calls) == 2:
                 fail()
 
-    monkeypatch.setattr(records, "whole_path", dies_at_the_second_rename)
+    monkeypatch.setattr(records, "atomic_path", dies_at_the_second_rename)
     with pytest.raises(KeyboardInterrupt):
         prepared(few, folder, "--seed", "1")
     monkeypatch.undo()

@@ -12,7 +12,7 @@ SETTINGS = {"images": "x", "seed": 1}
 
 
 def work_begun(folder: Path) -> None:
-    checkpoints.open_folder(folder, SETTINGS, False, "")
+    checkpoints.begin_or_resume(folder, SETTINGS, False, "")
     (folder / "0.npz").write_bytes(b"part")
 
 
@@ -20,7 +20,7 @@ def test_a_folder_of_unfinished_work_is_ours_only_with_our_settings_in_it(tmp_pa
     ours = tmp_path / "ours.partial"
     work_begun(ours)
     assert ours.stat().st_mode & 0o077 == 0
-    checkpoints.open_folder(ours, SETTINGS, False, "")
+    checkpoints.begin_or_resume(ours, SETTINGS, False, "")
     assert os.listdir(ours) == ["settings.json"], "work of other settings goes"
 
     work_begun(ours)
@@ -32,7 +32,7 @@ def test_a_folder_of_unfinished_work_is_ours_only_with_our_settings_in_it(tmp_pa
     for name in ("link", "file", "theirs", "code"):
         for resume in (False, True):
             with pytest.raises(InputError, match=rf"{name}\.partial: .*move"):
-                checkpoints.open_folder(tmp_path / f"{name}.partial", SETTINGS, resume, "")
+                checkpoints.begin_or_resume(tmp_path / f"{name}.partial", SETTINGS, resume, "")
     assert (ours / "0.npz").read_bytes() == b"part"
     assert (tmp_path / "theirs.partial" / "thesis.txt").exists()
 
@@ -49,4 +49,4 @@ def test_settings_of_unfinished_work_that_no_script_wrote_are_refused(tmp_path):
     for text in ("[" * 100_000, "{", '"\\ud800"', "\x00"):
         (tmp_path / "o.partial" / "settings.json").write_text(text)
         with pytest.raises(InputError, match=r"settings\.json: cannot be read; start anew"):
-            checkpoints.open_folder(tmp_path / "o.partial", SETTINGS, True, "start anew")
+            checkpoints.begin_or_resume(tmp_path / "o.partial", SETTINGS, True, "start anew")

@@ -21,7 +21,7 @@ class BatchResult(NamedTuple):
 
 def write_result(path: Path, result: BatchResult) -> None:
     """Write the result of a batch as NPZ, atomically."""
-    with files.whole_file(path) as stream:
+    with files.atomic_file(path) as stream:
         np.savez(stream, **result._asdict())
 
 
@@ -47,12 +47,12 @@ def read_result(path: Path, images: Sequence[str], width: int) -> BatchResult:
         and (embeddings.shape[-1] == width or not len(names))
         and np.isfinite(embeddings).all()
     )
-    if not is_whole or not _are_of(result, map(text_name, images)):
+    if not is_whole or not _covers(result, map(text_name, images)):
         raise make_damaged_error(path)
     return result
 
 
-def _are_of(result: BatchResult, images: Iterable[str]) -> bool:
+def _covers(result: BatchResult, images: Iterable[str]) -> bool:
     """Return whether a result has a face of each image, or why there is none, and no others."""
     names, images = {*result.names.tolist()}, {*images}
     skipped = {*result.skipped[:, 0].tolist()}

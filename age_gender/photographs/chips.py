@@ -38,7 +38,7 @@ def write_chip(folder: Path, name: str, data: bytes) -> None:
         raise InputError(
             f"{path}: this path leads through a link to another folder; remove the link"
         )
-    with files.whole_file(path) as stream:
+    with files.atomic_file(path) as stream:
         stream.write(data)
 
 
@@ -100,6 +100,6 @@ def draw_contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) ->
         certainty = female if gender == 1 else 1 - female
         percent = ">99%" if certainty >= 0.995 else f"{certainty:.0%}"
         draw.text((x, y + CHIP + 60), f"{GENDERS[gender]}  {percent}", grey, plain, anchor="ls")
-    with files.whole_file(output) as stream:
+    with files.atomic_file(output) as stream:
         sheet.save(stream, "PNG")
     return len(shown)

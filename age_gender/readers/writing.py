@@ -25,7 +25,7 @@ def write(path: str | Path, names: Sequence[str], batches: Iterable[np.ndarray])
     first = next(batches, np.empty((0, MIN_WIDTH), np.float32))
     width, batches = first.shape[1], itertools.chain([first], batches)
     writers = {".npz": _write_npz, ".csv": _write_csv, ".parquet": _write_parquet}
-    with files.whole_file(path) as stream:
+    with files.atomic_file(path) as stream:
         writers[Path(path).suffix.lower()](stream, names, batches, width)
 
 

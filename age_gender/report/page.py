@@ -41,7 +41,7 @@ def write(folder: Path, figures: dict, table: "pd.DataFrame") -> None:
         "report.html": page.replace(" %", "&nbsp;%").replace("n = ", "n&nbsp;=&nbsp;").encode(),
     }
     for name, content in contents.items():
-        with files.whole_file(folder / name) as stream:
+        with files.atomic_file(folder / name) as stream:
             stream.write(content)
 
 

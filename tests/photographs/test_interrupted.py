@@ -96,7 +96,7 @@ def test_the_work_of_another_command_is_not_taken_for_this_one(
     with pytest.raises(InputError, match=r"o.npz.partial: started with different --batch-size"):
         embed.main([*command, "--batch-size", "2"])
     draw_chip().save(images / "new.png")
-    with pytest.raises(InputError, match=r"different --images .*remove this folder"):
+    with pytest.raises(InputError, match=r"different --images .*remove .*partial to start again"):
         embed.main(command)
     assert sorted((tmp_path / "o.npz.partial").glob("[0-9]*.npz")) == before
 

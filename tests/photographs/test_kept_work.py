@@ -69,7 +69,7 @@ def test_work_is_not_resumed_with_other_pictures_of_the_same_names(
         command[1] = str(tmp_path / "copy")
     before = contents(tmp_path)
 
-    with pytest.raises(InputError, match=r"different --images \(folder, names, sizes or times"):
+    with pytest.raises(InputError, match=r"different --images \(or their files have changed\)"):
         embed.main(command)
 
     assert contents(tmp_path) == before
