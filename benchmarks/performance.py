@@ -10,8 +10,8 @@ examples:
 
 import itertools
 import json
+import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -68,9 +68,9 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 """
 # The original experiment's recipe: its layers, Adam, 10 epochs of batches of 20, plain fit.
 ORIGINAL = """
-import sys, time
+import sys
 sys.path.insert(0, sys.argv[1])
-from age_gender import trained_models, paths, records, cli; cli.import_tensorflow()
+from age_gender import paths, records, cli; cli.import_tensorflow()
 import keras
 from keras import layers
 faces = records.read(paths.TRAIN_RECORDS)
@@ -84,31 +84,8 @@ model = keras.Model(inputs, {
 model.compile("adam", {
     "age": "sparse_categorical_crossentropy", "gender": "sparse_categorical_crossentropy",
 })
-started = time.perf_counter()
 model.fit(faces.features, {"age": faces.age, "gender": faces.gender},
           batch_size=20, epochs=10, verbose=0)
-print(time.perf_counter() - started)
-"""
-# The network's own training steps, fed one batch from memory again and again.
-STEPS = """
-import sys, time
-sys.path.insert(0, sys.argv[1])
-from age_gender import cli; cli.import_tensorflow()
-import keras, numpy, tensorflow as tf, network_conv
-network = network_conv.build_network(512)
-network.compile(keras.optimizers.AdamW(), {
-    "age": network_conv.age_loss, "gender": "sparse_categorical_crossentropy",
-}, jit_compile=False)
-batch = (tf.random.normal((505, 512)), {
-    "age": tf.random.uniform((505,), 10, 90, tf.int64),
-    "gender": tf.random.uniform((505,), 0, 2, tf.int64),
-})
-step = tf.function(lambda: network.train_step(batch))
-step()
-started = time.perf_counter()
-for _ in range(200):
-    step()
-print((time.perf_counter() - started) / 200)
 """
 
 
@@ -280,36 +257,25 @@ def measure_output(folder: Path) -> None:
 
 
 def measure_training(folder: Path) -> None:
-    """Measure train.py against the original recipe, and its steps against the network alone."""
-    # Run all three
+    """Measure the processor time of train.py against that of the original recipe, in turn."""
     if not paths.TRAIN_RECORDS.exists():
         run_quietly([sys.executable, ROOT / "prepare.py"])
-    command = ["train.py", "--models", str(folder / "m"), "--logs", str(folder / "l")]
-    started = time.perf_counter()
-    trained = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    total = time.perf_counter() - started
-    original, step = (
-        float(run_quietly(python_command(ORIGINAL, ROOT))),
-        float(run_quietly(python_command(STEPS, ROOT))),
+    train = [sys.executable, ROOT / "train.py", "--models", folder / "m", "--logs", folder / "l"]
+    commands = (train, python_command(ORIGINAL, ROOT))
+    runs = [[measure_processor_seconds(command) for command in commands] for _ in range(3)]
+    ours, original = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
+    print_row(
+        "train.py, the whole command, against a script of the original recipe",
+        f"{ours:.0f} s of processor time against {original:.0f} s: {ours / original:.2f}",
     )
 
-    # Compare
-    fits = json.loads((folder / "m" / trained_models.DESCRIPTION).read_text())["fit"]["seconds"]
-    final = trained.stderr.partition("\nfinal: ")[2]
-    epochs = [int(milliseconds) for milliseconds in re.findall(r"(\d+)ms/step", final)]
-    rate = 1000 / statistics.mean(epochs[1:])
-    print_row("train.py, the whole command", f"{total:.0f} s")
-    print_row(
-        "train.py, both fits (the one that validates, the one that is kept), against the "
-        "original recipe's",
-        f"{fits:.1f} s against {original:.1f} s: {fits / original:.2f}",
-    )
-    print_row(
-        "train.py, steps a second after the first epoch, against the network alone from memory",
-        f"{rate:.0f} against {1 / step:.0f}: {rate * step:.2f}",
-    )
+
+def measure_processor_seconds(command: list) -> float:
+    """Run a command and return the seconds of processor time that it takes."""
+    before = os.times()
+    run_quietly(command)
+    after = os.times()
+    return sum(after[2:4]) - sum(before[2:4])  # the children's
 
 
 def measure_embedding(folder: Path) -> None:
