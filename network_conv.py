@@ -108,20 +108,20 @@ def build_network(width: int) -> keras.Model:
     5.14 and 96.4 %; a convolution in place of a dense layer 5.25 and 96.2 % at best.
     """
     principal = keras.Input((width,), name="principal")
-    hidden = block(layers.Dropout(0.1)(principal))
+    hidden = dense_block(layers.Dropout(0.1)(principal))
 
     # The units as a sequence of 24 steps of 16 channels: its convolution is added to it.
     sequence = layers.Reshape((UNITS // 16, 16))(hidden)
     sequence = layers.Conv1D(16, 3, padding="same", kernel_initializer="zeros")(sequence)
     hidden = layers.Add()([hidden, layers.Flatten()(sequence)])
 
-    hidden = block(hidden)
+    hidden = dense_block(hidden)
     age = layers.Dense(AGES, activation="softmax", name="age")(hidden)
     gender = layers.Dense(len(GENDERS), activation="softmax", name="gender")(hidden)
     return keras.Model(principal, {"age": age, "gender": gender}, name="network")
 
 
-def block(hidden: keras.KerasTensor) -> keras.KerasTensor:
+def dense_block(hidden: keras.KerasTensor) -> keras.KerasTensor:
     """Return the output of a dense layer with its normalisation, activation and dropout."""
     hidden = layers.Dense(UNITS, kernel_initializer="he_normal")(hidden)
     hidden = layers.LayerNormalization()(hidden)
@@ -153,7 +153,7 @@ def compile_for_training(
     return trainer
 
 
-def join(preprocessing: keras.Model, network: keras.Model) -> keras.Model:
+def join_preprocessing(preprocessing: keras.Model, network: keras.Model) -> keras.Model:
     """Return the model of both: features (n, W) to the network's softmaxes."""
     return keras.Model(preprocessing.input, network(preprocessing.output), name="age_gender")
 
@@ -170,7 +170,9 @@ def build_scorer(
     """
     unit = preprocessing.get_layer("principal_axes").input
     softmax = (
-        network(preprocessing.output) if is_denoised(space) else fold(preprocessing, network)(unit)
+        network(preprocessing.output)
+        if is_denoised(space)
+        else fold_axes(preprocessing, network)(unit)
     )
 
     # Quantiles: how many classes the cumulative probability leaves below them.
@@ -192,7 +194,7 @@ def build_scorer(
     return keras.Model(preprocessing.input, outputs, name="scorer")
 
 
-def fold(preprocessing: keras.Model, network: keras.Model) -> keras.Model:
+def fold_axes(preprocessing: keras.Model, network: keras.Model) -> keras.Model:
     """Return the network on unit-length embeddings, without a matrix product of its own for them.
 
     The preprocessing's matrix is multiplied into the first dense layer's: a third of the time less.
@@ -210,25 +212,27 @@ def build_row_checks(
 ) -> dict[str, keras.KerasTensor]:
     """Return the outputs `distance` and `rounding_years` (n,) of unit-length rows (n, W).
 
-    They are those of `EmbeddingSpace.distance` and of the curve.
+    They are `EmbeddingSpace.distance`, and the curve's years at `rounding_deviation`.
     """
-    # One product for all: along the tested directions, the empty ones, and towards the negative.
+    # One product for all, of rows less the mean: along the tested directions, the empty ones, and
+    # the negation, where the mean lies at -1.
     tested, empty = space.tested_directions, space.empty_directions
     directions = np.hstack([tested, empty, space.negation[:, None]])
     along = ops.matmul(unit, directions) - space.mean @ directions
     count = tested.shape[1]
-    centred, residual, negated = along[:, :count], along[:, count:-1], along[:, -1]
+    centred, residual, negated = along[:, :count], along[:, count:-1], along[:, -1] - 1
 
-    # The log-likelihood ratio, and how near a row is to the negated mean; the mean is at -1.
+    # The distance
     squares = ops.square(centred) / space.variances - ops.square(centred + space.mean @ tested)
-    ratio = 0.5 * (len(space.mean) * ops.sum(squares, axis=-1) + np.log(space.variances).sum())
-    distance = ops.maximum(1 - ratio / space.min_training_ratio, (negated - 1) / NEGATION_LIMIT)
+    log_odds = 0.5 * (len(space.mean) * ops.sum(squares, axis=-1) + np.log(space.variances).sum())
+    distance = ops.maximum(1 - log_odds / space.min_training_log_odds, negated / NEGATION_LIMIT)
     distance = ops.relu(distance) if space.detects_single_rows else ops.ones_like(distance)
 
-    starts, slopes = rounding.ramps(curve)
+    # The years
+    starts, slope_changes = rounding.hinges(curve)
     squares = ops.sum(ops.square(residual), axis=-1, keepdims=True)
     deviation = ops.sqrt(squares / max(empty.shape[1], 1))
-    years = ops.sum(ops.relu(deviation - starts) * slopes, axis=-1)
+    years = ops.sum(ops.relu(deviation - starts) * slope_changes, axis=-1)
     return {"distance": distance, "rounding_years": years}
 
 
@@ -254,33 +258,37 @@ def calibrate(
 ) -> Calibration:
     """Fit the Calibration to the softmaxes "age" (n, 117) and "gender" (n, 2) of held-out faces.
 
-    The tail is the largest that leaves INTERVAL_COVERAGE of the adults' ages inside (Romano et al.,
-    "Conformalized Quantile Regression", 2019, with the softmax's quantiles). The temperature (Guo
-    et al., "On Calibration of Modern Neural Networks", 2017) has the least gender loss of adults,
-    the certainty of children that of all who are estimated under CHILD_CERTAINTY_AGE.
+    The temperature (Guo et al., "On Calibration of Modern Neural Networks", 2017) has the least
+    gender loss of adults, the certainty of children that of all who are estimated under
+    CHILD_CERTAINTY_AGE. The tail is that of `fit_tail`.
     """
-    # The gender's temperature, on adults, and how much less certain it is of children
     estimate = compute_expected_age(softmax["age"])
     logit = np.diff(np.log(softmax["gender"] + 1e-9), axis=1)[:, 0]
     label_logit = np.where(gender == 1, logit, -logit)
-    factors = 1 / np.linspace(0.5, 3, 251)
-    temperature = 1 / factors[argmin_loss(label_logit[is_adult] * factors[:, None])]
+    temperatures = np.linspace(0.5, 3, 251)
+    temperature = temperatures[argmin_loss(label_logit[is_adult] / temperatures[:, None])]
     certainty = 1.0
     if not is_adult.all():
         may_be_child, certainties = estimate < CHILD_CERTAINTY_AGE, np.linspace(0, 1, 101)
         factors = np.asarray(child_factor(estimate[may_be_child], certainties[:, None]))
         losses = label_logit[may_be_child] * factors / temperature
         certainty = certainties[argmin_loss(losses)]
+    tail = fit_tail(softmax["age"][is_adult], age[is_adult])
+    return Calibration(tail, float(temperature), float(certainty))
 
-    # The interval's tail, by the level at which each adult's age is just inside: P(age <= label)
-    # below, P(age >= label) above, whichever is smaller
-    softmax, rows = softmax["age"], np.arange(len(age))
-    cumulative = np.cumsum(softmax, axis=1)
+
+def fit_tail(softmax: np.ndarray, age: np.ndarray) -> float:
+    """Return the largest tail whose intervals hold INTERVAL_COVERAGE of the ages (n,).
+
+    Of the age softmax (n, 117), each face's label is inside up to a level: P(age <= label) or
+    P(age >= label), whichever is smaller. These levels are the conformity scores (Romano et al.,
+    "Conformalized Quantile Regression", 2019).
+    """
+    rows, cumulative = np.arange(len(age)), np.cumsum(softmax, axis=1)
     level = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax)[rows, age])
-    level = (level / np.asarray(tail_factor(estimate)))[is_adult]
+    level /= np.asarray(tail_factor(compute_expected_age(softmax)))
     outside = int((1 - INTERVAL_COVERAGE) * (len(level) + 1))
-    tail = np.sort(level)[max(outside - 1, 0)]
-    return Calibration(float(tail), float(temperature), float(certainty))
+    return float(np.sort(level)[max(outside - 1, 0)])
 
 
 def argmin_loss(logits: np.ndarray) -> int:

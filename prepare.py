@@ -136,7 +136,7 @@ def describe_embeddings(table: labelled.Table) -> str:
     """Return a line on the embeddings. Raises InputError where some are of another network."""
     model, is_ood = choice.judge_embeddings(table.features)
     network = f", of the network of models/{model}" if model else ""
-    length = embedding_space.median_length(table.features)
+    length = embedding_space.median_norm(table.features)
     if is_ood.any():
         first = int(is_ood.argmax())
         source = next(itertools.islice(label_columns.row_sources(table.ages), first, None))

@@ -29,10 +29,9 @@ import math
 import platform
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import threadpoolctl
 
 from age_gender import checkpoints, cli, embedding_space, files, metrics, paths, rounding
 from age_gender.cli import InputError
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 # Epochs of the last part of the training, on all faces, as a fraction of the first part's. Two
 # trainings of 24 epochs were 0.02 years better (three seeds), in twice the time.
 FINAL_EPOCHS_FRACTION = 5 / 8
-ROUNDED_FACES = 3000  # held-out faces on which the cost of rounding is measured, at most
 NONE = Path("none")
 WITHOUT_INPUT = {
     "children": "training without children (prepare.py writes them)",
@@ -56,68 +54,89 @@ WITHOUT_INPUT = {
 }
 
 
-# NumPy's products run on one thread: eigenvectors on two took three times the processor time, and
-# sums over another number of threads round otherwise, so that a seed would give other figures.
-@threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")
+class Run(NamedTuple):
+    """Hold what both parts of a training share."""
+
+    trainer: Any  # the compiled Keras model
+    crop_maps: CropMaps | None
+    steps_per_epoch: int
+    recipe: Recipe
+    checkpoint_folder: Path
+    logs: Path
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     recipe = Recipe(*(getattr(args, name) for name in Recipe._fields))
-    started = time.monotonic()
     inputs = find_inputs(args.train, args.children, args.views)
-    network_conv = import_network(recipe.seed)
+    make_reproducible(recipe.seed)
+    import threadpoolctl
 
-    # The records, and whether an interrupted training of them goes on.
-    records, is_adult = read_faces(args.train, inputs["children"])
+    # NumPy's products on one thread: eigenvectors on two took three times the processor time, and
+    # sums over another number of threads round otherwise: the same seed would give other figures.
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        train(inputs, recipe, args.models, args.logs, args.resume)
+
+
+def train(
+    inputs: dict[str, Path | None], recipe: Recipe, models: Path, logs: Path, resume: bool
+) -> None:
+    """Train on the inputs and write the model, or go on with a training that was interrupted."""
+    import network_conv  # here, so that --help and bad arguments need no TensorFlow
+
+    # The records, and whether an interrupted training of them goes on
+    started = time.monotonic()
+    records, is_adult = read_faces(inputs["train"], inputs["children"])
     settings = {name: path and files.sha256(path) for name, path in inputs.items()}
     settings |= recipe._asdict()
-    for folder in (args.models, args.logs):
+    for folder in (models, logs):
         files.make_folder(folder)
-    checkpoint_folder = args.models / ".training"
-    checkpoints.begin_or_resume(
-        checkpoint_folder, settings, args.resume, "train anew without --resume"
-    )
+    checkpoint_folder = models / ".training"
+    checkpoints.begin_or_resume(checkpoint_folder, settings, resume, "train anew without --resume")
 
-    # The embedding space, the layers before the network, and what crops and rounding do.
+    # The embedding space, the layers before the network, and what crops and rounding do
     is_held_out = hold_out(records.file_name, is_adult, recipe.seed)
     embeddings, views, space = fit_space(records, is_held_out, inputs["views"])
     preprocessing = network_conv.build_preprocessing(space, recipe.whitening)
-    components, rounded = (
-        network_conv.to_components(preprocessing, rows)
-        for rows in (embeddings, rounding.round_at_random(embeddings))
-    )
+    to_components = functools.partial(network_conv.to_components, preprocessing)
+    components, rounded = map(to_components, (embeddings, rounding.round_at_random(embeddings)))
     faces = Faces(components, rounded, records.age, records.gender, is_adult)
-    crop_maps = (
-        None if views is None else fit_crop_maps(network_conv.to_components(preprocessing, views))
-    )
+    crop_maps = fit_crop_maps(to_components(views)) if views is not None else None
 
-    # Training without the held-out faces, which then calibrate, and at last with all.
+    # Training without the held-out faces, which then calibrate, and at last with all. An epoch has
+    # as many steps in both parts, so that one schedule fits; the first part's batches are smaller.
     fit_started = time.monotonic()
     held_out, training_faces = faces.select(is_held_out), faces.select(~is_held_out)
-    steps = min(-(-len(is_held_out) // recipe.batch_size), len(training_faces.age))  # per epoch
+    steps = min(math.ceil(len(is_held_out) / recipe.batch_size), len(training_faces.age))
     final_epochs = math.ceil(FINAL_EPOCHS_FRACTION * recipe.epochs)
     network = network_conv.build_network(components.shape[1])
     trainer = network_conv.compile_for_training(
         network, steps, recipe.epochs, final_epochs, recipe.learning_rate
     )
-    train = functools.partial(fit, trainer, crop_maps, steps, recipe, checkpoint_folder, args.logs)
-    train("validation", range(recipe.epochs), training_faces, held_out)
+    run = Run(trainer, crop_maps, steps, recipe, checkpoint_folder, logs)
+    fit(run, "validation", range(recipe.epochs), training_faces, held_out)
     softmax = network.predict(held_out.components, batch_size=1024, verbose=0)
     validation = evaluate(softmax, held_out)
     calibration = network_conv.calibrate(softmax, held_out.age, held_out.gender, held_out.is_adult)
-    curve = measure_rounding(preprocessing, network, space, embeddings[is_held_out])
-    train("final", range(recipe.epochs, recipe.epochs + final_epochs), faces)
+
+    def estimate_ages(embeddings: np.ndarray) -> np.ndarray:
+        softmax = network.predict(to_components(embeddings), batch_size=1024, verbose=0)
+        return metrics.compute_expected_age(softmax["age"])
+
+    curve = rounding.measure(embeddings[is_held_out], space, estimate_ages)
+    fit(run, "final", range(recipe.epochs, recipe.epochs + final_epochs), faces)
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
-    # The three files.
+    # The three files
     scorer = network_conv.build_scorer(preprocessing, network, calibration, space, curve)
-    whole = network_conv.join(preprocessing, network)
+    whole = network_conv.join_preprocessing(preprocessing, network)
     description = describe(settings, faces, crop_maps, space, calibration, curve, validation) | {
         "fit": {"seconds": fit_seconds, "steps": steps * (recipe.epochs + final_epochs)},
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_model(args.models, whole, network_conv.to_litert(scorer), description)
+    write_model(models, whole, network_conv.to_litert(scorer), description)
     checkpoints.remove_folder(checkpoint_folder)
-    cli.say(f"model: {cli.display_path(args.models)} ({time.monotonic() - started:.0f} s)")
+    cli.say(f"model: {cli.display_path(models)} ({time.monotonic() - started:.0f} s)")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -152,18 +171,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def import_network(seed: int):
-    """Return the module network_conv, with Keras set to give the same figures for the same seed."""
-    cli.import_tensorflow()  # here, so that --help and bad arguments need no TensorFlow
+def make_reproducible(seed: int) -> None:
+    """Import TensorFlow, and make Keras give the same figures for the same seed."""
+    cli.import_tensorflow()
     import keras
     import tensorflow as tf
-
-    import network_conv
 
     tf.config.experimental.enable_op_determinism()
     keras.utils.clear_session()  # so that layers have the same names in every training
     keras.utils.set_random_seed(seed)
-    return network_conv
 
 
 def find_inputs(train: Path, children: Path, views: Path) -> dict[str, Path | None]:
@@ -195,19 +211,19 @@ def fit_space(
     """
     # The space of the embeddings and the views
     embeddings = embedding_space.to_unit_length(records.features)
-    length = embedding_space.median_length(records.features)
+    norm = embedding_space.median_norm(records.features)
     rows, training_views = embeddings, None
     if views is not None:
-        plain_space = embedding_space.fit(embeddings, length, folds=0)
+        plain_space = embedding_space.fit(embeddings, norm, folds=0)
         training_views = read_views(views, plain_space, records.file_name, is_held_out)
     if training_views is not None:
         rows = np.concatenate([embeddings, training_views[:, 1:].reshape(-1, embeddings.shape[1])])
-    space = embedding_space.fit(rows, length)
+    space = embedding_space.fit(rows, norm)
 
     # What it is like, and whether it is of use.
     cli.say(
         f"{len(embeddings)} faces; embeddings of {embeddings.shape[1]} dimensions, of which "
-        f"{space.components} hold more than rounding; median length {length:.3g}"
+        f"{space.components} hold more than rounding; median norm {norm:.3g}"
     )
     if space.deviations[0] < 1e-4:  # FaceNet's is 0.2; of one embedding, rounding makes 1e-6
         raise InputError(
@@ -221,10 +237,7 @@ def fit_space(
     return embeddings, training_views, space
 
 
-def fit(
-    trainer, crop_maps: CropMaps | None, steps: int, recipe: Recipe, checkpoint_folder: Path,
-    logs: Path, part: str, epochs: range, faces: Faces, held_out: Faces | None = None,
-) -> None:  # fmt: skip
+def fit(run: Run, part: str, epochs: range, faces: Faces, held_out: Faces | None = None) -> None:
     """Train on faces for the epochs of a part, from its checkpoint, saved every epoch, if any.
 
     It does not stop early: of 8 epochs without crops the last was the best, or within 0.003 years
@@ -234,28 +247,28 @@ def fit(
     import keras
 
     # As far as an interrupted training came
-    checkpoint = checkpoint_folder / f"{part}.npz"
+    trainer, checkpoint = run.trainer, run.checkpoint_folder / f"{part}.npz"
     if checkpoint.exists():
         checkpoints.restore(checkpoint, trainer)
-    epochs = epochs[int(trainer.optimizer.iterations) // steps - epochs.start :]
+    epochs = epochs[int(trainer.optimizer.iterations) // run.steps_per_epoch - epochs.start :]
     callbacks = [
         keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.CSVLogger(logs / f"{part}.csv", append=checkpoint.exists()),
+        keras.callbacks.CSVLogger(run.logs / f"{part}.csv", append=checkpoint.exists()),
         keras.callbacks.LambdaCallback(
             on_epoch_end=lambda *_: checkpoints.save(checkpoint, trainer)
         ),
     ]
     if importlib.util.find_spec("tensorboard"):
-        callbacks.insert(0, keras.callbacks.TensorBoard(logs / part, write_graph=False))
+        callbacks.insert(0, keras.callbacks.TensorBoard(run.logs / part, write_graph=False))
 
     # The other epochs
     cli.say(f"{part}: {len(faces.age)} faces")
     if epochs:
         with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
             trainer.fit(
-                batches(faces, crop_maps, epochs, steps, recipe),
+                batches(faces, run.crop_maps, epochs, run.steps_per_epoch, run.recipe),
                 shuffle=False,  # batches() does
-                steps_per_epoch=steps,
+                steps_per_epoch=run.steps_per_epoch,
                 initial_epoch=epochs.start,
                 epochs=epochs.stop,
                 validation_data=held_out and held_out.for_keras(),
@@ -266,7 +279,7 @@ def fit(
     if not all(np.isfinite(weights).all() for weights in trainer.get_weights()):
         raise InputError(
             "the training diverged: its weights are no finite numbers; train again with a lower "
-            f"--learning-rate than {recipe.learning_rate:g}"
+            f"--learning-rate than {run.recipe.learning_rate:g}"
         )
 
 
@@ -283,21 +296,6 @@ def evaluate(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
         cli.say(f"held-out children: age MAE {mae:.2f} years")
         figures |= {"children": len(of_children), "children_age_mae": round(mae, 3)}
     return figures
-
-
-def measure_rounding(
-    preprocessing, network, space: EmbeddingSpace, embeddings: np.ndarray
-) -> rounding.Curve:
-    """Return how rounding moves the ages of held-out unit-length embeddings (n, W)."""
-    import network_conv
-
-    def estimate_ages(rows: np.ndarray) -> np.ndarray:
-        components = network_conv.to_components(preprocessing, rows)
-        softmax = network.predict(components, batch_size=1024, verbose=0)
-        return metrics.compute_expected_age(softmax["age"])
-
-    every = -(-len(embeddings) // ROUNDED_FACES)
-    return rounding.measure(embeddings[::every], space, estimate_ages)
 
 
 def describe(

@@ -35,15 +35,15 @@ class Views(NamedTuple):
 
 
 class CropMaps(NamedTuple):
-    """Hold, for each of C crops, a matrix (C, k, k), an offset (C, k) and noise (C, k, k).
+    """Hold, for each of the M = C - 1 crops but the plain one, what it does to components (n, k).
 
     A plain crop's components x become x @ matrices[c] + offsets[c] + z @ noise_factors[c], where
     z is normal and the factors are the Cholesky factors of the noise's covariance.
     """
 
-    matrices: np.ndarray
-    offsets: np.ndarray
-    noise_factors: np.ndarray
+    matrices: np.ndarray  # (M, k, k)
+    offsets: np.ndarray  # (M, k)
+    noise_factors: np.ndarray  # (M, k, k)
 
 
 def read(path: Path) -> Views:

@@ -50,7 +50,7 @@ class EmbeddingSpace:
     empty_directions: np.ndarray  # (W, E)
     variances: np.ndarray  # (D,), where a random vector's is 1; VARIANCE_FLOOR included
     negation: np.ndarray  # (W,), along which the mean lies at -1 and its negative at 1
-    min_training_ratio: float  # the least log-likelihood ratio of the training rows, below 0
+    min_training_log_odds: float  # the least `log_odds_of_random` of the training rows, below 0
     effective_rank: float
     false_rejection_rate: float = 0.0  # of held-out training rows
     false_acceptance_rate: float = 0.0  # of random vectors
@@ -72,11 +72,14 @@ class EmbeddingSpace:
             return np.ones(len(rows), np.float32)
         negated = rows @ self.negation / NEGATION_LIMIT
         return np.maximum(
-            np.maximum(1 - self.likelihood_ratio(rows) / self.min_training_ratio, negated), 0
+            np.maximum(1 - self.log_odds_of_random(rows) / self.min_training_log_odds, negated), 0
         )
 
-    def likelihood_ratio(self, rows: np.ndarray) -> np.ndarray:
-        """Return the logarithm (n,) of how much likelier a random direction is than this space."""
+    def log_odds_of_random(self, rows: np.ndarray) -> np.ndarray:
+        """Return the log-likelihood ratio (n,) of a random direction to this space.
+
+        It is below 0 for unit-length rows (n, W) that belong to the space.
+        """
         tested = np.sqrt(len(self.mean)) * self.tested_directions
         along = rows @ tested
         centred = along - self.mean @ tested
@@ -108,29 +111,29 @@ def to_unit_length(features: np.ndarray) -> np.ndarray:
     return units
 
 
-def median_length(features: np.ndarray) -> float:
-    """Return the median length of features (n, W)."""
+def median_norm(features: np.ndarray) -> float:
+    """Return the median Euclidean norm of features (n, W)."""
     return float(np.median(np.sqrt(np.einsum("ij,ij->i", features, features))))
 
 
-def storage_deviation(width: int, length: float) -> float:
+def storage_deviation(width: int, norm: float) -> float:
     """Return the standard deviation that storage adds to each number of a unit-length embedding.
 
-    Storage is float16 and three decimals of vectors of this `length`, which counts as the nearest
-    power of ten: as 1 from 0.3 to 3, since such embeddings are often brought to unit length.
+    Storage is float16 and three decimals of vectors of this norm, which counts as the nearest power
+    of ten: as 1 from 0.3 to 3, since such embeddings are often brought to unit length.
     """
-    return float(np.hypot(THREE_DECIMALS / 10 ** round(np.log10(length)), FLOAT16 / width**0.5))
+    return float(np.hypot(THREE_DECIMALS / 10 ** round(np.log10(norm)), FLOAT16 / width**0.5))
 
 
-def fit(rows: np.ndarray, length: float = 1.0, folds: int = FOLDS) -> EmbeddingSpace:
+def fit(rows: np.ndarray, norm: float = 1.0, folds: int = FOLDS) -> EmbeddingSpace:
     """Fit the embedding space of unit-length rows (n, W), plain and augmented views together.
 
-    `length` is what they had before. Error rates are measured by cross-validation over `folds`,
-    and on random vectors; without folds they are 0. Neighbouring rows may be views of one face,
-    so that a fold is a run of rows.
+    `norm` is the median norm that they had before. Error rates are measured by cross-validation
+    over `folds`, and on random vectors; without folds they are 0. Neighbouring rows may be views of
+    one face, so that a fold is a run of rows.
     """
     rows = rows[:: -(-len(rows) // MAX_ROWS)]
-    space = _fit(rows, length)
+    space = _fit(rows, norm)
     if len(rows) < MIN_ROWS:
         return replace(space, false_rejection_rate=1.0)
     random = np.random.default_rng(0).standard_normal((4000, rows.shape[1]), dtype=np.float32)
@@ -138,7 +141,7 @@ def fit(rows: np.ndarray, length: float = 1.0, folds: int = FOLDS) -> EmbeddingS
     rejected = accepted = 0.0
     rows = rows[:: -(-len(rows) // MAX_FOLD_ROWS)]
     for fold in np.array_split(np.arange(len(rows)), folds) if folds else ():
-        space_without_fold = _fit(np.delete(rows, fold, axis=0), length)
+        space_without_fold = _fit(np.delete(rows, fold, axis=0), norm)
         rejected += is_out_of_distribution(space_without_fold.distance(rows[fold])).sum()
         accepted += (~is_out_of_distribution(space_without_fold.distance(random))).mean()
     return replace(
@@ -148,7 +151,7 @@ def fit(rows: np.ndarray, length: float = 1.0, folds: int = FOLDS) -> EmbeddingS
     )
 
 
-def _fit(rows: np.ndarray, length: float) -> EmbeddingSpace:
+def _fit(rows: np.ndarray, norm: float) -> EmbeddingSpace:
     """Return the embedding space of unit-length rows (n, W), without measuring its error rates."""
     width = rows.shape[1]
     # Principal axes, and how many of them hold more than storage adds.
@@ -156,7 +159,7 @@ def _fit(rows: np.ndarray, length: float) -> EmbeddingSpace:
     centred = rows - mean
     variances, axes = np.linalg.eigh(centred.T @ centred / len(rows))
     variances, axes = np.maximum(variances[::-1], 0).astype(np.float64), axes[:, ::-1]
-    smallest = CLEARANCE * storage_deviation(width, length)
+    smallest = CLEARANCE * storage_deviation(width, norm)
     components = max(1, int((np.sqrt(variances) > smallest).sum()))
 
     # Directions to test. Among axes that are all empty the choice is one of chance, so these are
@@ -188,9 +191,11 @@ def _fit(rows: np.ndarray, length: float) -> EmbeddingSpace:
     }
     arrays = {name: np.float32(values) for name, values in arrays.items()}
     space = EmbeddingSpace(
-        **arrays, components=components, min_training_ratio=-1.0, effective_rank=rank
+        **arrays, components=components, min_training_log_odds=-1.0, effective_rank=rank
     )
-    return replace(space, min_training_ratio=float(min(space.likelihood_ratio(rows).min(), -1e-3)))
+    return replace(
+        space, min_training_log_odds=float(min(space.log_odds_of_random(rows).min(), -1e-3))
+    )
 
 
 def random_rotation(count: int) -> np.ndarray:

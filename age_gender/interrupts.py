@@ -1,7 +1,8 @@
 """Turn Ctrl-C, TERM and HUP into KeyboardInterrupt, so that temporary files are removed.
 
 `cli.report` then prints "interrupted" and the script ends with 130. While a process forks they
-are deferred. During a script's imports startup.py handles them.
+are deferred. Until `cli.run` calls main(), during the imports of a script's first lines,
+startup.py handles them; TensorFlow is imported within main().
 """
 
 import contextlib

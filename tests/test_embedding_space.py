@@ -79,7 +79,7 @@ def test_rounding_is_reported_in_years_and_float16_costs_nothing(name):
     assert np.median(exact["rounding_years"]) < 0.1
     half = scorer.score_by_name(own.astype(np.float16).astype(np.float32))
     assert np.median(half["rounding_years"]) < 0.1
-    length = embedding_space.median_length(every(40, SHIPPED[name]))  # as the network has it
+    length = embedding_space.median_norm(every(40, SHIPPED[name]))  # as the network has it
     for scale in (1, length):
         for decimals in (3, 2):  # the years are those by which it moves ages, within a third
             rounded = scorer.score_by_name(np.round(own * scale, decimals))
@@ -219,7 +219,7 @@ def test_distance_by_hand():
     for row in rows[:5]:
         centred = row - mean
         ratio = 0.5 * (2 * centred @ inverse @ centred + constant - 2 * row @ row)
-        assert space.likelihood_ratio(row[None])[0] == pytest.approx(ratio, rel=0.02)
+        assert space.log_odds_of_random(row[None])[0] == pytest.approx(ratio, rel=0.02)
     assert space.distance(np.float32([[-1, 0], [0, 1]])).min() > 1
 
 
