@@ -114,7 +114,7 @@ def open_input(
         options = tables.read_options(args, width=scorer.width)
         return scorer, [], tables.cut(inputs, options)
     widths, described = tuple(models.values()), choice.describe_models(models)
-    unparsed = tables.cut(inputs, tables.read_options(args, widths=widths, models=described))
+    unparsed = tables.cut(inputs, tables.read_options(args, widths=widths, models_text=described))
     first_batches = parse_first_batches(unparsed, args.skip_bad_rows)
     scorer = choice.choose_model(
         models,

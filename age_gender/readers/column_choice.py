@@ -82,7 +82,7 @@ def _choose_embedding(
 
     # All columns of numbers, whatever their titles
     has_vectors = any(sample.width for sample in samples)
-    if options.embedding is None and not has_vectors:
+    if options.embedding_column is None and not has_vectors:
         numbers = (index for index, sample in enumerate(samples) if sample.is_number)
         numbers = tuple(index for index in numbers if index not in metadata)
         is_known_width = options.width or options.widths
@@ -107,7 +107,7 @@ def _find_candidates(
     """
     vector_columns = [(index,) for index, sample in enumerate(samples) if sample.width]
     candidates = vector_columns + _find_numbered_runs(titles, samples, options.width)
-    given = options.embedding
+    given = options.embedding_column
     if given is None:
         return candidates
     candidates = [
@@ -150,10 +150,10 @@ def _find_name(
     path: str, titles: Sequence[str], samples: Sequence[Sample], options: ReadOptions
 ) -> int | None:
     """Return the index of the column that holds names, or None. Raises as `choose_columns` does."""
-    if options.name is not None:
-        if options.name not in titles:
-            raise _no_column_error(options.name, titles)
-        return titles.index(options.name)
+    if options.name_column is not None:
+        if options.name_column not in titles:
+            raise _no_column_error(options.name_column, titles)
+        return titles.index(options.name_column)
     by_rank: dict[int, list[int]] = {}
     for index, (title, sample) in enumerate(zip(titles, samples, strict=True)):
         rank = names.rank_title(title) if sample.is_name else None
@@ -229,7 +229,7 @@ def width_error(count: int, options: ReadOptions, rows: int = 0) -> RowError:
     is_multiple = any(count > width and count % width == 0 for width in known_widths)
     remedy = "write a row a face if a row holds several; " * is_multiple + TRAIN_YOUR_OWN
     if options.width is None and options.widths:
-        return RowError(f"{numbers}, which no model here takes ({options.models})", remedy)
+        return RowError(f"{numbers}, which no model here takes ({options.models_text})", remedy)
     if options.width is None:
         return RowError(numbers, f"an embedding has {MIN_WIDTH} to {MAX_WIDTH:,} numbers")
     if options.width_source is None:

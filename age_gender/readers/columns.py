@@ -20,10 +20,10 @@ class ReadOptions:
     width: int | None = None  # numbers of an embedding; None: as many as the first table has
     width_source: str | None = None  # the file whose width must be kept; None: a model sets it
     widths: tuple[int, ...] = ()  # if `width` is None, those of the models here; (): any
-    models: str = ""  # the models here, for a message
-    embedding: str | None = None  # title of the column of embeddings
-    name: str | None = None  # title of the column of names
-    names: str | None = None  # a text file of the names of an NPY
+    models_text: str = ""  # the models here, for a message
+    embedding_column: str | None = None  # its title
+    name_column: str | None = None  # its title
+    names_file: str | None = None  # a text file of the names of an NPY
     query: str | None = None  # a SELECT for SQLite
     blob_type: str | None = None  # type of the numbers in bytes: a key of blobs.DTYPES
     labels: bool = False  # whether ages and genders are read
@@ -80,9 +80,13 @@ class Columns:
         return [*self.embedding, *self.metadata.values()]
 
     @property
-    def is_list(self) -> bool:
-        """Return whether one column holds the embedding."""
+    def holds_vectors(self) -> bool:
+        """Return whether one column holds a vector per row, in `form`."""
         return self.form is not None
+
+    def has_form(self, form: vectors.Form) -> bool:
+        """Return whether one column holds vectors in this form, here or in another process."""
+        return self.form is not None and self.form.name == form.name
 
 
 UNKNOWN = Columns()

@@ -59,13 +59,13 @@ def _is_header(cells: list[str], width: int | None) -> bool:
         return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
     if _are_numbers_of_columns(cells, width):
         return True
-    number_cells = [cell for cell in cells[1:] if numbers.is_number(cell)]
+    number_cells = [cell for cell in cells[1:] if numbers.is_number_text(cell)]
     return not number_cells and not any(vectors.find_form([cell], width) for cell in cells)
 
 
 def _are_numbers_of_columns(cells: list[str], width: int | None) -> bool:
     """Return whether all numbers of a row count up from 0 or 1, as pandas numbers columns."""
-    number_cells = [cell for cell in cells[1:] if numbers.is_number(cell)]
+    number_cells = [cell for cell in cells[1:] if numbers.is_number_text(cell)]
     for titles in (number_cells, [*cells[:1], *number_cells]):
         count = len(titles)
         is_embedding = count == width if width else count >= numbers.MIN_WIDTH
@@ -79,7 +79,9 @@ def choose(
 ) -> Columns:
     """Return which column is what by the first of these rows. Raises RowError."""
     # Inspect the columns
-    cells = rows[0].checked_cells()
+    if rows[0].fault:
+        raise rows[0].fault
+    cells = rows[0].cells
     count = len(cells)
     if count > MAX_CELLS:
         raise RowError(f"{count:,} cells, more than {MAX_CELLS:,}")
@@ -109,7 +111,7 @@ def _align_titles(cells: list[str], header: list[str] | None) -> tuple[list[str]
         header = header and header[: len(cells)]
 
     # R's write.table gives the names of rows no title
-    has_row_name = not numbers.is_number(cells[0]) or cells[0] == "1"
+    has_row_name = not numbers.is_number_text(cells[0]) or cells[0] == "1"
     if header and len(header) == len(cells) - 1 and has_row_name:
         header = ["", *header]
     if header and len(header) != len(cells):
@@ -154,7 +156,7 @@ def _choose_by_titles(
     try:
         return choose_columns(path, header or made_up, samples, options)
     except RowError:
-        if header and (options.width or options.widths) and not options.embedding:
+        if header and (options.width or options.widths) and not options.embedding_column:
             with contextlib.suppress(RowError):
                 return choose_columns(path, made_up, samples, options)
         raise

@@ -3,8 +3,8 @@
 import functools
 import io
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
 from age_gender.cli import InputError
@@ -15,58 +15,50 @@ from age_gender.readers.csv_dialects import Dialect, describe_printed, find_dial
 from age_gender.readers.csv_rows import CsvRow, read_rows
 from age_gender.readers.errors import RowError
 
-COMMAS = Dialect()  # plain CSV
 
-
-@dataclass(frozen=True)
-class CsvReader:
-    """Read CSV, and other text with a row a line."""
-
-    dialect: Dialect = COMMAS
-
-    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-        """Yield chunks of whole rows; what stands above the first row is a chunk without data."""
-        # Find the separators and the header
-        size = chunks.MAX_ROW_BYTES
+def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+    """Yield chunks of whole rows; what stands above the first row is a chunk without data."""
+    # Find the separators and the header
+    size = chunks.MAX_ROW_BYTES
+    head, stream = text_chunks.read_head(stream, size)
+    while head.isspace() and len(head) == size < text_chunks.MAX_BLANK_BYTES:
+        size *= 8
         head, stream = text_chunks.read_head(stream, size)
-        while head.isspace() and len(head) == size < text_chunks.MAX_BLANK_BYTES:
-            size *= 8
-            head, stream = text_chunks.read_head(stream, size)
-        text_chunks.check_is_text(path, head)
-        is_cut_off = len(head) == size
-        head = head.removeprefix(text_chunks.BOM)
-        first_lines = io.BytesIO(head).readlines()
-        if description := describe_printed(first_lines):
-            raise InputError(f"{path}: {description}")
-        dialect = find_dialect(head)
-        whole_lines = first_lines[:-1] if is_cut_off else first_lines
-        header = csv_columns.find_header(whole_lines, dialect, options.width)
-        start = chunks.Chunk(path, CsvReader(dialect))
-        if header.lines:
-            yield replace(start, lines=header.lines)
+    text_chunks.check_is_text(path, head)
+    is_cut_off = len(head) == size
+    head = head.removeprefix(text_chunks.BOM)
+    first_lines = io.BytesIO(head).readlines()
+    if description := describe_printed(first_lines):
+        raise InputError(f"{path}: {description}")
+    dialect = find_dialect(head)
+    whole_lines = first_lines[:-1] if is_cut_off else first_lines
+    header = csv_columns.find_header(whole_lines, dialect, options.width)
+    start = chunks.Chunk(path, functools.partial(_parse, dialect))
+    if header.lines:
+        yield replace(start, lines_above=header.lines)
 
-        # Choose the columns by the first row that shows which one is what
-        columns = UNKNOWN
-        find_end = functools.partial(text_chunks.last_row_end, delimiter=dialect.delimiter)
-        choose = functools.partial(csv_columns.choose, path, header.titles, options)
-        for chunk in text_chunks.cut_rows(start, stream, find_end, skipped_bytes=header.bytes):
-            if columns is UNKNOWN:
-                rows = read_rows(io.BytesIO(chunk.data).readlines(), dialect)
-                chunk = chunk.with_columns(
-                    (first_rows[0].line, functools.partial(choose, first_rows))
-                    for first_rows in chunks.row_windows(rows)
-                )
-                columns = chunk.columns
-                if columns is UNKNOWN and csv_columns.is_transposed(
-                    path, header.lines, dialect, options
-                ):
-                    bad = [row._replace(remedy=TRANSPOSE) for row in chunk.bad]
-                    chunk = replace(chunk, bad=bad)
-            yield replace(chunk, columns=columns)
+    # Cut the rows, and choose the columns by the first usable one
+    find_end = functools.partial(text_chunks.last_row_end, delimiter=dialect.delimiter)
+    parts = text_chunks.cut_rows(start, stream, find_end, skipped_bytes=header.bytes)
+    choose = functools.partial(csv_columns.choose, path, header.titles, options)
+    find_rows = functools.partial(_numbered_rows, dialect)
+    for chunk in chunks.assign_columns(parts, find_rows, choose):
+        if chunk.columns is UNKNOWN and csv_columns.is_transposed(
+            path, header.lines, dialect, options
+        ):
+            chunk = replace(chunk, bad=[row._replace(remedy=TRANSPOSE) for row in chunk.bad])
+        yield chunk
 
-    def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
-        """Return the batch of a chunk's rows."""
-        return chunks.parse_rows(chunk, _parse_at_once, _split_rows)
+
+def _numbered_rows(dialect: Dialect, chunk: chunks.Chunk) -> Iterator[tuple[int, CsvRow]]:
+    """Yield the rows of a chunk with their lines."""
+    return ((row.line, row) for row in read_rows(io.BytesIO(chunk.data).readlines(), dialect))
+
+
+def _parse(dialect: Dialect, chunk: chunks.Chunk) -> chunks.Batch:
+    """Return the batch of a chunk's rows."""
+    parse_at_once = functools.partial(_parse_at_once, dialect)
+    return chunks.parse_chunk(chunk, parse_at_once, functools.partial(_split_rows, dialect))
 
 
 # ------------------------------------------------------------------------ a chunk at once
@@ -78,14 +70,14 @@ def _cell_pattern(delimiter: bytes) -> bytes:
     return rb'(?:([^"%s\n]*)|"((?:[^"\n]|"")*+)")' % re.escape(delimiter)
 
 
-def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
-    """Return the chunk's numbers and metadata; None where rows may read otherwise one by one."""
+def _parse_at_once(dialect: Dialect, chunk: chunks.Chunk) -> chunks.Parsed | None:
+    """Return the chunk's numbers and metadata, or None if row by row they could be others."""
     # The embedding must be neighbouring cells, or a list in brackets; a line must be a row
-    columns, data, dialect = chunk.columns, chunk.data, chunk.reader.dialect
+    columns, data = chunk.columns, chunk.data
     start, end = columns.embedding[0], columns.embedding[-1] + 1
     if len(data) < chunks.SMALL_BYTES or columns.embedding != tuple(range(start, end)):
         return None
-    if columns.is_list and columns.form.name != vectors.LIST.name:
+    if columns.holds_vectors and not columns.has_form(vectors.TEXT_LIST):
         return None
     data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
     if b"\r" in data:
@@ -96,9 +88,9 @@ def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
     if None in lines:
         return None
     texts = [text for text, _ in lines]
-    if not columns.is_list and dialect.delimiter != b",":
+    if not columns.holds_vectors and dialect.delimiter != b",":
         texts = [_with_commas(bytes(text), dialect) for text in texts]
-    values = numbers.parse_rows(texts, columns.width)
+    values = numbers.parse_number_table(texts, columns.width)
     if values is None:
         return None
 
@@ -133,7 +125,7 @@ def _split_lines(
         cells_before = before.match(data, line_start, line_end)
         if cells_before is None or line_end - line_start >= chunks.MAX_ROW_BYTES:
             span = None
-        elif columns.is_list:
+        elif columns.holds_vectors:
             span = _find_list(data, cells_before.end(), line_end, delimiter)
         else:
             span = _find_cells(data, cells_before.end(), line_end, delimiter, behind_count)
@@ -185,19 +177,19 @@ def _decode(cell: bytes, quoted: bytes | None) -> str:
 # ---------------------------------------------------------------------------- row by row
 
 
-def _split_rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
+def _split_rows(dialect: Dialect, chunk: chunks.Chunk) -> Iterator[chunks.Row]:
     """Yield the rows of a chunk; each must have as many cells as the columns."""
-    for row in read_rows(io.BytesIO(chunk.data).readlines(), chunk.reader.dialect):
-        yield chunks.Row(row.line, functools.partial(_parse_row, row, chunk.columns))
+    for line, row in _numbered_rows(dialect, chunk):
+        fault = row.fault or _find_count_fault(len(row.cells), chunk.columns)
+        yield chunks.Row(line, row.cells.__getitem__, fault)
 
 
-def _parse_row(row: CsvRow, columns: Columns) -> Callable[[int], str]:
-    """Return the function from a column to its cell. Raises RowError."""
-    cells = row.checked_cells()
-    if len(cells) == columns.count:
-        return cells.__getitem__
+def _find_count_fault(count: int, columns: Columns) -> RowError | None:
+    """Return the error of a row of another number of cells, or None."""
+    if count == columns.count:
+        return None
     name_count = columns.count - columns.width
-    if columns.is_list or name_count not in (0, 1) or columns.metadata.get("name"):
-        raise RowError(f"{len(cells)} cells, not {columns.count}")
+    if columns.holds_vectors or name_count not in (0, 1) or columns.metadata.get("name"):
+        return RowError(f"{count} cells, not {columns.count}")
     after_name = " after the name" * name_count
-    raise RowError(f"{len(cells) - name_count} numbers{after_name}, not {columns.width}")
+    return RowError(f"{count - name_count} numbers{after_name}, not {columns.width}")

@@ -19,12 +19,6 @@ class CsvRow(NamedTuple):
     cells: list[str]
     fault: RowError | None = None
 
-    def checked_cells(self) -> list[str]:
-        """Return its cells. Raises RowError."""
-        if self.fault:
-            raise self.fault
-        return self.cells
-
 
 def read_rows(lines: list[bytes], dialect: Dialect) -> Iterator[CsvRow]:
     """Yield the rows of a text.

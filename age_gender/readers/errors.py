@@ -20,13 +20,21 @@ class RowError(Exception):
 
 
 class BadRow(NamedTuple):
-    """Describe a row that cannot be used, by its number in its batch or file, from 1."""
+    """Describe a row that cannot be used, by its numbers in its batch, or in its file if located.
+
+    Both count from 1.
+    """
 
     path: str
     row: int
     line: int  # 0 where the format has no lines
     reason: str
     remedy: str = ""  # what to do, if it is not to correct the row
+
+    def located(self, rows_before: int, lines_before: int) -> "BadRow":
+        """Return the bad row of a batch by its numbers in the file."""
+        line = lines_before + self.line if self.line else 0
+        return self._replace(row=rows_before + self.row, line=line)
 
     def __str__(self) -> str:
         line = f" (line {self.line})" if self.line else ""

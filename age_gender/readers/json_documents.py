@@ -13,7 +13,7 @@ from age_gender.readers.json_faces import (
     has_running_numbers,
     has_vector,
     is_face,
-    is_number,
+    is_json_number,
     is_vector,
     split_faces,
 )  # fmt: skip
@@ -28,7 +28,7 @@ ROW_KEYS = (
 # Of keys of embeddings, which are no names
 EMBEDDING_WORDS = ("embed", "vector", "descriptor", "encoding", "feature", "repr", "value", "data")
 
-Path = tuple[str, ...]
+KeyPath = tuple[str, ...]
 
 
 def iterate_rows(document: object, fits: Callable[[int], bool]) -> Iterator[object]:
@@ -57,7 +57,7 @@ def iterate_rows(document: object, fits: Callable[[int], bool]) -> Iterator[obje
         yield from split_faces(document)
 
 
-def find_rows(document: Mapping) -> Path | None:
+def find_path_to_rows(document: Mapping) -> KeyPath | None:
     """Return the keys that lead to the rows of a document that begins like this one.
 
     () is the document itself: its keys are names. None: it must be read whole to know.
@@ -73,7 +73,7 @@ def find_rows(document: Mapping) -> Path | None:
         # Of bare vectors, the names may stand somewhere else
         is_rows = isinstance(rows[0], Mapping) and {"shape", "datatype"}.isdisjoint(rows[0])
         return (key,) if is_rows else None
-    below = find_rows(rows)
+    below = find_path_to_rows(rows)
     return (key, *below) if below else None
 
 
@@ -150,17 +150,17 @@ def row_of_name(name: str, value: object) -> dict:
     return {**value, "": name} if is_row else {NAME: name, EMBEDDING: value}
 
 
-Column = list | Mapping  # pandas writes objects of values by their index
+JsonColumn = list | Mapping  # pandas writes objects of values by their index
 
 
 def _find_columns(
     document: Mapping, fits: Callable[[int], bool] | None = None
-) -> dict[str, Column]:
+) -> dict[str, JsonColumn]:
     """Return the columns of a document, all of one length and type; {} where it has none.
 
     Some hold vectors, or MIN_WIDTH and more the numbers of one each: e0, e1, ...
     """
-    columns = {key: c for key, c in document.items() if isinstance(c, Column) and len(c)}
+    columns = {key: c for key, c in document.items() if isinstance(c, JsonColumn) and len(c)}
     of_vectors = [column for column in columns.values() if _holds_vectors(column)]
     of_numbers = [c for key, c in columns.items() if key[-1:].isdigit() and _holds_numbers(c)]
     is_wide = not of_vectors and len(of_numbers) >= MIN_WIDTH
@@ -177,11 +177,11 @@ def _find_columns(
     return columns if len(columns) > 1 else {}
 
 
-def _first_values(column: Column) -> list:
+def _first_values(column: JsonColumn) -> list:
     return [*(column.values() if isinstance(column, Mapping) else column)][:3]
 
 
-def _holds_vectors(column: Column) -> bool:
+def _holds_vectors(column: JsonColumn) -> bool:
     """Return whether each value of a column is a vector, or vectors."""
     return not is_vector(column) and any(
         is_vector(value) or (isinstance(value, list) and value and all(map(is_vector, value[:3])))
@@ -189,11 +189,11 @@ def _holds_vectors(column: Column) -> bool:
     )
 
 
-def _holds_numbers(column: Column) -> bool:
-    return all(map(is_number, _first_values(column)))
+def _holds_numbers(column: JsonColumn) -> bool:
+    return all(map(is_json_number, _first_values(column)))
 
 
-def _rows_of_columns(columns: dict[str, Column]) -> Iterator[dict]:
+def _rows_of_columns(columns: dict[str, JsonColumn]) -> Iterator[dict]:
     first = next(iter(columns.values()))
     if isinstance(first, Mapping):
         for key in first:

@@ -17,7 +17,7 @@ MAX_DEPTH = 4  # nested objects whose keys become paths
 def is_vector(value: object) -> bool:
     """Return whether a value is one embedding: a list of numbers, an object with running keys."""
     if isinstance(value, list):
-        return len(value) >= MIN_WIDTH and all(map(is_number, value[:MIN_WIDTH]))
+        return len(value) >= MIN_WIDTH and all(map(is_json_number, value[:MIN_WIDTH]))
     if isinstance(value, Mapping):
         form = vectors.find_form([value])
         return form is not None and vectors.count_numbers(value, form) >= MIN_WIDTH
@@ -25,7 +25,7 @@ def is_vector(value: object) -> bool:
     return is_long and _count_numbers_in_text(value) >= MIN_WIDTH
 
 
-def is_number(value: object) -> bool:
+def is_json_number(value: object) -> bool:
     return type(value) in (float, int)
 
 
@@ -55,7 +55,7 @@ def has_running_numbers(row: Mapping) -> bool:
 
 
 def count_running_numbers(row: Mapping) -> int:
-    return sum(key[-1:].isdigit() and is_number(cell) for key, cell in row.items())
+    return sum(key[-1:].isdigit() and is_json_number(cell) for key, cell in row.items())
 
 
 def is_face(value: object) -> bool:
@@ -109,7 +109,7 @@ def _split_value(row: dict[str, object], key: str) -> list[dict]:
 
 def _split_list(row: Sequence) -> list[dict]:
     """Return the faces of a list: an embedding, a name beside it, or several faces of one photo."""
-    if all(is_number(cell) or cell is None for cell in row):
+    if all(is_json_number(cell) or cell is None for cell in row):
         return [{EMBEDDING: row}]
     if row and all(map(is_face, row)):
         return [face for inner in row for face in split_faces(inner)]

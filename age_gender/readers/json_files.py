@@ -1,16 +1,16 @@
 """Read JSON: one object per line, an array, or a document that holds rows in another shape."""
 
+import contextlib
 import functools
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from age_gender.readers import chunks, json_faces, json_lines, numbers, text_chunks, vectors
 from age_gender.readers.column_choice import choose_columns
-from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions, inspect_columns
+from age_gender.readers.columns import Columns, ReadOptions, inspect_columns
 from age_gender.readers.errors import RowError
 
 _LIST = re.compile(rb"\s*:\s*\[")
@@ -18,46 +18,33 @@ _LIST = re.compile(rb"\s*:\s*\[")
 _ACTION = re.compile(rb'\s*\{\s*"(?:index|create)"\s*:\s*\{[^{}]*\}\s*\}\s*\Z')
 
 
-class JsonReader:
-    """Read JSON and JSON lines."""
-
-    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-        """Yield chunks of whole lines, a row each."""
-        columns = UNKNOWN
-        for chunk in json_lines.cut_lines(chunks.Chunk(path, self), stream, options):
-            if columns is UNKNOWN:
-                candidates = (
-                    (lines[0][0], functools.partial(_choose_columns, path, lines, options))
-                    for lines in chunks.row_windows(_numbered_lines(chunk))
-                )
-                chunk = chunk.with_columns(candidates)
-                columns = chunk.columns
-            yield replace(chunk, columns=columns)
-
-    def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
-        """Return the batch of a chunk's rows."""
-        return chunks.parse_rows(chunk, _parse_at_once, _split_rows)
+def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+    """Yield chunks of whole lines, a row each."""
+    parts = json_lines.cut_lines(chunks.Chunk(path, _parse), stream, options)
+    choose = functools.partial(_choose_columns, path, options)
+    return chunks.assign_columns(parts, _numbered_lines, choose)
 
 
-def _choose_columns(path: str, lines: list[tuple[int, bytes]], options: ReadOptions) -> Columns:
-    """Return which key of the first line's objects is what. Raises RowError."""
-    faces = _parse_line(lines[0][1])[:1]
-    for _, line in lines[1:]:
-        try:
+def _parse(chunk: chunks.Chunk) -> chunks.Batch:
+    """Return the batch of a chunk's rows."""
+    return chunks.parse_chunk(chunk, _parse_at_once, _split_rows)
+
+
+def _choose_columns(path: str, options: ReadOptions, lines: list[bytes]) -> Columns:
+    """Return the columns, which are keys of the first line's objects. Raises RowError."""
+    faces = _parse_line(lines[0])[:1]
+    for line in lines[1:]:
+        with contextlib.suppress(RowError):
             faces += _parse_line(line)
-        except RowError:
-            continue
     titles = [title for title in faces[0] if title != json_faces.FACE]
     rows = [[face.get(title) for title in titles] for face in faces]
     return choose_columns(path, titles, inspect_columns(rows, options), options, by_title=True)
 
 
 def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
-    """Return the chunk's numbers and metadata; None where rows may read otherwise one by one."""
+    """Return the chunk's numbers and metadata, or None if row by row they could be others."""
     columns = chunk.columns
-    if len(chunk.data) < chunks.SMALL_BYTES or not columns.is_list:
-        return None
-    if columns.form.name != vectors.OBJECTS[0].name:
+    if len(chunk.data) < chunks.SMALL_BYTES or not columns.has_form(vectors.LIST):
         return None
     key, is_nested = columns.embedding[0], any("." in name for name in columns.read_columns())
     last_key = key.rpartition(".")[2] if is_nested else key
@@ -82,7 +69,7 @@ def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
             return None
         texts.append(line[start.end() : end])
         objects.append(_number_name(short, columns))
-    values = numbers.parse_rows(texts, columns.width)
+    values = numbers.parse_number_table(texts, columns.width)
     metadata = {
         role: [short.get(column) for short in objects] for role, column in columns.metadata.items()
     }
@@ -96,14 +83,10 @@ def _split_rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
         try:
             faces = _parse_line(line)
         except RowError as error:
-            yield chunks.Row(number, functools.partial(_raise, error))
+            yield chunks.Row(number, fault=error)
             continue
         for face in faces:
-            yield chunks.Row(number, functools.partial(getattr, _number_name(face, columns), "get"))
-
-
-def _raise(error: RowError) -> Callable:
-    raise error
+            yield chunks.Row(number, _number_name(face, columns).get)
 
 
 def _number_name(face: dict, columns: Columns) -> dict:

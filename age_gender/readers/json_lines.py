@@ -51,7 +51,7 @@ def cut_lines(
         yield from _cut_entries(start, stream, b"]", is_whole_file=True)
     elif text.startswith(b"[") or _is_lines(text):
         yield from text_chunks.cut_rows(start, stream, lambda data: data.rfind(b"\n") + 1)
-    elif len(head) < HEAD_BYTES or (offset := _find_rows(head)) is None:
+    elif len(head) < HEAD_BYTES or (offset := _find_rows_offset(head)) is None:
         yield from _read_document(start, stream, options)
     else:
         stream.read(offset)
@@ -116,7 +116,7 @@ def _cut_entries(
         if entries:
             lines = map(_row_of_name, entries) if closing == b"}" else entries
             data = b"".join(line.translate(_ONE_LINE) + b"\n" for line in lines)
-            yield replace(chunk, data=data, offset=None, has_lines=False)
+            yield replace(chunk, data=data, file_range=None, has_lines=False)
     if is_open:
         raise InputError(f"{path}: row {count + 1}: {_CUT_OFF}; write the file again")
 
@@ -177,10 +177,10 @@ _NAME, _EMBEDDING = json_faces.NAME.encode(), json_faces.EMBEDDING.encode()
 # ------------------------------------------------------------------------- documents
 
 
-def _find_rows(head: bytes) -> int | None:
+def _find_rows_offset(head: bytes) -> int | None:
     """Return the offset of a document's rows, behind their bracket; None: it must be read whole."""
     try:
-        path = json_documents.find_rows(_parse_beginning(head[:SHAPE_BYTES]))
+        path = json_documents.find_path_to_rows(_parse_beginning(head[:SHAPE_BYTES]))
         if path is None:
             return None
         text = head.decode("utf-8", "replace")

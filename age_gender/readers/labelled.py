@@ -73,8 +73,8 @@ def _label_columns(path: str, batches: list[tables.NumberedBatch]) -> dict[str, 
     """
     rows, lines = [], []
     for part in batches:
-        rows += part.rows
-        lines += part.lines
+        rows += part.row_numbers
+        lines += part.line_numbers
     columns = {}
     for title in ("age", *GENDER_COLUMNS):
         if title in batches[0].batch.metadata:

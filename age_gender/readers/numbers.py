@@ -19,7 +19,7 @@ _ROW_SEPARATOR = b"3e38"  # a number that is in no embedding
 _thread_local = threading.local()  # keeps a parser: a new one for each chunk takes 25 % more
 
 
-def parse_rows(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
+def parse_number_table(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
     """Return (n, width) float64 of the rows' numbers, each a text of numbers between commas.
 
     None for any other text, and for all that JSON refuses or might read otherwise than `float`.
@@ -57,7 +57,7 @@ def parse_rows(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | N
     return table
 
 
-def is_number(text: str) -> bool:
+def is_number_text(text: str) -> bool:
     """Return whether `float` reads the text; digits with underscores do not count."""
     try:
         float(text)

@@ -32,34 +32,26 @@ UNNAMED_ARRAYS = {
 }  # fmt: skip
 
 
-class ArrayReader:
-    """Parse chunks of arrays: rows of numbers, with the metadata beside them."""
-
-    def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
-        """Return the batch of a chunk's rows."""
-        return chunks.make_batch(chunk, chunk.data, chunk.metadata)
+def parse_array(chunk: chunks.Chunk) -> chunks.Batch:
+    """Return the batch of a chunk of an array, with the metadata beside it."""
+    return chunks.make_batch(chunk, chunk.data, chunk.metadata)
 
 
-class NumpyReader(ArrayReader):
-    """Read NPZ and NPY."""
-
-    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-        """Yield chunks of the embeddings of a file, with the metadata of their rows."""
-        with contextlib.ExitStack() as stack:
-            arrays = _open_arrays(path, stack)
-            are_vectors = all(array.is_vector for array in arrays.values()) and bool(arrays)
-            if are_vectors and len(arrays) == 1 and {*arrays} <= UNNAMED_ARRAYS:
-                default = text_name(os.path.splitext(os.path.basename(path))[0])
-                names = [*_read_names(options.names, 1)] if options.names else [default]
-                yield from _cut_faces(path, dict(zip(names, arrays.values(), strict=True)), options)
-            elif are_vectors and not {"embeddings", options.embedding} & {*arrays}:
-                if options.names:
-                    raise InputError(
-                        f"{path}: its names are those of its arrays; leave out --names"
-                    )
-                yield from _cut_faces(path, arrays, options)
-            else:
-                yield from _cut_table(path, arrays, options)
+def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+    """Yield chunks of the embeddings of a file, with the metadata of their rows."""
+    with contextlib.ExitStack() as stack:
+        arrays = _open_arrays(path, stack)
+        are_vectors = all(array.is_vector for array in arrays.values()) and bool(arrays)
+        if are_vectors and len(arrays) == 1 and {*arrays} <= UNNAMED_ARRAYS:
+            default = text_name(os.path.splitext(os.path.basename(path))[0])
+            names = [*_read_names(options.names_file, 1)] if options.names_file else [default]
+            yield from _cut_faces(path, dict(zip(names, arrays.values(), strict=True)), options)
+        elif are_vectors and not {"embeddings", options.embedding_column} & {*arrays}:
+            if options.names_file:
+                raise InputError(f"{path}: its names are those of its arrays; leave out --names")
+            yield from _cut_faces(path, arrays, options)
+        else:
+            yield from _cut_table(path, arrays, options)
 
 
 def _open_arrays(path: str, stack: contextlib.ExitStack) -> dict[str, "_NpyArray"]:
@@ -88,22 +80,22 @@ def _cut_faces(
     path: str, arrays: dict[str, "_NpyArray"], options: ReadOptions
 ) -> Iterator[chunks.Chunk]:
     """Yield chunks of faces of an array each, (W,) or (1, W), by their names."""
-    width = options.width or next(iter(arrays.values())).size
+    width = options.width or next(iter(arrays.values())).width
     if not options.fits(width):
         raise InputError(f"{path}: {width_error(width, options)}")
     columns, faces = Columns(width, metadata={"name": "name"}), iter(arrays.items())
     while part := [*itertools.islice(faces, chunks.CHUNK_ROWS)]:
         names, rows, bad = [], [], []
         for number, (name, array) in enumerate(part, 1):
-            if array.size == width:
+            if array.width == width:
                 names.append(name)
                 rows += [block.reshape(1, -1) for block in array.blocks(width)]
             else:
-                error = width_error(array.size, replace(options, width=width))
+                error = width_error(array.width, replace(options, width=width))
                 bad.append(BadRow(path, number, 0, error.reason, error.remedy))
         table = np.concatenate(rows) if rows else np.empty((0, width))
         yield chunks.Chunk(
-            path, ArrayReader(), table, columns, {"name": names}, bad, input_bytes=table.nbytes
+            path, parse_array, table, columns, {"name": names}, bad, input_bytes=table.nbytes
         )
 
 
@@ -123,14 +115,14 @@ def _cut_table(
     row_bytes = max([array.row_bytes // 4, *(values.row_bytes for values in metadata.values())])
     size = max(1, min(chunks.CHUNK_ROWS, chunks.CHUNK_BYTES * 4 // row_bytes))
     blocks = {role: map(_to_list, values.blocks(size)) for role, values in metadata.items()}
-    if options.names:
+    if options.names_file:
         if "name" in titles:
             raise InputError(f"{path}: its names are in {titles['name']}; leave out --names")
-        names = _read_names(options.names, array.rows)
+        names = _read_names(options.names_file, array.rows)
         blocks["name"] = iter(lambda: [*itertools.islice(names, size)], [])
     for block in array.blocks(size):
         values = {role: next(lists) for role, lists in blocks.items()}
-        yield chunks.Chunk(path, ArrayReader(), block, columns, values, input_bytes=block.nbytes)
+        yield chunks.Chunk(path, parse_array, block, columns, values, input_bytes=block.nbytes)
     for rest in blocks.values():
         next(rest, None)  # the end, where checksums are compared
 
@@ -146,7 +138,7 @@ def _choose_arrays(
     tables = [title for title, array in arrays.items() if array.is_table]
     tables = [title for title in tables if options.fits(arrays[title].columns)] or tables
     embedding = _choose_array(
-        path, arrays, tables, options.embedding, "embeddings", "--embedding-column"
+        path, arrays, tables, options.embedding_column, "embeddings", "--embedding-column"
     )
     if embedding is None:
         raise InputError(
@@ -161,7 +153,7 @@ def _choose_arrays(
     metadata = {role: [*arrays][index] for role, index in labels.items()}
     texts = [title for title, array in arrays.items() if array.dtype.kind in "US"]
     texts = [title for title in texts if title.casefold() not in LABEL_COLUMNS]
-    name = _choose_array(path, arrays, texts, options.name, "filenames", "--name-column")
+    name = _choose_array(path, arrays, texts, options.name_column, "filenames", "--name-column")
     metadata |= {"name": name} if name is not None else {}
 
     # One value a row
@@ -256,9 +248,9 @@ class _NpyArray:
         self.rows = self.shape[0] if self.shape else 0
         self.columns = self.shape[1] if len(self.shape) == 2 else 1
         self.row_bytes = max(1, self.columns * self.dtype.itemsize)
-        self.size = self.shape[-1] if self.shape else 0
-        self.is_vector = is_numbers and self.shape in ((self.size,), (1, self.size))
-        self.is_vector = self.is_vector and MIN_WIDTH <= self.size <= MAX_WIDTH
+        self.width = self.shape[-1] if self.shape else 0
+        self.is_vector = is_numbers and self.shape in ((self.width,), (1, self.width))
+        self.is_vector = self.is_vector and MIN_WIDTH <= self.width <= MAX_WIDTH
 
     def check(self, name: str, options: ReadOptions, dimensions: int) -> None:
         """Raise InputError unless it is an array of numbers (N, width), or of values (N,)."""

@@ -8,37 +8,31 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from age_gender.cli import InputError, quiet_stderr, require
-from age_gender.readers import chunks, parquet_pages, vectors
+from age_gender.readers import chunks, parquet_pages, value_rows, vectors
 from age_gender.readers.column_choice import choose_columns
 from age_gender.readers.columns import SAMPLE_ROWS, Columns, ReadOptions, Sample, inspect_column
 from age_gender.readers.errors import MISSING_EMBEDDING, BadRow, RowError
 from age_gender.readers.names import NAME_COLUMNS
 from age_gender.readers.numbers import MIN_WIDTH, count_text
-from age_gender.readers.numpy_files import ArrayReader
-from age_gender.readers.value_rows import MAX_VALUE_BYTES, RowsReader, limit_size
+from age_gender.readers.numpy_files import parse_array
+from age_gender.readers.value_rows import MAX_VALUE_BYTES, limit_size
 
 BUFFER_BYTES = 64 << 10  # Arrow's buffer for a column
 BATCH_BYTES = 64 << 20  # size of a batch's names, and of embeddings that are texts or bytes
 
 
-class ParquetReader:
-    """Read Parquet, into chunks of arrays or of rows."""
+def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+    """Yield chunks of the rows of a file: arrays or Python's values."""
+    require(f"{path}: Parquet needs", pyarrow="pyarrow")
+    with quiet_stderr():  # an allocator of Arrow's writes a line where memory is short
+        import pyarrow.parquet
 
-    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-        """Yield chunks of the rows of a file."""
-        require(f"{path}: Parquet needs", pyarrow="pyarrow")
-        with quiet_stderr():  # an allocator of Arrow's writes a line where memory is short
-            import pyarrow.parquet
-
-        # A small buffer a column: otherwise Arrow holds a whole row group. Of 512 columns it still
-        # holds a page and a dictionary each, some 2 MB.
-        arrow_options = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
-        with pyarrow.parquet.ParquetFile(path, **arrow_options) as file:
-            table = _CheckedFile(path, file, parquet_pages.read_layout(path))
-            yield from _cut_table(table, _choose_columns(table, options))
-
-    def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
-        raise NotImplementedError  # its chunks have an ArrayReader or a RowsReader
+    # A small buffer a column: otherwise Arrow holds a whole row group. Of 512 columns it still
+    # holds a page and a dictionary each, some 2 MB.
+    arrow_options = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
+    with pyarrow.parquet.ParquetFile(path, **arrow_options) as file:
+        table = _CheckedFile(path, file, parquet_pages.read_layout(path))
+        yield from _cut_table(table, _choose_columns(table, options))
 
 
 class _CheckedFile:
@@ -56,8 +50,8 @@ class _CheckedFile:
             if column.length > MAX_VALUE_BYTES:  # of each value, for which Arrow takes memory
                 title, size = column.path, f"{column.length:,} bytes"
                 raise InputError(f"{path}: the column {title}: values of {size}; leave it out")
-        self._lists = {title for title, arrow_type in fields if is_list(arrow_type)}
-        self._numbers = {title for title, arrow_type in fields if is_number(arrow_type)}
+        self._lists = {title for title, arrow_type in fields if is_list_type(arrow_type)}
+        self._numbers = {title for title, arrow_type in fields if is_number_type(arrow_type)}
         self._leaves: dict[str, list[int]] = {title: [] for title in self.types}
         for i, leaf in enumerate(layout.columns):
             title = leaf
@@ -68,7 +62,8 @@ class _CheckedFile:
     @functools.cache  # noqa: B019  (a table is open as long as its file is read)
     def pages(self, title: str, group: int) -> list[parquet_pages.Pages]:
         """Return what the pages of a column hold, once they are checked."""
-        leaves = self._leaves[title] if self.layout.rows[group] else []  # no rows have no pages
+        has_pages = self.layout.rows_per_group[group] > 0
+        leaves = self._leaves[title] if has_pages else []
         return [
             parquet_pages.check_pages(
                 self.path, title, self.layout.spans[group][i],
@@ -81,7 +76,7 @@ class _CheckedFile:
         self, titles: Sequence[str], rows: int, groups: Sequence[int] | None = None
     ) -> Iterator[dict[str, Any]]:
         """Yield Arrow's arrays of at most `rows` rows of columns, by their titles."""
-        groups = range(len(self.layout.rows)) if groups is None else groups
+        groups = range(len(self.layout.rows_per_group)) if groups is None else groups
         for group in groups:
             for title in titles:
                 self.pages(title, group)
@@ -92,17 +87,17 @@ class _CheckedFile:
 
     def head(self, title: str) -> Any:
         """Return the first rows of a column as Arrow's array, or None where there are none."""
-        groups = [i for i, rows in enumerate(self.layout.rows) if rows][:1]
+        groups = [i for i, rows in enumerate(self.layout.rows_per_group) if rows][:1]
         first = next(self.batches([title], SAMPLE_ROWS, groups), None)
         return first and first[title]
 
     def batch_rows(self, columns: Columns) -> int:
         """Return how many rows a batch may have for what they are decoded to."""
         # A batch of 512 columns costs more, so there are fewer of them.
-        size = chunks.CHUNK_ROWS if columns.is_list else 4 * chunks.CHUNK_ROWS
+        size = chunks.CHUNK_ROWS if columns.holds_vectors else 4 * chunks.CHUNK_ROWS
         used = {*columns.embedding, *columns.metadata.values()} - self._numbers
         for title in used:
-            for group, rows in enumerate(self.layout.rows):
+            for group, rows in enumerate(self.layout.rows_per_group):
                 for pages in self.pages(title, group):
                     if title in self._lists:
                         row_values = max(1, pages.values // max(1, rows))
@@ -143,14 +138,14 @@ def _flatten_columns(batch: Any, titles: Sequence[str]) -> Iterator[tuple[str, A
         yield title, array
 
 
-def is_number(arrow_type: Any) -> bool:
+def is_number_type(arrow_type: Any) -> bool:
     """Return whether an Arrow type is a number."""
     import pyarrow.types as types
 
     return any(test(arrow_type) for test in (types.is_floating, types.is_integer, types.is_decimal))
 
 
-def is_list(arrow_type: Any) -> bool:
+def is_list_type(arrow_type: Any) -> bool:
     """Return whether an Arrow type is a list of any kind."""
     import pyarrow.types as types
 
@@ -176,9 +171,9 @@ def _choose_columns(table: _CheckedFile, options: ReadOptions) -> Columns:
     has_vectors = has_vectors or columns_of_numbers >= MIN_WIDTH
     for title, sample in samples.items():
         last = title.casefold().rpartition(".")[2].lstrip("_")
-        titles = {options.name, options.embedding, last}
+        titles = {options.name_column, options.embedding_column, last}
         may_be_name = title in titles or titles & {*NAME_COLUMNS, *(f"{n}s" for n in NAME_COLUMNS)}
-        is_name = title != options.embedding and is_path(table.types[title], title)
+        is_name = title != options.embedding_column and is_path(table.types[title], title)
         if sample.width:
             continue
         if not sample.is_number and has_vectors and is_name:
@@ -200,15 +195,15 @@ def _choose_columns(table: _CheckedFile, options: ReadOptions) -> Columns:
 def _sample_by_type(table: _CheckedFile, title: str) -> Sample:
     """Return what a column's type says of it, and the lengths of its first lists of numbers."""
     arrow_type = table.types[title]
-    if is_number(arrow_type):
+    if is_number_type(arrow_type):
         return Sample(is_number=True, is_name=False)
-    if not is_list(arrow_type) or not is_number(arrow_type.value_type):
+    if not is_list_type(arrow_type) or not is_number_type(arrow_type.value_type):
         return Sample(is_name=False)
     head = table.head(title)
     lengths = [] if head is None else head.value_lengths().drop_null().to_pylist()
     claimed = getattr(arrow_type, "list_size", 0)
     width = max({*lengths}, key=lengths.count, default=claimed)
-    return Sample(width, form=vectors.OBJECTS[0] if width else None, is_name=False)
+    return Sample(width, form=vectors.LIST if width else None, is_name=False)
 
 
 def _sample_by_values(table: _CheckedFile, title: str, options: ReadOptions) -> Sample:
@@ -222,16 +217,16 @@ def _cut_table(table: _CheckedFile, columns: Columns) -> Iterator[chunks.Chunk]:
     """Yield chunks of numbers where Arrow has them as such, else of Python's values."""
     used = dict.fromkeys([*columns.embedding, *columns.metadata.values()])
     embedding = table.types[columns.embedding[0]]
-    is_nested = is_list(embedding) and not is_number(embedding.value_type)
-    has_values = columns.is_list and (is_nested or not is_list(embedding))
-    if not columns.is_list:
+    is_nested = is_list_type(embedding) and not is_number_type(embedding.value_type)
+    has_values = columns.holds_vectors and (is_nested or not is_list_type(embedding))
+    if not columns.holds_vectors:
         _check_numbers(table, columns.embedding)
     for arrays in table.batches([*used], table.batch_rows(columns)):
         if has_values:
             values = [_to_list(arrays[title]) for title in used]
             rows = [dict(zip(used, row, strict=True)) for row in zip(*values, strict=True)]
             size = sum(array.nbytes for array in arrays.values())
-            yield chunks.Chunk(table.path, RowsReader(), rows, columns, input_bytes=size)
+            yield chunks.Chunk(table.path, value_rows.parse, rows, columns, input_bytes=size)
         else:
             yield from _cut_numbers(table.path, columns, arrays)
 
@@ -242,7 +237,7 @@ def _check_numbers(table: _CheckedFile, titles: Sequence[str]) -> None:
 
     for title in titles:
         arrow_type = table.types[title]
-        if not is_number(arrow_type) and not pa.types.is_null(arrow_type):
+        if not is_number_type(arrow_type) and not pa.types.is_null(arrow_type):
             raise InputError(
                 f"{table.path}: the column {title}, one of the embedding's, is of type "
                 f"{arrow_type}; write it as numbers, or drop it"
@@ -252,7 +247,7 @@ def _check_numbers(table: _CheckedFile, titles: Sequence[str]) -> None:
 def _cut_numbers(path: str, columns: Columns, arrays: dict[str, Any]) -> Iterator[chunks.Chunk]:
     """Yield chunks of the rows of a batch, whose numbers Arrow has in a list or in columns."""
     bad: list[BadRow] = []
-    if columns.is_list:
+    if columns.holds_vectors:
         arrays, rows, bad = _stack_lists(path, arrays, columns)
     else:
         rows = np.stack([_to_numpy(arrays[title]) for title in columns.embedding]).T
@@ -261,7 +256,7 @@ def _cut_numbers(path: str, columns: Columns, arrays: dict[str, Any]) -> Iterato
         part = slice(start, start + chunks.CHUNK_ROWS)
         values = {role: column[part] for role, column in metadata.items()}
         size = rows[part].nbytes
-        yield chunks.Chunk(path, ArrayReader(), rows[part], columns, values, bad, input_bytes=size)
+        yield chunks.Chunk(path, parse_array, rows[part], columns, values, bad, input_bytes=size)
 
 
 def _stack_lists(

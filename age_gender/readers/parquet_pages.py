@@ -42,7 +42,7 @@ class Layout(NamedTuple):
     """Say where a file has its columns; leaves of nested ones are called as in `image.path`."""
 
     columns: list[str]
-    rows: list[int]  # of each row group
+    rows_per_group: list[int]
     spans: list[list[Span]]  # of each row group, of each of its columns
 
 

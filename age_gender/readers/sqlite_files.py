@@ -8,29 +8,26 @@ from dataclasses import replace
 from typing import BinaryIO, NamedTuple
 
 from age_gender.cli import InputError
-from age_gender.readers import chunks
+from age_gender.readers import chunks, value_rows
 from age_gender.readers.column_choice import ambiguity_error, choose_columns
 from age_gender.readers.columns import SAMPLE_ROWS, Columns, ReadOptions, inspect_columns
 from age_gender.readers.errors import RowError
 from age_gender.readers.sqlite_database import Database, quote_sql
 from age_gender.readers.sqlite_vec import Vec0Table
-from age_gender.readers.value_rows import MAX_VALUE_BYTES, RowsReader, limit_size
+from age_gender.readers.value_rows import MAX_VALUE_BYTES, limit_size
 
 CHUNK_BYTES = 8 << 20  # size of the values of a chunk's rows
 
 
-class SqliteReader(RowsReader):
-    """Read SQLite."""
-
-    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-        """Yield chunks of what the query returns, or of the one table that holds embeddings."""
-        with contextlib.closing(Database(path)) as database:
-            start = chunks.Chunk(path, self)
-            if options.query is None:
-                columns, rows = _choose_table(database, options)
-                yield from _cut_rows(replace(start, columns=columns), rows)
-            else:
-                yield from _cut_rows(*_run_query(start, database, options))
+def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+    """Yield chunks of what the query returns, or of the one table that holds embeddings."""
+    with contextlib.closing(Database(path)) as database:
+        start = chunks.Chunk(path, value_rows.parse)
+        if options.query is None:
+            columns, rows = _choose_table(database, options)
+            yield from _cut_rows(replace(start, columns=columns), rows)
+        else:
+            yield from _cut_rows(*_run_query(start, database, options))
 
 
 class _Relation(NamedTuple):
@@ -54,10 +51,11 @@ def _run_query(
         raise InputError(f"{error}{hint * names_vec0}") from None
     rows = database.rows(f"({query}\n)", titles, range(len(titles)))
     head = [tuple(map(limit_size, row)) for row in itertools.islice(rows, SAMPLE_ROWS)]
-    start = start.with_columns(
-        (0, functools.partial(choose_columns, start.path, titles, samples, options))
-        for samples in (inspect_columns(rows, options) for rows in chunks.row_windows(head))
-    )
+
+    def choose(rows: list[tuple]) -> Columns:
+        return choose_columns(start.path, titles, inspect_columns(rows, options), options)
+
+    start = start.with_columns(((0, row) for row in head), choose)
     for row in start.bad:
         raise InputError("; ".join(filter(None, [str(row), row.remedy])))
     return start, itertools.chain(head, rows)
@@ -93,7 +91,7 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
         if fitting:
             return columns[fitting[0]], inspect(fitting[0]).select(columns[fitting[0]])
 
-    # None
+    # Say what there is
     relations = {name: inspect(name) for name in (*tables, *views)}
     listed = ", ".join([*relations][:8]) or "none"
     if skipped := [name for name, relation in relations.items() if relation is None]:

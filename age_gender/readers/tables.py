@@ -4,46 +4,42 @@ import argparse
 import contextlib
 import enum
 import glob
+import importlib
 import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from age_gender import cli, files, interrupts
 from age_gender.cli import InputError, error_line, is_resource_shortage, is_user_error
 from age_gender.readers import blobs, compressed, text_chunks
-from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, Reader, make_batch
+from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, make_batch
 from age_gender.readers.columns import ANY, ReadOptions
 
 
 class Format(enum.Enum):
-    """Name a file format."""
+    """Name a file format by the module of age_gender.readers that reads it."""
 
-    CSV, JSON, NUMPY, PARQUET, SQLITE = range(5)
+    CSV, JSON, NUMPY = "csv_files", "json_files", "numpy_files"
+    PARQUET, SQLITE = "parquet_files", "sqlite_files"
 
     @property
     def is_text(self) -> bool:
         """Return whether files of the format may be compressed and come through a pipe."""
         return self in (Format.CSV, Format.JSON)
 
-    def load_reader(self) -> Reader:
-        """Return the format's reader, imported only here: all of them take 20 ms."""
-        if self is Format.CSV:
-            from age_gender.readers.csv_files import CsvReader as FormatReader
-        elif self is Format.JSON:
-            from age_gender.readers.json_files import JsonReader as FormatReader
-        elif self is Format.NUMPY:
-            from age_gender.readers.numpy_files import NumpyReader as FormatReader
-        elif self is Format.PARQUET:
-            from age_gender.readers.parquet_files import ParquetReader as FormatReader
-        else:
-            from age_gender.readers.sqlite_files import SqliteReader as FormatReader
-        return FormatReader()
+    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+        """Yield the chunks of the file that `stream` is open on.
+
+        Raises InputError for a file that is not a table of embeddings.
+        """
+        module = importlib.import_module(f"age_gender.readers.{self.value}")  # all would take 20 ms
+        return module.cut(path, stream, options)
 
 
 FORMATS = {  # by suffix; a file with any other is CSV
@@ -80,8 +76,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def read_options(args: argparse.Namespace, **more) -> ReadOptions:
     """Return the values of these options, and `more` that the script sets itself."""
     return ReadOptions(
-        embedding=args.embedding_column, name=args.name_column, names=args.names,
-        query=args.query, blob_type=args.blob_type, **more,
+        embedding_column=args.embedding_column, name_column=args.name_column,
+        names_file=args.names, query=args.query, blob_type=args.blob_type, **more,
     )  # fmt: skip
 
 
@@ -170,7 +166,7 @@ def cut(paths: Sequence[str], options: ReadOptions = ANY) -> Iterator[Chunk]:
     is not a table of embeddings at all, and where an option does not go with the files.
     """
     formats = [find_format(path, options) for path in paths]
-    if options.names and formats != [Format.NUMPY]:
+    if options.names_file and formats != [Format.NUMPY]:
         raise InputError("--names goes with one NPY file; other tables hold their names")
     for path, table_format in zip(paths, formats, strict=True):
         _check_file(path, table_format)
@@ -202,42 +198,45 @@ def _cut_file(path: str, table_format: Format, options: ReadOptions) -> Iterator
             character, content = text_chunks.first_character(content)
             is_csv = compressed.without_suffix(path).lower().endswith(".csv")
             table_format = Format.JSON if character in b"{[" and not is_csv else table_format
-        reader = table_format.load_reader()
-        parts = reader.cut(source, content, options)
-        for chunk in mark_last(Chunk(source, reader), parts, table_format.is_text):
+        parts = table_format.cut(source, content, options)
+        if not table_format.is_text:
+            parts = translate_errors(path, parts)
+        for chunk in mark_last(source, parts):
             is_as_in_file = content is stream  # where another process finds it again
-            yield chunk if is_as_in_file else replace(chunk, offset=None)
+            yield chunk if is_as_in_file else replace(chunk, file_range=None)
 
 
-def mark_last(empty: Chunk, parts: Iterable[Chunk], is_text: bool) -> Iterator[Chunk]:
-    """Yield the chunks of a file, the last one marked: at least one, which may be `empty`.
-
-    What a library raises on a broken file that is not text becomes InputError.
-    """
+def mark_last(path: str, parts: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Yield the chunks of a file, the last one marked: at least one, which may be empty."""
     waiting = None
+    for chunk in parts:
+        if waiting:
+            yield waiting
+        waiting = chunk
+    yield replace(waiting or Chunk(path), last=True)
+
+
+def translate_errors(path: str, parts: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Yield the chunks of a file; what a library raises on a broken one becomes InputError."""
     try:
-        for chunk in parts:
-            if waiting:
-                yield waiting
-            waiting = chunk
+        yield from parts
     except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many types
-        if is_user_error(error) or is_text or is_resource_shortage(error):
+        if is_user_error(error) or is_resource_shortage(error):
             raise
         from age_gender.readers import foreign_files
 
-        foreign_files.refuse(empty.path)
+        foreign_files.refuse(path)
         reason = error_line(error).rstrip(".") or type(error).__name__
+        suffix = Path(path).suffix
         raise InputError(
-            f"{empty.path}: not a readable {Path(empty.path).suffix} file ({reason}); copy or "
-            "write it again"
+            f"{path}: not a readable {suffix} file ({reason}); copy or write it again"
         ) from None
-    yield replace(waiting or empty, last=True)
 
 
 def parse(chunk: Chunk) -> Batch:
     """Return what a chunk holds: a pure function, for any thread, process or machine."""
     chunk = chunk.with_data()
-    return chunk.reader.parse(chunk) if len(chunk.data) else make_batch(chunk, [], {})
+    return chunk.parser(chunk) if len(chunk.data) else make_batch(chunk, [], {})
 
 
 # ------------------------------------------------------------------------- whole tables
@@ -248,8 +247,8 @@ class NumberedBatch(NamedTuple):
 
     batch: Batch
     names: list[str]
-    rows: list[int]  # from 1
-    lines: list[int]  # from 1; empty where the format has none
+    row_numbers: list[int]  # from 1
+    line_numbers: list[int]  # from 1; empty where the format has none
 
 
 def read_batches(paths: Sequence[str | Path], options: ReadOptions) -> Iterator[NumberedBatch]:
@@ -259,10 +258,10 @@ def read_batches(paths: Sequence[str | Path], options: ReadOptions) -> Iterator[
         names, bad = numbering.locate(batch)
         if bad:
             raise InputError(f"{bad[0]}; {bad[0].remedy or 'correct or remove this row'}")
-        first_row = numbering.rows - batch.rows + 1
-        lines_before = numbering.lines - batch.chunk.lines
-        lines = [lines_before + line for line in batch.lines if line]
-        yield NumberedBatch(batch, names, (first_row + batch.row_indices).tolist(), lines)
+        row_numbers = numbering.file_rows - batch.row_count + 1 + batch.row_indices
+        lines_before = numbering.file_lines - batch.line_count
+        line_numbers = [lines_before + line for line in batch.line_numbers if line]
+        yield NumberedBatch(batch, names, row_numbers.tolist(), line_numbers)
 
 
 def read(paths: Sequence[str | Path], options: ReadOptions = ANY) -> tuple[list[str], np.ndarray]:

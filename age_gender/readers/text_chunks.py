@@ -44,28 +44,35 @@ def cut_rows(
         rest += piece
         if len(rest) < needed:  # it has no whole row: twice as much is read before it is searched
             continue
-        for attempt in range(2):
-            # The whole rows
+        for find_line_end in (bytes.find, bytes.rfind):  # of a row that is too long: first, last
             if end := find_end(rest):
-                yield replace(start, data=rest[:end], offset=offset, input_bytes=end)
+                yield replace(start, data=rest[:end], file_range=(offset, end), input_bytes=end)
                 rest, offset = rest[end:], offset + end
             needed = 0 if end else min(2 * len(rest), chunks.MAX_ROW_BYTES + 1)
             if len(rest) <= chunks.MAX_ROW_BYTES:
                 break
-
-            # A row that is too long: on the second attempt, up to the last line end
-            end = (rest.rfind if attempt else rest.find)(b"\n") + 1
-            lines = rest.count(b"\n", 0, end) or 1
-            yield replace(start, bad=[BadRow(start.path, 1, 1, TOO_LONG)], lines=lines)
-            while not end:  # none is kept in memory
-                offset += len(rest)
-                rest = next(pieces, None)
-                if rest is None:
-                    return
-                end = rest.find(b"\n") + 1
-            rest, offset = rest[end:], offset + end
+            line_count, skipped, rest = _skip_long_row(rest, pieces, find_line_end)
+            yield replace(start, bad=[BadRow(start.path, 1, 1, TOO_LONG)], lines_above=line_count)
+            offset += skipped
     if rest:
-        yield replace(start, data=rest, offset=offset, input_bytes=len(rest))
+        size = len(rest)
+        yield replace(start, data=rest, file_range=(offset, size), input_bytes=size)
+
+
+def _skip_long_row(
+    rest: bytes, pieces: Iterator[bytes], find_line_end: Callable[[bytes, bytes], int]
+) -> tuple[int, int, bytes]:
+    """Return how many lines and bytes a row takes that `rest` begins with, and what is behind it.
+
+    It ends at the line end that is found in `rest`, or else at the first one in `pieces`.
+    """
+    end, skipped = find_line_end(rest, b"\n") + 1, 0
+    line_count = rest.count(b"\n", 0, end) or 1
+    while rest and not end:  # none is kept in memory
+        skipped += len(rest)
+        rest = next(pieces, b"")
+        end = rest.find(b"\n") + 1
+    return line_count, skipped + end, rest[end:]
 
 
 class JoinedStream(io.RawIOBase):

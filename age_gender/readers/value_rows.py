@@ -1,7 +1,6 @@
 """Parse rows of Python objects, as SQLite and some columns of Parquet give them."""
 
 import contextlib
-import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,12 +17,9 @@ class TooLarge:
         return f"over {MAX_VALUE_BYTES:,} bytes"
 
 
-class RowsReader:
-    """Parse chunks of rows: tuples with a value for each column's index, or dicts by its title."""
-
-    def parse(self, chunk: chunks.Chunk) -> chunks.Batch:
-        """Return the batch of a chunk's rows."""
-        return chunks.parse_rows(chunk, _parse_at_once, _split_rows)
+def parse(chunk: chunks.Chunk) -> chunks.Batch:
+    """Return the batch of a chunk of rows: tuples of values, or dicts of them by their titles."""
+    return chunks.parse_chunk(chunk, _parse_at_once, _split_rows)
 
 
 def limit_size(value: object) -> object:
@@ -33,17 +29,19 @@ def limit_size(value: object) -> object:
 
 
 def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
-    """Return BLOBs of one length, or lists as text, and the metadata; None for others."""
+    """Return the numbers of BLOBs of one length, or of lists as text, and the metadata, or None."""
     columns, values = chunk.columns, None
     cells = [row[columns.embedding[0]] for row in chunk.data]
-    types = {*map(type, cells)} if columns.is_list else set()
+    types = {*map(type, cells)} if columns.holds_vectors else set()
     dtype = columns.form.dtype if types == {bytes} else None
     if dtype and {*map(len, cells)} == {columns.width * dtype.itemsize}:
         values = np.frombuffer(b"".join(cells), dtype).reshape(len(cells), columns.width)
-    are_lists = types == {str} and columns.form.name == vectors.LIST.name
+    are_lists = types == {str} and columns.has_form(vectors.TEXT_LIST)
     if are_lists and all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
         with contextlib.suppress(UnicodeEncodeError):
-            values = numbers.parse_rows([cell[1:-1].encode() for cell in cells], columns.width)
+            values = numbers.parse_number_table(
+                [cell[1:-1].encode() for cell in cells], columns.width
+            )
     metadata = {
         role: [row[column] for row in chunk.data] for role, column in columns.metadata.items()
     }
@@ -51,4 +49,4 @@ def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
 
 
 def _split_rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
-    return (chunks.Row(0, functools.partial(getattr, row, "__getitem__")) for row in chunk.data)
+    return (chunks.Row(0, row.__getitem__) for row in chunk.data)

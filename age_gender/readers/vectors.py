@@ -22,7 +22,7 @@ from age_gender.readers.numbers import (
     MIN_WIDTH,
     count_text,
     excerpt,
-    is_number,
+    is_number_text,
     parse_cells,
     to_float32,
 )
@@ -155,7 +155,7 @@ def _is_word(value: object) -> bool:
 
 def is_scalar(value: object) -> bool:
     """Return whether a value is one number, or the text of one."""
-    return type(value) in (int, float) or (type(value) is str and is_number(value))
+    return type(value) in (int, float) or (type(value) is str and is_number_text(value))
 
 
 def _is_of_form(form: Form, value: object, width: int | None) -> bool:
@@ -164,7 +164,7 @@ def _is_of_form(form: Form, value: object, width: int | None) -> bool:
         cells = form.split(value)
     except RowError:  # of this form, but faulty
         return True
-    is_list = form is LIST or form in OBJECTS
+    is_list = form is TEXT_LIST or form in OBJECTS
     return cells is not None and (is_list or len(cells) == width or len(cells) >= MIN_WIDTH)
 
 
@@ -209,7 +209,7 @@ def _unwrap(name: str, text: str) -> str | None:
 
 
 TEXTS = [Form(name, functools.partial(_unwrap_numbers, name)) for name in WRAPPERS]
-LIST = next(form for form in TEXTS if form.name == "a list")
+TEXT_LIST = next(form for form in TEXTS if form.name == "a list")
 
 
 # --------------------------------------------------------------------- lists and objects
@@ -260,8 +260,9 @@ def _by_number(pair: tuple) -> object:
     return pair[0]
 
 
+LIST = Form("a list of numbers", _list_values)
 OBJECTS = [
-    Form("a list of numbers", _list_values),
+    LIST,
     Form("an object with running keys", _object_values),
     Form("the text of an object with running keys", _parse_object),
 ]

@@ -36,8 +36,10 @@ def estimate(
 
     # Parse the embeddings as a chunk of a table without names
     rows = to_rows(embeddings)
-    reader, columns = numpy_files.ArrayReader(), Columns(rows.shape[1])
-    batch = tables.parse(chunks.Chunk("embeddings", reader, rows, columns, last=True))
+    chunk = chunks.Chunk(
+        "embeddings", numpy_files.parse_array, rows, Columns(rows.shape[1]), last=True
+    )
+    batch = tables.parse(chunk)
     refuse_bad_rows()
 
     # Score the good rows

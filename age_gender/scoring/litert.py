@@ -132,6 +132,6 @@ def drop_rows(batch: chunks.Batch, is_ood: np.ndarray) -> chunks.Batch:
         name = names[index] if names else None
         called = "" if name is None else f" ({printable(name)})"
         row = int(batch.row_indices[index]) + 1
-        line = batch.lines[index] if batch.lines else 0
+        line = batch.line_numbers[index] if batch.line_numbers else 0
         bad.append(BadRow(path, row, line, f"{OUT_OF_DISTRIBUTION}{called}", REMEDY))
     return replace(batch, bad=sorted(bad)).keep(np.flatnonzero(~is_ood))

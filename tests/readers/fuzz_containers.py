@@ -99,7 +99,7 @@ def check_parquet(data: bytes) -> None:
             return
     for batch in batches:
         assert np.isfinite(batch.features).all()
-        assert len(batch.row_indices) + len(batch.bad) == batch.rows
+        assert len(batch.row_indices) + len(batch.bad) == batch.row_count
 
 
 # ----------------------------------------------------------------------------- TFRecords

@@ -75,8 +75,8 @@ def check_jsonl(data: bytes) -> None:
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
             if isinstance(row, dict) and list(row) == ["e"] and is_embedding(row["e"]):
-                reader = tables.Format.JSON.load_reader()
-                _, features, bad = read_text(line, 1 << 20, fast=True, reader=reader)
+                table_format = tables.Format.JSON
+                _, features, bad = read_text(line, 1 << 20, fast=True, table_format=table_format)
                 with np.errstate(over="ignore"):
                     expected = np.float32([*map(float, row["e"])])
                 good = np.isfinite(expected).all() and np.abs(expected).max() >= 1e-37
@@ -91,14 +91,14 @@ def is_embedding(value) -> bool:
 def check_text(data: bytes, suffix: str) -> None:
     from age_gender.readers import tables
 
-    reader = tables.FORMATS[suffix].load_reader()
+    table_format = tables.FORMATS[suffix]
     size, text = 5 + (data[0] if data else 0), data[1:]
     good, unassigned, of_cut = [], [], []
-    whole = read_text(text, 1 << 20, reader=reader, places=(good, []))
-    fast = read_text(text, 1 << 20, fast=True, reader=reader)
+    whole = read_text(text, 1 << 20, table_format=table_format, places=(good, []))
+    fast = read_text(text, 1 << 20, fast=True, table_format=table_format)
     assert same(whole, fast), (whole, fast)
-    cut = read_text(text, size, reader=reader, places=(of_cut, unassigned))
-    read_text(text, size, record=64, reader=reader)
+    cut = read_text(text, size, table_format=table_format, places=(of_cut, unassigned))
+    read_text(text, size, record=64, table_format=table_format)
     bad = [row.reason for table in (whole, cut) if table for row in table[2]]
     if not any("quote" in reason or "CSV" in reason for reason in bad):
         # Rows in chunks before the first that tells which column is what are bad where it is cut.
@@ -117,7 +117,7 @@ def without(table, good: list[int], rows: list[int]):
 
 
 def read_text(
-    data: bytes, chunk: int, fast=False, record=1 << 20, width=WIDTH, reader=None, places=None
+    data: bytes, chunk: int, fast=False, record=1 << 20, width=WIDTH, table_format=None, places=None
 ):
     """(names, features, bad rows), or None where the file is refused.
 
@@ -128,7 +128,7 @@ def read_text(
     from age_gender.readers import chunks, tables, text_chunks
     from age_gender.readers.columns import ReadOptions
 
-    reader = reader or tables.Format.CSV.load_reader()
+    table_format = table_format or tables.Format.CSV
     with contextlib.suppress(InputError):
         text_chunks.check_is_text("fuzz.csv", data)
     changed = {
@@ -146,9 +146,8 @@ def read_text(
     try:
         names, blocks, faults, numbering = [], [], [], chunks.Numbering()
         stream = io.BufferedReader(io.BytesIO(data))
-        empty = chunks.Chunk("fuzz.csv", reader)
-        parts = reader.cut(empty.path, stream, ReadOptions(width=width))
-        for chunk in tables.mark_last(empty, parts, is_text=True):
+        parts = table_format.cut("fuzz.csv", stream, ReadOptions(width=width))
+        for chunk in tables.mark_last("fuzz.csv", parts):
             block = tables.parse(chunk)
             good_names, bad = numbering.locate(block)
             assert len(good_names) == len(block.features) == len(block.row_indices)
@@ -157,11 +156,11 @@ def read_text(
             names += good_names
             faults += bad
             blocks.append(block.features)
-            first = numbering.rows - block.rows + 1
+            first = numbering.file_rows - block.row_count + 1
             if places:
                 places[0].extend((first + block.row_indices).tolist())
             if places and not chunk.columns.width:
-                places[1].extend(range(first, first + block.rows))
+                places[1].extend(range(first, first + block.row_count))
         return names, np.concatenate([np.empty((0, width)), *filter(len, blocks)]), faults
     except InputError:
         return None
@@ -266,12 +265,10 @@ def compare_npz(path: str) -> None:
     from age_gender.readers import chunks, tables
     from age_gender.readers.columns import ReadOptions
 
-    reader = tables.Format.NUMPY.load_reader()
-    empty = chunks.Chunk(path, reader)
     try:
         names, blocks, bad, numbering = [], [], [], chunks.Numbering()
-        parts = reader.cut(path, None, ReadOptions(width=WIDTH))
-        for chunk in tables.mark_last(empty, parts, is_text=False):
+        parts = tables.Format.NUMPY.cut(path, None, ReadOptions(width=WIDTH))
+        for chunk in tables.mark_last(path, tables.translate_errors(path, parts)):
             block = tables.parse(chunk)
             good_names, faults = numbering.locate(block)
             names += good_names

@@ -40,16 +40,20 @@ def test_where_two_answers_fit_the_error_names_both_and_the_option(tmp_path):
     listed = "[" + ",".join(["0.5"] * 32) + "]"
     with pytest.raises(InputError, match=r"a and b both hold embeddings.*--embedding-column a"):
         chosen(tmp_path, ["id", "a", "b"], ["x", listed, listed])
-    assert chosen(tmp_path, ["a", "b"], [listed] * 2, ReadOptions(embedding="b")).embedding == (1,)
+    assert chosen(
+        tmp_path, ["a", "b"], [listed] * 2, ReadOptions(embedding_column="b")
+    ).embedding == (1,)
     with pytest.raises(InputError, match=r"Path and path both hold names.*--name-column Path"):
         chosen(tmp_path, ["Path", "path", "e"], ["x", "y", listed])
-    columns = chosen(tmp_path, ["Path", "path", "e"], ["x", "y", listed], ReadOptions(name="path"))
+    columns = chosen(
+        tmp_path, ["Path", "path", "e"], ["x", "y", listed], ReadOptions(name_column="path")
+    )
     assert columns.metadata["name"] == 1
     two = [f"{w}{i}" for w in "ef" for i in range(16)]
     with pytest.raises(InputError, match=r"e0 and f0 both hold embeddings.*--embedding-column e0"):
         chosen(tmp_path, two, ["0.5"] * 32)
     for named in ("f", "f0"):
-        columns = chosen(tmp_path, two, ["0.5"] * 32, ReadOptions(embedding=named))
+        columns = chosen(tmp_path, two, ["0.5"] * 32, ReadOptions(embedding_column=named))
         assert columns.embedding == tuple(range(16, 32))
     # A list that is no embedding, such as a box, does not fit.
     assert chosen(tmp_path, ["box", "e"], ["[1,2,3,4]", listed]).embedding == (1,)

@@ -202,7 +202,7 @@ def test_where_two_types_fit_the_error_names_both_and_the_option(tmp_path):
 ])  # fmt: skip
 def test_a_value_of_another_form_says_which_it_nearly_is(value, reason):
     with pytest.raises(RowError) as caught:
-        vectors.LIST.read(value, WIDTH)
+        vectors.TEXT_LIST.read(value, WIDTH)
     assert reason in str(caught.value)
 
 

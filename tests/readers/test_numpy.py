@@ -57,7 +57,7 @@ def test_a_face_a_file_may_be_an_npz_or_have_its_name_in_a_text_file(tmp_path, f
     assert read(tmp_path)[0] == ["a.jpg", "b.jpg"]
     np.save(tmp_path / "c.npy", faces[1][2])
     (tmp_path / "names.txt").write_text("Zoë.jpg\n", encoding="utf-8")
-    assert read(tmp_path / "c.npy", names=str(tmp_path / "names.txt"))[0] == ["Zoë.jpg"]
+    assert read(tmp_path / "c.npy", names_file=str(tmp_path / "names.txt"))[0] == ["Zoë.jpg"]
 
 
 # ------------------------------------------------------------------------- a face a key
@@ -165,5 +165,5 @@ def test_what_the_machine_lacks_does_not_blame_the_file(tmp_path, faces, monkeyp
 def test_one_row_of_an_npy_has_the_name_that_is_given(tmp_path, faces):
     np.save(tmp_path / "one.npy", faces[1][:1])
     (tmp_path / "names.txt").write_text("given\n")
-    options = ReadOptions(names=str(tmp_path / "names.txt"))
+    options = ReadOptions(names_file=str(tmp_path / "names.txt"))
     assert tables.read([tmp_path / "one.npy"], options)[0] == ["given"]

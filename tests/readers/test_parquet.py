@@ -155,7 +155,9 @@ def test_a_long_name_that_many_rows_share_costs_no_memory(tmp_path, features):
     path = write(tmp_path / "t.parquet", {"compression": "zstd"}, path=names, embedding=rows)
     assert path.stat().st_size < 3_000_000
     parts = batches(path)
-    assert len(parts) > 40 and sum(batch.rows for batch in parts) == 2000  # a few rows at a time
+    assert (
+        len(parts) > 40 and sum(batch.row_count for batch in parts) == 2000
+    )  # a few rows at a time
     reasons = {bad.reason for batch in parts for bad in batch.bad}
     assert reasons == {"the name is over 1,048,576 bytes, not text"}
     assert names_of(path) == ["short"]
@@ -215,7 +217,7 @@ def test_the_pages_of_a_good_file_hold_what_was_written(tmp_path, features):
     how = {"compression": "zstd", "data_page_size": 4000, "use_dictionary": False}
     path = write(tmp_path / "t.parquet", how, embedding=lists(features))
     layout = parquet_pages.read_layout(str(path))
-    assert layout.columns == ["embedding.list.element"] and layout.rows == [40]
+    assert layout.columns == ["embedding.list.element"] and layout.rows_per_group == [40]
     pages = parquet_pages.check_pages(str(path), "embedding", layout.spans[0][0], is_list=True)
     assert pages.values == 40 * 512 and pages.largest_entry == 0
 

@@ -282,7 +282,7 @@ def test_the_tables_of_sqlite_vec_are_read_from_behind(tmp_path, faces, features
     names_read, vectors = read(path)
     assert names_read == [names[i] for i in kept]
     assert np.array_equal(vectors, features[kept])
-    assert read(path, name="face")[0] == [f"k{i + 1}" for i in kept]
+    assert read(path, name_column="face")[0] == [f"k{i + 1}" for i in kept]
     (batch,) = [
         tables.parse(chunk)
         for chunk in tables.cut([str(path)], ReadOptions(width=512, labels=True))
