@@ -34,13 +34,14 @@ import numpy as np
 from tqdm import tqdm
 
 from age_gender import cli, copies, embedding_space, files, label_columns, paths
-from age_gender.cli import InputError, counted, printable
+from age_gender.cli import InputError, counted, display_path, printable
 from age_gender.labels import ADULT_AGE, GENDERS
 from age_gender.readers import labelled, tables
 from age_gender.scoring import choice, label_checks
 
-CHILDREN = [paths.CHILDREN_RECORDS, paths.CHILDREN_TEST_RECORDS]
-RECORDS = [paths.TRAIN_RECORDS, paths.TEST_RECORDS, *CHILDREN]
+# Names of the files of records
+TRAIN, TEST = paths.TRAIN_RECORDS.name, paths.TEST_RECORDS.name
+CHILDREN, CHILDREN_TEST = paths.CHILDREN_RECORDS.name, paths.CHILDREN_TEST_RECORDS.name
 CHILDREN_TEST_FRACTION = 0.1  # fraction of the faces under --min-age that are for testing
 
 
@@ -56,9 +57,9 @@ class Labels(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Hold the rows of each file of records, and counts of repeated and copied faces."""
+    """Hold the rows of each file of records by its name, and counts of repeated, copied faces."""
 
-    rows: dict[Path, np.ndarray]
+    rows: dict[str, np.ndarray]
     repeated: int  # further views of test faces, which are in no file
     copied: int  # test faces with a copy in training
 
@@ -66,15 +67,15 @@ class Split(NamedTuple):
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     cli.require_memory()  # for the last step
-    # Check the inputs and the output
     inputs = [*tables.expand(args.features), *filter(None, [args.names])]
     output = files.make_folder(args.output)
-    for path in RECORDS:
-        files.check_overwrites_none(output / path.name, inputs)
+    for name in (TRAIN, TEST, CHILDREN, CHILDREN_TEST):
+        files.check_overwrites_none(output / name, inputs)
 
     # Read embeddings, names and labels
     table = labelled.read_table(args.features, tables.read_options(args, labels=True))
-    embeddings = describe_embeddings(table)
+    known = choice.score_by_known_model(table.features)
+    embeddings = describe_embeddings(table, known)
     codes = label_columns.merge_gender_codes(args.gender_codes)
     age = label_columns.read_ages(table.ages, args.min_age)
     labels = Labels(age, label_columns.read_genders(table.genders, codes))
@@ -84,13 +85,12 @@ def main(argv: list[str] | None = None) -> None:
     notes = [f"columns left out: {', '.join(unread)}"] if unread else []
     genders = label_columns.gender_codes_option(table.genders, labels.gender)
     notes += [embeddings, f"genders: {genders}"]
-    notes += label_checks.check(table, *labels, args.gender_codes, codes)
+    is_confirmed = len(args.gender_codes) > 1
+    notes += label_checks.check(table, *labels, known, codes, is_confirmed)
 
-    # Split them and write the records
-    split = split_rows(table, labels, args)
-    write_records({output / path.name: rows for path, rows in split.rows.items()}, table, labels)
-
-    # Report what was read, and what became of every row
+    # Write the records before any line, so that the lines are last
+    split = split_rows(table, labels, args, codes)
+    write_records({output / name: rows for name, rows in split.rows.items()}, table, labels)
     for note in notes:
         cli.say(printable(note))
     report(table, labels, split)
@@ -132,19 +132,19 @@ def join_gender_codes(arguments: list[str]) -> list[str]:
     return joined
 
 
-def describe_embeddings(table: labelled.Table) -> str:
+def describe_embeddings(table: labelled.Table, known: choice.KnownScores | None) -> str:
     """Return a line on the embeddings. Raises InputError where some are of another network."""
-    model, is_ood = choice.judge_embeddings(table.features)
-    network = f", of the network of models/{model}" if model else ""
-    length = embedding_space.median_norm(table.features)
-    if is_ood.any():
-        first = int(is_ood.argmax())
+    if known and known.is_ood.any():
+        first = int(known.is_ood.argmax())
         source = next(itertools.islice(label_columns.row_sources(table.ages), first, None))
         raise InputError(
             f"{source}: {printable(table.names[first])} is an embedding of another "
-            f"network than models/{model} takes, or too coarsely rounded; leave out or embed anew "
-            f"all such rows ({is_ood.sum():,} of {len(is_ood):,})"
+            f"network than {display_path(known.folder)} takes, or too coarsely rounded; leave "
+            "out or embed anew all such rows "
+            f"({known.is_ood.sum():,} of {len(known.is_ood):,})"
         )
+    length = embedding_space.median_norm(table.features)
+    network = f", of the network of {display_path(known.folder)}" if known else ""
     return f"embeddings of {table.features.shape[1]} numbers, median length {length:.3g}{network}"
 
 
@@ -161,14 +161,16 @@ def compare_gender_columns(
     ]  # fmt: skip
 
 
-def split_rows(table: labelled.Table, labels: Labels, args: argparse.Namespace) -> Split:
+def split_rows(
+    table: labelled.Table, labels: Labels, args: argparse.Namespace, codes: dict[str, int]
+) -> Split:
     """Return the rows of each file of records. Raises InputError where they cannot be split."""
     # Group views of a face under its first row
     is_labelled, face = labels.are_complete(), group_views(table, labels)
     is_first = is_labelled & (face == np.arange(len(face)))
     is_child = labels.age < args.min_age
     adults, children = np.flatnonzero(is_first & ~is_child), np.flatnonzero(is_first & is_child)
-    check_adults(adults, table, labels, args.gender_codes)
+    check_adults(adults, table, labels, codes)
 
     # Split the adults, then the children
     unit_features = embedding_space.to_unit_length(table.features)
@@ -182,10 +184,10 @@ def split_rows(table: labelled.Table, labels: Labels, args: argparse.Namespace) 
     views_of_train = other_views[np.isin(face[other_views], train)]
     views_of_children = other_views[np.isin(face[other_views], children)]
     rows = {
-        paths.TEST_RECORDS: test,
-        paths.TRAIN_RECORDS: np.append(train, views_of_train),
-        paths.CHILDREN_TEST_RECORDS: children_test,
-        paths.CHILDREN_RECORDS: np.append(children, views_of_children),
+        TEST: test,
+        TRAIN: np.append(train, views_of_train),
+        CHILDREN_TEST: children_test,
+        CHILDREN: np.append(children, views_of_children),
     }
     repeated = len(other_views) - len(views_of_train) - len(views_of_children)
     return Split(rows, repeated, copied=int(np.isin(group[test], group[train]).sum()))
@@ -232,7 +234,7 @@ def refuse_two_labels(table: labelled.Table, labels: Labels, first: int, second:
 
 
 def check_adults(
-    adults: np.ndarray, table: labelled.Table, labels: Labels, options: list[dict[str, int]]
+    adults: np.ndarray, table: labelled.Table, labels: Labels, codes: dict[str, int]
 ) -> None:
     """Raise InputError unless there are faces of --min-age or older, by their rows, of two genders.
 
@@ -240,11 +242,8 @@ def check_adults(
     """
     if len(adults) == 0:
         ages, genders = (labels.age >= 0).sum(), (labels.gender >= 0).sum()
-        unread = (
-            f"; columns left out: {', '.join(table.unread_columns[:8])}"
-            if table.unread_columns
-            else ""
-        )
+        unread = ", ".join(table.unread_columns[:8])
+        unread = f"; columns left out: {unread}" if unread else ""
         raise InputError(
             "no face of --min-age or older has both an age and a gender "
             f"({counted(len(labels.age), 'row')}, {ages:,} with an age, {genders:,} with a gender"
@@ -252,12 +251,12 @@ def check_adults(
             "or names like UTKFace's: [age]_[gender]_[race]_[date&time].jpg"
         )
     genders = {*labels.gender[adults].tolist()}
-    coded = {gender for option in options for gender in option.values() if gender >= 0}
+    coded = {gender for gender in codes.values() if gender >= 0}
     if len(genders) == 1 and coded != genders:
-        codes = label_columns.gender_codes_option(table.genders, labels.gender)
+        option = label_columns.gender_codes_option(table.genders, labels.gender)
         raise InputError(
             f"{counted(len(adults), 'face')} to train and test on, all {GENDERS[genders.pop()]}; "
-            f"if that is right, say so: --gender-codes {codes}"
+            f"if that is right, say so: --gender-codes {option}"
         )
 
 
@@ -314,11 +313,11 @@ def report(table: labelled.Table, labels: Labels, split: Split) -> None:
             cli.say(printable(f"{source}: no {' and no '.join(missing)}: {name}"))
 
     # Count all rows
-    written = {path: len(rows) for path, rows in split.rows.items()}
+    written = {name: len(rows) for name, rows in split.rows.items()}
     counts = {
-        "train": written[paths.TRAIN_RECORDS],
-        "test": written[paths.TEST_RECORDS],
-        "children": sum(written[path] for path in CHILDREN),
+        "train": written[TRAIN],
+        "test": written[TEST],
+        "children": written[CHILDREN] + written[CHILDREN_TEST],
         "without labels": int((~is_labelled).sum()),
         "repeated": split.repeated,
     }

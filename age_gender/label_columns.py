@@ -146,16 +146,17 @@ def check_agreement(
     They have the same rows as `columns`, which mean the `genders` (n,). Raises InputError where
     they contradict these.
     """
-    readings = []
+    contradiction = None
     for given in ({}, codes):
         with contextlib.suppress(InputError):
-            readings.append(read_genders(others, given))
-    for other in readings:
-        differs = (genders >= 0) & (other >= 0) & (genders != other)
-        if not differs.any():
-            return True
-    if not readings:
+            other = read_genders(others, given)
+            differs = (genders >= 0) & (other >= 0) & (genders != other)
+            if not differs.any():
+                return True
+            contradiction = other, differs
+    if contradiction is None:
         return False
+    other, differs = contradiction
     row = int(differs.argmax())
     source = next(itertools.islice(row_sources(columns), row, None))
     titles = [next(filter(None, (column.title for column in c)), "") for c in (columns, others)]
@@ -252,19 +253,9 @@ def _known_words() -> dict[str, int]:
 def _find_meanings(values: set[str], title: str, codes: dict[str, int]) -> dict[str, int]:
     """Return the gender of each value that has one possible meaning, plus the user's codes."""
     # Numbers and answers: one of them gives the others their meaning
-    meanings, answers = {**_known_words()}, {}
+    meanings = {**_known_words()}
     rest = values - meanings.keys()
-    titled = title.removeprefix("is_")
-    if titled in GENDERS:  # 1 is what the column is called
-        gender = GENDERS.index(titled)
-        no = (*NO, "f") if "t" in rest else NO
-        answers = {**dict.fromkeys(YES, gender), **dict.fromkeys(no, 1 - gender)}
-        if "-1" in rest:  # beside 1 alone, as CelebA has it, the other gender
-            answers["-1"] = MISSING if "0" in rest else 1 - gender
-    elif not title:  # UTKFace's names
-        answers = {"0": MALE, "1": FEMALE}
-    elif {"0", "1"} <= rest <= {"0", "1", "-1"} and len(values - {""}) == len(rest):
-        answers = {"0": MALE, "1": FEMALE, "-1": MISSING}
+    answers = _find_answers(title, rest, values - {""} == rest)
     if codes.keys() & answers.keys():  # whoever says what one of them means says it of all
         answers = {"-1": MISSING} if answers.get("-1") == MISSING else {}
 
@@ -274,6 +265,26 @@ def _find_meanings(values: set[str], title: str, codes: dict[str, int]) -> dict[
         if letters == {male, female}:
             meanings |= {male: MALE, female: FEMALE}
     return meanings | answers | codes
+
+
+def _find_answers(title: str, values: set[str], are_all: bool) -> dict[str, int]:
+    """Return the meanings of numbers and of yes and no among the `values` that are no known words.
+
+    `are_all` says that the column has no words beside them.
+    """
+    titled = title.removeprefix("is_")
+    if titled in GENDERS:  # 1 is what the column is called
+        gender = GENDERS.index(titled)
+        no = (*NO, "f") if "t" in values else NO
+        answers = {**dict.fromkeys(YES, gender), **dict.fromkeys(no, 1 - gender)}
+        if "-1" in values:  # beside 1 alone, as in CelebA's column Male, it is the other gender
+            answers["-1"] = MISSING if "0" in values else 1 - gender
+        return answers
+    if not title:  # UTKFace's names
+        return {"0": MALE, "1": FEMALE}
+    if are_all and {"0", "1"} <= values <= {"0", "1", "-1"}:
+        return {"0": MALE, "1": FEMALE, "-1": MISSING}
+    return {}
 
 
 def _ambiguity_error(

@@ -1,8 +1,9 @@
 """Choose the model here whose network made a table's embeddings."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,14 @@ from age_gender.scoring.litert import DISTANCE, Scorer
 
 PROBE_ROWS = 256  # rows scored with each model to choose one
 MIN_FRACTION = 0.01  # least fraction of rows that shows a network; chance gives 0.001 at most
+
+
+class KnownScores(NamedTuple):
+    """Hold a table's scores by the model here that it fits."""
+
+    folder: Path  # the model's
+    scores: dict[str, np.ndarray]  # each of litert.OUTPUTS, (n,)
+    is_ood: np.ndarray  # (n,), which rows are out of distribution, of another network
 
 
 def load(model: str | Path, force: bool = False) -> Scorer:
@@ -67,20 +76,20 @@ def choose_model(
     return min(ranks)[-1]
 
 
-def judge_embeddings(features: np.ndarray) -> tuple[str, np.ndarray]:
-    """Return the name of the model that a table (n, W) fits, and which rows (n,) it rejects.
+def score_by_known_model(features: np.ndarray, exclude: Container[Path] = ()) -> KnownScores | None:
+    """Return the scores of a table (n, W) by the model here that it fits, but those to `exclude`.
 
-    The model is one of those here, named by its folder; the rows that it rejects are out of
-    distribution, of another network than the rest. Where no model fits at least MIN_FRACTION of the
-    rows, its name is "", and no row is flagged.
+    None where no model fits at least MIN_FRACTION of the rows, or none can be read.
     """
-    with contextlib.suppress(InputError):  # no model here is of these, or none can be read
+    with contextlib.suppress(InputError):
         models = trained_models.find_models(paths.MODELS)
+        models = {folder: width for folder, width in models.items() if folder not in exclude}
         scorer = choose_model(models, features[:: len(features) // PROBE_ROWS + 1])
-        is_ood = is_out_of_distribution(scorer.score(features)[:, DISTANCE])
-        if is_ood.mean() <= 1 - MIN_FRACTION:
-            return Path(scorer.name).parent.name, is_ood
-    return "", np.zeros(len(features), bool)
+        scores = scorer.score_by_name(features)
+        is_ood = is_out_of_distribution(scores["distance"])
+        if len(features) and is_ood.mean() <= 1 - MIN_FRACTION:
+            return KnownScores(Path(scorer.name).parent, scores, is_ood)
+    return None
 
 
 def describe_models(models: Mapping[Path, int]) -> str:

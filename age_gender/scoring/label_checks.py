@@ -1,18 +1,15 @@
 """Check labels against a trained model of the same network."""
 
 import contextlib
-from pathlib import Path
 
 import numpy as np
 
-from age_gender import label_columns, metrics, paths, trained_models
+from age_gender import label_columns, metrics, paths
 from age_gender.cli import InputError, display_path
-from age_gender.embedding_space import is_out_of_distribution
 from age_gender.labels import ADULT_AGE
 from age_gender.readers import labelled
 from age_gender.scoring import choice
 
-MAX_ROWS = 20_000  # rows that are scored; larger tables are thinned evenly
 MIN_CLASSES, MIN_GENDER_LABELS, MIN_AGE_LABELS = 20, 100, 200  # fewer labels prove nothing
 MIN_CORRELATION = 0.3  # rank correlation of labelled and estimated ages; UTKFace's is 0.93
 MAX_YEARS = 15  # median difference of the two; UTKFace's is 4
@@ -20,26 +17,25 @@ MAX_CONTRADICTED = 0.4  # fraction of the genders; UTKFace's is 0.03, its childr
 
 
 def check(
-    table: labelled.Table,
-    age: np.ndarray,
-    gender: np.ndarray,
-    options: list[dict[str, int]],
-    codes: dict[str, int],
-) -> list[str]:
+    table: labelled.Table, age: np.ndarray, gender: np.ndarray, known: choice.KnownScores | None,
+    codes: dict[str, int], is_confirmed: bool,
+) -> list[str]:  # fmt: skip
     """Return warnings of labels (n,), -1 if missing, that differ much from a model's estimates.
 
-    Raises InputError where the model sees the other gender in most faces of a file, unless the user
-    confirms the genders: by --gender-codes (each of the `options`, and all of them merged in
-    `codes`) that are given twice, or that are what the column means without them; and where all
-    ages are under 10 and most faces are no children. Files are judged one by one.
+    `known` are the table's scores; train.py's last model is not asked, as it may have been trained
+    on the same mistake. Raises InputError where the model sees the other gender in most faces of a
+    file, unless the genders are confirmed: by the user, or as what the column means without
+    --gender-codes (`codes`) too; and where all ages are under 10 and most faces are no children.
+    Files are judged one by one.
     """
-    # Score the labelled faces
+    # Take the labelled faces
+    if known and known.folder == paths.MODELS:
+        known = choice.score_by_known_model(table.features, exclude=[paths.MODELS])
     rows = np.flatnonzero((age >= 0) & (gender >= 0))
-    rows = rows[:: -(-len(rows) // MAX_ROWS) or 1]
-    model, scores = _estimate(table.features[rows])
-    if not model:
+    if known is None or known.is_ood.mean() >= 0.5 or not len(rows):
         return []
-    age, estimate, labelled_by = age[rows], scores["age"], f"the model {model} estimates"
+    age, estimate = age[rows], known.scores["age"][rows]
+    labelled_by = f"the model {display_path(known.folder)} estimates"
     files = [column.path for column in table.genders]
     sizes = [len(column.rows) for column in table.genders]
     file = np.repeat(np.arange(len(files)), sizes)[rows]
@@ -54,45 +50,36 @@ def check(
     warnings = [text for text in doubts if text][:1]
 
     # Compare genders
-    wrong = ~metrics.is_gender_right(scores["female_probability"], gender[rows])
+    wrong = ~metrics.is_gender_right(known.scores["female_probability"][rows], gender[rows])
     parts = _split_by_file(file, files, MIN_GENDER_LABELS)
     swapped = [(where, wrong[part]) for where, part in parts if np.mean(wrong[part]) > 0.5]
     are_mixed = 0 < len(swapped) < len(parts)
     are_many = len(wrong) >= MIN_GENDER_LABELS and wrong.mean() > MAX_CONTRADICTED
     text = _count_wrong("", wrong, labelled_by)
     if are_mixed:
-        text = f"{_count_wrong(*swapped[0], labelled_by)}, and of other files most are"
+        text = f"{_count_wrong(*swapped[0], labelled_by)}, most of other files are"
+        text += "; code all files alike"
     if are_many and not swapped:
         warnings.append(text)
-    if are_mixed or (swapped and are_many):
-        _refuse_swapped(text, are_mixed, table, gender, options, codes)
+    if not is_confirmed and (are_mixed or (swapped and are_many)):
+        _refuse_swapped(text, are_mixed, table, gender, codes)
     return [f"warning: {text}" for text in warnings]
 
 
 def _refuse_swapped(
-    text: str,
-    are_mixed: bool,
-    table: labelled.Table,
-    gender: np.ndarray,
-    options: list[dict[str, int]],
-    codes: dict[str, int],
+    text: str, are_mixed: bool, table: labelled.Table, gender: np.ndarray, codes: dict[str, int]
 ) -> None:
-    """Raise InputError unless the codes are given twice, or what the column means without them."""
-    if len(options) > 1:
-        return
-    with contextlib.suppress(InputError):  # it means nothing without them
+    """Raise InputError unless the columns mean these genders (n,) without the codes too."""
+    with contextlib.suppress(InputError):  # they mean nothing without the codes
         if codes and np.array_equal(gender, label_columns.read_genders(table.genders, {})):
             return
-    as_read, swapped = (
+    as_read, turned = (
         label_columns.gender_codes_option(table.genders, genders)
         for genders in (gender, np.where(gender >= 0, 1 - gender, -1))
     )
-    remedy = ", code all files alike" if are_mixed else f": --gender-codes {swapped}"
+    remedy = "" if are_mixed else f"; if they are the wrong way round: --gender-codes {turned}"
     twice = " given twice" if codes else ""
-    raise InputError(
-        f"{text}; if they are the wrong way round{remedy}; if they are right: "
-        f"--gender-codes {as_read}{twice}"
-    )
+    raise InputError(f"{text}{remedy}; if they are right: --gender-codes {as_read}{twice}")
 
 
 def _split_by_file(file: np.ndarray, files: list[str], least: int) -> list[tuple[str, np.ndarray]]:
@@ -137,18 +124,3 @@ def _doubt_ages(where: str, age: np.ndarray, estimate: np.ndarray, labelled_by: 
         f"{where}the ages are not those that {labelled_by} (rank correlation {correlation:.2f}, "
         f"median difference {difference:.0f} years): are they years, and of these rows?"
     )
-
-
-def _estimate(features: np.ndarray) -> tuple[str, dict[str, np.ndarray]]:
-    """Return the folder of the model of these embeddings (n, W), and its scores by their names.
-
-    What train.py wrote last is not asked: it may have been trained on the same mistake.
-    """
-    with contextlib.suppress(InputError):  # no model here is of these, or none can be read
-        models = trained_models.find_models(paths.MODELS)
-        models.pop(paths.MODELS, None)
-        scorer = choice.choose_model(models, features[:: len(features) // choice.PROBE_ROWS + 1])
-        scores = scorer.score_by_name(features) if len(features) else {}
-        if scores and np.mean(is_out_of_distribution(scores["distance"])) < 0.5:
-            return display_path(Path(scorer.name).parent), scores
-    return "", {}
