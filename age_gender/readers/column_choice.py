@@ -1,4 +1,4 @@
-"""Choose which column of a table is what: the embedding, the name, the labels, and the rest."""
+"""Choose the columns of a table that hold the embedding, the name and the labels."""
 
 import itertools
 import re
@@ -20,13 +20,13 @@ Candidate = tuple[int, ...]  # indices of one column of vectors, or of columns o
 
 def choose_columns(
     path: str, header: Sequence[str], samples: Sequence[Sample], options: ReadOptions,
-    by_title: bool = False, must_fit_width: bool = False,
+    by_title: bool = False, accept_other_width: bool = True,
 ) -> Columns:  # fmt: skip
-    """Return which column is what, from their titles and what their first values show.
+    """Return the columns to read, chosen by their titles and by what their first values show.
 
     Columns are identified by index, or `by_title`. Raises RowError where this row does not show
-    it, or, if `must_fit_width`, where no column has the width; InputError, naming `path`, where
-    two columns fit.
+    them; unless `accept_other_width`, also where no column has the width that is read. Raises
+    InputError, naming `path`, where two columns fit.
     """
     for sample in samples:
         if sample.fault:
@@ -39,7 +39,9 @@ def choose_columns(
         metadata["name"] = name
 
     # The embedding
-    chosen = _choose_embedding(path, titles, samples, options, {*metadata.values()}, must_fit_width)
+    chosen = _choose_embedding(
+        path, titles, samples, options, {*metadata.values()}, accept_other_width
+    )
     form = samples[chosen[0]].form
     if form and form.rivals:
         raise InputError(
@@ -56,19 +58,25 @@ def choose_columns(
     }  # fmt: skip
     keys = header if by_title else range(len(titles))
     return Columns(
-        options.width or _width_of(chosen, samples), tuple(keys[index] for index in chosen), form,
-        {role: keys[index] for role, index in metadata.items()}, len(titles), unread_columns,
-    )  # fmt: skip
+        width=options.width or _count_numbers(chosen, samples),
+        embedding=tuple(keys[index] for index in chosen),
+        form=form,
+        metadata={role: keys[index] for role, index in metadata.items()},
+        count=len(titles),
+        unread_columns=unread_columns,
+    )
 
 
 def _choose_embedding(
     path: str, titles: Sequence[str], samples: Sequence[Sample], options: ReadOptions,
-    metadata: set[int], must_fit_width: bool,
+    metadata: set[int], accept_other_width: bool,
 ) -> Candidate:  # fmt: skip
     """Return the columns of the embedding; raises as `choose_columns` does."""
     # Columns of vectors and numbered columns, of a width that is read
     candidates = _find_candidates(titles, samples, options)
-    fitting = [candidate for candidate in candidates if options.fits(_width_of(candidate, samples))]
+    fitting = [
+        candidate for candidate in candidates if options.fits(_count_numbers(candidate, samples))
+    ]
     if not options.width and not any(samples[candidate[0]].width for candidate in fitting):
         longest = max(map(len, fitting), default=0)
         fitting = [candidate for candidate in fitting if len(candidate) == longest]
@@ -90,11 +98,13 @@ def _choose_embedding(
         if options.fits(len(numbers)) and (is_known_width or not has_other_columns):
             return numbers
 
-    # The one column of vectors, so that its rows are bad ones, which say how
-    if has_vectors and len(candidates) == 1 and options.width and not must_fit_width:
+    # The one column of vectors, of another width: the error of each of its rows names it
+    if has_vectors and len(candidates) == 1 and options.width and accept_other_width:
         return candidates[0]
     if candidates:
-        raise width_error(max(_width_of(candidate, samples) for candidate in candidates), options)
+        raise width_error(
+            max(_count_numbers(candidate, samples) for candidate in candidates), options
+        )
     raise _no_embedding_error(titles, samples)
 
 
@@ -191,7 +201,7 @@ def _find_numbered_runs(
     return runs
 
 
-def _width_of(candidate: Candidate, samples: Sequence[Sample]) -> int:
+def _count_numbers(candidate: Candidate, samples: Sequence[Sample]) -> int:
     return max(len(candidate), samples[candidate[0]].width)
 
 

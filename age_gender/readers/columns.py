@@ -1,4 +1,4 @@
-"""Define what is read of a table, which column is what, and what a column's values show."""
+"""Define what is read of a table, the roles of its columns, and what a column's values show."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from age_gender.readers import names, vectors
 from age_gender.readers.errors import RowError
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH, parse_cells
 
-SAMPLE_ROWS = 20  # rows that show which column is what, and which type bytes hold
+SAMPLE_ROWS = 20  # rows that show the roles of columns, and which type bytes hold
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,18 @@ class ReadOptions:
         """
         return self.is_known_width(rows) and count % 64 > 0
 
-    def width_of(self, count: int) -> int | None:
+    def find_row_width(self, count: int) -> int | None:
         """Return the width of which `count` cells are a row, perhaps behind a name; or None."""
         widths = (self.width,) if self.width else self.widths
         return next((width for width in widths if 0 <= count - width <= 1), None)
 
 
-ANY = ReadOptions()  # tables of any width; which column is what is inferred
+ANY = ReadOptions()  # tables of any width; the roles of their columns are inferred
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Say which column is what, by its index or, in JSON and Parquet, by its title."""
+    """Hold the columns that are read, by their indices or, in JSON and Parquet, by their titles."""
 
     width: int = 0
     embedding: Sequence[Hashable] = ()  # one column of vectors, or columns of one number each

@@ -1,7 +1,6 @@
 """Decompress text as a stream, in bounded memory whatever the file claims."""
 
 import contextlib
-import importlib
 import io
 import re
 import zlib
@@ -12,6 +11,7 @@ from age_gender.readers.text_chunks import read_head
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 PIECE_BYTES = 64 << 10  # compressed bytes that are read at a time
+ZSTD_PIECE_BYTES = 512  # of zstd: its blocks decompress to 16 MB at most
 MAX_RATIO = 200  # of the text's size to the file's: random numbers give 3, one face repeated 100
 UNLIMITED_BYTES = 64 << 20  # size of text up to which any ratio is allowed
 XZ_MEMORY = 128 << 20  # bytes for xz: more than any preset of it but --extreme -9 needs
@@ -40,58 +40,30 @@ def decompress(path: str, stream: BinaryIO) -> BinaryIO:
     return stream
 
 
-class _GzipDecompressor:
-    """Decompress by zlib, with the interface of the decompressors of bz2 and lzma."""
+class _Decompressor:
+    """Give one of zlib or the package zstandard the interface of the decompressors of bz2, lzma.
 
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(31)  # with gzip's header and checksum
+    That package knows no bound of the output.
+    """
+
+    def __init__(self, wrapped: Any, is_bounded: bool = True) -> None:
+        self._wrapped, self._is_bounded = wrapped, is_bounded
 
     def decompress(self, data: bytes, size: int) -> bytes:
-        return self._zlib.decompress(self._zlib.unconsumed_tail + data, size)
+        bound = [size] if self._is_bounded else []
+        return self._wrapped.decompress(self._wrapped.unconsumed_tail + data, *bound)
 
     @property
     def needs_input(self) -> bool:
-        return not self._zlib.unconsumed_tail
+        return not self._wrapped.unconsumed_tail
 
     @property
     def eof(self) -> bool:
-        return self._zlib.eof
+        return self._wrapped.eof
 
     @property
     def unused_data(self) -> bytes:
-        return self._zlib.unused_data
-
-
-class _ZstandardDecompressor:
-    """Decompress by the package zstandard, which knows no bound, with the same interface."""
-
-    STEP = 512  # bytes of input whose blocks decompress to 16 MB at most
-
-    def __init__(self) -> None:
-        import zstandard
-
-        self._zstd = zstandard.ZstdDecompressor().decompressobj()
-        self._input = self._output = memoryview(b"")
-
-    def decompress(self, data: bytes, size: int) -> bytes:
-        self._input = memoryview(data) if data else self._input
-        if not self._output and not self._zstd.eof:
-            self._output = memoryview(self._zstd.decompress(self._input[: self.STEP]))
-            self._input = self._input[self.STEP :]
-        part, self._output = self._output[:size], self._output[size:]
-        return bytes(part)
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._input and not self._output
-
-    @property
-    def eof(self) -> bool:
-        return self._zstd.eof and not self._output
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zstd.unused_data + self._input
+        return self._wrapped.unused_data
 
 
 class _DecompressedStream(io.RawIOBase):
@@ -104,6 +76,7 @@ class _DecompressedStream(io.RawIOBase):
         self.path, self.stream, self.name = path, stream, name
         self.decompressor: Any = None  # of the current member
         self.waiting = b""  # read, but not decompressed
+        self.text = memoryview(b"")  # decompressed
         self.read_bytes = self.text_bytes = 0
 
     def readable(self) -> bool:
@@ -111,13 +84,14 @@ class _DecompressedStream(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         try:
-            data = self._read_text(len(buffer))
+            self.text = self.text or memoryview(self._read_text(len(buffer)))
         except InputError:
             raise
         except Exception as error:  # each library has its own
             raise InputError(
                 f"{self.path}: broken {self.name} data ({error}); copy or write it again"
             ) from None
+        data, self.text = self.text[: len(buffer)], self.text[len(buffer) :]
         self.text_bytes += len(data)
         if self.text_bytes > max(UNLIMITED_BYTES, MAX_RATIO * self.read_bytes):
             raise InputError(
@@ -128,7 +102,7 @@ class _DecompressedStream(io.RawIOBase):
         return len(data)
 
     def _read_text(self, size: int) -> bytes:
-        """Return at most so many bytes of text; none at its end. Raises EOFError if cut off."""
+        """Return some text, of about this size; none at its end. Raises EOFError if cut off."""
         while True:
             if self.decompressor is None:
                 self._fill()
@@ -147,7 +121,9 @@ class _DecompressedStream(io.RawIOBase):
     def _fill(self) -> bytes:
         """Return what is read and not decompressed, more of the file if that is nothing."""
         if not self.waiting:
-            self.waiting = self.stream.read1(PIECE_BYTES)
+            self.waiting = self.stream.read1(
+                ZSTD_PIECE_BYTES if self.name == "zstd" else PIECE_BYTES
+            )
             self.read_bytes += len(self.waiting)
         return self.waiting
 
@@ -155,7 +131,7 @@ class _DecompressedStream(io.RawIOBase):
 def _make_decompressor(path: str, name: str) -> Any:
     """Return a decompressor of a format. Raises InputError where this Python has none."""
     if name == "gzip":
-        return _GzipDecompressor()
+        return _Decompressor(zlib.decompressobj(31))  # with gzip's header and checksum
     import bz2  # here, as they take milliseconds to import
     import lzma
 
@@ -163,11 +139,14 @@ def _make_decompressor(path: str, name: str) -> Any:
         return bz2.BZ2Decompressor()
     if name == "xz":
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
-    for module in ("compression.zstd", "backports.zstd"):  # the first from Python 3.14 on
-        with contextlib.suppress(ImportError):
-            return importlib.import_module(module).ZstdDecompressor()
+    with contextlib.suppress(ImportError):  # from Python 3.14 on
+        from compression.zstd import ZstdDecompressor
+
+        return ZstdDecompressor()
     with contextlib.suppress(ImportError):
-        return _ZstandardDecompressor()
+        import zstandard
+
+        return _Decompressor(zstandard.ZstdDecompressor().decompressobj(), is_bounded=False)
     raise InputError(
         f"{path}: this Python cannot decompress zstd: pip install zstandard, or "
         f"zstd -dc {path} | python run.py --features -"

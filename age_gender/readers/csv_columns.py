@@ -1,4 +1,4 @@
-"""Find the header of a CSV, and choose which of its columns is what."""
+"""Find the header of a CSV, and choose the columns that are read."""
 
 import contextlib
 import itertools
@@ -18,7 +18,7 @@ from age_gender.readers.csv_rows import CsvRow, read_rows
 from age_gender.readers.errors import RowError
 
 MAX_CELLS = 1 << 16  # cells of a row: far more than an embedding and what stands beside it
-MAX_SAMPLED_CELLS = 1 << 18  # cells of the rows that show which column is what
+MAX_SAMPLED_CELLS = 1 << 18  # cells of the rows by which columns are chosen
 
 
 class Header(NamedTuple):
@@ -77,7 +77,7 @@ def _are_numbers_of_columns(cells: list[str], width: int | None) -> bool:
 def choose(
     path: str, header: list[str] | None, options: ReadOptions, rows: Sequence[CsvRow]
 ) -> Columns:
-    """Return which column is what by the first of these rows. Raises RowError."""
+    """Return the columns to read, chosen by the first of these rows. Raises RowError."""
     # Inspect the columns
     if rows[0].fault:
         raise rows[0].fault
@@ -88,15 +88,15 @@ def choose(
     cells, header = _align_titles(cells, header)
     below = [row.cells[: len(cells)] for row in rows[1:] if row.fault is None]
     samples = inspect_columns([cells, *below][: 1 + MAX_SAMPLED_CELLS // count], options)
-    made_up = _make_titles_around(samples, options)
-    made_up = made_up or _make_titles(cells, samples, options.width_of(count))
+    placeholders = _make_titles_around(samples, options)
+    placeholders = placeholders or _make_titles(cells, samples, options.find_row_width(count))
     if not header and not any(sample.width for sample in samples):
-        _check_numbers(cells, made_up, samples, options)
+        _check_numbers(cells, placeholders, samples, options)
 
     # Choose them; a first one with another title that is not a label holds names
-    columns = _choose_by_titles(path, header, made_up, samples, options)
+    columns = _choose_by_titles(path, header, placeholders, samples, options)
     is_rest = columns.embedding == tuple(range(1, len(cells)))
-    first_title = (header or made_up)[0].strip().casefold()
+    first_title = (header or placeholders)[0].strip().casefold()
     if is_rest and "name" not in columns.metadata and first_title not in LABEL_COLUMNS:
         columns = replace(columns, metadata=columns.metadata | {"name": 0}, unread_columns=())
     return replace(columns, count=count)
@@ -120,18 +120,18 @@ def _align_titles(cells: list[str], header: list[str] | None) -> tuple[list[str]
 
 
 def _check_numbers(
-    cells: list[str], made_up: list[str], samples: Sequence[Sample], options: ReadOptions
+    cells: list[str], placeholders: list[str], samples: Sequence[Sample], options: ReadOptions
 ) -> None:
     """Raise RowError unless all cells but a name are the numbers of an embedding.
 
     Without a header, nothing but these cells says what the row is: all of them must be good.
     """
-    name_count = sum(not title.isdecimal() for title in made_up)
+    name_count = sum(not title.isdecimal() for title in placeholders)
     if not options.fits(len(cells) - name_count):
         if not any(sample.is_number for sample in samples):
             raise RowError(f"{numbers.excerpt(cells[0])} begins a row without any numbers")
         raise width_error(len(cells) - name_count, options)
-    if name_count <= 1 and made_up[-1].isdecimal():
+    if name_count <= 1 and placeholders[-1].isdecimal():
         numbers.parse_cells(cells[name_count:], "cell", 1 + name_count)
 
 
@@ -149,16 +149,16 @@ def is_transposed(path: str, header_lines: int, dialect: Dialect, options: ReadO
 
 
 def _choose_by_titles(
-    path: str, header: list[str] | None, made_up: list[str],
+    path: str, header: list[str] | None, placeholders: list[str],
     samples: Sequence[Sample], options: ReadOptions,
 ) -> Columns:  # fmt: skip
     """Return the columns by the header, or, where its titles do not help, by a known width."""
     try:
-        return choose_columns(path, header or made_up, samples, options)
+        return choose_columns(path, header or placeholders, samples, options)
     except RowError:
         if header and (options.width or options.widths) and not options.embedding_column:
             with contextlib.suppress(RowError):
-                return choose_columns(path, made_up, samples, options)
+                return choose_columns(path, placeholders, samples, options)
         raise
 
 

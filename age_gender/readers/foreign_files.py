@@ -109,12 +109,5 @@ def _message(path: str, known: _Format) -> str:
     export = known.export.format(name=name, new=stem + known.new_suffix, stem=stem, packed=packed)
     fault = f"not a readable {Path(path).suffix} file but {known.name}"
     trust = "if you trust it, turn it" if "never opened" in known.name else "turn it"
-    new_format = {
-        ".npz": "NPZ",
-        ".npy": "NPY",
-        ".csv": "CSV",
-        ".parquet": "Parquet",
-        ".json": "JSON",
-    }[known.new_suffix]
     columns = ", with your columns' names" if "[" in known.export else ""
-    return f"{path}: {fault}; {trust} into {new_format}{columns}: {export}"
+    return f"{path}: {fault}; {trust} into {known.new_suffix[1:].upper()}{columns}: {export}"

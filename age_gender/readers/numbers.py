@@ -22,7 +22,7 @@ _thread_local = threading.local()  # keeps a parser: a new one for each chunk ta
 def parse_number_table(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
     """Return (n, width) float64 of the rows' numbers, each a text of numbers between commas.
 
-    None for any other text, and for all that JSON refuses or might read otherwise than `float`.
+    Returns None for any other text, and where JSON and `float` might give different numbers.
     """
     # Parse one JSON array of all rows with separators between them
     try:

@@ -103,7 +103,7 @@ def _cut_table(
     path: str, arrays: dict[str, "_NpyArray"], options: ReadOptions
 ) -> Iterator[chunks.Chunk]:
     """Yield chunks of the one array that holds all embeddings, with names and labels."""
-    # Which array is what
+    # Choose the arrays
     embedding, titles = _choose_arrays(path, arrays, options)
     array, metadata = arrays[embedding], {role: arrays[title] for role, title in titles.items()}
     if not options.fits(array.columns):

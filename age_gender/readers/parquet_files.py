@@ -163,7 +163,7 @@ def is_path(arrow_type: Any, title: str) -> bool:
 
 
 def _choose_columns(table: _CheckedFile, options: ReadOptions) -> Columns:
-    """Return which column is what; values are only read where types and titles do not say it."""
+    """Return the columns to read, chosen by values only where types and titles do not suffice."""
     # What types, titles and values show
     samples = {title: _sample_by_type(table, title) for title in table.types}
     columns_of_numbers = sum(sample.is_number for sample in samples.values())
@@ -186,7 +186,7 @@ def _choose_columns(table: _CheckedFile, options: ReadOptions) -> Columns:
     values = [*samples.values()]
     try:
         return choose_columns(
-            table.path, [*samples], values, options, by_title=True, must_fit_width=is_fixed
+            table.path, [*samples], values, options, by_title=True, accept_other_width=not is_fixed
         )
     except RowError as error:
         raise InputError(f"{table.path}: {error}") from None

@@ -80,9 +80,9 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
         return None
 
     # Tables and views with a column of the width, else of another width: their rows say so
-    for must_fit_width, names in itertools.product((True, False), (tables, views)):
+    for accept_other_width, names in itertools.product((False, True), (tables, views)):
         columns = {
-            name: _find_columns(database.path, inspect(name), options, must_fit_width)
+            name: _find_columns(database.path, inspect(name), options, accept_other_width)
             for name in names
         }
         fitting = [name for name in names if columns[name]]
@@ -130,14 +130,14 @@ def _list_relations(database: Database) -> tuple[list[str], list[str], dict[str,
 
 
 def _find_columns(
-    path: str, relation: _Relation | None, options: ReadOptions, must_fit_width: bool
+    path: str, relation: _Relation | None, options: ReadOptions, accept_other_width: bool
 ) -> Columns | None:
-    """Return which column is what by the first row that shows it, or None."""
+    """Return the columns to read, chosen by the first row that shows them, or None."""
     for rows in chunks.row_windows(relation.head if relation else ()):
         with contextlib.suppress(RowError):
             samples = inspect_columns(rows, options)
             return choose_columns(
-                path, relation.titles, samples, options, must_fit_width=must_fit_width
+                path, relation.titles, samples, options, accept_other_width=accept_other_width
             )
     return None
 

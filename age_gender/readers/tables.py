@@ -58,7 +58,7 @@ LONG_TEXT_BYTES = 32 << 20  # least size of text for which worker processes are 
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what is what in `--features`."""
+    """Add the options that name the columns of `--features` to read."""
     add = parser.add_argument
     add("--embedding-column", type=cli.utf8, metavar="NAME",
         help="the column (in an NPZ: the array) of embeddings; if each number has a column, the "

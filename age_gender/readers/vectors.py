@@ -314,12 +314,12 @@ _NO_EMBEDDINGS = (  # how bytes, or base64 of them, begin
 )
 
 
-def _name_kind(value: object) -> str:
+def _identify(value: object) -> str:
     """Return what a value that is no embedding is, for a message, or ""."""
-    for beginnings, text_beginnings, kind in _NO_EMBEDDINGS:
+    for beginnings, text_beginnings, identity in _NO_EMBEDDINGS:
         known = beginnings if isinstance(value, bytes) else text_beginnings
         if isinstance(value, bytes | str) and value.startswith(known):
-            return kind
+            return identity
     if isinstance(value, str) and _TYPE_NAMES.fullmatch(value.strip()):
         return "the name of a type, not its numbers"
     is_of_size = isinstance(value, bytes) and MIN_WIDTH <= len(value) <= MAX_WIDTH
@@ -330,15 +330,15 @@ def _name_kind(value: object) -> str:
 
 def describe(value: object) -> str:
     """Return what a value that is no embedding seems to be, or how a long one begins, else ""."""
-    if kind := _name_kind(value):
-        return f"{excerpt(value)}, {kind}"
+    if identity := _identify(value):
+        return f"{excerpt(value)}, {identity}"
     return excerpt(value) if isinstance(value, str | bytes) and len(value) > LONG_VALUE else ""
 
 
 def _other_form_error(form: Form, value: object) -> RowError:
     """Return the error of a value that is not of a column's form, with what it seems to be."""
-    if kind := _name_kind(value):
-        return RowError(f"{excerpt(value)} is {kind}", "write the list")
+    if identity := _identify(value):
+        return RowError(f"{excerpt(value)} is {identity}", "write the list")
     if isinstance(value, bytes):
         return RowError(f"a BLOB of {len(value):,} bytes is not {form.name}")
     if isinstance(value, list) and value and isinstance(value[0], list):

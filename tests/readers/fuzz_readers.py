@@ -101,7 +101,7 @@ def check_text(data: bytes, suffix: str) -> None:
     read_text(text, size, record=64, table_format=table_format)
     bad = [row.reason for table in (whole, cut) if table for row in table[2]]
     if not any("quote" in reason or "CSV" in reason for reason in bad):
-        # Rows in chunks before the first that tells which column is what are bad where it is cut.
+        # Rows in chunks before the first that shows the columns are bad where it is cut.
         whole, cut = without(whole, good, unassigned), without(cut, of_cut, unassigned)
         # A table without a good row is refused, at its first lines or row by row.
         assert same(whole, cut) or not (good or of_cut), (whole, cut)
@@ -122,7 +122,7 @@ def read_text(
     """(names, features, bad rows), or None where the file is refused.
 
     `places` take the numbers of the good rows, and of those in chunks that came before any row
-    metadata which column is what.
+    that shows the columns.
     """
     from age_gender.cli import InputError
     from age_gender.readers import chunks, tables, text_chunks
