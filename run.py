@@ -29,7 +29,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 
@@ -42,6 +42,14 @@ FORCE_HINT = ", or use --force to score them all the same"  # ends messages on w
 MAX_BAD_CHUNKS = 64  # chunks at the start of the input without a good row, then it is given up
 
 
+class OpenedInput(NamedTuple):
+    """Hold the scorer for the input, the batches parsed to choose it, and the other chunks."""
+
+    scorer: litert.Scorer
+    parsed: list[chunks.Batch]
+    unparsed: Iterator[chunks.Chunk]
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     # Check the paths
@@ -49,13 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     models = {} if args.model else trained_models.find_models(paths.MODELS)
     check_outputs(args, inputs, models)
 
-    # Choose the model by the first rows
-    scorer, first_batches, unparsed = open_input(args, inputs, models)
-    if args.model or len(first_batches[-1].features):  # else an error follows
-        cli.say(f"model: {cli.display_path(Path(scorer.name))}")
-
     # Score all rows, and write them in order
-    scored = score_in_order(args, inputs, scorer, first_batches, unparsed)
+    scored = score_in_order(args, inputs, open_input(args, inputs, models))
     with contextlib.closing(scored), open_output(args.output) as output:
         total = tables.input_bytes(inputs, tables.read_options(args))
         with open_errors(args) as errors, cli.Progress(total, "B") as progress:
@@ -107,23 +110,27 @@ def find_errors_path(args: argparse.Namespace) -> Path | None:
 
 def open_input(
     args: argparse.Namespace, inputs: list[str], models: Mapping[Path, int]
-) -> tuple[litert.Scorer, list[chunks.Batch], Iterator[chunks.Chunk]]:
-    """Return the scorer for the input, the batches parsed to choose it, and the other chunks."""
+) -> OpenedInput:
+    """Return the opened input, and say its model: --model, or the one that its first rows fit."""
     if args.model:
-        scorer = choice.load(args.model, args.force)
-        options = tables.read_options(args, width=scorer.width)
-        return scorer, [], tables.cut(inputs, options)
-    widths, described = tuple(models.values()), choice.describe_models(models)
-    unparsed = tables.cut(inputs, tables.read_options(args, widths=widths, models_text=described))
-    first_batches = parse_first_batches(unparsed, args.skip_bad_rows)
-    scorer = choice.choose_model(
-        models,
-        first_batches[-1].features,
-        must_fit=not (args.force or args.skip_bad_rows),
-        load_scorer=functools.partial(choice.load, force=args.force),
-        hint=FORCE_HINT,
-    )
-    return scorer, first_batches, unparsed
+        scorer, parsed = choice.load(args.model, args.force), []
+        unparsed = tables.cut(inputs, tables.read_options(args, width=scorer.width))
+    else:
+        options = tables.read_options(
+            args, widths=tuple(models.values()), models_text=choice.describe_models(models)
+        )
+        unparsed = tables.cut(inputs, options)
+        parsed = parse_first_batches(unparsed, args.skip_bad_rows)
+        scorer = choice.choose_model(
+            models,
+            parsed[-1].features,
+            must_fit=not (args.force or args.skip_bad_rows),
+            load_scorer=functools.partial(choice.load, force=args.force),
+            hint=FORCE_HINT,
+        )
+    if args.model or len(parsed[-1].features):  # else no row was good, and Writer says so
+        cli.say(f"model: {cli.display_path(Path(scorer.name))}")
+    return OpenedInput(scorer, parsed, unparsed)
 
 
 def parse_first_batches(
@@ -147,18 +154,15 @@ def parse_first_batches(
 
 
 def score_in_order(
-    args: argparse.Namespace,
-    inputs: list[str],
-    scorer: litert.Scorer,
-    first_batches: list[chunks.Batch],
-    unparsed: Iterator[chunks.Chunk],
+    args: argparse.Namespace, inputs: list[str], opened: OpenedInput
 ) -> Iterator[chunks.Batch]:
     """Yield all batches in input order, with scores, from all processors or a Dask cluster."""
     in_processes = not args.dask and tables.is_long_text(inputs, tables.read_options(args))
+    unparsed = opened.unparsed
     if in_processes:
         unparsed = (chunk.without_data() for chunk in unparsed)
-    items = itertools.chain(first_batches, unparsed)
-    return parallel.map_in_order(scorer, items, args.dask, processes=in_processes)
+    items = itertools.chain(opened.parsed, unparsed)
+    return parallel.map_in_order(opened.scorer, items, args.dask, processes=in_processes)
 
 
 def open_output(output: str) -> contextlib.AbstractContextManager:
@@ -174,19 +178,42 @@ def open_errors(args: argparse.Namespace) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext(sys.stderr if args.skip_bad_rows else None)
 
 
+class RoundingCheck:
+    """Check the first rows of each file for rounding, and warn of one file."""
+
+    def __init__(self, progress: cli.Progress, force: bool) -> None:
+        self.progress, self.force, self.has_warned = progress, force, False
+        self.years: list[np.ndarray] | None = []  # `rounding_years` of a file until it is checked
+
+    def add(self, batch: chunks.Batch) -> bool:
+        """Return whether the batch's file is checked. Raises InputError if it is too coarse."""
+        if self.years is not None:
+            self.years.append(batch.scores[:, litert.ROUNDING])
+            if batch.chunk.last or sum(map(len, self.years)) >= rounding.CHECKED_ROWS:
+                years = np.concatenate(self.years)
+                warning = rounding.check(batch.chunk.path, years, self.force, FORCE_HINT)
+                if warning and not self.has_warned:
+                    self.progress.say(f"warning: {warning}")
+                    self.has_warned = True
+                self.years = None
+        is_checked = self.years is None
+        if batch.chunk.last:
+            self.years = []  # of the next file
+        return is_checked
+
+
 class Writer:
     """Write scored batches in input order, once their file is checked for rounding."""
 
     def __init__(
         self, output: BinaryIO, errors: TextIO | None, progress: cli.Progress, force: bool
     ) -> None:
-        self.output, self.progress, self.force = output, progress, force
+        self.output, self.progress = output, progress
+        self.rounding_check = RoundingCheck(progress, force)
         self.errors = errors and csv.writer(errors, lineterminator="\n")
         self.numbering = chunks.Numbering()
         self.rows = self.bad = 0
         self.pending_output = [predictions.HEADER]  # until the file of the rows is checked
-        self.rounding_years: list[np.ndarray] = []  # of this file, until it is checked
-        self.is_checked = self.has_warned = False
 
     def write(self, scored: Iterable[chunks.Batch]) -> None:
         """Write all batches. Raises InputError for what ends the run."""
@@ -219,23 +246,9 @@ class Writer:
         self.rows += len(names)
         self.bad += len(bad)
         self.pending_output.append(predictions.to_csv(names, batch.scores))
-        if not self.is_checked:
-            self.rounding_years.append(batch.scores[:, litert.ROUNDING])
-            if batch.chunk.last or sum(map(len, self.rounding_years)) >= rounding.CHECKED_ROWS:
-                self.check_rounding(batch.chunk.path)
-        if self.is_checked and self.rows:
+        if self.rounding_check.add(batch) and self.rows:
             self.output.writelines(self.pending_output)
             self.pending_output.clear()
-        self.is_checked = self.is_checked and not batch.chunk.last  # the next file is not
-
-    def check_rounding(self, path: str) -> None:
-        """Warn once if a file seems rounded. Raises InputError if it is rounded too coarsely."""
-        years = np.concatenate(self.rounding_years)
-        warning = rounding.check(path, years, self.force, FORCE_HINT)
-        if warning and not self.has_warned:
-            self.progress.say(f"warning: {warning}")
-            self.has_warned = True
-        self.rounding_years, self.is_checked = [], True
 
 
 if __name__ == "__main__":

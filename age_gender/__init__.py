@@ -27,9 +27,9 @@ def estimate(
     May be called from threads; models are loaded once.
     """
     from age_gender.cli import InputError
-    from age_gender.scoring import in_memory
+    from age_gender.scoring import estimation
 
     try:
-        return in_memory.estimate(embeddings, model, skip_bad_rows)
+        return estimation.estimate(embeddings, model, skip_bad_rows)
     except InputError as error:
         raise EmbeddingError(str(error)) from None

@@ -140,7 +140,8 @@ def mobile_of_512(tmp_path_factory):
     scorer = network_conv.build_scorer(preprocessing, network, calibration, space, curve)
     folder = tmp_path_factory.mktemp("another")
     trained_models.write_model(
-        folder, network_conv.join(preprocessing, network), network_conv.to_litert(scorer),
+        folder, network_conv.join_preprocessing(preprocessing, network),
+        network_conv.to_litert(scorer),
         {"embeddings": {"dimensions": 512}},
     )  # fmt: skip
     return folder, features

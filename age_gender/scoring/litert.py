@@ -68,7 +68,7 @@ class Scorer:
         nothing = scores[:, :0]  # results may be sent between processes: the features are not
         batch = replace(batch, features=nothing, scores=scores)
         is_ood = is_out_of_distribution(scores[:, DISTANCE])
-        return drop_rows(batch, is_ood) if is_ood.any() and not self.force else batch
+        return reject_rows(batch, is_ood) if is_ood.any() and not self.force else batch
 
 
 class _LiteRTModel:
@@ -106,6 +106,7 @@ class _LiteRTModel:
         step = max(1, math.ceil(len(features) / batches))  # of one size: to set another takes time
         for start in range(0, len(features), step):
             rows = features[start : start + step]
+            # A tensor a little too large takes less time than to allocate another.
             if not 0.9 * self._rows <= len(rows) <= self._rows:
                 self._resize(min(BATCH_ROWS, len(rows) + len(rows) // 16))
             # Written where the network reads; set_tensor would copy what is read-only twice.
@@ -124,8 +125,8 @@ class _LiteRTModel:
         self._interpreter.tensor(self._input)().fill(1)
 
 
-def drop_rows(batch: chunks.Batch, is_ood: np.ndarray) -> chunks.Batch:
-    """Return a batch whose out-of-distribution rows (n,) are bad ones."""
+def reject_rows(batch: chunks.Batch, is_ood: np.ndarray) -> chunks.Batch:
+    """Return a batch with its out-of-distribution rows (n,) among the bad ones."""
     names, path = batch.metadata.get("name"), batch.chunk.path
     bad = [*batch.bad]
     for index in np.flatnonzero(is_ood):

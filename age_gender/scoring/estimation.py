@@ -30,24 +30,19 @@ def estimate(
     """Return what `age_gender.estimate` does; raises InputError in place of its error."""
     import pandas as pd
 
-    def refuse_bad_rows() -> None:
-        if batch.bad and not skip_bad_rows:
-            raise InputError(f"{batch.bad[0]}; correct this row or give skip_bad_rows=True")
-
     # Parse the embeddings as a chunk of a table without names
     rows = to_rows(embeddings)
     chunk = chunks.Chunk(
         "embeddings", numpy_files.parse_array, rows, Columns(rows.shape[1]), last=True
     )
-    batch = tables.parse(chunk)
-    refuse_bad_rows()
+    batch = check_rows(tables.parse(chunk), skip_bad_rows)
 
     # Score the good rows
     scores = np.empty((0, len(OUTPUTS)), np.float32)
     if len(batch.features):
-        batch = find_scorer(model, batch.features, must_fit=not skip_bad_rows)(batch)
+        scorer = find_scorer(model, batch.features, must_fit=not skip_bad_rows)
+        batch = check_rows(scorer(batch), skip_bad_rows)
         scores = batch.scores
-        refuse_bad_rows()
     if warning := rounding.check("embeddings", scores[:, ROUNDING]):
         warnings.warn(warning, stacklevel=3)
 
@@ -57,6 +52,13 @@ def estimate(
         whole = [name for name in table if name != "female_probability"]
         table = table.astype(dict.fromkeys(whole, "Int64")).reindex(range(len(rows)))
     return table
+
+
+def check_rows(batch: chunks.Batch, skip_bad_rows: bool) -> chunks.Batch:
+    """Return the batch. Raises InputError for a bad row, unless these are skipped."""
+    if batch.bad and not skip_bad_rows:
+        raise InputError(f"{batch.bad[0]}; correct this row or give skip_bad_rows=True")
+    return batch
 
 
 def find_scorer(model: "str | os.PathLike[str] | None", rows: np.ndarray, must_fit: bool) -> Scorer:
