@@ -44,7 +44,7 @@ class Chunk:
     metadata: dict[str, list] = field(default_factory=dict)  # names and labels of an array's rows
     bad: Sequence[BadRow] = ()  # rows that are not in the data
     lines_above: int = 0  # lines of text above the data
-    has_lines: bool = True  # whether messages give lines of the file, if it is text
+    has_lines: bool = False  # whether messages give lines of the file
     last: bool = False  # whether it is the last one of its file
     input_bytes: int = 0
     file_range: tuple[int, int] | None = None  # offset and size of the data, if the file has it
@@ -156,8 +156,7 @@ def parse_chunk(
     """
     if parsed := parse_at_once(chunk):
         count = len(parsed[0])
-        has_lines = chunk.has_lines and isinstance(chunk.data, bytes)
-        line_numbers = range(1, count + 1) if has_lines else ()
+        line_numbers = range(1, count + 1) if chunk.has_lines else ()
         batch = make_batch(chunk, *parsed, data_lines=count, line_numbers=line_numbers)
         if not batch.bad:
             return batch
@@ -179,7 +178,7 @@ def _parse_row_by_row(chunk: Chunk, rows: Iterable[Row]) -> Batch:
         line_numbers.append(row.line)
         for role, values in metadata.items():
             values.append(row.get(chunk.columns.metadata[role]))
-    data_lines = chunk.data.count(b"\n") if isinstance(chunk.data, bytes) else 0
+    data_lines = chunk.data.count(b"\n") if chunk.has_lines else 0
     return make_batch(chunk, embeddings, metadata, data_lines, bad, line_numbers)
 
 

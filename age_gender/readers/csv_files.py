@@ -33,7 +33,7 @@ def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Ch
     dialect = find_dialect(head)
     whole_lines = first_lines[:-1] if is_cut_off else first_lines
     header = csv_columns.find_header(whole_lines, dialect, options.width)
-    start = chunks.Chunk(path, functools.partial(_parse, dialect))
+    start = chunks.Chunk(path, functools.partial(_parse, dialect), has_lines=True)
     if header.lines:
         yield replace(start, lines_above=header.lines)
 

@@ -20,7 +20,7 @@ _ACTION = re.compile(rb'\s*\{\s*"(?:index|create)"\s*:\s*\{[^{}]*\}\s*\}\s*\Z')
 
 def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Yield chunks of whole lines, a row each."""
-    parts = json_lines.cut_lines(chunks.Chunk(path, _parse), stream, options)
+    parts = json_lines.cut_lines(chunks.Chunk(path, _parse, has_lines=True), stream, options)
     choose = functools.partial(_choose_columns, path, options)
     return chunks.assign_columns(parts, _numbered_lines, choose)
 

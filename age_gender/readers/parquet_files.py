@@ -43,15 +43,16 @@ class _CheckedFile:
 
     def __init__(self, path: str, file: Any, layout: parquet_pages.Layout) -> None:
         self.path, self.file, self.layout = path, file, layout
-        self.types = dict(fields := [*_flatten_fields(file.schema_arrow, "")])
-        if len(self.types) < len(fields):
+        schema = _flatten_structs(file.schema_arrow.empty_table()).schema
+        self.types = dict(zip(schema.names, schema.types, strict=True))
+        if len(self.types) < len(schema):
             raise InputError(f"{path}: two columns of one name; give each its own")
         for column in map(file.schema.column, range(len(file.schema.names))):
             if column.length > MAX_VALUE_BYTES:  # of each value, for which Arrow takes memory
                 title, size = column.path, f"{column.length:,} bytes"
                 raise InputError(f"{path}: the column {title}: values of {size}; leave it out")
-        self._lists = {title for title, arrow_type in fields if is_list_type(arrow_type)}
-        self._numbers = {title for title, arrow_type in fields if is_number_type(arrow_type)}
+        self._lists = {title for title in self.types if is_list_type(self.types[title])}
+        self._numbers = {title for title in self.types if is_number_type(self.types[title])}
         self._leaves: dict[str, list[int]] = {title: [] for title in self.types}
         for i, leaf in enumerate(layout.columns):
             title = leaf
@@ -76,6 +77,8 @@ class _CheckedFile:
         self, titles: Sequence[str], rows: int, groups: Sequence[int] | None = None
     ) -> Iterator[dict[str, Any]]:
         """Yield Arrow's arrays of at most `rows` rows of columns, by their titles."""
+        import pyarrow as pa
+
         groups = range(len(self.layout.rows_per_group)) if groups is None else groups
         for group in groups:
             for title in titles:
@@ -83,7 +86,8 @@ class _CheckedFile:
         # Threads of Arrow's own would take the processors from scoring, and twice the time.
         arrow_options = {"columns": [*titles], "row_groups": [*groups], "use_threads": False}
         for batch in self.file.iter_batches(rows, **arrow_options) if groups else ():
-            yield dict(_flatten_columns(batch, titles))
+            table = _flatten_structs(pa.Table.from_batches([batch]))
+            yield {title: table.column(title).chunk(0) for title in titles}
 
     def head(self, title: str) -> Any:
         """Return the first rows of a column as Arrow's array, or None where there are none."""
@@ -95,7 +99,7 @@ class _CheckedFile:
         """Return how many rows a batch may have for what they are decoded to."""
         # A batch of 512 columns costs more, so there are fewer of them.
         size = chunks.CHUNK_ROWS if columns.holds_vectors else 4 * chunks.CHUNK_ROWS
-        used = {*columns.embedding, *columns.metadata.values()} - self._numbers
+        used = {*columns.read_columns()} - self._numbers
         for title in used:
             for group, rows in enumerate(self.layout.rows_per_group):
                 for pages in self.pages(title, group):
@@ -110,32 +114,13 @@ class _CheckedFile:
         return size
 
 
-def _flatten_fields(fields: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield the name and the type of each column, those of structs by their path."""
+def _flatten_structs(table: Any) -> Any:
+    """Return an Arrow table with the fields of structs as columns, called by their paths."""
     import pyarrow.types
 
-    for field in fields:
-        title = prefix + field.name
-        if pyarrow.types.is_struct(field.type) and field.type.num_fields:
-            yield from _flatten_fields(field.type, f"{title}.")
-        else:
-            yield title, field.type
-
-
-def _flatten_columns(batch: Any, titles: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the columns of a batch by their titles; a missing struct has missing fields."""
-    names = batch.schema.names
-    for title in titles:
-        if title in names:
-            yield title, batch.column(title)
-            continue
-        name = next(n for n in names if title.startswith(f"{n}."))
-        array, rest = batch.column(name), title.removeprefix(f"{name}.")
-        while rest:
-            fields = [field.name for field in array.type]
-            name = next(n for n in fields if rest == n or rest.startswith(f"{n}."))
-            array, rest = array.flatten()[fields.index(name)], rest.removeprefix(name)[1:]
-        yield title, array
+    while any(map(pyarrow.types.is_struct, table.schema.types)):
+        table = table.flatten()
+    return table
 
 
 def is_number_type(arrow_type: Any) -> bool:
@@ -215,7 +200,7 @@ def _sample_by_values(table: _CheckedFile, title: str, options: ReadOptions) -> 
 
 def _cut_table(table: _CheckedFile, columns: Columns) -> Iterator[chunks.Chunk]:
     """Yield chunks of numbers where Arrow has them as such, else of Python's values."""
-    used = dict.fromkeys([*columns.embedding, *columns.metadata.values()])
+    used = dict.fromkeys(columns.read_columns())
     embedding = table.types[columns.embedding[0]]
     is_nested = is_list_type(embedding) and not is_number_type(embedding.value_type)
     has_values = columns.holds_vectors and (is_nested or not is_list_type(embedding))

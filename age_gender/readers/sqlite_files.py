@@ -11,7 +11,6 @@ from age_gender.cli import InputError
 from age_gender.readers import chunks, value_rows
 from age_gender.readers.column_choice import ambiguity_error, choose_columns
 from age_gender.readers.columns import SAMPLE_ROWS, Columns, ReadOptions, inspect_columns
-from age_gender.readers.errors import RowError
 from age_gender.readers.sqlite_database import Database, quote_sql
 from age_gender.readers.sqlite_vec import Vec0Table
 from age_gender.readers.value_rows import MAX_VALUE_BYTES, limit_size
@@ -51,11 +50,7 @@ def _run_query(
         raise InputError(f"{error}{hint * names_vec0}") from None
     rows = database.rows(f"({query}\n)", titles, range(len(titles)))
     head = [tuple(map(limit_size, row)) for row in itertools.islice(rows, SAMPLE_ROWS)]
-
-    def choose(rows: list[tuple]) -> Columns:
-        return choose_columns(start.path, titles, inspect_columns(rows, options), options)
-
-    start = start.with_columns(((0, row) for row in head), choose)
+    start = _assign_columns(start, titles, head, options)
     for row in start.bad:
         raise InputError("; ".join(filter(None, [str(row), row.remedy])))
     return start, itertools.chain(head, rows)
@@ -67,6 +62,7 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
     Views come second: they may be slow, or show a table's rows once more.
     """
     tables, views, vec0_tables = _list_relations(database)
+    empty = chunks.Chunk(database.path)
 
     @functools.cache
     def inspect(name: str) -> _Relation | None:
@@ -81,15 +77,18 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
 
     # Tables and views with a column of the width, else of another width: their rows say so
     for accept_other_width, names in itertools.product((False, True), (tables, views)):
+        readable = {name: relation for name in names if (relation := inspect(name))}
         columns = {
-            name: _find_columns(database.path, inspect(name), options, accept_other_width)
-            for name in names
+            name: _assign_columns(
+                empty, relation.titles, relation.head, options, accept_other_width
+            ).columns
+            for name, relation in readable.items()
         }
-        fitting = [name for name in names if columns[name]]
+        fitting = [name for name in columns if columns[name].width]
         if len(fitting) > 1:
             raise ambiguity_error(database.path, "tables", fitting, "hold embeddings", "--query")
         if fitting:
-            return columns[fitting[0]], inspect(fitting[0]).select(columns[fitting[0]])
+            return columns[fitting[0]], readable[fitting[0]].select(columns[fitting[0]])
 
     # Say what there is
     relations = {name: inspect(name) for name in (*tables, *views)}
@@ -129,17 +128,19 @@ def _list_relations(database: Database) -> tuple[list[str], list[str], dict[str,
     return tables, views, vec0
 
 
-def _find_columns(
-    path: str, relation: _Relation | None, options: ReadOptions, accept_other_width: bool
-) -> Columns | None:
-    """Return the columns to read, chosen by the first row that shows them, or None."""
-    for rows in chunks.row_windows(relation.head if relation else ()):
-        with contextlib.suppress(RowError):
-            samples = inspect_columns(rows, options)
-            return choose_columns(
-                path, relation.titles, samples, options, accept_other_width=accept_other_width
-            )
-    return None
+def _assign_columns(
+    start: chunks.Chunk, titles: Sequence[str], head: list[tuple], options: ReadOptions,
+    accept_other_width: bool = True,
+) -> chunks.Chunk:  # fmt: skip
+    """Return `start` with the columns that its first usable row shows, as `with_columns` does."""
+
+    def choose(rows: list[tuple]) -> Columns:
+        samples = inspect_columns(rows, options)
+        return choose_columns(
+            start.path, titles, samples, options, accept_other_width=accept_other_width
+        )
+
+    return start.with_columns(((0, row) for row in head), choose)
 
 
 def _cut_rows(start: chunks.Chunk, rows: Iterator[tuple]) -> Iterator[chunks.Chunk]:

@@ -239,7 +239,7 @@ def _object_values(value: object) -> Sequence | None:
         return None
     if max(numbers) - start + 1 != len(numbers):
         return None
-    return [cell for _, cell in sorted(zip(numbers, value.values(), strict=True), key=_by_number)]
+    return [cell for _, cell in sorted(zip(numbers, value.values(), strict=True))]  # all differ
 
 
 def _parse_object(value: object) -> Sequence | None:
@@ -254,10 +254,6 @@ def _split_number(key: str) -> tuple[str, int]:
     """Return a key without the number at its end, and that number, or -1."""
     digits = re.search(r"[0-9]{1,6}\Z", key)
     return (key[: digits.start()], int(digits[0])) if digits else (key, -1)
-
-
-def _by_number(pair: tuple) -> object:
-    return pair[0]
 
 
 LIST = Form("a list of numbers", _list_values)
