@@ -38,6 +38,7 @@ from age_gender.cli import InputError, counted, display_path, printable
 from age_gender.labels import ADULT_AGE, GENDERS
 from age_gender.readers import labelled, tables
 from age_gender.scoring import choice, label_checks
+from age_gender.tensorflow_import import import_tensorflow, require_memory
 
 # Names of the files of records
 TRAIN, TEST = paths.TRAIN_RECORDS.name, paths.TEST_RECORDS.name
@@ -66,7 +67,7 @@ class Split(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    cli.require_memory()  # for the last step
+    require_memory()  # for the last step
     inputs = [*tables.expand(args.features), *filter(None, [args.names])]
     output = files.make_folder(args.output)
     for name in (TRAIN, TEST, CHILDREN, CHILDREN_TEST):
@@ -287,7 +288,7 @@ def write_records(
 
     An earlier run's children may be of another network.
     """
-    cli.import_tensorflow()
+    import_tensorflow()
     from age_gender import records
 
     def yield_faces(path: Path, rows: np.ndarray) -> Iterator[records.Face]:

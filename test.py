@@ -33,6 +33,7 @@ from age_gender.embedding_space import is_out_of_distribution
 from age_gender.labels import ADULT_AGE, AGES, GENDERS, base_name
 from age_gender.report import figures, lfw, page, robustness
 from age_gender.scoring import litert, predictions
+from age_gender.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:  # they take time to import
     import pandas as pd
@@ -86,7 +87,7 @@ def judge_records(args: argparse.Namespace) -> None:
     views = crop_augmentation.read(args.views) if args.views else None
 
     # Print batches and summary, by the Keras model
-    cli.import_tensorflow()
+    import_tensorflow()
     from age_gender import records
 
     cli.say(f"model: {cli.display_path(model)}")

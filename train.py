@@ -37,6 +37,7 @@ from age_gender import checkpoints, cli, embedding_space, files, metrics, paths,
 from age_gender.cli import InputError
 from age_gender.crop_augmentation import CropMaps, fit_crop_maps
 from age_gender.embedding_space import EmbeddingSpace
+from age_gender.tensorflow_import import import_tensorflow
 from age_gender.trained_models import write_model
 from age_gender.training_data import Faces, Recipe, batches, hold_out, read_faces, read_views
 
@@ -173,7 +174,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def make_reproducible(seed: int) -> None:
     """Import TensorFlow, and make Keras give the same figures for the same seed."""
-    cli.import_tensorflow()
+    import_tensorflow()
     import keras
     import tensorflow as tf
 

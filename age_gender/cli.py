@@ -19,7 +19,6 @@ from typing import NoReturn
 from age_gender import interrupts, startup
 
 MAX_MESSAGE = 500  # characters of a message
-TENSORFLOW_MB = 3400  # of address space, for the smallest training on two processors
 _stderr_lock = threading.Lock()  # all threads share file descriptor 2
 _REMEDIES = {
     errno.ENOSPC: "; free some space or choose another disk",
@@ -166,8 +165,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
-        # Only help needs the width of the terminal, for which argparse imports shutil, for 2 ms
-        super().__init__(prog, width=None if {"-h", "--help"} & {*sys.argv} else 80)
+        super().__init__(prog, width=100)  # as the docstrings have it, above the options
 
     def _get_help_string(self, action: argparse.Action) -> str | None:  # argparse's own hook
         if action.default in (None, []) or action.nargs == 0:
@@ -315,29 +313,3 @@ def environment(**variables: str) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def require_memory() -> None:
-    """Raise MemoryError where the limit of address space (ulimit -v) is too low for TensorFlow.
-
-    With less, TensorFlow would abort the process, or OpenBLAS wait for memory without end.
-    """
-    with contextlib.suppress(ImportError):  # Windows has no such limits
-        import resource
-
-        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if limit != resource.RLIM_INFINITY and limit < TENSORFLOW_MB << 20:
-            raise MemoryError(
-                f"the limit is {limit >> 20} MB of addresses, TensorFlow needs {TENSORFLOW_MB}"
-            )
-
-
-def import_tensorflow() -> None:
-    """Import TensorFlow and Keras and run a first operation, without their start-up messages."""
-    require_memory()
-    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
-    with environment(TF_CPP_MIN_LOG_LEVEL=level, KERAS_BACKEND="tensorflow"), quiet_stderr():
-        import keras  # noqa: F401  (it takes its backend from the environment)
-        import tensorflow as tf
-
-        tf.constant(0.0)

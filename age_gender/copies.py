@@ -4,6 +4,7 @@ import numpy as np
 from tqdm import tqdm
 
 from age_gender.cli import InputError
+from age_gender.embedding_space import thin
 
 MIN_COSINE = 0.98  # cosine above which two embeddings are of one face in one photograph
 PREFILTER_COMPONENTS = 48  # principal components in which pairs are filtered first
@@ -68,7 +69,7 @@ def _leading_components(unit_features: np.ndarray, faces: np.ndarray) -> np.ndar
     """Return the leading principal components of the faces: (len(faces), k)."""
     from sklearn.decomposition import PCA
 
-    sample = unit_features[faces[:: -(-len(faces) // SAMPLE_ROWS)]]
+    sample = unit_features[thin(faces, SAMPLE_ROWS)]
     count = min(PREFILTER_COMPONENTS, *sample.shape)
     pca = PCA(count, svd_solver="randomized", iterated_power=1, random_state=0).fit(sample)
     blocks = (faces[start : start + SAMPLE_ROWS] for start in range(0, len(faces), SAMPLE_ROWS))

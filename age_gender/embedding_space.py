@@ -101,6 +101,11 @@ def is_out_of_distribution(distance: np.ndarray) -> np.ndarray:
     return distance > DISTANCE_LIMIT
 
 
+def thin(rows: np.ndarray, most: int) -> np.ndarray:
+    """Return at most `most` of the rows, evenly spaced."""
+    return rows[:: -(-len(rows) // most) or 1]
+
+
 def to_unit_length(features: np.ndarray) -> np.ndarray:
     """Return features scaled to unit length, whatever their length: float32 (n, W)."""
     units = np.empty(features.shape, np.float32)
@@ -132,14 +137,14 @@ def fit(rows: np.ndarray, norm: float = 1.0, folds: int = FOLDS) -> EmbeddingSpa
     over `folds`, and on random vectors; without folds they are 0. Neighbouring rows may be views of
     one face, so that a fold is a run of rows.
     """
-    rows = rows[:: -(-len(rows) // MAX_ROWS)]
+    rows = thin(rows, MAX_ROWS)
     space = _fit(rows, norm)
     if len(rows) < MIN_ROWS:
         return replace(space, false_rejection_rate=1.0)
     random = np.random.default_rng(0).standard_normal((4000, rows.shape[1]), dtype=np.float32)
     random = to_unit_length(random)
     rejected = accepted = 0.0
-    rows = rows[:: -(-len(rows) // MAX_FOLD_ROWS)]
+    rows = thin(rows, MAX_FOLD_ROWS)
     for fold in np.array_split(np.arange(len(rows)), folds) if folds else ():
         space_without_fold = _fit(np.delete(rows, fold, axis=0), norm)
         rejected += is_out_of_distribution(space_without_fold.distance(rows[fold])).sum()

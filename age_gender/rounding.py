@@ -45,11 +45,11 @@ def measure(
 
     They are rounded to each of STEPS, which gives the median deviation along empty directions and
     the mean absolute change of the age. The first deviation is that of the faces as they are,
-    which costs nothing. Of more than MEASURED_FACES every second or third is used.
+    which costs nothing.
     """
-    from age_gender.embedding_space import to_unit_length
+    from age_gender.embedding_space import thin, to_unit_length
 
-    rows = rows[:: -(-len(rows) // MEASURED_FACES)]
+    rows = thin(rows, MEASURED_FACES)
     tables, deviations = [rows], [np.median(space.rounding_deviation(rows))]
     for step in STEPS[::-1]:  # from the finest
         rounded = np.round(rows / step) * step

@@ -70,7 +70,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 ORIGINAL = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from age_gender import paths, records, cli; cli.import_tensorflow()
+from age_gender import paths, records
 import keras
 from keras import layers
 faces = records.read(paths.TRAIN_RECORDS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import line, program, refused, script
 
-from age_gender import cli, embedding_space, paths, rounding, trained_models
+from age_gender import embedding_space, paths, rounding, tensorflow_import, trained_models
 from age_gender.readers import writing
 from age_gender.scoring import choice
 
@@ -127,7 +127,7 @@ def mobile_of_512(tmp_path_factory):
 
     The network in it is not trained: the choice is made by the embedding space alone.
     """
-    cli.import_tensorflow()
+    tensorflow_import.import_tensorflow()
     import network_conv
 
     turned = np.linalg.qr(np.random.default_rng(0).normal(size=(512, 192)))[0]

@@ -9,11 +9,11 @@ from conftest import script, training
 import prepare
 import train
 from age_gender import (
-    cli,
     crop_augmentation,
     embedding_space,
     paths,
     records,
+    tensorflow_import,
     trained_models,
     training_data,
 )
@@ -264,7 +264,7 @@ def test_the_genders_of_children_are_not_learnt(record_folder, model_folder, tmp
         children.features, children.age, 1 - children.gender, children.file_name, strict=True
     )
     records.write(other / "children.tfrecords", [(f, int(a), int(g), n) for f, a, g, n in rows])
-    cli.import_tensorflow()
+    tensorflow_import.import_tensorflow()
     import keras
 
     import network_conv

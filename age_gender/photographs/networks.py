@@ -13,6 +13,7 @@ from age_gender import cli
 from age_gender.cli import InputError, error_line, quiet_stderr
 from age_gender.photographs.images import CHIP, normalise
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
+from age_gender.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
     from tensorflow.compat.v1 import GraphDef
@@ -67,7 +68,7 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
     Its nodes are `input` and `embeddings`, and `phase_train` where batch normalisation was not
     folded. Raises InputError that names `path` for any other graph.
     """
-    cli.import_tensorflow()
+    import_tensorflow()
     import tensorflow as tf
 
     try:

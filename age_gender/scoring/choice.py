@@ -9,7 +9,7 @@ import numpy as np
 
 from age_gender import paths, trained_models
 from age_gender.cli import InputError, display_path
-from age_gender.embedding_space import is_out_of_distribution
+from age_gender.embedding_space import is_out_of_distribution, thin
 from age_gender.scoring.litert import DISTANCE, Scorer
 
 PROBE_ROWS = 256  # rows scored with each model to choose one
@@ -84,7 +84,7 @@ def score_by_known_model(features: np.ndarray, exclude: Container[Path] = ()) ->
     with contextlib.suppress(InputError):
         models = trained_models.find_models(paths.MODELS)
         models = {folder: width for folder, width in models.items() if folder not in exclude}
-        scorer = choose_model(models, features[:: len(features) // PROBE_ROWS + 1])
+        scorer = choose_model(models, thin(features, PROBE_ROWS))
         scores = scorer.score_by_name(features)
         is_ood = is_out_of_distribution(scores["distance"])
         if len(features) and is_ood.mean() <= 1 - MIN_FRACTION:

@@ -1,0 +1,34 @@
+"""Import TensorFlow, in a script's main() or later: --help and bad arguments do not wait for it."""
+
+import contextlib
+import os
+
+from age_gender.cli import environment, quiet_stderr
+
+TENSORFLOW_MB = 3400  # of address space, for the smallest training on two processors
+
+
+def require_memory() -> None:
+    """Raise MemoryError where the limit of address space (ulimit -v) is too low for TensorFlow.
+
+    With less, TensorFlow would abort the process, or OpenBLAS wait for memory without end.
+    """
+    with contextlib.suppress(ImportError):  # Windows has no such limits
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY and limit < TENSORFLOW_MB << 20:
+            raise MemoryError(
+                f"the limit is {limit >> 20} MB of addresses, TensorFlow needs {TENSORFLOW_MB}"
+            )
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow and Keras and run a first operation, without their start-up messages."""
+    require_memory()
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
+    with environment(TF_CPP_MIN_LOG_LEVEL=level, KERAS_BACKEND="tensorflow"), quiet_stderr():
+        import keras  # noqa: F401  (it takes its backend from the environment)
+        import tensorflow as tf
+
+        tf.constant(0.0)
