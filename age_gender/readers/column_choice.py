@@ -33,12 +33,12 @@ def choose_columns(
             raise sample.fault
     titles = [title.strip() for title in header]
 
-    # Names and labels
+    # Choose names and labels
     metadata = find_label_columns(path, titles, options)
     if (name := _find_name(path, titles, samples, options)) is not None:
         metadata["name"] = name
 
-    # The embedding
+    # Choose the embedding
     chosen = _choose_embedding(
         path, titles, samples, options, {*metadata.values()}, accept_other_width
     )
@@ -49,7 +49,7 @@ def choose_columns(
             f"numbers; say which: --blob-type {form.name}"
         )
 
-    # What is read and what is not
+    # Separate what is read from what is not
     used = {*chosen, *metadata.values()}
     unread_columns = tuple(t or "(unnamed)" for i, t in enumerate(titles) if i not in used)
     metadata = {

@@ -88,8 +88,8 @@ def choose(
     cells, header = _align_titles(cells, header)
     below = [row.cells[: len(cells)] for row in rows[1:] if row.fault is None]
     samples = inspect_columns([cells, *below][: 1 + MAX_SAMPLED_CELLS // count], options)
-    placeholders = _make_titles_around(samples, options)
-    placeholders = placeholders or _make_titles(cells, samples, options.find_row_width(count))
+    placeholders = _make_placeholders_around(samples, options)
+    placeholders = placeholders or _make_placeholders(cells, samples, options.find_row_width(count))
     if not header and not any(sample.width for sample in samples):
         _check_numbers(cells, placeholders, samples, options)
 
@@ -162,8 +162,8 @@ def _choose_by_titles(
         raise
 
 
-def _make_titles(cells: list[str], samples: Sequence[Sample], width: int | None) -> list[str]:
-    """Return titles of columns without a header: a vector, or numbers, perhaps behind a name."""
+def _make_placeholders(cells: list[str], samples: Sequence[Sample], width: int | None) -> list[str]:
+    """Return titles for a table without a header: of a vector or numbers, perhaps behind a name."""
     count = len(cells)
     if any(sample.width for sample in samples):
         titles = [f"column {number}" for number in range(1, count + 1)]
@@ -177,8 +177,8 @@ def _make_titles(cells: list[str], samples: Sequence[Sample], width: int | None)
     return ["filename"] * has_name + [*map(str, range(count - has_name))]
 
 
-def _make_titles_around(samples: Sequence[Sample], options: ReadOptions) -> list[str] | None:
-    """Return titles of columns without a header where other cells stand beside the embedding.
+def _make_placeholders_around(samples: Sequence[Sample], options: ReadOptions) -> list[str] | None:
+    """Return titles for a table without a header that has other cells beside the embedding.
 
     That is a run of as many numbers as a model takes; the name is the cell before it, or else
     behind. None where there is no such run.

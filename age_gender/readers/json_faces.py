@@ -26,6 +26,7 @@ def is_vector(value: object) -> bool:
 
 
 def is_json_number(value: object) -> bool:
+    """Return whether a value is a number, which true and false are not."""
     return type(value) in (float, int)
 
 
@@ -55,6 +56,7 @@ def has_running_numbers(row: Mapping) -> bool:
 
 
 def count_running_numbers(row: Mapping) -> int:
+    """Return how many numbers an object holds under keys that end in a digit."""
     return sum(key[-1:].isdigit() and is_json_number(cell) for key, cell in row.items())
 
 

@@ -50,7 +50,6 @@ def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
     last_key = key.rpartition(".")[2] if is_nested else key
     word, texts, objects = json.dumps(last_key, ensure_ascii=False).encode(), [], []
     for line in chunk.data.removesuffix(b"\n").split(b"\n"):
-        # The text of the list
         start = _LIST.match(line, line.find(word) + len(word))
         end = line.find(b"]", start.end()) if start else -1
         if end < 0 or line.find(word, end) >= 0:

@@ -74,10 +74,10 @@ def _is_lines(text: bytes) -> bool:
     """Return whether text that begins with an object has an object on each line."""
     line, _, rest = text.partition(b"\n")
     try:
-        json.loads(line)
+        value = json.loads(line)
     except (ValueError, RecursionError):
         return line.rstrip()[-1:] not in (b"{", b"[", b",", b":") and bool(rest.strip())
-    return bool(rest.strip()) or not isinstance(json.loads(line), dict)
+    return bool(rest.strip()) or not isinstance(value, dict)
 
 
 # ------------------------------------------------------------------- arrays, in parts
@@ -111,8 +111,6 @@ def _cut_entries(
             raise InputError(f"{path}: row {count}: {_BRACKETS}; write the file again")
         if is_whole_file and behind.strip(_SEPARATORS):
             raise InputError(f"{path}: there is more behind the end of the array; write one array")
-
-        # A line each
         if entries:
             lines = map(_row_of_name, entries) if closing == b"}" else entries
             data = b"".join(line.translate(_ONE_LINE) + b"\n" for line in lines)

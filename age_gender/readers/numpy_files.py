@@ -134,7 +134,7 @@ def _choose_arrays(
 
     Raises InputError where none or several fit, or where they do not go together.
     """
-    # The embeddings
+    # Choose the embeddings
     tables = [title for title, array in arrays.items() if array.is_table]
     tables = [title for title in tables if options.fits(arrays[title].columns)] or tables
     embedding = _choose_array(
@@ -148,7 +148,7 @@ def _choose_arrays(
     rows = arrays[embedding].rows
     arrays[embedding].check(embedding, options, 2)
 
-    # Labels and names
+    # Choose labels and names
     labels = find_label_columns(path, [*arrays], options) if options.labels else {}
     metadata = {role: [*arrays][index] for role, index in labels.items()}
     texts = [title for title, array in arrays.items() if array.dtype.kind in "US"]
@@ -156,7 +156,7 @@ def _choose_arrays(
     name = _choose_array(path, arrays, texts, options.name_column, "filenames", "--name-column")
     metadata |= {"name": name} if name is not None else {}
 
-    # One value a row
+    # Check that they have one value a row
     for title, array in arrays.items():
         of_objects = array.dtype.hasobject and array.shape == (rows,)  # names, most likely
         if title in metadata.values() or of_objects:

@@ -166,7 +166,7 @@ def _choose_columns(table: _CheckedFile, options: ReadOptions) -> Columns:
         elif may_be_name or (not sample.is_number and not has_vectors):
             samples[title] = _sample_by_values(table, title, options)
 
-    # The choice
+    # Choose
     is_fixed = any(hasattr(arrow_type, "list_size") for arrow_type in table.types.values())
     values = [*samples.values()]
     try:

@@ -74,7 +74,7 @@ def read_layout(path: str) -> Layout:
         spans = [[span for _, span in group.columns] for group in groups]
         return Layout(columns, [group.rows for group in groups], spans)
     except (LookupError, ValueError, TypeError, RecursionError, OverflowError):
-        raise _broken(path) from None
+        raise _metadata_error(path) from None
 
 
 class _RowGroup(NamedTuple):
@@ -116,7 +116,7 @@ def check_pages(path: str, name: str, span: Span, is_list: bool, is_number: bool
             )
         if page.is_dictionary:
             if page.values > page.decompressed:
-                raise _broken(path)
+                raise _metadata_error(path)
             largest_entry = page.decompressed
             if largest_entry > SMALL_DICTIONARY_BYTES and not (is_list or is_number):
                 largest_entry = _largest_entry(path, page, span.codec)
@@ -144,12 +144,12 @@ def _read_headers(path: str, offset: int, end: int) -> Iterator[_Header]:
     file = os.open(path, os.O_RDONLY)
     try:
         if not 0 < offset <= end <= os.fstat(file).st_size:
-            raise _broken(path)
+            raise _metadata_error(path)
         while offset < end:
             header = _read_header(path, file, offset)
             offset = header.start + header.size
             if header.size < 0 or offset > end:
-                raise _broken(path)
+                raise _metadata_error(path)
             yield header
     finally:
         os.close(file)
@@ -168,7 +168,7 @@ def _read_header(path: str, file: int, offset: int) -> _Header:
             size *= 16
         except (KeyError, ValueError, TypeError, RecursionError):
             break
-    raise _broken(path)
+    raise _metadata_error(path)
 
 
 def _largest_entry(path: str, page: _Header, codec: int) -> int:
@@ -193,5 +193,5 @@ def _largest_entry(path: str, page: _Header, codec: int) -> int:
     return largest
 
 
-def _broken(path: str) -> InputError:
+def _metadata_error(path: str) -> InputError:
     return InputError(f"{path}: not a readable .parquet file (broken metadata); write it again")

@@ -34,6 +34,7 @@ SHORTENED = RowError(
 _SEVERAL_FACES = RowError("a list of several faces", "write a row a face")
 
 # Of each form of text: its name, and what stands before and behind its numbers or another form.
+# A column has the first form that its first value matches.
 _NAMED = r"(?:,\s*\w+=(?:<[^<>]*>|'[^']*'|\([\d, ]*\)|[\w.]+))*"  # dtype=float32, grad_fn=<...>
 WRAPPERS = {
     "a DeepFace answer": (  # str or JSON of what represent() returns
