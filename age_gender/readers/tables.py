@@ -17,7 +17,7 @@ import numpy as np
 
 from age_gender import cli, files, interrupts
 from age_gender.cli import InputError, error_line, is_resource_shortage, is_user_error
-from age_gender.readers import blobs, compressed, text_chunks
+from age_gender.readers import blobs, compressed, foreign_files, text_chunks
 from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, make_batch
 from age_gender.readers.columns import ANY, ReadOptions
 
@@ -93,8 +93,6 @@ def expand(features: Sequence[str | Path]) -> list[str]:
     for given in map(str, features):
         path = Path(given)
         if path.is_dir():
-            from age_gender.readers import foreign_files
-
             foreign_files.refuse_folder(given)
             inside = sorted(files.find_below(given, SUFFIXES, (".partial",)))  # embed.py's
             if not inside:
@@ -183,8 +181,6 @@ def _check_file(path: str, table_format: Format) -> None:
     if not table_format.is_text and not os.path.isfile(path):
         raise InputError(f"{path}: not a regular file; only CSV and JSON come from a pipe")
     if os.path.splitext(path)[1].lower() not in FORMATS:
-        from age_gender.readers import foreign_files
-
         foreign_files.refuse(path)
 
 
@@ -223,8 +219,6 @@ def translate_errors(path: str, parts: Iterable[Chunk]) -> Iterator[Chunk]:
     except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many types
         if is_user_error(error) or is_resource_shortage(error):
             raise
-        from age_gender.readers import foreign_files
-
         foreign_files.refuse(path)
         reason = error_line(error).rstrip(".") or type(error).__name__
         suffix = Path(path).suffix

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from age_gender.cli import InputError
-from age_gender.readers import chunks
+from age_gender.readers import chunks, foreign_files
 from age_gender.readers.errors import BadRow
 
 DENSE_ROW_BYTES = 512  # mean bytes of rows that are short; a row of 512 numbers has over 1,000
@@ -150,8 +150,6 @@ def check_is_text(path: str, start: bytes) -> None:
     start = start[:4096]
     text_bytes = len(start.translate(None, _CONTROL))
     if text_bytes < len(start):
-        from age_gender.readers import foreign_files
-
         foreign_files.refuse(path)
     if text_bytes < 0.95 * len(start):
         raise InputError(f"{path}: binary data, not text; save the embeddings as UTF-8 CSV or JSON")
