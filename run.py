@@ -15,7 +15,7 @@ import os
 import sys
 
 if __name__ == "__main__":
-    sys.path[:0] = [os.path.dirname(__file__)] * sys.flags.safe_path  # python -P leaves it out
+    sys.path.append(os.path.dirname(__file__))  # python -P leaves it out
     from age_gender import startup
 
     startup.begin()  # errors and Ctrl-C take one line from here on, during the imports too
@@ -52,12 +52,9 @@ class OpenedInput(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    # Check the paths
     inputs = tables.expand(args.features)
     models = {} if args.model else trained_models.find_models(paths.MODELS)
     check_outputs(args, inputs, models)
-
-    # Score all rows, and write them in order
     scored = score_in_order(args, inputs, open_input(args, inputs, models))
     with contextlib.closing(scored), open_output(args.output) as output:
         total = tables.input_bytes(inputs, tables.read_options(args))

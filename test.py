@@ -16,7 +16,7 @@ import os
 import sys
 
 if __name__ == "__main__":
-    sys.path[:0] = [os.path.dirname(__file__)] * sys.flags.safe_path  # python -P leaves it out
+    sys.path.append(os.path.dirname(__file__))  # python -P leaves it out
     from age_gender import startup
 
     startup.begin()  # errors and Ctrl-C take one line from here on, during the imports too
@@ -78,7 +78,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def judge_records(args: argparse.Namespace) -> None:
     """Print a line per batch, the summary and a line per crop, and write the report."""
-    # Find the files, before the work
     model = trained_models.find_model(args.model, trained_models.KERAS_MODEL)
     if args.report:
         page.check(args.report)
@@ -105,13 +104,11 @@ def judge_records(args: argparse.Namespace) -> None:
     if not args.report and not args.views:
         return
 
-    # Print crops, by the exported model
+    # Print crops and write the report, by the exported model
     scorer = litert.Scorer(exported.read_bytes(), str(exported))
     by_crop = tabulate_crops(args.views, views, faces, scorer) if views else {}
     for crop, table in by_crop.items():
         print(f"{crop}: {format_crop(table)}")
-
-    # Write the report
     if args.report:
         labels = faces.age, faces.gender, faces.file_name
         table = figures.tabulate_faces(*labels, scorer.score_by_name(faces.features))

@@ -16,7 +16,7 @@ import os
 import sys
 
 if __name__ == "__main__":
-    sys.path[:0] = [os.path.dirname(__file__)] * sys.flags.safe_path  # python -P leaves it out
+    sys.path.append(os.path.dirname(__file__))  # python -P leaves it out
     from age_gender import startup
 
     startup.begin()  # errors and Ctrl-C take one line from here on, during the imports too

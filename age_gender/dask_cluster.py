@@ -140,7 +140,6 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
 
     import distributed
 
-    # Start a local cluster
     if address == "local":
         # Python's tracker of semaphores unblocks Ctrl-C when it starts, and warns after one
         with environment(PYTHONWARNINGS="ignore"):
@@ -155,7 +154,6 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
         stack.callback(_close_with_deadline, cluster.close, seconds=END_SECONDS)
         address = cluster.scheduler_address
 
-    # Connect
     open_client = functools.partial(distributed.Client, address, timeout=CONNECT_SECONDS)
     try:
         client = _call_with_deadline(CONNECT_SECONDS + 1, open_client)
@@ -168,7 +166,6 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
         ) from None
     stack.callback(_close_with_deadline, client.close)
 
-    # Wait for a worker
     try:
         _call_with_deadline(CONNECT_SECONDS + 1, client.wait_for_workers, 1, CONNECT_SECONDS)
     except TimeoutError:

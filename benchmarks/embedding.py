@@ -195,7 +195,6 @@ def measure(measured: dict[str, Callable[[], int]], rounds: int) -> dict[str, li
 
 def report(seconds: dict[str, list[float]], faces_each: float, rounds: int) -> dict[str, float]:
     """Print rates and ratios; return the ratios. `seconds` are per image, for each round."""
-    # Rates
     print(f"{parallel.count_processors()} processors, medians of {rounds} rounds")
     for name, values in seconds.items():
         print(f"{1 / statistics.median(values):8.1f} a second   {name}")

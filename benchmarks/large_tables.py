@@ -16,13 +16,11 @@ def write_faces(path: Path, rows: int) -> Path:
 
     NPY has no names; .double.parquet has lists of any length of doubles.
     """
-    # Repeat the faces
     names, features = tables.read([paths.EMBEDDINGS])
     repeats = rows // len(names) + 1
     names = [f"{i}_{name}" for i, name in enumerate((names * repeats)[:rows])]
     features = np.tile(features, (repeats, 1))[:rows]
 
-    # Write them
     file_format = path.name.partition(".")[2]
     if file_format in ("csv", "jsonl"):
         row = "{},{}\n" if file_format == "csv" else '{{"filename":"{}","embedding":[{}]}}\n'

@@ -46,7 +46,6 @@ def estimate(
     if warning := rounding.check("embeddings", scores[:, ROUNDING]):
         warnings.warn(warning, stacklevel=3)
 
-    # Make a table with a row for every embedding
     table = pd.DataFrame(predictions.to_columns(scores), index=batch.row_indices)
     if skip_bad_rows:  # whole numbers may be missing
         whole = [name for name in table if name != "female_probability"]
