@@ -82,7 +82,10 @@ def main(argv: list[str] | None = None) -> None:
     labels = Labels(age, label_columns.read_genders(table.genders, codes))
 
     # Check the labels
-    unread = [*table.unread_columns, *compare_gender_columns(table, labels, codes)]
+    unread = [*table.unread_columns]
+    for title, others in table.other_genders.items():
+        if not label_columns.check_agreement(others, table.genders, labels.gender, codes):
+            unread.append(title)
     notes = [f"columns left out: {', '.join(unread)}"] if unread else []
     genders = label_columns.gender_codes_option(table.genders, labels.gender)
     notes += [embeddings, f"genders: {genders}"]
@@ -147,19 +150,6 @@ def describe_embeddings(table: labelled.Table, known: choice.KnownScores | None)
     length = embedding_space.median_norm(table.features)
     network = f", of the network of {display_path(known.folder)}" if known else ""
     return f"embeddings of {table.features.shape[1]} numbers, median length {length:.3g}{network}"
-
-
-def compare_gender_columns(
-    table: labelled.Table, labels: Labels, codes: dict[str, int]
-) -> list[str]:
-    """Return the titles of other columns of genders that cannot be understood.
-
-    Raises InputError where one contradicts the column that was read.
-    """
-    return [
-        title for title, others in table.other_genders.items()
-        if not label_columns.check_agreement(others, table.genders, labels.gender, codes)
-    ]  # fmt: skip
 
 
 def split_rows(
