@@ -91,8 +91,8 @@ class Batch:
     `features` is float32 (n, width), finite, none all zeros. `row_indices` (n,) number the good
     rows among all rows of the chunk, from 0. `metadata` has "name" as text, and "age" and "gender"
     as written, where the table has them and they are read. `scores` are a model's, float32 (n, 6),
-    with the columns of litert.OUTPUTS; None before it has scored the batch, from when on
-    `features` is (n, 0).
+    with the columns of litert.OUTPUTS, or None before the batch is scored; `features` of a scored
+    batch are (n, 0).
     """
 
     chunk: Chunk  # without its data

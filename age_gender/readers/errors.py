@@ -20,9 +20,9 @@ class RowError(Exception):
 
 
 class BadRow(NamedTuple):
-    """Describe a row that cannot be used, by its numbers in its batch, or in its file if located.
+    """Describe a row that cannot be used.
 
-    Both count from 1.
+    `row` and `line` count from 1: in the row's batch, or, of one that is `located`, in its file.
     """
 
     path: str
