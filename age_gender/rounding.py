@@ -17,7 +17,7 @@ CHECKED_ROWS = 1000  # rows at a table's start whose rounding is checked
 # Years by which rounding moves the ages of a table. Errors add as squares do: where ages move by 1
 # year, the mean error of held-out faces grows by 0.1, by 0.3 where by 1.5, by over 1 where by 3.
 # A table is refused where ages move by 3: that shows as 2.5, since int8 that was clipped moves ages
-# by more than its rounding shows (FaceNet's training faces clipped at 99 %: 3.0, and 2.6 shown).
+# by more than its rounding shows (FaceNet's training faces clipped at 99 %: 3.2, and 2.6 shown).
 WARNED, REFUSED = 1.0, 2.5
 
 
