@@ -2,16 +2,14 @@
 
 import argparse
 import contextlib
-import enum
 import glob
-import importlib
 import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,34 +20,60 @@ from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, make_batch
 from age_gender.readers.columns import ANY, ReadOptions
 
 
-class Format(enum.Enum):
-    """Name a file format by the module of age_gender.readers that reads it."""
+class Reader(Protocol):
+    """Yield the chunks of a file, `stream` being open on it.
 
-    CSV, JSON, NUMPY = "csv_files", "json_files", "numpy_files"
-    PARQUET, SQLITE = "parquet_files", "sqlite_files"
+    Raises InputError for a file that is not a table of embeddings. The module of a format is
+    imported with its first file: all would take 20 ms.
+    """
 
-    @property
-    def is_text(self) -> bool:
-        """Return whether files of the format may be compressed and come through a pipe."""
-        return self in (Format.CSV, Format.JSON)
-
-    def cut(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
-        """Yield the chunks of the file that `stream` is open on.
-
-        Raises InputError for a file that is not a table of embeddings.
-        """
-        module = importlib.import_module(f"age_gender.readers.{self.value}")  # all would take 20 ms
-        return module.cut(path, stream, options)
+    def __call__(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]: ...
 
 
-FORMATS = {  # by suffix; a file with any other is CSV
-    ".csv": Format.CSV, ".npz": Format.NUMPY, ".npy": Format.NUMPY, ".parquet": Format.PARQUET,
-    ".tsv": Format.CSV, ".jsonl": Format.JSON, ".ndjson": Format.JSON, ".json": Format.JSON,
-    ".db": Format.SQLITE, ".sqlite": Format.SQLITE, ".sqlite3": Format.SQLITE,
+def cut_csv(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+    from age_gender.readers import csv_files
+
+    return csv_files.cut(path, stream, options)
+
+
+def cut_json(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+    from age_gender.readers import json_files
+
+    return json_files.cut(path, stream, options)
+
+
+def cut_numpy(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+    from age_gender.readers import numpy_files
+
+    return numpy_files.cut(path, stream, options)
+
+
+def cut_parquet(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+    from age_gender.readers import parquet_files
+
+    return parquet_files.cut(path, stream, options)
+
+
+def cut_sqlite(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+    from age_gender.readers import sqlite_files
+
+    return sqlite_files.cut(path, stream, options)
+
+
+READERS: dict[str, Reader] = {  # by suffix; a file with any other is CSV
+    ".csv": cut_csv, ".npz": cut_numpy, ".npy": cut_numpy, ".parquet": cut_parquet,
+    ".tsv": cut_csv, ".jsonl": cut_json, ".ndjson": cut_json, ".json": cut_json,
+    ".db": cut_sqlite, ".sqlite": cut_sqlite, ".sqlite3": cut_sqlite,
 }  # fmt: skip
+TEXT_READERS = (cut_csv, cut_json)  # their files may be compressed, and come through a pipe
 SUFFIXES = (  # that a folder is searched for
-    *FORMATS,
-    *(text + packed for text in FORMATS if FORMATS[text].is_text for packed in compressed.SUFFIXES),
+    *READERS,
+    *(
+        suffix + packed
+        for suffix, reader in READERS.items()
+        if reader in TEXT_READERS
+        for packed in compressed.SUFFIXES
+    ),
 )
 LONG_TEXT_BYTES = 32 << 20  # least size of text for which worker processes are worth their start
 
@@ -97,7 +121,7 @@ def expand(features: Sequence[str | Path]) -> list[str]:
             inside = sorted(files.find_below(given, SUFFIXES, (".partial",)))  # embed.py's
             if not inside:
                 raise InputError(
-                    f"{given}: no {', '.join(FORMATS)} file in this folder; name another"
+                    f"{given}: no {', '.join(READERS)} file in this folder; name another"
                 )
             paths += inside
         elif given == "-" or path.exists():
@@ -109,10 +133,10 @@ def expand(features: Sequence[str | Path]) -> list[str]:
     return files.without_duplicates(paths)
 
 
-def find_format(path: str, options: ReadOptions) -> Format:
-    """Return the format of a file by its suffix; with `--query` it is SQLite."""
+def find_reader(path: str, options: ReadOptions) -> Reader:
+    """Return the reader of a file by its suffix; with `--query` it is SQLite's."""
     suffix = os.path.splitext(compressed.without_suffix(path))[1].lower()
-    return Format.SQLITE if options.query else FORMATS.get(suffix, Format.CSV)
+    return cut_sqlite if options.query else READERS.get(suffix, cut_csv)
 
 
 def is_compressed(path: str) -> bool:
@@ -124,7 +148,7 @@ def input_bytes(paths: Iterable[str], options: ReadOptions = ANY) -> int | None:
     """Return about how many `input_bytes` these files' chunks have in all; None if unknown."""
     total = 0
     for path in paths:
-        is_unknown = find_format(path, options) in (Format.PARQUET, Format.SQLITE)
+        is_unknown = find_reader(path, options) in (cut_parquet, cut_sqlite)
         if path == "-" or is_unknown or is_compressed(path):
             return None
         size = os.path.getsize(path)
@@ -142,7 +166,7 @@ def is_long_text(paths: Iterable[str], options: ReadOptions = ANY) -> bool:
 
     They read chunks from the files as they are: not from a pipe, nor decompressed, nor an array.
     """
-    only_text = all(find_format(path, options).is_text for path in paths)
+    only_text = all(find_reader(path, options) in TEXT_READERS for path in paths)
     is_long = only_text and (input_bytes(paths, options) or 0) >= LONG_TEXT_BYTES
     return is_long and all(map(_is_plain_rows, paths))
 
@@ -163,39 +187,41 @@ def cut(paths: Sequence[str], options: ReadOptions = ANY) -> Iterator[Chunk]:
     Where the options give no width, it is that of the first file. Raises InputError for a file that
     is not a table of embeddings at all, and where an option does not go with the files.
     """
-    formats = [find_format(path, options) for path in paths]
-    if options.names_file and formats != [Format.NUMPY]:
+    readers = [find_reader(path, options) for path in paths]
+    if options.names_file and readers != [cut_numpy]:
         raise InputError("--names goes with one NPY file; other tables hold their names")
-    for path, table_format in zip(paths, formats, strict=True):
-        _check_file(path, table_format)
-        for chunk in _cut_file(path, table_format, options):
+    for path, reader in zip(paths, readers, strict=True):
+        _check_file(path, reader)
+        for chunk in _cut_file(path, reader, options):
             if chunk.columns.width and not options.width:
                 options = replace(options, width=chunk.columns.width, width_source=path)
             yield chunk
 
 
-def _check_file(path: str, table_format: Format) -> None:
-    """Raise InputError for a file that cannot be a table of its format."""
-    if not table_format.is_text and is_compressed(path):
+def _check_file(path: str, reader: Reader) -> None:
+    """Raise InputError for a file that its reader cannot read."""
+    is_text = reader in TEXT_READERS
+    if not is_text and is_compressed(path):
         raise InputError(f"{path}: only text is read compressed; decompress it")
-    if not table_format.is_text and not os.path.isfile(path):
+    if not is_text and not os.path.isfile(path):
         raise InputError(f"{path}: not a regular file; only CSV and JSON come from a pipe")
-    if os.path.splitext(path)[1].lower() not in FORMATS:
+    if os.path.splitext(path)[1].lower() not in READERS:
         foreign_files.refuse(path)
 
 
-def _cut_file(path: str, table_format: Format, options: ReadOptions) -> Iterator[Chunk]:
+def _cut_file(path: str, reader: Reader, options: ReadOptions) -> Iterator[Chunk]:
     """Yield chunks of one file. Text is JSON where it begins like it, but for files called .csv."""
     with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as stream:
         source, content = STDIN if path == "-" else path, stream
-        if table_format.is_text:
+        is_text = reader in TEXT_READERS
+        if is_text:
             stream = io.BufferedReader(interrupts.Interruptible(stream))
             content = compressed.decompress(source, stream)
             character, content = text_chunks.first_character(content)
             is_csv = compressed.without_suffix(path).lower().endswith(".csv")
-            table_format = Format.JSON if character in b"{[" and not is_csv else table_format
-        parts = table_format.cut(source, content, options)
-        if not table_format.is_text:
+            reader = cut_json if character in b"{[" and not is_csv else reader
+        parts = reader(source, content, options)
+        if not is_text:
             parts = translate_errors(path, parts)
         for chunk in mark_last(source, parts):
             is_as_in_file = content is stream  # where another process finds it again

@@ -75,8 +75,8 @@ def check_jsonl(data: bytes) -> None:
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
             if isinstance(row, dict) and list(row) == ["e"] and is_embedding(row["e"]):
-                table_format = tables.Format.JSON
-                _, features, bad = read_text(line, 1 << 20, fast=True, table_format=table_format)
+                reader = tables.cut_json
+                _, features, bad = read_text(line, 1 << 20, fast=True, reader=reader)
                 with np.errstate(over="ignore"):
                     expected = np.float32([*map(float, row["e"])])
                 good = np.isfinite(expected).all() and np.abs(expected).max() >= 1e-37
@@ -91,14 +91,14 @@ def is_embedding(value) -> bool:
 def check_text(data: bytes, suffix: str) -> None:
     from age_gender.readers import tables
 
-    table_format = tables.FORMATS[suffix]
+    reader = tables.READERS[suffix]
     size, text = 5 + (data[0] if data else 0), data[1:]
     good, unassigned, of_cut = [], [], []
-    whole = read_text(text, 1 << 20, table_format=table_format, places=(good, []))
-    fast = read_text(text, 1 << 20, fast=True, table_format=table_format)
+    whole = read_text(text, 1 << 20, reader=reader, places=(good, []))
+    fast = read_text(text, 1 << 20, fast=True, reader=reader)
     assert same(whole, fast), (whole, fast)
-    cut = read_text(text, size, table_format=table_format, places=(of_cut, unassigned))
-    read_text(text, size, record=64, table_format=table_format)
+    cut = read_text(text, size, reader=reader, places=(of_cut, unassigned))
+    read_text(text, size, record=64, reader=reader)
     bad = [row.reason for table in (whole, cut) if table for row in table[2]]
     if not any("quote" in reason or "CSV" in reason for reason in bad):
         # Rows in chunks before the first that shows the columns are bad where it is cut.
@@ -117,7 +117,7 @@ def without(table, good: list[int], rows: list[int]):
 
 
 def read_text(
-    data: bytes, chunk: int, fast=False, record=1 << 20, width=WIDTH, table_format=None, places=None
+    data: bytes, chunk: int, fast=False, record=1 << 20, width=WIDTH, reader=None, places=None
 ):
     """(names, features, bad rows), or None where the file is refused.
 
@@ -128,7 +128,7 @@ def read_text(
     from age_gender.readers import chunks, tables, text_chunks
     from age_gender.readers.columns import ReadOptions
 
-    table_format = table_format or tables.Format.CSV
+    reader = reader or tables.cut_csv
     with contextlib.suppress(InputError):
         text_chunks.check_is_text("fuzz.csv", data)
     changed = {
@@ -146,7 +146,7 @@ def read_text(
     try:
         names, blocks, faults, numbering = [], [], [], chunks.Numbering()
         stream = io.BufferedReader(io.BytesIO(data))
-        parts = table_format.cut("fuzz.csv", stream, ReadOptions(width=width))
+        parts = reader("fuzz.csv", stream, ReadOptions(width=width))
         for chunk in tables.mark_last("fuzz.csv", parts):
             block = tables.parse(chunk)
             good_names, bad = numbering.locate(block)
@@ -267,7 +267,7 @@ def compare_npz(path: str) -> None:
 
     try:
         names, blocks, bad, numbering = [], [], [], chunks.Numbering()
-        parts = tables.Format.NUMPY.cut(path, None, ReadOptions(width=WIDTH))
+        parts = tables.cut_numpy(path, None, ReadOptions(width=WIDTH))
         for chunk in tables.mark_last(path, tables.translate_errors(path, parts)):
             block = tables.parse(chunk)
             good_names, faults = numbering.locate(block)

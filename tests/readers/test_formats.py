@@ -111,7 +111,7 @@ def test_all_of_them_score_the_same_on_a_cluster(tmp_path, names, features, plai
     for file in WRITERS:
         if not file.endswith("parquet") or importlib.util.find_spec("pyarrow"):
             WRITERS[file](tmp_path / file, names, features)
-    written = sorted(path for path in tmp_path.iterdir() if path.suffix in tables.FORMATS)
+    written = sorted(path for path in tmp_path.iterdir() if path.suffix in tables.READERS)
     output = tmp_path / "out"
     given = ["--features", *map(str, written), "--model", MODEL, "--output", str(output)]
 
