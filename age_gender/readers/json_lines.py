@@ -138,11 +138,11 @@ def _find_ends(data: bytes) -> tuple[list[int], int | None]:
     masked = _mask_strings(data)
     codes = np.frombuffer(masked, np.uint8) | 32  # which makes braces of brackets
     positions = np.flatnonzero((codes == ord("{")) | (codes == ord("}")))
-    steps = np.where(codes[positions] == ord("{"), 1, -1)
-    depth = np.cumsum(steps)
-    close = next(iter(positions[depth < 0].tolist()), None)
-    is_inside = positions < (len(data) if close is None else close)
-    positions, steps, depth = positions[is_inside], steps[is_inside], depth[is_inside]
+    steps = np.where(codes[positions] == ord("{"), np.int8(1), np.int8(-1))
+    depth = np.cumsum(steps, dtype=np.int32)
+    count = next(iter(np.flatnonzero(depth < 0).tolist()), None)  # of brackets before the closing
+    close = None if count is None else int(positions[count])
+    positions, steps, depth = positions[:count], steps[:count], depth[:count]
 
     # Between two entries with brackets, and behind the last one unless it is still open
     starts = [*positions[(steps > 0) & (depth == 1)].tolist(), close or len(data)]
