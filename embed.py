@@ -35,7 +35,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from age_gender import checkpoints, cli, crop_augmentation, files, parallel
-from age_gender.cli import InputError, counted
+from age_gender.cli import counted
+from age_gender.errors import InputError, printable
 from age_gender.photographs.batch_results import read_embeddings, read_result, write_result
 from age_gender.photographs.chips import draw_contact_sheet, find_chip_path, write_chip
 from age_gender.photographs.embedder import CropOptions, Embedder
@@ -253,7 +254,7 @@ def embed_batches(
             else:
                 result, chips = read_result(path, images, width), []
             for name, reason, counts_as in result.skipped.tolist():
-                progress.say(cli.printable(f"{name}: skipped: {reason}"))
+                progress.say(printable(f"{name}: skipped: {reason}"))
                 reasons[counts_as] += 1
             names += result.names.tolist()
             for name, chip in zip(result.names.tolist(), chips, strict=False):

@@ -34,7 +34,8 @@ import numpy as np
 from tqdm import tqdm
 
 from age_gender import cli, copies, embedding_space, files, label_columns, paths
-from age_gender.cli import InputError, counted, display_path, printable
+from age_gender.cli import counted, display_path
+from age_gender.errors import InputError, printable
 from age_gender.labels import ADULT_AGE, GENDERS
 from age_gender.readers import labelled, tables
 from age_gender.scoring import choice, label_checks

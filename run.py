@@ -34,7 +34,7 @@ from typing import BinaryIO, NamedTuple, TextIO
 import numpy as np
 
 from age_gender import cli, files, parallel, paths, rounding, trained_models
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import chunks, tables
 from age_gender.scoring import choice, litert, predictions
 

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from age_gender import cli, crop_augmentation, files, metrics, paths, trained_models
-from age_gender.cli import InputError
 from age_gender.embedding_space import is_out_of_distribution
+from age_gender.errors import InputError, error_line
 from age_gender.labels import ADULT_AGE, AGES, GENDERS, base_name
 from age_gender.report import figures, lfw, page, robustness
 from age_gender.scoring import litert, predictions
@@ -133,7 +133,7 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
             raise ValueError("other inputs or outputs")
         network(np.zeros((1, *network.input_shape[1:]), np.float32))  # do its layers fit?
     except Exception as error:  # Keras raises many types on a broken or foreign file
-        reason = f"{type(error).__name__}: {cli.error_line(error)[:200]}"
+        reason = f"{type(error).__name__}: {error_line(error)[:200]}"
         raise InputError(
             f"{model}: not a model that these scripts can read ({reason}); run train.py again"
         ) from None

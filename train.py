@@ -34,9 +34,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from age_gender import checkpoints, cli, embedding_space, files, metrics, paths, rounding
-from age_gender.cli import InputError
 from age_gender.crop_augmentation import CropMaps, fit_crop_maps
 from age_gender.embedding_space import EmbeddingSpace
+from age_gender.errors import InputError
 from age_gender.tensorflow_import import import_tensorflow
 from age_gender.trained_models import write_model
 from age_gender.training_data import Faces, Recipe, batches, hold_out, read_faces, read_views

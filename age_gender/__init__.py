@@ -26,7 +26,7 @@ def estimate(
     be used are rows of missing values; otherwise the first one raises EmbeddingError, a ValueError.
     May be called from threads; models are loaded once.
     """
-    from age_gender.cli import InputError
+    from age_gender.errors import InputError
     from age_gender.scoring import estimation
 
     try:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, is_resource_shortage, say
+from age_gender.cli import say
+from age_gender.errors import InputError, is_resource_shortage
 
 if TYPE_CHECKING:
     import keras

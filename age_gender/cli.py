@@ -6,7 +6,6 @@ or a path are at fault, 130 when interrupted, 1 for anything else.
 
 import argparse
 import contextlib
-import errno
 import importlib.util
 import math
 import os
@@ -17,32 +16,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from age_gender import interrupts, startup
+from age_gender.errors import InputError, error_line, is_resource_shortage, is_user_error, printable
 
-MAX_MESSAGE = 500  # characters of a message
 _stderr_lock = threading.Lock()  # all threads share file descriptor 2
-_REMEDIES = {
-    errno.ENOSPC: "; free some space or choose another disk",
-    errno.EFBIG: "; raise the file-size limit (ulimit -f)",
-    errno.EDQUOT: "; free some space or choose another disk",
-    errno.EACCES: "; check the permissions",
-    errno.EROFS: "; choose another folder",
-    errno.ENOENT: "; check the path",
-    errno.ENOMEM: "; free some, or raise its limit (ulimit -v)",
-    errno.EMFILE: "; raise their limit (ulimit -n)",
-}
-_SHORTAGES = (  # texts of libraries that give no error number
-    "cannot allocate memory",
-    "unable to allocate",
-    "out of memory",
-    "bad_alloc",
-    "failed to map segment",
-    "can't start new thread",
-    "too many open files",
-)
-
-
-class InputError(Exception):
-    """Raised when the input, an argument or a path is at fault; shown as one line, exit code 2."""
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -109,30 +85,6 @@ def _ignore_closed_stream(method: Callable) -> Callable:
             method(*text)
 
     return write_or_flush
-
-
-def is_user_error(error: BaseException) -> bool:
-    """Return whether the input, the arguments or a path are at fault, and not the machine."""
-    of_paths = FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError
-    if isinstance(error, (InputError, PermissionError, *of_paths)):
-        return True
-    return getattr(error, "errno", None) in (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
-
-
-def is_resource_shortage(error: BaseException) -> bool:
-    """Return whether the machine lacks memory, threads or open files: no input is at fault."""
-    numbers = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) in numbers:
-        return True
-    # TensorFlow, the dynamic linker and threading give no number, only a text
-    is_of_library = isinstance(error, (RuntimeError, ImportError, OSError))
-    if not is_of_library or getattr(error, "filename", None):
-        return False
-    return _names_shortage(str(error))
-
-
-def _names_shortage(text: str) -> bool:
-    return any(words in text.lower() for words in _SHORTAGES)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -226,27 +178,6 @@ def say(message: str) -> None:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, such as "1 face" or "2,000 faces"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def error_line(error: BaseException) -> str:
-    """Return an error's message and its remedy, in one line of at most MAX_MESSAGE characters."""
-    if isinstance(error, MemoryError):
-        cause = f" ({error})" if str(error) else ""
-        return printable(f"not enough memory{cause}{_REMEDIES[errno.ENOMEM]}")
-    if is_resource_shortage(error) and not getattr(error, "strerror", None):
-        reason = next(line for line in str(error).splitlines() if _names_shortage(line))
-        return printable(f"not enough memory, threads or open files (see ulimit -a): {reason}")
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return printable(where + error.strerror.lower() + _REMEDIES.get(error.errno, ""))
-    return printable(str(error))
-
-
-def printable(text: str) -> str:
-    """Return a text as one line, control characters escaped, its middle cut at MAX_MESSAGE."""
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
-    half = MAX_MESSAGE // 2
-    return line if len(line) <= MAX_MESSAGE else line[: half - 3] + "..." + line[-half:]
 
 
 def display_path(path: object) -> str:

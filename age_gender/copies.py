@@ -3,8 +3,8 @@
 import numpy as np
 from tqdm import tqdm
 
-from age_gender.cli import InputError
 from age_gender.embedding_space import thin
+from age_gender.errors import InputError
 
 MIN_COSINE = 0.98  # cosine above which two embeddings are of one face in one photograph
 PREFILTER_COMPONENTS = 48  # principal components in which pairs are filtered first

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from age_gender import interrupts
-from age_gender.cli import InputError, counted, environment, error_line, require
+from age_gender.cli import counted, environment, require
+from age_gender.errors import InputError, error_line
 
 PACKAGE = Path(__file__).resolve().parent
 # Deadlines

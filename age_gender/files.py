@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from age_gender import startup
-from age_gender.cli import InputError, is_user_error
+from age_gender.errors import InputError, is_user_error
 
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(\d+)(?:/task/\d+)?/fd")
 

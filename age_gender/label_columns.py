@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender.cli import InputError, counted, printable
+from age_gender.cli import counted
+from age_gender.errors import InputError, printable
 from age_gender.labels import ADULT_AGE, AGES, GENDERS
 
 MALE, FEMALE, MISSING = 0, 1, -1

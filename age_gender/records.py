@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.files import atomic_path
 from age_gender.labels import AGES
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH

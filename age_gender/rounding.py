@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 
 if TYPE_CHECKING:
     from age_gender.embedding_space import EmbeddingSpace

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from age_gender import paths
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.files import atomic_path, sha256
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from age_gender.cli import InputError, display_path, say
+from age_gender.cli import display_path, say
 from age_gender.crop_augmentation import CropMaps, UnusableViews, augment, read_training_views
 from age_gender.embedding_space import EmbeddingSpace
+from age_gender.errors import InputError
 
 if TYPE_CHECKING:
     from age_gender.records import Records  # imports TensorFlow

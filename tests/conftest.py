@@ -21,7 +21,7 @@ import prepare
 import run
 import train
 from age_gender import cli, paths
-from age_gender.cli import InputError, error_line, is_user_error
+from age_gender.errors import InputError, error_line, is_user_error
 from age_gender.readers import tables, writing
 
 MODEL = str(paths.FACENET)

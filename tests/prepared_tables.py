@@ -9,7 +9,7 @@ import pytest
 
 import prepare
 from age_gender import records
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 
 WIDTH = 16  # of embeddings that no model here takes
 

@@ -16,7 +16,7 @@ import run
 import test
 import train
 from age_gender import files, records
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 
 # ------------------------------------------------------------------------ other scripts
 

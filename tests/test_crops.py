@@ -17,8 +17,8 @@ from age_gender import (
     trained_models,
     training_data,
 )
-from age_gender.cli import InputError
 from age_gender.crop_augmentation import UnusableViews
+from age_gender.errors import InputError
 from age_gender.readers import writing
 
 

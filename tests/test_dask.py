@@ -15,7 +15,7 @@ import pytest
 from schedulers import Scheduler, running_scheduler
 
 from age_gender import dask_cluster, parallel
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import chunks, tables, writing
 
 

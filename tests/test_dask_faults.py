@@ -16,7 +16,7 @@ from schedulers import Scheduler, free_port, running_scheduler
 
 import run
 from age_gender import dask_cluster, parallel, paths
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import chunks, tables, writing
 
 

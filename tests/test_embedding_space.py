@@ -9,7 +9,7 @@ from conftest import refused, script
 import prepare
 import run
 from age_gender import copies, embedding_space, paths, records, rounding, trained_models
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import writing
 from age_gender.scoring import litert
 

@@ -14,7 +14,7 @@ from test_prepare import prepared, vectors, write
 
 import run
 from age_gender import paths
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 
 GENDERS = {"m": 0, "f": 1, "Female": 1, "man": 0, None: -1, "unknown": -1}
 AGES = [*range(5, 60), 40.4, "33", None, -1, 117]

@@ -19,7 +19,7 @@ from conftest import KILLS, kill_at_random, mobile_training, program, start, vis
 
 import train
 from age_gender import checkpoints, paths, trained_models
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 
 MODEL = str(paths.FACENET)
 

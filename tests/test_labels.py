@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from age_gender import label_columns
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.label_columns import (
     LabelColumn,
     check_agreement,

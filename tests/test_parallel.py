@@ -20,7 +20,8 @@ import pytest
 from conftest import start, wait_until
 
 from age_gender import parallel, paths
-from age_gender.cli import InputError, Progress
+from age_gender.cli import Progress
+from age_gender.errors import InputError
 from age_gender.readers import tables, writing
 
 

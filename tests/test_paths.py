@@ -11,7 +11,7 @@ from conftest import HEADER, MODEL, program, refused, script, start
 
 import run
 from age_gender import paths, trained_models
-from age_gender.cli import InputError, error_line, is_user_error
+from age_gender.errors import InputError, error_line, is_user_error
 from age_gender.readers import tables
 
 

@@ -12,7 +12,7 @@ from prepared_tables import WIDTH, prepared, refusal, vectors, write
 import prepare
 import train
 from age_gender import records
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import writing
 
 # ---------------------------------------------------------------------- children and views

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from age_gender import checkpoints
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 
 SETTINGS = {"images": "x", "seed": 1}
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, is_resource_shortage
+from age_gender.errors import InputError, is_resource_shortage
 from age_gender.readers.names import text_name
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, say
+from age_gender.cli import say
+from age_gender.errors import InputError
 from age_gender.labels import GENDERS
 from age_gender.photographs.images import CHIP, Skipped, read_image, resize
 

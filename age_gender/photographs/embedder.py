@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender.cli import InputError, error_line, is_resource_shortage
+from age_gender.errors import InputError, error_line, is_resource_shortage
 from age_gender.photographs import faces
 from age_gender.photographs.batch_results import BatchResult
 from age_gender.photographs.chips import encode_png

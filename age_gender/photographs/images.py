@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, error_line, is_resource_shortage
+from age_gender.errors import InputError, error_line, is_resource_shortage
 
 CHIP = 160  # pixels, FaceNet's input
 LARGEST_IMAGE = 128_000_000  # pixels, 0.4 GB decoded; larger ones may be decompression bombs

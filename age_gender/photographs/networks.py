@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from age_gender import cli
-from age_gender.cli import InputError, error_line, quiet_stderr
+from age_gender.cli import quiet_stderr
+from age_gender.errors import InputError, error_line
 from age_gender.photographs.images import CHIP, normalise
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 from age_gender.tensorflow_import import import_tensorflow

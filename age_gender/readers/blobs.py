@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from age_gender.readers.errors import RowError
+from age_gender.readers.bad_rows import RowError
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 
 DTYPES = {

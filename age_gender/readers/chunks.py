@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from age_gender.cli import InputError, printable, say
+from age_gender.cli import say
+from age_gender.errors import InputError, printable
 from age_gender.readers import names
+from age_gender.readers.bad_rows import BadRow, RowError
 from age_gender.readers.columns import SAMPLE_ROWS, UNKNOWN, Columns
-from age_gender.readers.errors import BadRow, RowError
 from age_gender.readers.numbers import TINY, find_not_finite
 
 CHUNK_ROWS = 2048  # rows of a chunk of arrays

@@ -4,11 +4,11 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import names
+from age_gender.readers.bad_rows import RowError
 from age_gender.readers.columns import Columns, ReadOptions, Sample
-from age_gender.readers.errors import RowError
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH, count_text
 from age_gender.trained_models import TRAIN_COMMAND
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender.readers import names, vectors
-from age_gender.readers.errors import RowError
+from age_gender.readers.bad_rows import RowError
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH, parse_cells
 
 SAMPLE_ROWS = 20  # rows that show the roles of columns, and which type bytes hold

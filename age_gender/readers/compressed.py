@@ -6,7 +6,7 @@ import re
 import zlib
 from typing import Any, BinaryIO
 
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers.text_chunks import read_head
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")

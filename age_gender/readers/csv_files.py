@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import chunks, csv_columns, numbers, text_chunks, vectors
+from age_gender.readers.bad_rows import RowError
 from age_gender.readers.column_choice import TRANSPOSE
 from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions
 from age_gender.readers.csv_dialects import Dialect, describe_printed, find_dialect
 from age_gender.readers.csv_rows import CsvRow, read_rows
-from age_gender.readers.errors import RowError
 
 
 def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:

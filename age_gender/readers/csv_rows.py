@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from age_gender.readers import chunks
+from age_gender.readers.bad_rows import RowError
 from age_gender.readers.csv_dialects import Dialect
-from age_gender.readers.errors import RowError
 
 MAX_ATTEMPTS = 100  # in a text to read on behind the first line of a broken row
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 
 
 class _Format(NamedTuple):

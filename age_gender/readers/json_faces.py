@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import vectors
-from age_gender.readers.errors import RowError
+from age_gender.readers.bad_rows import RowError
 from age_gender.readers.names import NAME_COLUMNS
 from age_gender.readers.numbers import MIN_WIDTH
 

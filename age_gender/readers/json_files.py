@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from age_gender.readers import chunks, json_faces, json_lines, numbers, text_chunks, vectors
+from age_gender.readers.bad_rows import RowError
 from age_gender.readers.column_choice import choose_columns
 from age_gender.readers.columns import Columns, ReadOptions, inspect_columns
-from age_gender.readers.errors import RowError
 
 _LIST = re.compile(rb"\s*:\s*\[")
 # The line before a document in Elasticsearch's bulk files.

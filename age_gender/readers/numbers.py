@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from age_gender.readers.errors import RowError
+from age_gender.readers.bad_rows import RowError
 
 MIN_WIDTH, MAX_WIDTH = 16, 4096  # numbers of an embedding that no model sets the width of
 TINY = 1e-37  # float32 has no accuracy left below

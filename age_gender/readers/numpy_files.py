@@ -14,12 +14,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from age_gender.cli import InputError, counted
+from age_gender.cli import counted
+from age_gender.errors import InputError
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import chunks
+from age_gender.readers.bad_rows import BadRow
 from age_gender.readers.column_choice import ambiguity_error, find_label_columns, width_error
 from age_gender.readers.columns import Columns, ReadOptions
-from age_gender.readers.errors import BadRow
 from age_gender.readers.names import text_name
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 

@@ -7,11 +7,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from age_gender.cli import InputError, quiet_stderr, require
+from age_gender.cli import quiet_stderr, require
+from age_gender.errors import InputError
 from age_gender.readers import chunks, parquet_pages, value_rows, vectors
+from age_gender.readers.bad_rows import MISSING_EMBEDDING, BadRow, RowError
 from age_gender.readers.column_choice import choose_columns
 from age_gender.readers.columns import SAMPLE_ROWS, Columns, ReadOptions, Sample, inspect_column
-from age_gender.readers.errors import MISSING_EMBEDDING, BadRow, RowError
 from age_gender.readers.names import NAME_COLUMNS
 from age_gender.readers.numbers import MIN_WIDTH, count_text
 from age_gender.readers.numpy_files import parse_array

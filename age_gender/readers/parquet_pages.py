@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import thrift
 
 MAX_PAGE_BYTES = 128 << 20  # decompressed: DuckDB writes up to 100 MB, others 1 MB

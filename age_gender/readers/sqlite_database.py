@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from age_gender import interrupts
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers.chunks import MAX_ROW_BYTES
 from age_gender.readers.columns import SAMPLE_ROWS
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO, NamedTuple
 
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import chunks, value_rows
 from age_gender.readers.column_choice import ambiguity_error, choose_columns
 from age_gender.readers.columns import SAMPLE_ROWS, Columns, ReadOptions, inspect_columns

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 import numpy as np
 
 from age_gender import cli, files, interrupts
-from age_gender.cli import InputError, error_line, is_resource_shortage, is_user_error
+from age_gender.errors import InputError, error_line, is_resource_shortage, is_user_error
 from age_gender.readers import blobs, compressed, foreign_files, text_chunks
 from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, make_batch
 from age_gender.readers.columns import ANY, ReadOptions

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import chunks, foreign_files
-from age_gender.readers.errors import BadRow
+from age_gender.readers.bad_rows import BadRow
 
 DENSE_ROW_BYTES = 512  # mean bytes of rows that are short; a row of 512 numbers has over 1,000
 DENSE_BYTES = 64 << 10  # bytes of a chunk of short rows, each of which costs memory of its own

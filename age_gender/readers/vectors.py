@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender.readers import blobs
-from age_gender.readers.errors import MISSING_EMBEDDING, RowError
+from age_gender.readers.bad_rows import MISSING_EMBEDDING, RowError
 from age_gender.readers.numbers import (
     MAX_WIDTH,
     MIN_WIDTH,

@@ -9,7 +9,8 @@ from typing import BinaryIO
 import numpy as np
 
 from age_gender import files
-from age_gender.cli import InputError, require
+from age_gender.cli import require
+from age_gender.errors import InputError
 from age_gender.readers.names import quote_csv
 from age_gender.readers.numbers import MIN_WIDTH
 

@@ -8,7 +8,7 @@ prediction is a pair here: the last component of a face's name, and its gender, 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from age_gender.cli import InputError, printable
+from age_gender.errors import InputError, printable
 from age_gender.labels import GENDERS
 
 

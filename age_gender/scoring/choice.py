@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender import paths, trained_models
-from age_gender.cli import InputError, display_path
+from age_gender.cli import display_path
 from age_gender.embedding_space import is_out_of_distribution, thin
+from age_gender.errors import InputError
 from age_gender.scoring.litert import DISTANCE, Scorer
 
 PROBE_ROWS = 256  # rows scored with each model to choose one

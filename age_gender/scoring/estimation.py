@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from age_gender import paths, rounding, trained_models
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import chunks, numpy_files, tables
 from age_gender.readers.columns import Columns
 from age_gender.scoring import choice, predictions

@@ -5,7 +5,8 @@ import contextlib
 import numpy as np
 
 from age_gender import label_columns, metrics, paths
-from age_gender.cli import InputError, display_path
+from age_gender.cli import display_path
+from age_gender.errors import InputError
 from age_gender.labels import ADULT_AGE
 from age_gender.readers import labelled
 from age_gender.scoring import choice

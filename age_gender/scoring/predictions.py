@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from age_gender.cli import InputError, printable
+from age_gender.errors import InputError, printable
 from age_gender.readers.names import quote_csv_cells
 
 

@@ -15,7 +15,7 @@ from small_networks import sandberg_embedding, sandberg_graph
 
 import embed
 from age_gender import paths
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.photographs import networks
 from age_gender.photographs.images import find_images
 from age_gender.readers import tables

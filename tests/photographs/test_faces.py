@@ -7,7 +7,7 @@ import pytest
 from small_networks import sandberg_graph
 
 import embed
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.photographs import faces, networks
 from age_gender.photographs.chips import draw_contact_sheet, encode_png, find_chip_path, write_chip
 from benchmarks.drawn_faces import draw_chip

@@ -15,7 +15,7 @@ from small_networks import sandberg_graph, square_means
 from test_embed import SCRIPT, chips_in, embedded, interrupt, run
 
 import embed
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import tables
 from benchmarks.drawn_faces import draw_chip
 

@@ -12,7 +12,7 @@ from small_networks import sandberg_graph
 from test_embed import chips_in, embedded, interrupt, names_in, run
 
 import embed
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.photographs.batch_results import BatchResult, write_result
 from age_gender.photographs.chips import encode_png, find_chip_path, write_chip
 from benchmarks.drawn_faces import draw_chip

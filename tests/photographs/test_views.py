@@ -8,7 +8,7 @@ from small_networks import WIDTH, sandberg_graph, square_means
 from test_embed import chips_in, embedded, interrupt, names_in, run
 
 import embed
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.photographs import faces, networks, views
 from benchmarks.drawn_faces import draw_chip, draw_photograph
 

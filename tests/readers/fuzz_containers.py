@@ -81,7 +81,7 @@ def check_parquet(data: bytes) -> None:
 
     Places from the middle of their range on count from the end, where the metadata is.
     """
-    from age_gender.cli import InputError
+    from age_gender.errors import InputError
     from age_gender.readers import tables
     from age_gender.readers.columns import ReadOptions
 
@@ -122,7 +122,7 @@ def check_tfrecords(data: bytes) -> None:
     All checksums are right: mutations alone would not get past them.
     """
     from age_gender import records
-    from age_gender.cli import InputError
+    from age_gender.errors import InputError
 
     size, content = data[0] if data else 0, b""
     for i in range(1, len(data), 8 + size):

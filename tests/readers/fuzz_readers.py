@@ -124,7 +124,7 @@ def read_text(
     `places` take the numbers of the good rows, and of those in chunks that came before any row
     that shows the columns.
     """
-    from age_gender.cli import InputError
+    from age_gender.errors import InputError
     from age_gender.readers import chunks, tables, text_chunks
     from age_gender.readers.columns import ReadOptions
 
@@ -187,7 +187,7 @@ def check_sqlite(data: bytes) -> None:
     """The first byte: 0 and 1, the rest are BLOBs of float32 or float64; 2, lists as text, one a
     line; 3, the rest overwrites a database.
     """
-    from age_gender.cli import InputError
+    from age_gender.errors import InputError
     from age_gender.readers import tables
     from age_gender.readers.columns import ReadOptions
 
@@ -261,7 +261,7 @@ def check_npz(data: bytes) -> None:
 
 
 def compare_npz(path: str) -> None:
-    from age_gender.cli import InputError
+    from age_gender.errors import InputError
     from age_gender.readers import chunks, tables
     from age_gender.readers.columns import ReadOptions
 

@@ -9,7 +9,7 @@ import pytest
 
 import run
 from age_gender import paths
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 
 pandas = pytest.importorskip("pandas")
 

@@ -8,7 +8,7 @@ import pytest
 
 import prepare
 from age_gender import label_columns, records
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import chunks, labelled, tables
 from age_gender.readers.columns import ANY, ReadOptions
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import blobs, tables, vectors
+from age_gender.readers.bad_rows import RowError
 from age_gender.readers.columns import ReadOptions
-from age_gender.readers.errors import RowError
 
 WIDTH = 20
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from age_gender import paths
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import json_lines, tables
 from age_gender.readers.columns import ReadOptions
 

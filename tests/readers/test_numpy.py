@@ -11,7 +11,7 @@ import pytest
 from conftest import MODEL, refusal
 
 import run
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import tables
 from age_gender.readers.columns import ReadOptions
 

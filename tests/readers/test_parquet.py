@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import refusal
 
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import parquet_pages, tables
 from age_gender.readers.columns import ReadOptions
 

@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import chunks, numpy_files, tables, writing
 from age_gender.readers.columns import ReadOptions
 from age_gender.readers.names import quote_csv

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import MODEL, refusal, start
 
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import compressed, foreign_files, json_lines, tables
 
 COUNT = 60

@@ -18,7 +18,7 @@ import pytest
 from conftest import MODEL, refusal, start
 
 from age_gender import paths
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.readers import sqlite_database, tables
 from age_gender.readers.columns import ReadOptions
 

@@ -15,7 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 from conftest import refused, script
 
 from age_gender import files, paths, records, trained_models
-from age_gender.cli import InputError
+from age_gender.errors import InputError
 from age_gender.report import figures, robustness
 from age_gender.report import page as report_page
 from age_gender.scoring import litert

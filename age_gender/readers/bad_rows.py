@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from age_gender.cli import printable
+from age_gender.errors import printable
 
 MISSING_EMBEDDING = "the embedding is missing"
 
