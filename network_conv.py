@@ -280,15 +280,15 @@ def calibrate(
 def fit_tail(softmax: np.ndarray, age: np.ndarray) -> float:
     """Return the largest tail whose intervals hold INTERVAL_COVERAGE of the ages (n,).
 
-    Of the age softmax (n, 117), each face's label is inside up to a level: P(age <= label) or
-    P(age >= label), whichever is smaller. These levels are the conformity scores (Romano et al.,
-    "Conformalized Quantile Regression", 2019).
+    A face's conformity score is the largest tail with which its interval still holds its label: the
+    smaller of P(age <= label) and P(age >= label) by its softmax (n, 117), divided by its
+    `tail_factor` (Romano et al., "Conformalized Quantile Regression", 2019).
     """
     rows, cumulative = np.arange(len(age)), np.cumsum(softmax, axis=1)
-    level = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax)[rows, age])
-    level /= np.asarray(tail_factor(compute_expected_age(softmax)))
-    outside = int((1 - INTERVAL_COVERAGE) * (len(level) + 1))
-    return float(np.sort(level)[max(outside - 1, 0)])
+    score = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax)[rows, age])
+    score /= np.asarray(tail_factor(compute_expected_age(softmax)))
+    outside = int((1 - INTERVAL_COVERAGE) * (len(score) + 1))
+    return float(np.sort(score)[max(outside - 1, 0)])
 
 
 def argmin_loss(logits: np.ndarray) -> int:
@@ -308,7 +308,7 @@ def to_litert(scorer: keras.Model) -> bytes:
 
 
 def age_loss(age: Array, probabilities: Array) -> Array:
-    """Return the cross-entropy with a Gaussian round the label, plus the weighted age error.
+    """Return the cross-entropy with a Gaussian around the label, plus the weighted age error.
 
     It is (n,); `age` is (n,) or (n, 1), in years, `probabilities` (n, 117). Neighbouring years are
     nearly right (Gao et al., "Deep Label Distribution Learning with Label Ambiguity", 2017), but

@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     write_records({output / name: rows for name, rows in split.rows.items()}, table, labels)
     for note in notes:
         cli.say(printable(note))
-    report(table, labels, split)
+    print_counts(table, labels, split)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -294,7 +294,7 @@ def write_records(
     )
 
 
-def report(table: labelled.Table, labels: Labels, split: Split) -> None:
+def print_counts(table: labelled.Table, labels: Labels, split: Split) -> None:
     """Print what became of every row: rows without labels one by one, the others as counts."""
     # Name the rows without labels
     is_labelled = labels.are_complete()

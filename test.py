@@ -44,9 +44,9 @@ if TYPE_CHECKING:  # they take time to import
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     if args.lfw:
-        judge_lfw(args.lfw, args.lfw_labels)
+        measure_lfw(args.lfw, args.lfw_labels)
     else:
-        judge_records(args)
+        measure_records(args)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -76,7 +76,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def judge_records(args: argparse.Namespace) -> None:
+def measure_records(args: argparse.Namespace) -> None:
     """Print a line per batch, the summary and a line per crop, and write the report."""
     model = trained_models.find_model(args.model, trained_models.KERAS_MODEL)
     if args.report:
@@ -97,10 +97,10 @@ def judge_records(args: argparse.Namespace) -> None:
     true_classes = {"age": faces.age, "gender": faces.gender}  # children's genders too
     rows = np.arange(len(age))
     loss = sum(-np.log(softmax[key][rows, true] + 1e-7) for key, true in true_classes.items())
-    judged = metrics.compute_age_error(age, faces.age), is_right, loss
+    measured = metrics.compute_age_error(age, faces.age), is_right, loss
     for start in range(0, len(age), args.batch_size):
-        print(format_line(*(values[start : start + args.batch_size] for values in judged)))
-    print("Summary:", format_line(*judged), sep="\n")
+        print(format_line(*(values[start : start + args.batch_size] for values in measured)))
+    print("Summary:", format_line(*measured), sep="\n")
     if not args.report and not args.views:
         return
 
@@ -194,7 +194,7 @@ def tabulate_crops(
 def describe(
     args: argparse.Namespace, model: Path, exported: Path, table: "pd.DataFrame", age: np.ndarray
 ) -> dict:
-    """Return names and hashes of the judged files, and counts; `age` (n,) is the Keras model's.
+    """Return names and hashes of the measured files, and counts; `age` (n,) is the Keras model's.
 
     Raises InputError where the models' ages differ.
     """
@@ -222,7 +222,7 @@ def describe(
     }
 
 
-def judge_lfw(path: Path, folder: Path) -> None:
+def measure_lfw(path: Path, folder: Path) -> None:
     """Print the two published lines, then the label files' faults and the figures without."""
     rows = predictions.read(path, "filename", "gender")
     predicted = [(base_name(name), gender) for name, gender in rows]

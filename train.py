@@ -104,11 +104,11 @@ def train(
     faces = Faces(components, rounded, records.age, records.gender, is_adult)
     crop_maps = fit_crop_maps(to_components(views)) if views is not None else None
 
-    # Training without the held-out faces, which then calibrate, and at last with all. An epoch has
-    # as many steps in both parts, so that one schedule fits; the first part's batches are smaller.
+    # Fit without the held-out faces, calibrate on these, then fit on all. Both parts take as many
+    # steps per epoch, for one schedule of the learning rate: the first part has smaller batches.
     fit_started = time.monotonic()
     held_out, training_faces = faces.select(is_held_out), faces.select(~is_held_out)
-    steps = min(math.ceil(len(is_held_out) / recipe.batch_size), len(training_faces.age))
+    steps = min(math.ceil(len(faces.age) / recipe.batch_size), len(training_faces.age))
     final_epochs = math.ceil(FINAL_EPOCHS_FRACTION * recipe.epochs)
     network = network_conv.build_network(components.shape[1])
     trainer = network_conv.compile_for_training(

@@ -66,7 +66,8 @@ class EmbeddingSpace:
         It is linear in the logarithm of how much likelier a random direction is than this space:
         0 for the nearest training row, 1 where both are equally likely. A row beyond
         NEGATION_LIMIT on the side of the negated embeddings is outside too. 1 for all rows where
-        single rows cannot be judged.
+        single rows cannot be judged. network_conv.build_row_checks computes the same within the
+        exported model, as a test checks.
         """
         if not self.detects_single_rows:
             return np.ones(len(rows), np.float32)

@@ -45,8 +45,8 @@ def was_interrupted() -> bool:
     return _raise_time is not None
 
 
-def end_if_unheeded() -> None:
-    """End a script, untidied, if an interrupt from now on is not heeded within HEED_SECONDS.
+def watch_for_stuck_interrupts() -> None:
+    """Start to end the script, without cleanup, where an interrupt is not heeded in HEED_SECONDS.
 
     For a library in C that may never return to Python, where alone KeyboardInterrupt is raised.
     """

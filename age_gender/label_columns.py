@@ -253,10 +253,11 @@ def _known_words() -> dict[str, int]:
 
 def _find_meanings(values: set[str], title: str, codes: dict[str, int]) -> dict[str, int]:
     """Return the gender of each value that has one possible meaning, plus the user's codes."""
-    # Numbers and answers: one of them gives the others their meaning
+    # 0 and 1 together, or yes and no in a column called male or female
     meanings = {**_known_words()}
     rest = values - meanings.keys()
-    answers = _find_answers(title, rest, values - {""} == rest)
+    has_no_words = values - {""} == rest
+    answers = _find_answers(title, rest, has_no_words)
     if codes.keys() & answers.keys():  # whoever says what one of them means says it of all
         answers = {"-1": MISSING} if answers.get("-1") == MISSING else {}
 
@@ -268,10 +269,11 @@ def _find_meanings(values: set[str], title: str, codes: dict[str, int]) -> dict[
     return meanings | answers | codes
 
 
-def _find_answers(title: str, values: set[str], are_all: bool) -> dict[str, int]:
+def _find_answers(title: str, values: set[str], has_no_words: bool) -> dict[str, int]:
     """Return the meanings of numbers and of yes and no among the `values` that are no known words.
 
-    `are_all` says that the column has no words beside them.
+    `has_no_words` says that the column holds no word for a gender. Without the user's codes 2 never
+    has a meaning, and 1 has one beside 0 alone, or by a title such as Male.
     """
     titled = title.removeprefix("is_")
     if titled in GENDERS:  # 1 is what the column is called
@@ -283,7 +285,7 @@ def _find_answers(title: str, values: set[str], are_all: bool) -> dict[str, int]
         return answers
     if not title:  # UTKFace's names
         return {"0": MALE, "1": FEMALE}
-    if are_all and {"0", "1"} <= values <= {"0", "1", "-1"}:
+    if has_no_words and {"0", "1"} <= values <= {"0", "1", "-1"}:
         return {"0": MALE, "1": FEMALE, "-1": MISSING}
     return {}
 

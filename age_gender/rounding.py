@@ -22,7 +22,10 @@ WARNED, REFUSED = 1.0, 2.5
 
 
 class Curve(NamedTuple):
-    """Hold points (K,): rising deviations along empty directions, and the years ages move by."""
+    """Hold K points of how rounding changes ages on average.
+
+    `deviation` (K,), rising, is `EmbeddingSpace.rounding_deviation`; `years` (K,) is the change.
+    """
 
     deviation: np.ndarray
     years: np.ndarray

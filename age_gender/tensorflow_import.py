@@ -24,7 +24,11 @@ def require_memory() -> None:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow and Keras and run a first operation, without their start-up messages."""
+    """Import TensorFlow and Keras and run a first operation, without their start-up messages.
+
+    Ctrl-C raises KeyboardInterrupt as soon as TensorFlow's C++ code returns to Python. Where the
+    import makes another error of it, `cli.report` still says "interrupted".
+    """
     require_memory()
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
     with environment(TF_CPP_MIN_LOG_LEVEL=level, KERAS_BACKEND="tensorflow"), quiet_stderr():

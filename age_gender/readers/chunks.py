@@ -90,10 +90,10 @@ class Batch:
     """Hold what was parsed from a chunk: features and metadata of its good rows, and its bad rows.
 
     `features` is float32 (n, width), finite, none all zeros. `row_indices` (n,) number the good
-    rows among all rows of the chunk, from 0. `metadata` has "name" as text, and "age" and "gender"
-    as written, where the table has them and they are read. `scores` are a model's, float32 (n, 6),
-    with the columns of litert.OUTPUTS, or None before the batch is scored; `features` of a scored
-    batch are (n, 0).
+    rows among all rows of the chunk, from 0. `metadata` has "name" as text, None for a row without
+    one, and "age" and "gender" as written, where the table has them and they are read. `scores` are
+    a model's, float32 (n, 6), with the columns of litert.OUTPUTS, or None before the batch is
+    scored; `features` of a scored batch are (n, 0).
     """
 
     chunk: Chunk  # without its data
@@ -202,10 +202,8 @@ def make_batch(
     for i, reason in reasons.items():
         line = line_numbers[i] if line_numbers else 0
         bad.append(BadRow(chunk.path, int(row_indices[i]) + 1, line, reason))
-    origin, line_count = (
-        replace(chunk, data=b"", metadata={}, bad=()),
-        chunk.lines_above + data_lines,
-    )
+    origin = replace(chunk, data=b"", metadata={}, bad=())
+    line_count = chunk.lines_above + data_lines
     batch = Batch(
         origin, features, row_indices, count, line_count, sorted(bad), metadata, line_numbers
     )

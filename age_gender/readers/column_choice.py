@@ -1,4 +1,8 @@
-"""Choose the columns of a table that hold the embedding, the name and the labels."""
+"""Choose the columns of a table that hold the embedding, the name and the labels.
+
+For CSV (csv_columns.py makes up titles where there are none), JSON, Parquet and SQLite. The arrays
+of an NPZ are chosen in numpy_files.py.
+"""
 
 import itertools
 import re

@@ -25,7 +25,7 @@ ROW_KEYS = (
     "result", "results", "data", "rows", "points", "hits", "objects", "records", "items",
     "documents", "entities", "vectors", "embeddings", "faces", "descriptors",
 )  # fmt: skip
-# Of keys of embeddings, which are no names
+# Words in keys that hold embeddings: such keys are not the names of faces
 EMBEDDING_WORDS = ("embed", "vector", "descriptor", "encoding", "feature", "repr", "value", "data")
 
 KeyPath = tuple[str, ...]

@@ -264,7 +264,7 @@ def _document_rows(path: str, data: bytes, options: ReadOptions) -> Iterator[obj
         yield from json_documents.iterate_rows(document, options.fits)
 
 
-# What databases write round a value to say its type (MongoDB, DynamoDB, Firestore): by its key,
+# What databases write around a value to say its type (MongoDB, DynamoDB, Firestore): by its key,
 # the types of the value and what makes a plain one of it.
 _TYPE_KEYS: dict[str, tuple[type, Callable]] = {
     "$oid": (str, str), "$numberDouble": (str, float), "$numberDecimal": (str, float),

@@ -10,13 +10,14 @@ from age_gender.readers.numbers import excerpt
 # Titles of columns of names, also in the plural, nested (image.path) or with an underscore before
 # them (_id). The first of them that a table has is read.
 NAME_COLUMNS = ("filename", "file", "path", "image", "name", "identity", "id", "label")
-# Titles that count as such a word, their last one, where a table has no column of the words alone.
+# Compound titles such as img_path or face_id: each ranks as its last word does, behind all words
+# alone.
 _COMPOUND_TITLE = re.compile(
     r"(?:known_)?(?:img|image|file|photo|picture|face|person|source)s?_?(path|file|name|id)s?"
     r"|(?:img|photo|picture)()"
 )
 _INDEX_TITLE = re.compile(r"|__index_level_\d+__|Unnamed: \d+|_row")  # of pandas; of jsonlite
-INDEX_RANK = 2 * len(NAME_COLUMNS)  # of such a title as that of names, behind all others
+INDEX_RANK = 2 * len(NAME_COLUMNS)  # of an index column, behind all other titles
 MAX_NAME = 1000  # characters; a longer text is an image as base64, or a list
 # How pictures as base64, lists and objects begin, but hardly a name.
 _VALUE_STARTS = ("/9j/", "iVBORw0KGgo", "UklGR", "data:image", "[", "{", "b'\\x")

@@ -49,7 +49,7 @@ class Database:
             lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
         )
         self._connection.set_progress_handler(self._is_over, CHECK_STEPS)
-        interrupts.end_if_unheeded()  # one step may take minutes: printf('%.*c', 1e9, 'a')
+        interrupts.watch_for_stuck_interrupts()  # one step, printf('%.*c', 1e9, 'a'), takes minutes
 
     def close(self) -> None:
         """Close the database."""

@@ -1,7 +1,7 @@
 """Turn a value of any form into the numbers of an embedding: text, bytes, lists, objects.
 
 `find_form` finds the form of a column in its first values; it holds for the file. A form is one
-entry in a table: what stands round the numbers of a text (WRAPPERS), what lists and objects look
+entry in a table: what stands around the numbers of a text (WRAPPERS), what lists and objects look
 like (OBJECTS), what encodes bytes as text and which type of numbers they hold (blobs.py).
 """
 
@@ -33,8 +33,9 @@ SHORTENED = RowError(
 )
 _SEVERAL_FACES = RowError("a list of several faces", "write a row a face")
 
-# Of each form of text: its name, and what stands before and behind its numbers or another form.
-# A column has the first form that its first value matches.
+# Forms of text, by the name that messages use: regular expressions of what stands before and behind
+# the numbers, or another form. To add one, add an entry (CONTRIBUTING.md). The first that matches
+# is a column's form: a special form stands above a general one.
 _NAMED = r"(?:,\s*\w+=(?:<[^<>]*>|'[^']*'|\([\d, ]*\)|[\w.]+))*"  # dtype=float32, grad_fn=<...>
 WRAPPERS = {
     "a DeepFace answer": (  # str or JSON of what represent() returns
@@ -71,7 +72,7 @@ _CLOSED = {name: re.compile(rf"(?:{closing})\Z") for name, (_, closing) in WRAPP
 _CLOSING_LENGTH = 400  # characters at the end of a text in which a closing is searched
 _BRACKET = re.compile(r"[\[({]")
 _SCALARS = re.compile(r"(?:np\.float\d+|Decimal)\('?([^()']*)'?\)")  # numbers of a list, printed
-_QUOTES = re.compile(r"""(?<![^\s,])['"]|['"](?![^\s,])""")  # round numbers that are texts
+_QUOTES = re.compile(r"""(?<![^\s,])['"]|['"](?![^\s,])""")  # around the numbers of a list of texts
 _JULIA_EXPONENT = re.compile(r"(?<=[\d.])f(?=[-+]?\d)")  # 1.0f-5
 _TYPE_NAMES = re.compile(r"System\.\w+\[\]|\[[FD]@\w+|\[object \w+\]|<memory at \w+>|<\w[^>]*>")
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")

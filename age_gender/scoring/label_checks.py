@@ -23,11 +23,11 @@ def check(
 ) -> list[str]:  # fmt: skip
     """Return warnings of labels (n,), -1 if missing, that differ much from a model's estimates.
 
-    `known` are the table's scores; train.py's last model is not asked, as it may have been trained
-    on the same mistake. Raises InputError where the model sees the other gender in most faces of a
-    file, unless the genders are confirmed: by the user, or as what the column means without
-    --gender-codes (`codes`) too; and where all ages are under 10 and most faces are no children.
-    Files are judged one by one.
+    `known` are the table's scores by the model in models/ that fits it, None if none does; not by
+    train.py's last model, which may have been trained on the same mistake. Raises InputError where
+    the model sees the other gender in most faces of a file, unless the genders are confirmed: by
+    the user, or as what the column means without --gender-codes (`codes`) too; and where all ages
+    are under 10 and most faces are no children. Files are judged one by one.
     """
     # Take the labelled faces
     if known and known.folder == paths.MODELS:

@@ -18,7 +18,7 @@ OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance", "roun
 DISTANCE, ROUNDING = OUTPUTS.index("distance"), OUTPUTS.index("rounding_years")
 BATCH_ROWS = 256  # rows whose activations stay in the processor's cache
 LOADED_BYTES = 32 << 20  # memory that a loaded model takes, at most
-_xnnpack_has_written = False  # its one line of a process, to standard error
+_xnnpack_has_written = False  # the line that it writes once per process
 OUT_OF_DISTRIBUTION = "an embedding of another network than the model's, or too coarsely rounded"
 REMEDY = (
     "embed it with that network, leave it out with --skip-bad-rows, or score it all the same with "
@@ -95,7 +95,8 @@ class _LiteRTModel:
                 self.run(np.ones((2, self.width), np.float32))
                 _xnnpack_has_written = True
         except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
-            bytearray(LOADED_BYTES)  # raises MemoryError where the machine is at fault
+            # LiteRT gives the same errors for want of memory: this then raises MemoryError
+            bytearray(LOADED_BYTES)
             raise InputError(
                 f"{name}: not a model that train.py of this version exported; train again"
             ) from None
