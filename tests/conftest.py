@@ -20,11 +20,12 @@ import pytest
 import prepare
 import run
 import train
-from age_gender import cli, paths
+from age_gender import cli, paths, trained_models
 from age_gender.errors import InputError, error_line, is_user_error
 from age_gender.readers import tables, writing
 
 MODEL = str(paths.FACENET)
+OWN_MODEL = paths.MODELS  # the folder where train.py writes by default
 KILLS = int(os.environ.get("KILLS", "0"))  # how often each script is killed; 0: a few times
 FACES = 900  # every 23rd of UTKFace, so that all ages are there
 BATCH_SIZE = "44"  # 17 steps for the 739 or 624 of them that are no test faces
@@ -127,6 +128,19 @@ def refusal(path, *more: str) -> str:
     said = error_line(caught.value)
     assert "\n" not in said and len(said) <= 500
     return said
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_own_model():
+    """Tests expect the shipped models: one that `make` has trained in models/ is passed over."""
+    find_models = trained_models.find_models
+
+    def find_shipped(models: Path) -> dict[Path, int]:
+        return {path: width for path, width in find_models(models).items() if path != OWN_MODEL}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trained_models, "find_models", find_shipped)
+        yield
 
 
 @pytest.fixture(scope="session")
