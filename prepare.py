@@ -36,7 +36,7 @@ from tqdm import tqdm
 from age_gender import cli, copies, embedding_space, files, label_columns, paths
 from age_gender.cli import counted, display_path
 from age_gender.errors import InputError, printable
-from age_gender.labels import ADULT_AGE, GENDERS
+from age_gender.labels import ADULT_AGE, GENDER_COLUMNS, GENDERS
 from age_gender.readers import labelled, tables
 from age_gender.scoring import choice, label_checks
 from age_gender.tensorflow_import import import_tensorflow, require_memory
@@ -239,8 +239,9 @@ def check_adults(
         raise InputError(
             "no face of --min-age or older has both an age and a gender "
             f"({counted(len(labels.age), 'row')}, {ages:,} with an age, {genders:,} with a gender"
-            f"{printable(unread)}); give the table columns age and gender (or sex, Male, female), "
-            "or names like UTKFace's: [age]_[gender]_[race]_[date&time].jpg"
+            f"{printable(unread)}); give the table columns age and gender (or "
+            f"{', '.join(GENDER_COLUMNS[1:])}), or names like UTKFace's: "
+            "[age]_[gender]_[race]_[date&time].jpg"
         )
     genders = {*labels.gender[adults].tolist()}
     coded = {gender for gender in codes.values() if gender >= 0}

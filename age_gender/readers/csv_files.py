@@ -42,10 +42,11 @@ def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Ch
     parts = text_chunks.cut_rows(start, stream, find_end, skipped_bytes=header.bytes)
     choose = functools.partial(csv_columns.choose, path, header.titles, options)
     find_rows = functools.partial(_numbered_rows, dialect)
+    is_transposed = functools.cache(  # reads the file: once, and only if a row shows no columns
+        functools.partial(csv_columns.is_transposed, path, header.lines, dialect, options)
+    )
     for chunk in chunks.assign_columns(parts, find_rows, choose):
-        if chunk.columns is UNKNOWN and csv_columns.is_transposed(
-            path, header.lines, dialect, options
-        ):
+        if chunk.columns is UNKNOWN and is_transposed():
             chunk = replace(chunk, bad=[row._replace(remedy=TRANSPOSE) for row in chunk.bad])
         yield chunk
 

@@ -90,7 +90,7 @@ class _LiteRTModel:
                 self._outputs = [outputs[output]["index"] for output in OUTPUTS]
                 del signature  # resize_tensor_input fails while a signature runner exists
 
-                # Score a row: the others would be the first to meet an unknown operation
+                # Score two rows: an unknown operation shows here, and a model of one row alone
                 self._rows = 0  # the input's size
                 self.run(np.ones((2, self.width), np.float32))
                 _xnnpack_has_written = True
