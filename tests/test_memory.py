@@ -15,6 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 from conftest import MODEL, Run, refused, script
 
 from age_gender import paths
+from age_gender.scoring import choice
 
 MEASURE = """
 import os, subprocess, sys
@@ -102,3 +103,14 @@ def test_a_model_that_lacks_memory_does_not_blame_the_rows(rows, tmp_path, monke
     said = done.err.splitlines()[-1]
     assert said.startswith("run.py: error: not enough memory (Failed to allocate memory for node 3")
     assert "ulimit -v" in said and "bug" not in said
+
+
+def test_a_model_that_was_loaded_is_not_blamed_where_another_thread_lacks_memory(monkeypatch):
+    def fail(interpreter):
+        raise RuntimeError("Failed to allocate memory for node 3 (XNNPACK)")
+
+    scorer = choice.load(MODEL)
+    scorer.idle.clear()  # as while another thread scores: it is loaded once more
+    monkeypatch.setattr(Interpreter, "invoke", fail)
+    with pytest.raises(MemoryError):
+        scorer.score(np.ones((1, 512), np.float32))

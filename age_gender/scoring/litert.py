@@ -38,7 +38,14 @@ class Scorer:
 
     def __init__(self, model: bytes, name: str, force: bool = False) -> None:
         self.model, self.name, self.force = model, name, force
-        self.idle = deque([_LiteRTModel(model, name)])  # each thread takes one while it scores
+        try:
+            self.idle = deque([_LiteRTModel(model)])  # each thread takes one while it scores
+        except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
+            # LiteRT gives the same errors for want of memory: this then raises MemoryError
+            bytearray(LOADED_BYTES)
+            raise InputError(
+                f"{name}: not a model that train.py of this version exported; train again"
+            ) from None
         self.width = self.idle[0].width  # of the embeddings that the model takes
 
     def __reduce__(self):  # to be sent to another machine
@@ -47,17 +54,20 @@ class Scorer:
     def score(self, features: np.ndarray) -> np.ndarray:
         """Return the scores, float32 (n, 6) with the columns OUTPUTS, of features (n, width)."""
         try:
-            model = self.idle.pop()
-        except IndexError:
-            model = _LiteRTModel(self.model, self.name)
-        try:
+            model = self._take_idle() or _LiteRTModel(self.model)
             scores = model.run(features)
-        except RuntimeError as error:  # a loaded model fails for want of memory alone
+        except RuntimeError as error:  # what was loaded once fails for want of memory alone
             raise MemoryError(str(error)) from error
         self.idle.append(model)
         if not np.isfinite(scores).all():
             raise InputError(f"{self.name}: this model returns NaN; train again")
         return scores
+
+    def _take_idle(self) -> "_LiteRTModel | None":
+        """Return a model that no thread uses, or None."""
+        with contextlib.suppress(IndexError):
+            return self.idle.pop()
+        return None
 
     def score_by_name(self, features: np.ndarray) -> dict[str, np.ndarray]:
         """Return each of the OUTPUTS, (n,), of features (n, width)."""
@@ -75,31 +85,25 @@ class Scorer:
 class _LiteRTModel:
     """Run an exported model in LiteRT's interpreter, which serves one thread at a time."""
 
-    def __init__(self, model: bytes, name: str) -> None:
+    def __init__(self, model: bytes) -> None:
+        """Load a model; LiteRT and NumPy raise many types for bytes that are none."""
         global _xnnpack_has_written
         from ai_edge_litert.interpreter import Interpreter
 
-        try:
-            with contextlib.nullcontext() if _xnnpack_has_written else quiet_stderr():
-                # Load the model, and find its input and outputs
-                self._interpreter = Interpreter(model_content=model)
-                signature = self._interpreter.get_signature_runner()
-                features = signature.get_input_details()["features"]
-                outputs = signature.get_output_details()
-                self._input, self.width = features["index"], int(features["shape"][-1])
-                self._outputs = [outputs[output]["index"] for output in OUTPUTS]
-                del signature  # resize_tensor_input fails while a signature runner exists
+        with contextlib.nullcontext() if _xnnpack_has_written else quiet_stderr():
+            # Load the model, and find its input and outputs
+            self._interpreter = Interpreter(model_content=model)
+            signature = self._interpreter.get_signature_runner()
+            features = signature.get_input_details()["features"]
+            outputs = signature.get_output_details()
+            self._input, self.width = features["index"], int(features["shape"][-1])
+            self._outputs = [outputs[output]["index"] for output in OUTPUTS]
+            del signature  # resize_tensor_input fails while a signature runner exists
 
-                # Score two rows: an unknown operation shows here, and a model of one row alone
-                self._rows = 0  # the input's size
-                self.run(np.ones((2, self.width), np.float32))
-                _xnnpack_has_written = True
-        except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
-            # LiteRT gives the same errors for want of memory: this then raises MemoryError
-            bytearray(LOADED_BYTES)
-            raise InputError(
-                f"{name}: not a model that train.py of this version exported; train again"
-            ) from None
+            # Score two rows: an unknown operation shows here, and a model of one row alone
+            self._rows = 0  # the input's size
+            self.run(np.ones((2, self.width), np.float32))
+            _xnnpack_has_written = True
 
     def run(self, features: np.ndarray) -> np.ndarray:
         """Return the scores, float32 (n, 6), of features (n, width)."""
