@@ -33,12 +33,13 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from age_gender import cli, copies, embedding_space, files, label_columns, paths
+from age_gender import cli, copies, embedding_space, files, label_parsing, paths
 from age_gender.cli import counted, display_path
 from age_gender.errors import InputError, printable
 from age_gender.labels import ADULT_AGE, GENDER_COLUMNS, GENDERS
-from age_gender.readers import labelled, tables
-from age_gender.scoring import choice, label_checks
+from age_gender.readers import tables
+from age_gender.readers.labelled_tables import LabelledTable, read_table
+from age_gender.scoring import label_comparison, model_choice
 from age_gender.tensorflow_import import import_tensorflow, require_memory
 
 # Names of the files of records
@@ -75,23 +76,23 @@ def main(argv: list[str] | None = None) -> None:
         files.check_overwrites_none(output / name, inputs)
 
     # Read embeddings, names and labels
-    table = labelled.read_table(args.features, tables.read_options(args, labels=True))
-    known = choice.score_by_known_model(table.features)
+    table = read_table(args.features, tables.read_options(args, labels=True))
+    known = model_choice.score_by_known_model(table.features)
     embeddings = describe_embeddings(table, known)
-    codes = label_columns.merge_gender_codes(args.gender_codes)
-    age = label_columns.read_ages(table.ages, args.min_age)
-    labels = Labels(age, label_columns.read_genders(table.genders, codes))
+    codes = label_parsing.merge_gender_codes(args.gender_codes)
+    age = label_parsing.read_ages(table.ages, args.min_age)
+    labels = Labels(age, label_parsing.read_genders(table.genders, codes))
 
     # Check the labels
     unread = [*table.unread_columns]
     for title, others in table.other_genders.items():
-        if not label_columns.check_agreement(others, table.genders, labels.gender, codes):
+        if not label_parsing.check_agreement(others, table.genders, labels.gender, codes):
             unread.append(title)
     notes = [f"columns left out: {', '.join(unread)}"] if unread else []
-    genders = label_columns.gender_codes_option(table.genders, labels.gender)
+    genders = label_parsing.gender_codes_option(table.genders, labels.gender)
     notes += [embeddings, f"genders: {genders}"]
     is_confirmed = len(args.gender_codes) > 1
-    notes += label_checks.check(table, *labels, known, codes, is_confirmed)
+    notes += label_comparison.compare_with_model(table, *labels, known, codes, is_confirmed)
 
     # Write the records before any line, so that the lines are last
     split = split_rows(table, labels, args, codes)
@@ -109,7 +110,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="tables of embeddings (NPZ, CSV, NPY, Parquet, JSON, SQLite), globs or folders")
     tables.add_options(parser)
     add("--output", type=Path, default=paths.DATA, metavar="DIR", help="folder for the records")
-    add("--gender-codes", type=label_columns.parse_gender_codes, action="append",
+    add("--gender-codes", type=label_parsing.parse_gender_codes, action="append",
         default=[], metavar="VALUE=male,VALUE=female",
         help="meaning of the values in the gender column, such as 1=male,2=female; VALUE=unknown "
         "for a missing one; given twice, it overrules the check against a trained model")
@@ -137,11 +138,11 @@ def join_gender_codes(arguments: list[str]) -> list[str]:
     return joined
 
 
-def describe_embeddings(table: labelled.Table, known: choice.KnownScores | None) -> str:
+def describe_embeddings(table: LabelledTable, known: model_choice.KnownScores | None) -> str:
     """Return a line on the embeddings. Raises InputError where some are of another network."""
     if known and known.is_ood.any():
         first = int(known.is_ood.argmax())
-        source = next(itertools.islice(label_columns.row_sources(table.ages), first, None))
+        source = next(itertools.islice(label_parsing.row_sources(table.ages), first, None))
         raise InputError(
             f"{source}: {printable(table.names[first])} is an embedding of another "
             f"network than {display_path(known.folder)} takes, or too coarsely rounded; leave "
@@ -154,7 +155,7 @@ def describe_embeddings(table: labelled.Table, known: choice.KnownScores | None)
 
 
 def split_rows(
-    table: labelled.Table, labels: Labels, args: argparse.Namespace, codes: dict[str, int]
+    table: LabelledTable, labels: Labels, args: argparse.Namespace, codes: dict[str, int]
 ) -> Split:
     """Return the rows of each file of records. Raises InputError where they cannot be split."""
     # Group views of a face under its first row
@@ -185,7 +186,7 @@ def split_rows(
     return Split(rows, repeated, copied=int(np.isin(group[test], group[train]).sum()))
 
 
-def group_views(table: labelled.Table, labels: Labels) -> np.ndarray:
+def group_views(table: LabelledTable, labels: Labels) -> np.ndarray:
     """Return the first row of each row's face (n,): labelled rows of one name are of one face.
 
     A row without a name, which is called by its number, is a face of its own.
@@ -204,9 +205,9 @@ def group_views(table: labelled.Table, labels: Labels) -> np.ndarray:
     return face
 
 
-def refuse_two_labels(table: labelled.Table, labels: Labels, first: int, second: int) -> NoReturn:
+def refuse_two_labels(table: LabelledTable, labels: Labels, first: int, second: int) -> NoReturn:
     """Raise InputError that names two rows with one name and different labels."""
-    sources = [*label_columns.row_sources(table.ages)]
+    sources = [*label_parsing.row_sources(table.ages)]
     both = [
         f"{sources[row]}, {GENDERS[labels.gender[row]]} aged {labels.age[row]},"
         for row in (first, second)
@@ -226,7 +227,7 @@ def refuse_two_labels(table: labelled.Table, labels: Labels, first: int, second:
 
 
 def check_adults(
-    adults: np.ndarray, table: labelled.Table, labels: Labels, codes: dict[str, int]
+    adults: np.ndarray, table: LabelledTable, labels: Labels, codes: dict[str, int]
 ) -> None:
     """Raise InputError unless there are faces of --min-age or older, by their rows, of two genders.
 
@@ -246,7 +247,7 @@ def check_adults(
     genders = {*labels.gender[adults].tolist()}
     coded = {gender for gender in codes.values() if gender >= 0}
     if len(genders) == 1 and coded != genders:
-        option = label_columns.gender_codes_option(table.genders, labels.gender)
+        option = label_parsing.gender_codes_option(table.genders, labels.gender)
         raise InputError(
             f"{counted(len(adults), 'face')} to train and test on, all {GENDERS[genders.pop()]}; "
             f"if that is right, say so: --gender-codes {option}"
@@ -274,7 +275,7 @@ def split_adults(
 
 
 def write_records(
-    rows_by_file: dict[Path, np.ndarray], table: labelled.Table, labels: Labels
+    rows_by_file: dict[Path, np.ndarray], table: LabelledTable, labels: Labels
 ) -> None:
     """Write the rows of each file, with a progress bar; a file without rows is removed.
 
@@ -295,11 +296,11 @@ def write_records(
     )
 
 
-def print_counts(table: labelled.Table, labels: Labels, split: Split) -> None:
+def print_counts(table: LabelledTable, labels: Labels, split: Split) -> None:
     """Print what became of every row: rows without labels one by one, the others as counts."""
     # Name the rows without labels
     is_labelled = labels.are_complete()
-    for row, source in enumerate(label_columns.row_sources(table.ages)):
+    for row, source in enumerate(label_parsing.row_sources(table.ages)):
         if not is_labelled[row]:
             missing = [name for name, values in labels._asdict().items() if values[row] < 0]
             name = table.names[row]

@@ -36,7 +36,7 @@ import numpy as np
 from age_gender import cli, files, parallel, paths, rounding, trained_models
 from age_gender.errors import InputError
 from age_gender.readers import chunks, tables
-from age_gender.scoring import choice, litert, predictions
+from age_gender.scoring import litert, model_choice, predictions
 
 FORCE_HINT = ", or use --force to score them all the same"  # ends messages on whole tables
 MAX_BAD_CHUNKS = 64  # chunks at the start of the input without a good row, then it is given up
@@ -110,19 +110,19 @@ def open_input(
 ) -> OpenedInput:
     """Return the opened input, and say its model: --model, or the one that its first rows fit."""
     if args.model:
-        scorer, parsed = choice.load(args.model, args.force), []
+        scorer, parsed = model_choice.load(args.model, args.force), []
         unparsed = tables.cut(inputs, tables.read_options(args, width=scorer.width))
     else:
         options = tables.read_options(
-            args, widths=tuple(models.values()), models_text=choice.describe_models(models)
+            args, widths=tuple(models.values()), models_text=model_choice.describe_models(models)
         )
         unparsed = tables.cut(inputs, options)
         parsed = parse_first_batches(unparsed, args.skip_bad_rows)
-        scorer = choice.choose_model(
+        scorer = model_choice.choose_model(
             models,
             parsed[-1].features,
             must_fit=not (args.force or args.skip_bad_rows),
-            load_scorer=functools.partial(choice.load, force=args.force),
+            load_scorer=functools.partial(model_choice.load, force=args.force),
             hint=FORCE_HINT,
         )
     if args.model or len(parsed[-1].features):  # else no row was good, and Writer says so

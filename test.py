@@ -31,7 +31,7 @@ from age_gender import cli, crop_augmentation, files, metrics, paths, trained_mo
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.errors import InputError, error_line
 from age_gender.labels import ADULT_AGE, AGES, GENDERS, base_name
-from age_gender.report import figures, lfw, page, robustness
+from age_gender.report import lfw, measurement, page, robustness
 from age_gender.scoring import litert, predictions
 from age_gender.tensorflow_import import import_tensorflow
 
@@ -111,11 +111,11 @@ def measure_records(args: argparse.Namespace) -> None:
         print(f"{crop}: {format_crop(table)}")
     if args.report:
         labels = faces.age, faces.gender, faces.file_name
-        table = figures.tabulate_faces(*labels, scorer.score_by_name(faces.features))
+        table = measurement.tabulate_faces(*labels, scorer.score_by_name(faces.features))
         report = describe(args, model, exported, table, age)
-        report["by_crop"] = [figures.measure_crop(*crop) for crop in by_crop.items()]
+        report["by_crop"] = [measurement.measure_crop(*crop) for crop in by_crop.items()]
         report["embedder"] = robustness.measure(faces.features, labels, scorer.score_by_name)
-        page.write(args.report, report | figures.measure(table, loss), table)
+        page.write(args.report, report | measurement.measure(table, loss), table)
         cli.say(f"report: {cli.display_path(args.report / 'report.html')}")
 
 
@@ -155,7 +155,7 @@ def format_line(error: np.ndarray, is_right: np.ndarray, loss: np.ndarray) -> st
 
 
 def format_crop(table: "pd.DataFrame") -> str:
-    """Return the output line of faces through one crop, from figures.tabulate_faces."""
+    """Return the output line of faces through one crop, from measurement.tabulate_faces."""
     men, women = table.gender_accuracy.groupby(table.gender).mean().reindex([0, 1])
     return (
         f"n {len(table)}, Age_MAE:{table.age_mae.mean():.2f}, Men:{men:.2%}, Women:{women:.2%}, "
@@ -184,7 +184,7 @@ def tabulate_crops(
     names = [faces.file_name[row] for row in rows]
     labels = faces.age[rows], faces.gender[rows], names
     return {
-        crop: figures.tabulate_faces(
+        crop: measurement.tabulate_faces(
             *labels, scorer.score_by_name(views.embeddings[view_rows, number])
         )
         for number, crop in enumerate(views.crops)

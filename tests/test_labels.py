@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from age_gender import label_columns
+from age_gender import label_parsing
 from age_gender.errors import InputError
-from age_gender.label_columns import (
+from age_gender.label_parsing import (
     LabelColumn,
     check_agreement,
     parse_gender_codes,
@@ -17,7 +17,7 @@ from age_gender.label_columns import (
     read_genders,
 )
 
-M, F, NONE = label_columns.MALE, label_columns.FEMALE, label_columns.MISSING
+M, F, NONE = label_parsing.MALE, label_parsing.FEMALE, label_parsing.MISSING
 
 
 def column(*values, title: str = "gender", path: str = "t.csv") -> LabelColumn:
@@ -187,7 +187,7 @@ def test_the_documented_words_are_those_that_are_understood():
     documented = {language: (men.split(", "), women.split(", ")) for language, men, women in rows}
     understood = {
         language: (men.split(), women.split())
-        for language, (men, women) in label_columns.GENDER_WORDS.items()
+        for language, (men, women) in label_parsing.GENDER_WORDS.items()
     }
     assert {key: documented.get(key) for key in understood} == understood
 

@@ -15,7 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 from conftest import MODEL, Run, refused, script
 
 from age_gender import paths
-from age_gender.scoring import choice
+from age_gender.scoring import model_choice
 
 MEASURE = """
 import os, subprocess, sys
@@ -109,7 +109,7 @@ def test_a_model_that_was_loaded_is_not_blamed_where_another_thread_lacks_memory
     def fail(interpreter):
         raise RuntimeError("Failed to allocate memory for node 3 (XNNPACK)")
 
-    scorer = choice.load(MODEL)
+    scorer = model_choice.load(MODEL)
     scorer.idle.clear()  # as while another thread scores: it is loaded once more
     monkeypatch.setattr(Interpreter, "invoke", fail)
     with pytest.raises(MemoryError):

@@ -16,8 +16,8 @@ from age_gender.cli import say
 from age_gender.errors import InputError, printable
 from age_gender.readers import names
 from age_gender.readers.bad_rows import BadRow, RowError
-from age_gender.readers.columns import SAMPLE_ROWS, UNKNOWN, Columns
 from age_gender.readers.numbers import TINY, find_not_finite
+from age_gender.readers.schema import SAMPLE_ROWS, UNKNOWN, Columns
 
 CHUNK_ROWS = 2048  # rows of a chunk of arrays
 CHUNK_BYTES = 2 << 20  # bytes of a chunk of text: 300 rows of 512 numbers; fewer cost more a row

@@ -1,6 +1,6 @@
 """Choose the columns of a table that hold the embedding, the name and the labels.
 
-For CSV (csv_columns.py makes up titles where there are none), JSON, Parquet and SQLite. The arrays
+For CSV (csv_headers.py makes up titles where there are none), JSON, Parquet and SQLite. The arrays
 of an NPZ are chosen in numpy_files.py.
 """
 
@@ -12,8 +12,8 @@ from age_gender.errors import InputError
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import names
 from age_gender.readers.bad_rows import RowError
-from age_gender.readers.columns import Columns, ReadOptions, Sample
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH, count_text
+from age_gender.readers.schema import Columns, ReadOptions, Sample
 from age_gender.trained_models import TRAIN_COMMAND
 
 TRANSPOSE = "the table looks transposed; write a row a face, as table.T does in pandas and NumPy"

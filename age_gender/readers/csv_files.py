@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from age_gender.errors import InputError
-from age_gender.readers import chunks, csv_columns, numbers, text_chunks, vectors
+from age_gender.readers import chunks, csv_headers, numbers, text_chunks, vectors
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.column_choice import TRANSPOSE
-from age_gender.readers.columns import UNKNOWN, Columns, ReadOptions
 from age_gender.readers.csv_dialects import Dialect, describe_printed, find_dialect
 from age_gender.readers.csv_rows import CsvRow, read_rows
+from age_gender.readers.schema import UNKNOWN, Columns, ReadOptions
 
 
 def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
@@ -32,7 +32,7 @@ def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Ch
         raise InputError(f"{path}: {description}")
     dialect = find_dialect(head)
     whole_lines = first_lines[:-1] if is_cut_off else first_lines
-    header = csv_columns.find_header(whole_lines, dialect, options.width)
+    header = csv_headers.find_header(whole_lines, dialect, options.width)
     start = chunks.Chunk(path, functools.partial(_parse, dialect), has_lines=True)
     if header.lines:
         yield replace(start, lines_above=header.lines)
@@ -40,10 +40,10 @@ def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Ch
     # Cut the rows, and choose the columns by the first usable one
     find_end = functools.partial(text_chunks.last_row_end, delimiter=dialect.delimiter)
     parts = text_chunks.cut_rows(start, stream, find_end, skipped_bytes=header.bytes)
-    choose = functools.partial(csv_columns.choose, path, header.titles, options)
+    choose = functools.partial(csv_headers.choose, path, header.titles, options)
     find_rows = functools.partial(_numbered_rows, dialect)
     is_transposed = functools.cache(  # reads the file: once, and only if a row shows no columns
-        functools.partial(csv_columns.is_transposed, path, header.lines, dialect, options)
+        functools.partial(csv_headers.is_transposed, path, header.lines, dialect, options)
     )
     for chunk in chunks.assign_columns(parts, find_rows, choose):
         if chunk.columns is UNKNOWN and is_transposed():

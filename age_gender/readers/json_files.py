@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from age_gender.readers import chunks, json_faces, json_lines, numbers, text_chunks, vectors
+from age_gender.readers import chunks, json_chunks, json_faces, numbers, text_chunks, vectors
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.column_choice import choose_columns
-from age_gender.readers.columns import Columns, ReadOptions, inspect_columns
+from age_gender.readers.schema import Columns, ReadOptions, inspect_columns
 
 _LIST = re.compile(rb"\s*:\s*\[")
 # The line before a document in Elasticsearch's bulk files.
@@ -20,7 +20,7 @@ _ACTION = re.compile(rb'\s*\{\s*"(?:index|create)"\s*:\s*\{[^{}]*\}\s*\}\s*\Z')
 
 def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Yield chunks of whole lines, a row each."""
-    parts = json_lines.cut_lines(chunks.Chunk(path, _parse, has_lines=True), stream, options)
+    parts = json_chunks.cut_lines(chunks.Chunk(path, _parse, has_lines=True), stream, options)
     choose = functools.partial(_choose_columns, path, options)
     return chunks.assign_columns(parts, _numbered_lines, choose)
 
@@ -57,7 +57,7 @@ def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
 
         # Without its numbers, the object is short, and is parsed as any JSON
         try:
-            short = json_lines.DECODER.decode((line[: start.end()] + line[end:]).decode())
+            short = json_chunks.DECODER.decode((line[: start.end()] + line[end:]).decode())
         except (ValueError, RecursionError, RowError):
             return None
         if not isinstance(short, dict):
@@ -111,7 +111,7 @@ def _parse_line(line: bytes) -> list[dict[str, object]]:
     if len(line) > chunks.MAX_ROW_BYTES:
         raise RowError(text_chunks.TOO_LONG)
     try:
-        value = json_lines.DECODER.decode(line.decode())
+        value = json_chunks.DECODER.decode(line.decode())
     except UnicodeDecodeError:
         raise RowError("not UTF-8; save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:

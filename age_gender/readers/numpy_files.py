@@ -20,9 +20,9 @@ from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import chunks
 from age_gender.readers.bad_rows import BadRow
 from age_gender.readers.column_choice import ambiguity_error, find_label_columns, width_error
-from age_gender.readers.columns import Columns, ReadOptions
 from age_gender.readers.names import text_name
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
+from age_gender.readers.schema import Columns, ReadOptions
 
 MAX_HEADER_BYTES = 10_000  # of an NPY: NumPy's own bound on what it evaluates
 FORTRAN_BYTES = 64 << 20  # size of the part of an array in column order that is in memory

@@ -9,14 +9,14 @@ import numpy as np
 
 from age_gender.cli import quiet_stderr, require
 from age_gender.errors import InputError
-from age_gender.readers import chunks, parquet_pages, value_rows, vectors
+from age_gender.readers import chunks, object_rows, parquet_pages, vectors
 from age_gender.readers.bad_rows import MISSING_EMBEDDING, BadRow, RowError
 from age_gender.readers.column_choice import choose_columns
-from age_gender.readers.columns import SAMPLE_ROWS, Columns, ReadOptions, Sample, inspect_column
 from age_gender.readers.names import NAME_COLUMNS
 from age_gender.readers.numbers import MIN_WIDTH, count_text
 from age_gender.readers.numpy_files import parse_array
-from age_gender.readers.value_rows import MAX_VALUE_BYTES, limit_size
+from age_gender.readers.object_rows import MAX_VALUE_BYTES, limit_size
+from age_gender.readers.schema import SAMPLE_ROWS, Columns, ReadOptions, Sample, inspect_column
 
 BUFFER_BYTES = 64 << 10  # Arrow's buffer for a column
 BATCH_BYTES = 64 << 20  # size of a batch's names, and of embeddings that are texts or bytes
@@ -212,7 +212,7 @@ def _cut_table(table: _CheckedFile, columns: Columns) -> Iterator[chunks.Chunk]:
             values = [_to_list(arrays[title]) for title in used]
             rows = [dict(zip(used, row, strict=True)) for row in zip(*values, strict=True)]
             size = sum(array.nbytes for array in arrays.values())
-            yield chunks.Chunk(table.path, value_rows.parse, rows, columns, input_bytes=size)
+            yield chunks.Chunk(table.path, object_rows.parse, rows, columns, input_bytes=size)
         else:
             yield from _cut_numbers(table.path, columns, arrays)
 

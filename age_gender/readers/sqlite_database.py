@@ -11,7 +11,7 @@ from pathlib import Path
 from age_gender import interrupts
 from age_gender.errors import InputError
 from age_gender.readers.chunks import MAX_ROW_BYTES
-from age_gender.readers.columns import SAMPLE_ROWS
+from age_gender.readers.schema import SAMPLE_ROWS
 
 MAX_VALUE_BYTES = 1 << 30  # SQLite's own bound: under it, a row of larger values could not be read
 HEAP_BYTES = 128 << 20  # SQLite's own memory: a row of wide BLOBs, what it sorts by

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import BinaryIO, NamedTuple
 
 from age_gender.errors import InputError
-from age_gender.readers import chunks, value_rows
+from age_gender.readers import chunks, object_rows
 from age_gender.readers.column_choice import ambiguity_error, choose_columns
-from age_gender.readers.columns import SAMPLE_ROWS, Columns, ReadOptions, inspect_columns
+from age_gender.readers.object_rows import MAX_VALUE_BYTES, limit_size
+from age_gender.readers.schema import SAMPLE_ROWS, Columns, ReadOptions, inspect_columns
 from age_gender.readers.sqlite_database import Database, quote_sql
 from age_gender.readers.sqlite_vec import Vec0Table
-from age_gender.readers.value_rows import MAX_VALUE_BYTES, limit_size
 
 CHUNK_BYTES = 8 << 20  # size of the values of a chunk's rows
 
@@ -21,7 +21,7 @@ CHUNK_BYTES = 8 << 20  # size of the values of a chunk's rows
 def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Yield chunks of what the query returns, or of the one table that holds embeddings."""
     with contextlib.closing(Database(path)) as database:
-        start = chunks.Chunk(path, value_rows.parse)
+        start = chunks.Chunk(path, object_rows.parse)
         if options.query is None:
             columns, rows = _choose_table(database, options)
             yield from _cut_rows(replace(start, columns=columns), rows)

@@ -15,9 +15,9 @@ import numpy as np
 
 from age_gender import cli, files, interrupts
 from age_gender.errors import InputError, error_line, is_resource_shortage, is_user_error
-from age_gender.readers import blobs, compressed, foreign_files, text_chunks
+from age_gender.readers import blobs, compressed, text_chunks, unsupported_formats
 from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, make_batch
-from age_gender.readers.columns import ANY, ReadOptions
+from age_gender.readers.schema import ANY, ReadOptions
 
 
 class Reader(Protocol):
@@ -117,7 +117,7 @@ def expand(features: Sequence[str | Path]) -> list[str]:
     for given in map(str, features):
         path = Path(given)
         if path.is_dir():
-            foreign_files.refuse_folder(given)
+            unsupported_formats.refuse_folder(given)
             inside = sorted(files.find_below(given, SUFFIXES, (".partial",)))  # embed.py's
             if not inside:
                 raise InputError(
@@ -206,7 +206,7 @@ def _check_file(path: str, reader: Reader) -> None:
     if not is_text and not os.path.isfile(path):
         raise InputError(f"{path}: not a regular file; only CSV and JSON come from a pipe")
     if os.path.splitext(path)[1].lower() not in READERS:
-        foreign_files.refuse(path)
+        unsupported_formats.refuse(path)
 
 
 def _cut_file(path: str, reader: Reader, options: ReadOptions) -> Iterator[Chunk]:
@@ -245,7 +245,7 @@ def translate_errors(path: str, parts: Iterable[Chunk]) -> Iterator[Chunk]:
     except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many types
         if is_user_error(error) or is_resource_shortage(error):
             raise
-        foreign_files.refuse(path)
+        unsupported_formats.refuse(path)
         reason = error_line(error).rstrip(".") or type(error).__name__
         suffix = Path(path).suffix
         raise InputError(

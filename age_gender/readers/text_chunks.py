@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from age_gender.errors import InputError
-from age_gender.readers import chunks, foreign_files
+from age_gender.readers import chunks, unsupported_formats
 from age_gender.readers.bad_rows import BadRow
 
 DENSE_ROW_BYTES = 512  # mean bytes of rows that are short; a row of 512 numbers has over 1,000
@@ -150,7 +150,7 @@ def check_is_text(path: str, start: bytes) -> None:
     start = start[:4096]
     text_bytes = len(start.translate(None, _CONTROL))
     if text_bytes < len(start):
-        foreign_files.refuse(path)
+        unsupported_formats.refuse(path)
     if text_bytes < 0.95 * len(start):
         raise InputError(f"{path}: binary data, not text; save the embeddings as UTF-8 CSV or JSON")
 

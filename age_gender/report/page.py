@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from age_gender import files
 from age_gender.cli import require
 from age_gender.report import plots
-from age_gender.report.figures import PUBLISHED
+from age_gender.report.measurement import PUBLISHED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +27,8 @@ def check(folder: Path) -> None:
 def write(folder: Path, figures: dict, table: "pd.DataFrame") -> None:
     """Write the report's files, each whole, the page last; other files in the folder stay.
 
-    `figures` are those of figures.measure, and "model", "records", "views" and "by_crop" (a list
-    of figures.measure_crop, which may be empty), which test.py adds.
+    `figures` are those of measurement.measure, and "model", "records", "views" and "by_crop" (a
+    list of measurement.measure_crop, which may be empty), which test.py adds.
     """
     images = plots.draw_all(figures, table)
     encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}

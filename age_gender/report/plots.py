@@ -1,6 +1,6 @@
 """Draw the plots of the report as PNG; plots.mplstyle has their style, page.html the captions.
 
-Each draws what figures.py measured; five by four inches, so that the letters can still be read
+Each draws what measurement.py measured; five by four inches, so that the letters can still be read
 where a phone shows it. matplotlib is imported as late as the first plot.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from age_gender.labels import GENDERS
-from age_gender.report.figures import BANDS, PUBLISHED
+from age_gender.report.measurement import BANDS, PUBLISHED
 
 if TYPE_CHECKING:
     import pandas as pd

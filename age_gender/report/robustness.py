@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from age_gender.embedding_space import is_out_of_distribution
-from age_gender.report import figures
+from age_gender.report import measurement
 
 
 def quantise(features: np.ndarray) -> np.ndarray:
@@ -43,21 +43,21 @@ OUT_OF_DISTRIBUTION_SAMPLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def measure(features: np.ndarray, labels: tuple, score_by_name: Callable) -> dict:
-    """Return the figures of the report's section on the embedder.
+    """Return the measures of coarsely stored embeddings, and how many foreign ones are refused.
 
-    `score_by_name` returns the exported model's scores of features, float32 (n, W), and `labels`
-    are those of figures.tabulate_faces. Of each storage: the figures of the faces, and the fraction
-    that is out of distribution; of each out-of-distribution sample, that fraction.
+    For each STORAGE: the measures of the faces and the fraction refused. For each of
+    OUT_OF_DISTRIBUTION_SAMPLES: the fraction refused. `score_by_name` returns the exported model's
+    scores of features, float32 (n, W); `labels` are the first three arguments of tabulate_faces.
     """
 
     def fraction_refused(scores: dict[str, np.ndarray]) -> float:
-        return figures.round_figure(is_out_of_distribution(scores["distance"]).mean())
+        return measurement.round_figure(is_out_of_distribution(scores["distance"]).mean())
 
     by_storage = []
     for name, store in STORAGE.items():
         stored = np.float32(store(features))
         scores = score_by_name(np.where(stored.any(axis=1, keepdims=True), stored, features))
-        row = figures.measure_crop(name, figures.tabulate_faces(*labels, scores))
+        row = measurement.measure_crop(name, measurement.tabulate_faces(*labels, scores))
         by_storage.append(row | {"refused": fraction_refused(scores)})
     return {
         "dimensions": features.shape[1],

@@ -10,8 +10,8 @@ import numpy as np
 from age_gender import paths, rounding, trained_models
 from age_gender.errors import InputError
 from age_gender.readers import chunks, numpy_files, tables
-from age_gender.readers.columns import Columns
-from age_gender.scoring import choice, predictions
+from age_gender.readers.schema import Columns
+from age_gender.scoring import model_choice, predictions
 from age_gender.scoring.litert import OUTPUTS, ROUNDING, Scorer
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
-_load = functools.cache(choice.load)
+_load = functools.cache(model_choice.load)
 _loading = threading.Lock()  # loading silences standard error
 
 
@@ -70,7 +70,7 @@ def find_scorer(model: "str | os.PathLike[str] | None", rows: np.ndarray, must_f
             scorer = _load(str(model))
         else:
             models = trained_models.find_models(paths.MODELS)
-            scorer = choice.choose_model(models, rows, must_fit, _load)
+            scorer = model_choice.choose_model(models, rows, must_fit, _load)
     if scorer.width != rows.shape[1]:
         raise InputError(f"embeddings of {rows.shape[1]} numbers; this model takes {scorer.width}")
     return scorer

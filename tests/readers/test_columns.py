@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import prepare
-from age_gender import label_columns, records
+from age_gender import label_parsing, records
 from age_gender.errors import InputError
-from age_gender.readers import chunks, labelled, tables
-from age_gender.readers.columns import ANY, ReadOptions
+from age_gender.readers import chunks, labelled_tables, tables
+from age_gender.readers.schema import ANY, ReadOptions
 
 pandas = pytest.importorskip("pandas")
 
@@ -112,9 +112,9 @@ def test_names_have_the_labels_that_no_column_has(tmp_path, faces):
     columns = {"path": names, "embedding": list(faces[1][:4]), "age": [40.4, None, "55", 60]}
     table = pandas.DataFrame(columns)
     table.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
-    table = labelled.read_table([tmp_path / "t.jsonl"], ReadOptions(labels=True))
-    assert label_columns.read_ages(table.ages, 10).tolist() == [40, -1, 55, 60]
-    assert label_columns.read_genders(table.genders, {}).tolist() == [1, 0, 1, -1]
+    table = labelled_tables.read_table([tmp_path / "t.jsonl"], ReadOptions(labels=True))
+    assert label_parsing.read_ages(table.ages, 10).tolist() == [40, -1, 55, 60]
+    assert label_parsing.read_genders(table.genders, {}).tolist() == [1, 0, 1, -1]
 
 
 @pytest.mark.parametrize(

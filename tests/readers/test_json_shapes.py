@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from age_gender import paths
 from age_gender.errors import InputError
-from age_gender.readers import json_lines, tables
-from age_gender.readers.columns import ReadOptions
+from age_gender.readers import json_chunks, tables
+from age_gender.readers.schema import ReadOptions
 
 pandas = pytest.importorskip("pandas")
 
@@ -123,7 +123,7 @@ def check(document: object, names: list[str], features: np.ndarray, as_lines: bo
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         path = Path(folder, "t.json")
         path.write_text(text)
-        patch.setattr(json_lines, "HEAD_BYTES", head)
+        patch.setattr(json_chunks, "HEAD_BYTES", head)
         options = ReadOptions(width=512)
         names_read, features_read = tables.read([path], options)
     assert names_read == names

@@ -17,8 +17,8 @@ from hypothesis.extra import numpy as st_numpy
 
 from age_gender.errors import InputError
 from age_gender.readers import chunks, numpy_files, tables, writing
-from age_gender.readers.columns import ReadOptions
 from age_gender.readers.names import quote_csv
+from age_gender.readers.schema import ReadOptions
 from age_gender.readers.text_chunks import BOM
 
 WIDTH = 4

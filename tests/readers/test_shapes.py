@@ -13,7 +13,7 @@ import pytest
 from conftest import MODEL, refusal, start
 
 from age_gender.errors import InputError
-from age_gender.readers import compressed, foreign_files, json_lines, tables
+from age_gender.readers import compressed, json_chunks, tables, unsupported_formats
 
 COUNT = 60
 pandas = pytest.importorskip("pandas")
@@ -76,8 +76,8 @@ def test_rows_of_a_large_document_are_read_in_parts(tmp_path, names, features, s
     """A document that is larger than its head streams; whole ones are not read here."""
     path = tmp_path / "t.json"
     path.write_text(json.dumps(NAMED[shape](names, features)))
-    monkeypatch.setattr(json_lines, "HEAD_BYTES", 60_000)
-    monkeypatch.setattr(json_lines, "_read_document", None)
+    monkeypatch.setattr(json_chunks, "HEAD_BYTES", 60_000)
+    monkeypatch.setattr(json_chunks, "_read_document", None)
     names_read, read = tables.read([path])
     assert names_read == names
     np.testing.assert_array_equal(read, features)
@@ -212,7 +212,7 @@ def test_broken_and_bloated_compressed_files_are_refused(tmp_path, suffix, monke
 # ------------------------------------------------------------------------------ no tables
 
 
-@pytest.mark.parametrize("form", foreign_files.FORMATS, ids=lambda form: form.suffixes[0])
+@pytest.mark.parametrize("form", unsupported_formats.FORMATS, ids=lambda form: form.suffixes[0])
 def test_what_is_no_table_is_named_with_the_lines_that_export_it(tmp_path, form):
     path = tmp_path / f"faces{form.suffixes[0]}"
     path.write_bytes(b"anything")

@@ -16,7 +16,7 @@ from conftest import refused, script
 
 from age_gender import files, paths, records, trained_models
 from age_gender.errors import InputError
-from age_gender.report import figures, robustness
+from age_gender.report import measurement, robustness
 from age_gender.report import page as report_page
 from age_gender.scoring import litert
 
@@ -59,27 +59,27 @@ def page(made) -> str:
 def test_the_interval_of_a_share_is_that_of_the_binomial():
     # Of four faces one is right: a resample's count is binomial (4, 1/4), so that 32 % of the
     # resamples have none, 5.1 % three or more, and 0.4 % four.
-    figure = figures.estimate_interval(np.array([0, 0, 1, 0]))
+    figure = measurement.estimate_interval(np.array([0, 0, 1, 0]))
     assert figure == {"value": 0.25, "low": 0.0, "high": 0.75}
 
 
 def test_the_interval_of_a_mean_is_two_standard_errors_to_each_side():
     values = np.random.default_rng(3).normal(7, 2, 400)
-    figure = figures.estimate_interval(values)
+    figure = measurement.estimate_interval(values)
     error = values.std() / 20
     assert figure["value"] == pytest.approx(values.mean(), abs=1e-6)
     assert figure["low"] == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
     assert figure["high"] == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
-    assert figures.estimate_interval(values) == figure  # the same every time
+    assert measurement.estimate_interval(values) == figure  # the same every time
 
 
 @pytest.mark.parametrize("values", [[3.5], [2, 2, 2]])
 def test_the_interval_of_equal_values_has_no_width(values):
-    assert set(figures.estimate_interval(np.array(values)).values()) == {values[0]}
+    assert set(measurement.estimate_interval(np.array(values)).values()) == {values[0]}
 
 
 def test_both_ends_of_a_band_belong_to_it():
-    bands = figures.assign_bands(np.array([0, 9, 10, 19, 20, 29, 30, 44, 45, 59, 60, 116]))
+    bands = measurement.assign_bands(np.array([0, 9, 10, 19, 20, 29, 30, 44, 45, 59, 60, 116]))
     places = {name: np.flatnonzero(bands == name).tolist() for name in bands.categories}
     assert places == {
         "under 10": [0, 1], "10–19": [2, 3], "20–29": [4, 5], "30–44": [6, 7], "45–59": [8, 9],
@@ -89,7 +89,9 @@ def test_both_ends_of_a_band_belong_to_it():
 
 def test_the_calibration_error_of_two_bins():
     # Half of the faces in a bin with 0.05 against 1/2, half in one with 0.95 against 1.
-    found = figures.measure_calibration(np.array([0.05, 0.05, 0.95, 0.95]), np.array([0, 1, 1, 1]))
+    found = measurement.measure_calibration(
+        np.array([0.05, 0.05, 0.95, 0.95]), np.array([0, 1, 1, 1])
+    )
     assert found["calibration_error"]["value"] == pytest.approx(0.5 * 0.45 + 0.5 * 0.05)
     assert [(b["from"], b["n"], b["probability"], b["female"]["value"]) for b in found["bins"]] == [
         (0.0, 2, 0.05, 0.5),
@@ -98,7 +100,7 @@ def test_the_calibration_error_of_two_bins():
 
 
 def test_a_certain_and_right_probability_has_no_calibration_error():
-    found = figures.measure_calibration(np.array([0.0, 1.0, 1.0]), np.array([0, 1, 1]))
+    found = measurement.measure_calibration(np.array([0.0, 1.0, 1.0]), np.array([0, 1, 1]))
     assert set(found["calibration_error"].values()) == {0.0}
     assert found["expected_if_exact"] == 0
     assert [(b["from"], b["to"], b["n"]) for b in found["bins"]] == [(0.0, 0.1, 1), (0.9, 1.0, 2)]
@@ -107,7 +109,7 @@ def test_a_certain_and_right_probability_has_no_calibration_error():
 def test_an_exact_probability_errs_by_as_much_as_chance_explains():
     random = np.random.default_rng(5)
     female = random.random(4000)
-    found = figures.measure_calibration(female, (random.random(4000) < female).astype(int))
+    found = measurement.measure_calibration(female, (random.random(4000) < female).astype(int))
     # Ten bins of 400 faces, deviation sqrt(p (1 - p) / 400); the mean of |normal| is 0.8 of it.
     chance = np.mean([0.798 * np.sqrt(p * (1 - p) / 400) for p in np.arange(0.05, 1, 0.1)])
     assert found["expected_if_exact"] == pytest.approx(chance, rel=0.1)
@@ -133,7 +135,7 @@ def test_the_figures_are_those_of_an_independent_sum(measured, record_folder, mo
 
     def check(row: dict, chosen: list[tuple]) -> None:
         assert row["n"] == len(chosen)
-        for measure, column in zip(figures.MEASURES, range(4, 9), strict=True):
+        for measure, column in zip(measurement.MEASURES, range(4, 9), strict=True):
             mean = sum(part[column] for part in chosen) / len(chosen)
             assert row[measure]["value"] == pytest.approx(mean, abs=1e-5), measure
             assert row[measure]["low"] <= row[measure]["value"] <= row[measure]["high"]
@@ -283,8 +285,8 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(page, tmp_path, wid
 
 def test_a_single_face_without_labels_of_race_makes_a_report_too(tmp_path, measured):
     scores = dict(zip(litert.OUTPUTS, np.array([[31.4], [20], [40], [0.9], [0], [0]]), strict=True))
-    one = figures.tabulate_faces(np.array([7]), np.array([1]), ["me.jpg"], scores)
-    found = figures.measure(one, np.array([2.5]))
+    one = measurement.tabulate_faces(np.array([7]), np.array([1]), ["me.jpg"], scores)
+    found = measurement.measure(one, np.array([2.5]))
     rest = {key: measured[key] for key in ("model", "records", "views", "by_crop", "embedder")}
     report_page.write(tmp_path, rest | found, one)
     assert [row["group"] for row in found["by_race"]] == ["none"]

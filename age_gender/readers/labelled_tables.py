@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender.label_columns import LabelColumn
+from age_gender.label_parsing import LabelColumn
 from age_gender.labels import GENDER_COLUMNS, utkface_labels
 from age_gender.readers import tables
-from age_gender.readers.columns import ReadOptions
+from age_gender.readers.schema import ReadOptions
 
 
-class Table(NamedTuple):
+class LabelledTable(NamedTuple):
     """Hold names (n,), features float32 (n, W), and columns of ages and genders, one per file.
 
     `other_genders` are further columns of genders by their titles, of the same rows. `has_name`
@@ -29,7 +29,7 @@ class Table(NamedTuple):
     unread_columns: list[str]  # their titles
 
 
-def read_table(paths: Sequence[str | Path], options: ReadOptions) -> Table:
+def read_table(paths: Sequence[str | Path], options: ReadOptions) -> LabelledTable:
     """Return all rows of tables that fit into memory, with the labels that they hold.
 
     Raises InputError that names the file and the row of the first fault.
@@ -60,7 +60,7 @@ def read_table(paths: Sequence[str | Path], options: ReadOptions) -> Table:
         ]
         for title in GENDER_COLUMNS if any(title in columns for columns in files)
     }  # fmt: skip
-    return Table(
+    return LabelledTable(
         names, tables.join_features(batches), ages, genders, others, np.array(has_name, bool),
         [*dict.fromkeys(itertools.chain.from_iterable(unread))],
     )  # fmt: skip

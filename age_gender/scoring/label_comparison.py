@@ -1,15 +1,15 @@
-"""Check labels against a trained model of the same network."""
+"""Compare labels with the estimates of a trained model of the same network."""
 
 import contextlib
 
 import numpy as np
 
-from age_gender import label_columns, metrics, paths
+from age_gender import label_parsing, metrics, paths
 from age_gender.cli import display_path
 from age_gender.errors import InputError
 from age_gender.labels import ADULT_AGE
-from age_gender.readers import labelled
-from age_gender.scoring import choice
+from age_gender.readers.labelled_tables import LabelledTable
+from age_gender.scoring import model_choice
 
 MIN_CLASSES, MIN_GENDER_LABELS, MIN_AGE_LABELS = 20, 100, 200  # fewer labels prove nothing
 MIN_CORRELATION = 0.3  # rank correlation of labelled and estimated ages; UTKFace's is 0.93
@@ -17,9 +17,9 @@ MAX_YEARS = 15  # median difference of the two; UTKFace's is 4
 MAX_CONTRADICTED = 0.4  # fraction of the genders; UTKFace's is 0.03, its children's 0.32
 
 
-def check(
-    table: labelled.Table, age: np.ndarray, gender: np.ndarray, known: choice.KnownScores | None,
-    codes: dict[str, int], is_confirmed: bool,
+def compare_with_model(
+    table: LabelledTable, age: np.ndarray, gender: np.ndarray,
+    known: model_choice.KnownScores | None, codes: dict[str, int], is_confirmed: bool,
 ) -> list[str]:  # fmt: skip
     """Return warnings of labels (n,), -1 if missing, that differ much from a model's estimates.
 
@@ -31,7 +31,7 @@ def check(
     """
     # Take the labelled faces
     if known and known.folder == paths.MODELS:
-        known = choice.score_by_known_model(table.features, exclude=[paths.MODELS])
+        known = model_choice.score_by_known_model(table.features, exclude=[paths.MODELS])
     rows = np.flatnonzero((age >= 0) & (gender >= 0))
     if known is None or known.is_ood.mean() >= 0.5 or not len(rows):
         return []
@@ -68,14 +68,18 @@ def check(
 
 
 def _refuse_swapped(
-    text: str, are_mixed: bool, table: labelled.Table, gender: np.ndarray, codes: dict[str, int]
+    text: str,
+    are_mixed: bool,
+    table: LabelledTable,
+    gender: np.ndarray,
+    codes: dict[str, int],
 ) -> None:
     """Raise InputError unless the columns mean these genders (n,) without the codes too."""
     with contextlib.suppress(InputError):  # they mean nothing without the codes
-        if codes and np.array_equal(gender, label_columns.read_genders(table.genders, {})):
+        if codes and np.array_equal(gender, label_parsing.read_genders(table.genders, {})):
             return
     as_read, turned = (
-        label_columns.gender_codes_option(table.genders, genders)
+        label_parsing.gender_codes_option(table.genders, genders)
         for genders in (gender, np.where(gender >= 0, 1 - gender, -1))
     )
     remedy = "" if are_mixed else f"; if they are the wrong way round: --gender-codes {turned}"

@@ -9,7 +9,7 @@ from conftest import line, program, refused, script
 
 from age_gender import embedding_space, paths, rounding, tensorflow_import, trained_models
 from age_gender.readers import writing
-from age_gender.scoring import choice
+from age_gender.scoring import model_choice
 
 TABLES = {
     "facenet": "utkface.npz",
@@ -100,7 +100,7 @@ def copy_models(folder, *names: str) -> None:
 
 
 def chosen_name(features: np.ndarray) -> str:
-    return choice.choose_model(trained_models.find_models(paths.MODELS), features).name
+    return model_choice.choose_model(trained_models.find_models(paths.MODELS), features).name
 
 
 def test_what_train_wrote_comes_first_of_two_models_for_one_network(tmp_path, monkeypatch):

@@ -13,9 +13,9 @@ from age_gender.readers import numbers, vectors
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.chunks import MAX_ROW_BYTES
 from age_gender.readers.column_choice import choose_columns, width_error
-from age_gender.readers.columns import Columns, ReadOptions, Sample, inspect_columns
 from age_gender.readers.csv_dialects import Dialect
 from age_gender.readers.csv_rows import CsvRow, read_rows
+from age_gender.readers.schema import Columns, ReadOptions, Sample, inspect_columns
 
 MAX_CELLS = 1 << 16  # cells of a row: far more than an embedding and what stands beside it
 MAX_SAMPLED_CELLS = 1 << 18  # cells of the rows by which columns are chosen
