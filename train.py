@@ -325,7 +325,6 @@ def describe(
             "dimensions": len(space.mean),
             "components": space.components,
             "denoised": network_conv.is_denoised(space),
-            "effective_rank": round(space.effective_rank, 1),
             "false_rejection_rate": round(space.false_rejection_rate, 5),
             "false_acceptance_rate": round(space.false_acceptance_rate, 5),
         },

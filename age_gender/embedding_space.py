@@ -51,7 +51,6 @@ class EmbeddingSpace:
     variances: np.ndarray  # (D,), where a random vector's is 1; VARIANCE_FLOOR included
     negation: np.ndarray  # (W,), along which the mean lies at -1 and its negative at 1
     min_training_log_odds: float  # the least `log_odds_of_random` of the training rows, below 0
-    effective_rank: float
     false_rejection_rate: float = 0.0  # of held-out training rows
     false_acceptance_rate: float = 0.0  # of random vectors
 
@@ -183,9 +182,6 @@ def _fit(rows: np.ndarray, norm: float) -> EmbeddingSpace:
     side = -negation @ mean
     negation = negation / side if width * side > MIN_SEPARATION else 0 * negation
 
-    # Effective rank: e to the entropy of the variances (Roy & Vetterli, 2007).
-    fractions = variances / max(variances.sum(), 1e-12)
-    rank = float(np.exp(-(fractions * np.log(fractions + 1e-12)).sum()))
     arrays = {
         "mean": mean,
         "axes": axes,
@@ -196,9 +192,7 @@ def _fit(rows: np.ndarray, norm: float) -> EmbeddingSpace:
         "negation": negation,
     }
     arrays = {name: np.float32(values) for name, values in arrays.items()}
-    space = EmbeddingSpace(
-        **arrays, components=components, min_training_log_odds=-1.0, effective_rank=rank
-    )
+    space = EmbeddingSpace(**arrays, components=components, min_training_log_odds=-1.0)
     return replace(
         space, min_training_log_odds=float(min(space.log_odds_of_random(rows).min(), -1e-3))
     )
