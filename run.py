@@ -95,7 +95,7 @@ def check_outputs(args: argparse.Namespace, inputs: list[str], models: Mapping[P
     for output in filter(None, [find_errors_path(args), args.output]):
         if output != "-":
             files.check_writable(output)
-        files.check_overwrites_none(output, protected)
+        files.refuse_overwriting(output, protected)
 
 
 def find_errors_path(args: argparse.Namespace) -> Path | None:

@@ -78,7 +78,9 @@ def open_descriptor(path: str | os.PathLike[str]) -> int | None:
         descriptors = _DESCRIPTORS.fullmatch(folder)
         if descriptors and name.isdecimal():
             if descriptors[1] not in (None, str(os.getpid())):
-                raise InputError(f"{path}: an open file of another process; name the file itself")
+                raise InputError(
+                    f"{path}: belongs to another process; give the path of the file itself"
+                )
             return int(name)
         path = os.path.join(folder, name)
         if not os.path.islink(path):
@@ -97,7 +99,7 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise InputError unless a file can be written at `path`."""
-    given, path = os.fspath(path), Path(path)
+    text, path = os.fspath(path), Path(path)
     folder = path.parent
     # An open file, a device, a pipe
     if (number := open_descriptor(path)) is not None:
@@ -108,7 +110,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     if is_stream(path):
         return  # opening it says what is wrong
     # A file in its folder
-    if path.is_dir() or given.endswith("/"):
+    if path.is_dir() or text.endswith("/"):
         raise InputError(f"{path}: this is a folder; name a file in it")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder for {path.name}; create it first")
@@ -122,7 +124,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             raise InputError(f"{path}: belongs to another user; choose another name or folder")
 
 
-def check_overwrites_none(output: str | os.PathLike[str], inputs: Iterable) -> None:
+def refuse_overwriting(output: str | os.PathLike[str], inputs: Iterable) -> None:
     """Raise InputError where `output` is one of the `inputs`; "-" is standard output or input."""
     output_status = _status(1 if output == "-" else output)
     if output_status is None or not stat.S_ISREG(output_status.st_mode):
@@ -130,8 +132,8 @@ def check_overwrites_none(output: str | os.PathLike[str], inputs: Iterable) -> N
     for path in inputs:
         input_status = _status(0 if path == "-" else path)
         if input_status is not None and os.path.samestat(output_status, input_status):
-            shown = "standard output" if output == "-" else output
-            raise InputError(f"{shown}: the output would overwrite this input; choose another")
+            name = "standard output" if output == "-" else output
+            raise InputError(f"{name}: the output would overwrite this input; choose another")
 
 
 def _status(path: int | str | os.PathLike[str]) -> os.stat_result | None:
@@ -163,7 +165,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def find_below(
+def walk_files(
     folder: str, suffixes: tuple[str, ...], excluded: tuple[str, ...] = ()
 ) -> Iterator[str]:
     """Yield the files in a folder and below whose names end in one of the suffixes.
@@ -182,7 +184,7 @@ def find_below(
                 yield os.path.join(where, name)
 
 
-def find_matches(pattern: str) -> Iterator[str]:
+def expand_glob(pattern: str) -> Iterator[str]:
     """Yield the paths that a glob matches, as glob.iglob does; `**` follows no links to folders."""
     before, *after = re.split(r"(?<![^/])\*\*(?:/|$)", pattern, maxsplit=1)
     if not after:
@@ -192,7 +194,7 @@ def find_matches(pattern: str) -> Iterator[str]:
         for where, folders, _ in os.walk(top or os.curdir):
             folders[:] = [folder for folder in folders if not folder.startswith(".")]
             below = where if top else where.removeprefix(os.curdir).removeprefix(os.sep)
-            yield from find_matches(os.path.join(glob.escape(below), after[0] or "*"))
+            yield from expand_glob(os.path.join(glob.escape(below), after[0] or "*"))
 
 
 def without_duplicates(paths: Iterable[str]) -> list[str]:

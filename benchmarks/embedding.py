@@ -98,7 +98,7 @@ def prepare(work: Path, args: argparse.Namespace) -> tuple[dict[str, Callable[[]
     detector, packaged = Detector(), load_unmaintained_detector()
 
     # Read the images
-    chips = [on_chips.cut_faces(str(root / name), name)[0][0] for name in names]
+    chips = [on_chips.crop_faces(str(root / name), name)[0][0] for name in names]
     photographs = [read_image(str(photo_root / name)) for name in photo_names]
     large = [resize(image, LARGE, LARGE) for image in photographs[: max(count // 8, 1)]]
     face_count = sum(len(faces.find_faces(image, detector, "all")) for image in photographs)

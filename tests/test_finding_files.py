@@ -82,7 +82,7 @@ def test_a_glob_matches_as_in_a_shell_without_following_links(linked, pattern, e
     for name in ("0.csv", "broken.csv"):
         os.unlink(name)
 
-    matches = {path for path in files.find_matches(pattern) if os.path.isfile(path)}
+    matches = {path for path in files.expand_glob(pattern) if os.path.isfile(path)}
 
     assert sorted(matches) == expected
 
@@ -91,4 +91,4 @@ def test_a_glob_may_be_absolute_and_hold_brackets(tmp_path):
     (tmp_path / "[1]").mkdir()
     (tmp_path / "[1]" / "a.csv").write_text("")
 
-    assert [*files.find_matches(f"{tmp_path}/**/a.csv")] == [f"{tmp_path}/[1]/a.csv"]
+    assert [*files.expand_glob(f"{tmp_path}/**/a.csv")] == [f"{tmp_path}/[1]/a.csv"]

@@ -42,7 +42,7 @@ def test_an_open_file_that_cannot_be_written_is_refused(tmp_path, rows):
         done = redirected(tmp_path, f"$R --features a.csv --output {name} < a.csv")
         refused(done, name, "cannot be written to")
     done = redirected(tmp_path, "$R --features a.csv --output /proc/$$/fd/1")
-    refused(done, "open file of another process")
+    refused(done, "belongs to another process")
 
 
 def test_standard_output_is_no_input_too(tmp_path, rows):

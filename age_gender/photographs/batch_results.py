@@ -16,7 +16,7 @@ class BatchResult(NamedTuple):
 
     names: np.ndarray  # (n,) text
     embeddings: np.ndarray  # (n, width) float32; of augmented views (n, crops, width)
-    skipped: np.ndarray  # (m, 3) text: name, reason, and group in the summary
+    skipped: np.ndarray  # (m, 3) text: name, reason, and category in the summary
 
 
 def write_result(path: Path, result: BatchResult) -> None:
@@ -26,9 +26,9 @@ def write_result(path: Path, result: BatchResult) -> None:
 
 
 def read_result(path: Path, images: Sequence[str], width: int) -> BatchResult:
-    """Return the result of these images, of embeddings of this width, that `write_result` wrote.
+    """Return the result that `write_result` wrote for these images.
 
-    Raises InputError for a damaged file, and for one of others.
+    Raises InputError for a damaged file, and for one of other images or of another width.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -53,7 +53,7 @@ def read_result(path: Path, images: Sequence[str], width: int) -> BatchResult:
 
 
 def _covers(result: BatchResult, images: Iterable[str]) -> bool:
-    """Return whether a result has a face of each image, or why there is none, and no others."""
+    """Return whether a result has a face, or the reason for none, of these images and no others."""
     names, images = {*result.names.tolist()}, {*images}
     skipped = {*result.skipped[:, 0].tolist()}
     has_all = all({image, f"{image}#1"} & names or image in skipped for image in images)
@@ -63,9 +63,9 @@ def _covers(result: BatchResult, images: Iterable[str]) -> bool:
 def read_embeddings(
     batches: Mapping[Path, Sequence[str]], names: list[str], width: int
 ) -> Iterator[np.ndarray]:
-    """Yield the embeddings of each batch of images; together they are of the faces `names`.
+    """Yield the embeddings of each batch of images, in the order of the faces `names`.
 
-    Raises InputError for a file with other faces, before a table has them.
+    Raises InputError for a file with other faces before it yields them.
     """
     done, shape = 0, None
     for path, images in batches.items():

@@ -13,7 +13,7 @@ from age_gender import files
 from age_gender.cli import say
 from age_gender.errors import InputError
 from age_gender.labels import GENDERS
-from age_gender.photographs.images import CHIP, Skipped, read_image, resize
+from age_gender.photographs.images import CHIP_SIZE, Skipped, read_image, resize
 
 SHEET_FACES = 1000  # larger pictures are hard to open
 
@@ -44,10 +44,10 @@ def write_chip(folder: Path, name: str, data: bytes) -> None:
 
 
 def read_chip(folder: Path, name: str) -> np.ndarray:
-    """Return a face's chip as uint8 RGB (CHIP, CHIP, 3). Raises InputError for a damaged file."""
+    """Return a face's chip as uint8 RGB (160, 160, 3). Raises InputError for a damaged file."""
     path = find_chip_path(folder, name)
     try:
-        return resize(read_image(str(path)), CHIP, CHIP)
+        return resize(read_image(str(path)), CHIP_SIZE, CHIP_SIZE)
     except Skipped as reason:
         raise InputError(
             f"{path}: {reason}; write it again: embed.py --images DIR --chips {folder}"
@@ -70,37 +70,39 @@ def draw_contact_sheet(output: Path, chips: Path, predicted: Sequence[tuple]) ->
     from PIL import Image, ImageDraw, ImageFont
 
     # Choose the rows whose faces have a chip
-    shown = [row for row in predicted if find_chip_path(chips, row[0]).is_file()]
-    if not shown:
+    rows = [row for row in predicted if find_chip_path(chips, row[0]).is_file()]
+    if not rows:
         raise InputError(
             f"{chips}: no chip of a face in the predictions; write chips with --images and --chips"
         )
-    if len(shown) > SHEET_FACES:
-        say(f"{output}: shows the first {SHEET_FACES:,} of {len(shown):,} faces")
-    shown = shown[:SHEET_FACES]
-    files.check_overwrites_none(output, (find_chip_path(chips, row[0]) for row in shown))
+    if len(rows) > SHEET_FACES:
+        say(f"{output}: shows the first {SHEET_FACES:,} of {len(rows):,} faces")
+    rows = rows[:SHEET_FACES]
+    files.refuse_overwriting(output, (find_chip_path(chips, row[0]) for row in rows))
 
     # Make an empty sheet, with the fonts that matplotlib has
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     bold = ImageFont.truetype(fonts / "DejaVuSans-Bold.ttf", 26)
     plain = ImageFont.truetype(fonts / "DejaVuSans.ttf", 15)
     gap, text_height, grey = 24, 62, "#555555"
-    columns = min(len(shown), max(4, math.ceil(math.sqrt(len(shown) * 1.6))))
-    lines = math.ceil(len(shown) / columns)
-    width, height = CHIP + gap, CHIP + text_height + gap
+    columns = min(len(rows), max(4, math.ceil(math.sqrt(len(rows) * 1.6))))
+    lines = math.ceil(len(rows) / columns)
+    width, height = CHIP_SIZE + gap, CHIP_SIZE + text_height + gap
     sheet = Image.new("RGB", (columns * width + gap, lines * height + gap), "#ffffff")
     draw = ImageDraw.Draw(sheet)
 
     # Draw each chip with its estimates below
-    for i, (name, gender, age, low, high, female) in enumerate(shown):
+    for i, (name, gender, age, low, high, female) in enumerate(rows):
         x, y = gap + i % columns * width, gap + i // columns * height
         sheet.paste(Image.fromarray(read_chip(chips, name)), (x, y))
-        draw.text((x, y + CHIP + 36), f"{age}", "#111111", bold, anchor="ls")
+        draw.text((x, y + CHIP_SIZE + 36), f"{age}", "#111111", bold, anchor="ls")
         end = x + draw.textlength(f"{age} ", bold)
-        draw.text((end, y + CHIP + 36), f"{low}\u2013{high} years", grey, plain, anchor="ls")
+        draw.text((end, y + CHIP_SIZE + 36), f"{low}\u2013{high} years", grey, plain, anchor="ls")
         certainty = female if gender == 1 else 1 - female
         percent = ">99%" if certainty >= 0.995 else f"{certainty:.0%}"
-        draw.text((x, y + CHIP + 60), f"{GENDERS[gender]}  {percent}", grey, plain, anchor="ls")
+        draw.text(
+            (x, y + CHIP_SIZE + 60), f"{GENDERS[gender]}  {percent}", grey, plain, anchor="ls"
+        )
     with files.atomic_file(output) as stream:
         sheet.save(stream, "PNG")
-    return len(shown)
+    return len(rows)

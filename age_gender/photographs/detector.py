@@ -21,26 +21,27 @@ from age_gender.photographs.images import normalise
 if TYPE_CHECKING:
     import cv2
 
-WINDOW, STRIDE = 12, 2  # pixels, P-Net's
-SHRINK = 0.709  # factor from one scale of P-Net to the next
+WINDOW, STRIDE = 12, 2  # side of P-Net's windows and the step between them, in pixels
+SCALE_FACTOR = 0.709  # factor from one scale of P-Net to the next
 SMALLEST_FACE = 20  # pixels; smaller faces are not detected
 RNET_PIXELS, ONET_PIXELS = 24, 48  # sides of the windows that R-Net and O-Net classify
 PNET_THRESHOLD = 0.6  # least score of P-Net's candidates
-THRESHOLD = 0.7  # least score of R-Net's and O-Net's candidates
-SCALE_OVERLAP, OVERLAP = 0.5, 0.7  # that two candidates may share, of one scale and of all
-# A window is resized from a level of the picture's pyramid that shows it at so many times the
-# pixels that the network takes, or more. P-Net's results change with less.
+REFINEMENT_THRESHOLD = 0.7  # least score of R-Net's and O-Net's candidates
+# Greatest overlap (intersection over union) of two candidates: within a scale, across scales
+MAX_SCALE_OVERLAP, MAX_OVERLAP = 0.5, 0.7
+# A window is resized from the smallest pyramid level that shows it this many times larger than the
+# network's input, or more; with less, P-Net's results change.
 PNET_OVERSAMPLING, OVERSAMPLING = 2.8, 4
-SMALLEST_LEVEL = 50  # pixels of a pyramid's levels, at least
+SMALLEST_LEVEL = 50  # least side of a pyramid level, in pixels
 # In a picture of LARGE_PICTURE pixels, faces under SMALL_FACE take three quarters of P-Net's time.
-# There only tiles are searched for them: where one of the next two larger scales has candidates, as
-# it does for 99 of 100 small faces.
+# Only tiles around candidates of the next two larger scales are searched for them: these scales
+# have candidates for 99 of 100 small faces.
 LARGE_PICTURE, SMALL_FACE = 640, 30  # pixels
-LARGE_THRESHOLD = 0.7  # P-Net's there: much of a picture's texture scores from 0.6 to 0.7
+# P-Net's threshold in large pictures, where much texture scores from 0.6 to 0.7
+LARGE_THRESHOLD = 0.7
 TILE = 32  # side of a tile, in pixels at P-Net's scale
-TILE_OFFSETS = (
-    TILE // 2 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
-)  # about a candidate, in pixels
+# Offsets of four tiles around a candidate, in pixels
+TILE_OFFSETS = TILE // 2 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
 
 
 class Detector(threading.local):  # OpenCV's networks serve one thread: each loads its own
@@ -57,9 +58,9 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
         """Return left, top, width, height (n, 4) and landmarks (n, 5, 2), in whole pixels."""
         is_large = max(image.shape[:2]) >= LARGE_PICTURE
         pyramid = build_pyramid(image) if is_large else [image]
-        last = np.floor(np.log(min(image.shape[:2]) / SMALLEST_FACE) / -np.log(SHRINK))
+        last = np.floor(np.log(min(image.shape[:2]) / SMALLEST_FACE) / -np.log(SCALE_FACTOR))
         candidates = [np.empty((0, 9))]
-        for size in SMALLEST_FACE / SHRINK ** np.arange(last, -1, -1):  # from large to small
+        for size in SMALLEST_FACE / SCALE_FACTOR ** np.arange(last, -1, -1):  # from large to small
             seeds = np.concatenate(candidates[-2:]) if is_large and size < SMALL_FACE else None
             candidates.append(self.propose(pyramid, size, seeds))
         return self.refine(pyramid, np.concatenate(candidates[::-1]))
@@ -67,7 +68,7 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
     def propose(self, pyramid: list, size: float, seeds: np.ndarray | None) -> np.ndarray:
         """Return P-Net's candidates (n, 9) for faces of about `size` pixels.
 
-        With `seeds`, candidates (m, 9), only tiles about their centres are searched.
+        With `seeds`, candidates (m, 9), only tiles around their centres are searched.
         """
         import cv2
 
@@ -102,13 +103,13 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
         boxes = np.fix(np.hstack([corner, corner + WINDOW - 1]) / scale)
         candidates = np.hstack([boxes, scores[indices][:, 1:], regressions[indices]])
         ends = [width - WINDOW + STRIDE, height - WINDOW + STRIDE]
-        return suppress_overlaps(candidates[(corner <= ends).all(axis=1)], SCALE_OVERLAP)
+        return suppress_overlaps(candidates[(corner <= ends).all(axis=1)], MAX_SCALE_OVERLAP)
 
     def refine(self, pyramid: list, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return boxes and landmarks of P-Net's candidates that R-Net and O-Net take for faces."""
-        boxes = make_square(apply_regression(suppress_overlaps(candidates, OVERLAP), 0))
+        boxes = make_square(apply_regression(suppress_overlaps(candidates, MAX_OVERLAP), 0))
         candidates = classify(self.rnet, pyramid, boxes, RNET_PIXELS, "dense_2", "softmax_1")
-        boxes = make_square(apply_regression(suppress_overlaps(candidates, OVERLAP), 1))
+        boxes = make_square(apply_regression(suppress_overlaps(candidates, MAX_OVERLAP), 1))
         candidates = classify(
             self.onet, pyramid, boxes, ONET_PIXELS, "dense_5", "dense_6", "softmax_2"
         )
@@ -143,11 +144,11 @@ def classify(
         crop[:] = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
     network.setInput(normalise(crops.transpose(0, 2, 1, 3)))
     *others, scores = (output[: len(boxes)] for output in network.forward(outputs))
-    return np.hstack([boxes, scores[:, 1:], *others])[scores[:, 1] > THRESHOLD]
+    return np.hstack([boxes, scores[:, 1:], *others])[scores[:, 1] > REFINEMENT_THRESHOLD]
 
 
 def build_pyramid(image: np.ndarray) -> list[np.ndarray]:
-    """Return the picture, and it at a half, a quarter, ... of its size."""
+    """Return the picture at its full size, a half, a quarter, and so on."""
     import cv2
 
     levels = [image]
@@ -159,44 +160,44 @@ def build_pyramid(image: np.ndarray) -> list[np.ndarray]:
 
 
 def choose_level(pyramid: list[np.ndarray], shrink: float) -> tuple[np.ndarray, int]:
-    """Return the smallest level that is shrunk by no more than `shrink`, and by how much it is."""
+    """Return the smallest level that is shrunk by at most `shrink`, and its factor."""
     level = min(len(pyramid) - 1, int(np.log2(max(1, shrink))))
     return pyramid[level], 2**level
 
 
 def make_square(boxes: np.ndarray) -> np.ndarray:
-    """Return squares about the boxes, in whole pixels."""
+    """Return squares around the boxes, in whole pixels."""
     sides = boxes[:, 2:] - boxes[:, :2]
     longer = sides.max(axis=1, keepdims=True)
     corner = boxes[:, :2] + (sides - longer) / 2
     return np.fix(np.hstack([corner, corner + longer]))
 
 
-def apply_regression(candidates: np.ndarray, added: int) -> np.ndarray:
-    """Return the candidates' boxes after regression, whose unit is a side and `added` pixels."""
-    sides = candidates[:, 2:4] - candidates[:, :2] + added
+def apply_regression(candidates: np.ndarray, extra_pixels: int) -> np.ndarray:
+    """Return the candidates' boxes after regression, whose unit is a side plus `extra_pixels`."""
+    sides = candidates[:, 2:4] - candidates[:, :2] + extra_pixels
     return candidates[:, :4] + candidates[:, 5:9] * np.tile(sides, 2)
 
 
-def suppress_overlaps(candidates: np.ndarray, most: float) -> np.ndarray:
+def suppress_overlaps(candidates: np.ndarray, max_overlap: float) -> np.ndarray:
     """Return the candidates after non-maximum suppression, best first.
 
-    Any two boxes then share at most the fraction `most` of their union.
+    Any two boxes then share at most the fraction `max_overlap` of their union.
     """
     import cv2
 
     rectangles = np.hstack([candidates[:, :2], candidates[:, 2:4] - candidates[:, :2] + 1])
-    kept = cv2.dnn.NMSBoxes(rectangles, candidates[:, 4].astype(np.float32), 0.0, most)
+    kept = cv2.dnn.NMSBoxes(rectangles, candidates[:, 4].astype(np.float32), 0.0, max_overlap)
     return candidates[np.asarray(kept, int)]
 
 
 def suppress_contained(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
-    """Return which boxes are kept where any two may share OVERLAP of the smaller, best first."""
+    """Return indices of boxes, best first; two share at most MAX_OVERLAP of the smaller one."""
     kept: list[int] = []
     areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
     for i in np.argsort(-scores):
         corner = np.maximum(boxes[i, :2], boxes[kept, :2])
         shared = np.maximum(np.minimum(boxes[i, 2:], boxes[kept, 2:]) - corner + 1, 0)
-        if (shared.prod(axis=1) <= OVERLAP * np.minimum(areas[i], areas[kept])).all():
+        if (shared.prod(axis=1) <= MAX_OVERLAP * np.minimum(areas[i], areas[kept])).all():
             kept.append(i)
     return kept

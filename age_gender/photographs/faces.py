@@ -20,9 +20,9 @@ DETECTION_PIXELS = 1280  # larger photographs are shrunk before detection (faces
 def find_faces(image: np.ndarray, detector: Callable, choice: str) -> list[np.ndarray]:
     """Return the landmarks (5, 2) of the faces in an image, in pixels, from left to right.
 
-    `detector` maps a picture to boxes (n, 4) and landmarks (n, 5, 2). `choice` is "all", "largest",
-    or "central": the face whose area less twice the squared distance of its centre from the
-    picture's is largest, all in pixels (David Sandberg's rule for FaceNet).
+    `detector` maps a picture to boxes (n, 4) and landmarks (n, 5, 2). `choice` is "all", "largest"
+    or "central": the face with the largest area minus twice its centre's squared distance from the
+    picture's centre, in pixels (David Sandberg's rule for FaceNet).
     """
     scale = min(1.0, DETECTION_PIXELS / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
@@ -38,9 +38,10 @@ def find_faces(image: np.ndarray, detector: Callable, choice: str) -> list[np.nd
 
 
 def fit_similarity(points: np.ndarray, target: np.ndarray) -> tuple[complex, complex]:
-    """Return a and b of the least-squares similarity w = a z + b from points z to targets w.
+    """Return a and b of the similarity w = a z + b that fits points to targets best.
 
-    Points and targets are (n, 2), and complex numbers in the formula.
+    It is the least-squares fit. Points and targets are (n, 2) in pixels, taken as complex numbers
+    x + iy.
     """
     z, w = points @ [1, 1j], target @ [1, 1j]
     centred = z - z.mean()
@@ -49,7 +50,7 @@ def fit_similarity(points: np.ndarray, target: np.ndarray) -> tuple[complex, com
 
 
 def warp(image: np.ndarray, a: complex, b: complex, size: int) -> np.ndarray:
-    """Return the square of `size` pixels whose point w shows the image's z, where w = a z + b."""
+    """Return the image moved by w = a z + b (complex pixel positions), cropped to `size` pixels."""
     import cv2
 
     if abs(a) < 0.7:  # warpAffine samples 2 x 2 pixels only: shrink by area averaging first
@@ -62,13 +63,13 @@ def warp(image: np.ndarray, a: complex, b: complex, size: int) -> np.ndarray:
 def align(
     image: np.ndarray, landmarks: np.ndarray, template: str, margin: float, size: int
 ) -> np.ndarray:
-    """Return a chip of `size` pixels whose landmarks (5, 2) lie nearest to the template's.
+    """Return a chip of `size` pixels with its landmarks (5, 2) as near the template's as possible.
 
     The chip shows `margin` percent more of each side than the template's chip does.
     """
     points, side = TEMPLATES[template]
-    shown = side * (1 + margin / 100)
-    target = (points + (shown - side) / 2) * (size / shown)
+    chip_side = side * (1 + margin / 100)
+    target = (points + (chip_side - side) / 2) * (size / chip_side)
     return warp(image, *fit_similarity(landmarks, target), size)
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from age_gender import files
 from age_gender.errors import InputError, error_line, is_resource_shortage
 
-CHIP = 160  # pixels, FaceNet's input
+CHIP_SIZE = 160  # pixels, FaceNet's input
 LARGEST_IMAGE = 128_000_000  # pixels, 0.4 GB decoded; larger ones may be decompression bombs
-ONE_COLOUR = 2  # standard deviation, of 255; a chip that varies less shows no face
+ONE_COLOUR = 2  # standard deviation of colours from 0 to 255; a chip below it shows no face
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # Suffixes of a folder's images; those of other formats are reported as unreadable.
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
@@ -25,20 +25,20 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
 def find_images(patterns: Sequence[str], excluded: Path | None) -> tuple[Path, list[str]]:
     """Return the folder above all images, and the sorted paths of the images below it.
 
-    Of a folder and those below it, these are the files that are named like images and do not
-    begin with a dot; of a glob, all files. A file that several links lead to is listed once, and no
-    file in the folder `excluded` is. Raises InputError where there is no image.
+    A folder gives its files with an image suffix, subfolders included, hidden ones not; a glob
+    gives every file it matches. A file that several links lead to is listed once; files in the
+    folder `excluded` are left out. Raises InputError where there is no image.
     """
     images, roots = set(), []
     for text in patterns:
         # Find the files of this folder, file or glob
         if Path(text).is_dir():
-            root, paths = text, files.find_below(text, SUFFIXES)
+            root, paths = text, files.walk_files(text, SUFFIXES)
         elif Path(text).exists():
             root, paths = os.path.dirname(text), iter([text])
         elif magic := glob.magic_check.search(text):
             root = os.path.dirname(text[: magic.start()])
-            paths = (path for path in files.find_matches(text) if Path(path).is_file())
+            paths = (path for path in files.expand_glob(text) if Path(path).is_file())
         else:
             raise InputError(f"{text}: no such folder or file; check the path")
         # Leave out those in --chips
@@ -57,7 +57,7 @@ def find_images(patterns: Sequence[str], excluded: Path | None) -> tuple[Path, l
 
 
 def hash_images(root: str, images: Iterable[str]) -> str:
-    """Return a hash of the images' folder, names, sizes and times of change."""
+    """Return a hash of the images' folder, names, sizes and modification times."""
     digest = hashlib.sha256(os.fsencode(os.path.realpath(root)))
     for image in images:
         digest.update(b"\0" + os.fsencode(image))
@@ -68,22 +68,22 @@ def hash_images(root: str, images: Iterable[str]) -> str:
 
 
 class Skipped(Exception):
-    """Raised for an image that yields no face; `counts_as` is its group in the summary."""
+    """Raised for an image that yields no face; `category` counts it in the summary."""
 
-    counts_as = "unreadable"
+    category = "unreadable"
 
 
 class NoFace(Skipped):
     """Raised for an image that can be read and shows no face."""
 
-    counts_as = "without a face"
+    category = "without a face"
 
 
 def read_image(path: str) -> np.ndarray:
     """Return the image as uint8 RGB (height, width, 3), upright. Raises Skipped.
 
-    Files are not trusted: only FORMATS are tried, and the size is known before decoding. Colours
-    below transparency are taken as they are.
+    Files are not trusted: only FORMATS are tried, and the size is checked before decoding.
+    Transparency is ignored.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -105,7 +105,7 @@ def read_image(path: str) -> np.ndarray:
                 scaled.info, image = image.info, scaled
             with contextlib.suppress(Exception):  # broken EXIF data is no fault of the picture
                 image = ImageOps.exif_transpose(image)
-            image.info.pop("transparency", None)  # of a palette, which Pillow warns of
+            image.info.pop("transparency", None)  # Pillow warns of it in a palette
             return np.asarray(image.convert("RGB"))
     except Skipped:
         raise
@@ -121,8 +121,8 @@ def read_16_bit_png(path: str) -> np.ndarray | None:
     """Return the numbers of a 16-bit PNG, uint16 (height, width), or (height, width, 3 or 4).
 
     These are grey, or red, green and blue, and opacity if there is any. None for another image;
-    raises Skipped for a broken one. Of RGB, Pillow would give the upper 8 bits, which are black
-    from a camera of 12 bits.
+    raises Skipped for a broken one. Pillow would give the upper 8 bits of RGB, which are black
+    where a camera uses the lower 12.
     """
     import cv2
 
@@ -139,9 +139,9 @@ def read_16_bit_png(path: str) -> np.ndarray | None:
 def to_8_bits(numbers: np.ndarray) -> np.ndarray:
     """Return the numbers of `read_16_bit_png` as uint8, scaled from the bits that they use.
 
-    These are the fewest of 8 to 16 that hold all visible numbers: cameras give 10 to 14 bits, and
-    pictures of 8 bits are saved as 16. Where 8 bits were spread over all 16, as 256 or 257 times
-    their number, dark pictures keep their darkness.
+    The bits are the fewest from 8 to 16 that hold all visible numbers: cameras give 10 to 14, and
+    pictures of 8 bits are saved as 16. Where all numbers are multiples of 256 or of 257, 8 bits
+    were spread over 16: all 16 are used, so that dark pictures stay dark.
     """
     import cv2
 
@@ -170,7 +170,7 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=method)
 
 
-def cut_rectangle(image: np.ndarray, crop: tuple[int, int, int, int], size: int) -> np.ndarray:
+def crop_rectangle(image: np.ndarray, crop: tuple[int, int, int, int], size: int) -> np.ndarray:
     """Return a rectangle of the image as a chip of `size` pixels.
 
     `crop` is top, bottom, left and right in pixels. Raises Skipped for a smaller image.

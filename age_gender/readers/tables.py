@@ -118,7 +118,7 @@ def expand(features: Sequence[str | Path]) -> list[str]:
         path = Path(given)
         if path.is_dir():
             unsupported_formats.refuse_folder(given)
-            inside = sorted(files.find_below(given, SUFFIXES, (".partial",)))  # embed.py's
+            inside = sorted(files.walk_files(given, SUFFIXES, (".partial",)))  # embed.py's
             if not inside:
                 raise InputError(
                     f"{given}: no {', '.join(READERS)} file in this folder; name another"
@@ -126,7 +126,7 @@ def expand(features: Sequence[str | Path]) -> list[str]:
             paths += inside
         elif given == "-" or path.exists():
             paths.append(given)
-        elif glob.has_magic(given) and (matches := sorted(files.find_matches(given))):
+        elif glob.has_magic(given) and (matches := sorted(files.expand_glob(given))):
             paths += expand(matches)
         else:
             raise InputError(f"{given}: no such file; give a table of embeddings or a folder")

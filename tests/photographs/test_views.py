@@ -39,7 +39,7 @@ def test_a_network_gets_as_many_faces_as_it_was_frozen_for(tflite, batch, count)
 
     embeddings = network.load()(chips)
 
-    assert network.size == 112 and embeddings.dtype == np.float32
+    assert network.chip_size == 112 and embeddings.dtype == np.float32
     np.testing.assert_allclose(embeddings, [by_hand(chip) for chip in chips], atol=1e-5)
 
 
@@ -200,7 +200,7 @@ def test_each_crop_is_what_its_name_says():
     crops = dict(
         zip(
             views.CROPS["utkface"],
-            views.cut_views(image, "a", "utkface", 160, Finds()),
+            views.make_views(image, "a", "utkface", 160, Finds()),
             strict=True,
         )
     )
@@ -228,7 +228,7 @@ def test_random_crops_follow_from_the_name_alone():
     image = np.asarray(draw_chip(3))
 
     def drawn(name: str) -> np.ndarray:
-        return np.stack([*views.cut_views(image, name, "arcface", 112, None)])
+        return np.stack([*views.make_views(image, name, "arcface", 112, None)])
 
     np.testing.assert_array_equal(drawn("a"), drawn("a"))
     assert np.abs(drawn("a")[2:].astype(int) - drawn("b")[2:]).mean() > 1
