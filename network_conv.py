@@ -18,7 +18,7 @@ from age_gender.cli import quiet_stderr
 from age_gender.embedding_space import NEGATION_LIMIT, EmbeddingSpace
 from age_gender.labels import AGES, GENDERS, INTERVAL_COVERAGE
 from age_gender.metrics import YEARS, compute_expected_age
-from age_gender.readers.numbers import TINY
+from age_gender.readers.numbers import MIN_MAGNITUDE
 
 UNITS = 384  # of each dense layer
 # Estimated age in years at which a gender is half a guess; fitted on held-out children.
@@ -53,7 +53,7 @@ def build_preprocessing(space: EmbeddingSpace, whitening: float) -> keras.Model:
     # To unit length, by the largest number first: squares of very long or short ones overflow.
     embedding = keras.Input(space.mean.shape, name="features")
     largest = ops.max(ops.abs(embedding), axis=-1, keepdims=True)
-    unit = layers.UnitNormalization()(embedding / ops.maximum(largest, TINY))
+    unit = layers.UnitNormalization()(embedding / ops.maximum(largest, MIN_MAGNITUDE))
 
     # Principal components, of a mean square of 1.
     deviations = np.maximum(space.deviations[: space.components], 1e-4 * space.deviations[0])

@@ -70,13 +70,13 @@ class Split(NamedTuple):
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     require_memory()  # for the last step
-    inputs = [*tables.expand(args.features), *filter(None, [args.names])]
+    inputs = [*tables.list_files(args.features), *filter(None, [args.names])]
     output = files.make_folder(args.output)
     for name in (TRAIN, TEST, CHILDREN, CHILDREN_TEST):
         files.refuse_overwriting(output / name, inputs)
 
     # Read embeddings, names and labels
-    table = read_table(args.features, tables.read_options(args, labels=True))
+    table = read_table(args.features, tables.make_read_options(args, reads_labels=True))
     known = model_choice.score_by_known_model(table.features)
     embeddings = describe_embeddings(table, known)
     codes = label_parsing.merge_gender_codes(args.gender_codes)

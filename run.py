@@ -52,12 +52,12 @@ class OpenedInput(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    inputs = tables.expand(args.features)
+    inputs = tables.list_files(args.features)
     models = {} if args.model else trained_models.find_models(paths.MODELS)
     check_outputs(args, inputs, models)
     scored = score_in_order(args, inputs, open_input(args, inputs, models))
     with contextlib.closing(scored), open_output(args.output) as output:
-        total = tables.input_bytes(inputs, tables.read_options(args))
+        total = tables.estimate_input_bytes(inputs, tables.make_read_options(args))
         with open_errors(args) as errors, cli.Progress(total, "B") as progress:
             writer = Writer(output, errors, progress, args.force)
             writer.write(scored)
@@ -111,12 +111,14 @@ def open_input(
     """Return the opened input, and say its model: --model, or the one that its first rows fit."""
     if args.model:
         scorer, parsed = model_choice.load(args.model, args.force), []
-        unparsed = tables.cut(inputs, tables.read_options(args, width=scorer.width))
+        unparsed = tables.read_chunks(inputs, tables.make_read_options(args, width=scorer.width))
     else:
-        options = tables.read_options(
-            args, widths=tuple(models.values()), models_text=model_choice.describe_models(models)
+        options = tables.make_read_options(
+            args,
+            widths=tuple(models.values()),
+            models_description=model_choice.describe_models(models),
         )
-        unparsed = tables.cut(inputs, options)
+        unparsed = tables.read_chunks(inputs, options)
         parsed = parse_first_batches(unparsed, args.skip_bad_rows)
         scorer = model_choice.choose_model(
             models,
@@ -140,12 +142,12 @@ def parse_first_batches(
     batches: list[chunks.Batch] = []
     for batch in map(tables.parse, itertools.islice(unparsed, MAX_BAD_CHUNKS)):
         batches.append(batch)
-        if len(batch.features) or (batch.bad and not skip_bad_rows):
+        if len(batch.features) or (batch.bad_rows and not skip_bad_rows):
             return batches
-    bad = [row for batch in batches for row in batch.bad]
-    if bad and len(batches) == MAX_BAD_CHUNKS:
+    bad_rows = [row for batch in batches for row in batch.bad_rows]
+    if bad_rows and len(batches) == MAX_BAD_CHUNKS:
         raise InputError(
-            f"{bad[0].path}: no row of the first {MAX_BAD_CHUNKS} chunks is good; {bad[0]}"
+            f"{bad_rows[0].path}: no row of the first {len(batches)} chunks is good; {bad_rows[0]}"
         )
     return batches
 
@@ -154,7 +156,7 @@ def score_in_order(
     args: argparse.Namespace, inputs: list[str], opened: OpenedInput
 ) -> Iterator[chunks.Batch]:
     """Yield all batches in input order, with scores, from all processors or a Dask cluster."""
-    in_processes = not args.dask and tables.is_long_text(inputs, tables.read_options(args))
+    in_processes = not args.dask and tables.is_long_text(inputs, tables.make_read_options(args))
     unparsed = opened.unparsed
     if in_processes:
         unparsed = (chunk.without_data() for chunk in unparsed)
@@ -186,7 +188,7 @@ class RoundingCheck:
         """Return whether the batch's file is checked. Raises InputError if it is too coarse."""
         if self.years is not None:
             self.years.append(batch.scores[:, litert.ROUNDING])
-            if batch.chunk.last or sum(map(len, self.years)) >= rounding.CHECKED_ROWS:
+            if batch.chunk.is_last or sum(map(len, self.years)) >= rounding.CHECKED_ROWS:
                 years = np.concatenate(self.years)
                 warning = rounding.check(batch.chunk.path, years, self.force, FORCE_HINT)
                 if warning and not self.has_warned:
@@ -194,7 +196,7 @@ class RoundingCheck:
                     self.has_warned = True
                 self.years = None
         is_checked = self.years is None
-        if batch.chunk.last:
+        if batch.chunk.is_last:
             self.years = []  # of the next file
         return is_checked
 
@@ -208,8 +210,8 @@ class Writer:
         self.output, self.progress = output, progress
         self.rounding_check = RoundingCheck(progress, force)
         self.errors = errors and csv.writer(errors, lineterminator="\n")
-        self.numbering = chunks.Numbering()
-        self.rows = self.bad = 0
+        self.numbering = chunks.RowNumbering()
+        self.row_count = self.bad_row_count = 0
         self.pending_output = [predictions.HEADER]  # until the file of the rows is checked
 
     def write(self, scored: Iterable[chunks.Batch]) -> None:
@@ -219,31 +221,33 @@ class Writer:
         started = time.monotonic()
         for batch in scored:
             self.add(batch)
-            rate = self.rows / max(time.monotonic() - started, 1e-3)
+            rate = self.row_count / max(time.monotonic() - started, 1e-3)
             self.progress.update(batch.chunk.input_bytes, f"{rate:,.0f} rows/s")
 
     def finish(self) -> None:
         """Write the rest; say what was skipped. Raises InputError where no row was good."""
-        if self.bad and not self.rows:
-            which = f"all {self.bad} are bad" if self.bad > 1 else "the only one is bad"
+        if self.bad_row_count and not self.row_count:
+            count = self.bad_row_count
+            which = f"all {count} are bad" if count > 1 else "the only one is bad"
             raise InputError(f"no row can be scored: {which}; see the list of bad rows")
         self.output.writelines(self.pending_output)
         self.numbering.say_unread_columns()
-        if self.bad:
-            cli.say(f"skipped {cli.counted(self.bad, 'bad row')}, scored {self.rows:,}")
+        if self.bad_row_count:
+            skipped = cli.counted(self.bad_row_count, "bad row")
+            cli.say(f"skipped {skipped}, scored {self.row_count:,}")
 
     def add(self, batch: chunks.Batch) -> None:
         """Write a batch, or keep it until its file is checked. Raises InputError for a bad row."""
-        names, bad = self.numbering.locate(batch)
-        if bad and not self.errors:
-            remedy = bad[0].remedy or "correct this row or use --skip-bad-rows"
-            raise InputError(f"{bad[0]}; {remedy}")
-        for row in bad:
+        names, bad_rows = self.numbering.number(batch)
+        if bad_rows and not self.errors:
+            remedy = bad_rows[0].remedy or "correct this row or use --skip-bad-rows"
+            raise InputError(f"{bad_rows[0]}; {remedy}")
+        for row in bad_rows:
             self.errors.writerow([row.path, row.row, row.line, row.reason])
-        self.rows += len(names)
-        self.bad += len(bad)
+        self.row_count += len(names)
+        self.bad_row_count += len(bad_rows)
         self.pending_output.append(predictions.to_csv(names, batch.scores))
-        if self.rounding_check.add(batch) and self.rows:
+        if self.rounding_check.add(batch) and self.row_count:
             self.output.writelines(self.pending_output)
             self.pending_output.clear()
 

@@ -36,7 +36,9 @@ def test_workers_without_the_project_parse_embeddings(scheduler, tmp_path):
         )
         return tables.parse(chunk)
 
-    blocks = list(parallel.map_in_order(parse, tables.cut([str(path)]), dask=scheduler.address))
+    blocks = list(
+        parallel.map_in_order(parse, tables.read_chunks([str(path)]), dask=scheduler.address)
+    )
 
     count = -(-len(features) // chunks.CHUNK_ROWS)
     assert [type(block) for block in blocks] == [chunks.Batch] * count

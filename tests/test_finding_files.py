@@ -31,7 +31,7 @@ def linked(tmp_path, monkeypatch) -> Path:
 def test_a_table_is_read_once_whatever_links_lead_to_it(linked, given):
     os.unlink("broken.csv")
 
-    paths = tables.expand(given)
+    paths = tables.list_files(given)
 
     assert sorted(map(os.path.realpath, paths)) == [f"{linked}/a.csv", f"{linked}/below/b.csv"]
 
@@ -39,8 +39,8 @@ def test_a_table_is_read_once_whatever_links_lead_to_it(linked, given):
 def test_of_a_link_and_its_target_the_target_is_taken(linked):
     os.unlink("broken.csv")
 
-    assert tables.expand(["*.csv"]) == ["a.csv"]
-    assert tables.expand(["0.csv"]) == ["0.csv"], "the user names it"
+    assert tables.list_files(["*.csv"]) == ["a.csv"]
+    assert tables.list_files(["0.csv"]) == ["0.csv"], "the user names it"
 
 
 @pytest.mark.parametrize("given", [["."], ["**/*.png"], ["**/**/*.png"], [".", "again"]])

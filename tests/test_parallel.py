@@ -140,7 +140,7 @@ def test_text_that_processes_cannot_find_in_the_file_goes_by_threads(tmp_path, m
 
 def test_text_that_becomes_shorter_while_it_is_read_ends_the_work(tmp_path, long_csv):
     long_csv = shutil.copy(long_csv, tmp_path)
-    chunk = [chunk.without_data() for chunk in tables.cut([str(long_csv)])][-1]
+    chunk = [chunk.without_data() for chunk in tables.read_chunks([str(long_csv)])][-1]
     assert not chunk.data
     os.truncate(long_csv, os.path.getsize(long_csv) - 10)
     with pytest.raises(InputError, match=r"long\.csv: became shorter while it was read"):

@@ -90,7 +90,7 @@ def test_a_folder_is_read_without_what_is_half_done_or_only_named_like_a_table(t
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "o.npz.partial").mkdir()
     (tmp_path / "o.npz.partial" / "0000000000.npz").write_bytes(b"part")
-    assert tables.expand([tmp_path]) == [str(tmp_path / "good.csv")]
+    assert tables.list_files([tmp_path]) == [str(tmp_path / "good.csv")]
 
 
 def test_neither_the_list_of_bad_rows_nor_the_output_replaces_an_input(tmp_path, rows):

@@ -8,10 +8,10 @@ MISSING_EMBEDDING = "the embedding is missing"
 
 
 class RowError(Exception):
-    """Raised when a row cannot be used: `reason` says why, `remedy`, if any, what to do."""
+    """Raised for a row that cannot be used: `reason` says why, `remedy`, if any, what to do."""
 
     def __init__(self, reason: str, remedy: str = "") -> None:
-        reason, remedy = printable(reason), printable(remedy)  # both may show what a file holds
+        reason, remedy = printable(reason), printable(remedy)  # both may quote a file
         super().__init__(reason, remedy)
         self.reason, self.remedy = reason, remedy
 
@@ -22,7 +22,7 @@ class RowError(Exception):
 class BadRow(NamedTuple):
     """Describe a row that cannot be used.
 
-    `row` and `line` count from 1: in the row's batch, or, of one that is `located`, in its file.
+    `row` and `line` count from 1: in the row's chunk, or, after `numbered_in_file`, in its file.
     """
 
     path: str
@@ -31,8 +31,8 @@ class BadRow(NamedTuple):
     reason: str
     remedy: str = ""  # what to do, if it is not to correct the row
 
-    def located(self, rows_before: int, lines_before: int) -> "BadRow":
-        """Return the bad row of a batch by its numbers in the file."""
+    def numbered_in_file(self, rows_before: int, lines_before: int) -> "BadRow":
+        """Return the bad row with the numbers that it has in its file."""
         line = lines_before + self.line if self.line else 0
         return self._replace(row=rows_before + self.row, line=line)
 

@@ -1,8 +1,8 @@
 """Define what the readers share: a chunk of input, the batch parsed from it, and its bad rows.
 
-Reading has two steps, so that the slow one can run anywhere: the `cut` of a format's module cuts a
-file into chunks of bounded size, in order, and a chunk's `parser` turns it into a `Batch` of names
-and features. `Numbering` counts the rows of batches, in order, over their file and the whole input.
+Reading has two steps, so that the slow one can run anywhere: `read_chunks` of a format's module
+splits a file into chunks of bounded size, in order, and a chunk's `parser` turns it into a `Batch`
+of names and features. `RowNumbering` numbers the rows of batches in their file and the whole input.
 """
 
 import itertools
@@ -16,8 +16,8 @@ from age_gender.cli import say
 from age_gender.errors import InputError, printable
 from age_gender.readers import names
 from age_gender.readers.bad_rows import BadRow, RowError
-from age_gender.readers.numbers import TINY, find_not_finite
-from age_gender.readers.schema import SAMPLE_ROWS, UNKNOWN, Columns
+from age_gender.readers.numbers import MIN_MAGNITUDE, find_not_finite
+from age_gender.readers.schema import SAMPLE_ROWS, UNKNOWN_COLUMNS, Columns
 
 CHUNK_ROWS = 2048  # rows of a chunk of arrays
 CHUNK_BYTES = 2 << 20  # bytes of a chunk of text: 300 rows of 512 numbers; fewer cost more a row
@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
     line: int  # line number in the chunk, from 1; 0 where the format has no lines
     get: Callable[[Hashable], object] | None = None
-    fault: RowError | None = None
+    error: RowError | None = None
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Chunk:
     path: str
     parser: Callable[["Chunk"], "Batch"] | None = None  # a pure function; None: it has no data
     data: bytes | np.ndarray | list | None = b""  # None: it is to be read from `file_range`
-    columns: Columns = UNKNOWN  # until a row shows the columns: rows before it are bad
+    columns: Columns = UNKNOWN_COLUMNS  # until a row shows the columns: rows before it are bad
     metadata: dict[str, list] = field(default_factory=dict)  # names and labels of an array's rows
-    bad: Sequence[BadRow] = ()  # rows that are not in the data
+    bad_rows: Sequence[BadRow] = ()  # rows that are not in the data
     lines_above: int = 0  # lines of text above the data
     has_lines: bool = False  # whether messages give lines of the file
-    last: bool = False  # whether it is the last one of its file
+    is_last: bool = False  # whether it is the last one of its file
     input_bytes: int = 0
     file_range: tuple[int, int] | None = None  # offset and size of the data, if the file has it
 
@@ -74,15 +74,15 @@ class Chunk:
         If none does, it is a chunk without data whose rows are all bad. `rows` are pairs of a line
         and a row; `choose` takes a row and some that follow it, and may raise RowError.
         """
-        bad = [*self.bad]
+        bad_rows = [*self.bad_rows]
         for window in row_windows(rows):
             try:
                 return replace(self, columns=choose([row for _, row in window]))
             except RowError as error:
-                line = window[0][0]
-                bad.append(BadRow(self.path, len(bad) + 1, line, error.reason, error.remedy))
+                row, line = len(bad_rows) + 1, window[0][0]
+                bad_rows.append(BadRow(self.path, row, line, error.reason, error.remedy))
         line_count = self.lines_above + self.data.count(b"\n")
-        return replace(self, data=b"", bad=bad, lines_above=line_count)
+        return replace(self, data=b"", bad_rows=bad_rows, lines_above=line_count)
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Batch:
     row_indices: np.ndarray
     row_count: int  # good rows and bad ones
     line_count: int  # lines of text, with those above the rows
-    bad: list[BadRow]
+    bad_rows: list[BadRow]
     metadata: dict[str, list]
     line_numbers: Sequence[int] = ()  # of the good rows in the chunk, from 1; () without lines
     scores: np.ndarray | None = None
@@ -128,9 +128,9 @@ def assign_columns(
 
     `find_rows` returns the rows of a chunk.
     """
-    columns = UNKNOWN
+    columns = UNKNOWN_COLUMNS
     for chunk in parts:
-        if columns is UNKNOWN:
+        if columns is UNKNOWN_COLUMNS:
             chunk = chunk.with_columns(find_rows(chunk), choose)
             columns = chunk.columns
         yield replace(chunk, columns=columns)
@@ -147,19 +147,19 @@ def row_windows(rows: Iterable) -> Iterator[list]:
 
 def parse_chunk(
     chunk: Chunk,
-    parse_at_once: Callable[[Chunk], Parsed | None],
+    parse_in_bulk: Callable[[Chunk], Parsed | None],
     split_rows: Callable[[Chunk], Iterable[Row]],
 ) -> Batch:
     """Return the batch of a chunk, parsed at once, or else row by row.
 
-    `parse_at_once` returns None if that could give other values than parsing row by row. A chunk
+    `parse_in_bulk` returns None if that could give other values than parsing row by row. A chunk
     with a bad row is parsed row by row for the reason.
     """
-    if parsed := parse_at_once(chunk):
+    if parsed := parse_in_bulk(chunk):
         count = len(parsed[0])
         line_numbers = range(1, count + 1) if chunk.has_lines else ()
         batch = make_batch(chunk, *parsed, data_lines=count, line_numbers=line_numbers)
-        if not batch.bad:
+        if not batch.bad_rows:
             return batch
     return _parse_row_by_row(chunk, split_rows(chunk))
 
@@ -167,45 +167,45 @@ def parse_chunk(
 def _parse_row_by_row(chunk: Chunk, rows: Iterable[Row]) -> Batch:
     """Return the batch of a chunk that has these rows, with the reason of each bad one."""
     metadata: dict[str, list] = {role: [] for role in chunk.columns.metadata}
-    embeddings, line_numbers, bad = [], [], []
+    embeddings, line_numbers, bad_rows = [], [], []
     for number, row in enumerate(rows, 1):
         try:
-            if row.fault:
-                raise row.fault
+            if row.error:
+                raise row.error
             embeddings.append(chunk.columns.read_vector(row.get))
         except RowError as error:
-            bad.append(BadRow(chunk.path, number, row.line, error.reason, error.remedy))
+            bad_rows.append(BadRow(chunk.path, number, row.line, error.reason, error.remedy))
             continue
         line_numbers.append(row.line)
         for role, values in metadata.items():
             values.append(row.get(chunk.columns.metadata[role]))
     data_lines = chunk.data.count(b"\n") if chunk.has_lines else 0
-    return make_batch(chunk, embeddings, metadata, data_lines, bad, line_numbers)
+    return make_batch(chunk, embeddings, metadata, data_lines, bad_rows, line_numbers)
 
 
 def make_batch(
     chunk: Chunk, table: Sequence, metadata: dict[str, list],
-    data_lines: int = 0, bad: Sequence[BadRow] = (), line_numbers: Sequence[int] = (),
+    data_lines: int = 0, bad_rows: Sequence[BadRow] = (), line_numbers: Sequence[int] = (),
 ) -> Batch:  # fmt: skip
     """Return the batch of a table (n, width), without the rows that turn out to be bad.
 
-    `bad` are rows that are not in the table; `metadata` and `line_numbers`, if the format has
+    `bad_rows` are rows that are not in the table; `metadata` and `line_numbers`, if the format has
     lines, are of the rows of the table.
     """
-    bad = [*chunk.bad, *bad]
-    count = len(table) + len(bad)
-    row_indices = np.delete(np.arange(count), [row.row - 1 for row in bad])
+    bad_rows = [*chunk.bad_rows, *bad_rows]
+    count = len(table) + len(bad_rows)
+    row_indices = np.delete(np.arange(count), [row.row - 1 for row in bad_rows])
     features, reasons = _check_rows(np.asarray(table).reshape(len(table), chunk.columns.width))
     if "name" in metadata:
         texts, name_reasons = names.to_text(metadata["name"])
         metadata, reasons = metadata | {"name": texts}, name_reasons | reasons
     for i, reason in reasons.items():
         line = line_numbers[i] if line_numbers else 0
-        bad.append(BadRow(chunk.path, int(row_indices[i]) + 1, line, reason))
-    origin = replace(chunk, data=b"", metadata={}, bad=())
+        bad_rows.append(BadRow(chunk.path, int(row_indices[i]) + 1, line, reason))
+    origin = replace(chunk, data=b"", metadata={}, bad_rows=())
     line_count = chunk.lines_above + data_lines
     batch = Batch(
-        origin, features, row_indices, count, line_count, sorted(bad), metadata, line_numbers
+        origin, features, row_indices, count, line_count, sorted(bad_rows), metadata, line_numbers
     )
     return batch.keep(np.delete(np.arange(len(table)), [*reasons])) if reasons else batch
 
@@ -217,13 +217,15 @@ def _check_rows(rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
         # The sum of squares, which is fast, also under- or overflows for some good rows: these
         # are judged by their largest number.
         squares = np.einsum("ij,ij->i", features, features)
-        suspects = np.flatnonzero(~((squares > TINY) & (squares < np.inf)))
+        suspects = np.flatnonzero(~((squares > MIN_MAGNITUDE) & (squares < np.inf)))
         largest = np.abs(features[suspects]).max(axis=1, initial=0)
-        is_good = (largest >= TINY) & (largest < np.inf)
+        is_good = (largest >= MIN_MAGNITUDE) & (largest < np.inf)
     reasons = {}
     for i in suspects[~is_good].tolist():
         fault = find_not_finite(rows[i])
-        reasons[i] = fault or f"a row of zeros is no embedding (all numbers are under {TINY:g})"
+        reasons[i] = (
+            fault or f"a row of zeros is no embedding (all numbers are under {MIN_MAGNITUDE:g})"
+        )
     return features, reasons
 
 
@@ -237,47 +239,47 @@ def _as_c_order(rows: np.ndarray) -> np.ndarray:
     return features
 
 
-class Numbering:
+class RowNumbering:
     """Number the rows of batches, given in input order, in their file and in the whole input."""
 
     def __init__(self) -> None:
         self.input_rows = 0
         self.file_rows = self.file_lines = 0  # so far
-        self.at_end = False  # of a file
+        self.has_ended = False  # of a file
         self.unread_columns: dict[str, None] = {}  # titles of columns, in the order of the input
 
-    def locate(self, batch: Batch) -> tuple[list[str], list[BadRow]]:
+    def number(self, batch: Batch) -> tuple[list[str], list[BadRow]]:
         """Return the names of the batch's good rows, and its bad rows, numbered in their file.
 
         A row without a name is called by its number over the whole input, or, if it is its
         file's only row, by the file's name. Raises InputError for a file without any row.
         """
         chunk = batch.chunk
-        if self.at_end:
+        if self.has_ended:
             self.file_rows = self.file_lines = 0
-        self.at_end = chunk.last
+        self.has_ended = chunk.is_last
         self.unread_columns |= dict.fromkeys(chunk.columns.unread_columns)
 
         # Give rows without a name their number, or a file's only row the file's name
         row_names = batch.metadata.get("name") or [None] * len(batch.row_indices)
         if None in row_names:
             numbers = (str(self.input_rows + 1 + index) for index in batch.row_indices.tolist())
-            if chunk.last and self.file_rows + batch.row_count == 1 and chunk.path != STDIN:
+            if chunk.is_last and self.file_rows + batch.row_count == 1 and chunk.path != STDIN:
                 numbers = iter([names.name_of_file(chunk.path)])
             row_names = [
                 number if name is None else name
                 for name, number in zip(row_names, numbers, strict=False)
             ]
 
-        bad = [row.located(self.file_rows, self.file_lines) for row in batch.bad]
+        bad_rows = [row.numbered_in_file(self.file_rows, self.file_lines) for row in batch.bad_rows]
         self.input_rows += batch.row_count
         self.file_rows += batch.row_count
         self.file_lines += batch.line_count
-        if chunk.last and not self.file_rows:
+        if chunk.is_last and not self.file_rows:
             raise InputError(
                 f"{chunk.path}: no row of embeddings in this file; write it again or leave it out"
             )
-        return row_names, bad
+        return row_names, bad_rows
 
     def say_unread_columns(self) -> None:
         """Name the columns that were not read: once, and only where all went well."""

@@ -13,7 +13,7 @@ from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import names
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH, count_text
-from age_gender.readers.schema import Columns, ReadOptions, Sample
+from age_gender.readers.schema import Columns, ColumnSummary, ReadOptions
 from age_gender.trained_models import TRAIN_COMMAND
 
 TRANSPOSE = "the table looks transposed; write a row a face, as table.T does in pandas and NumPy"
@@ -23,7 +23,7 @@ Candidate = tuple[int, ...]  # indices of one column of vectors, or of columns o
 
 
 def choose_columns(
-    path: str, header: Sequence[str], samples: Sequence[Sample], options: ReadOptions,
+    path: str, header: Sequence[str], summaries: Sequence[ColumnSummary], options: ReadOptions,
     by_title: bool = False, accept_other_width: bool = True,
 ) -> Columns:  # fmt: skip
     """Return the columns to read, chosen by their titles and by what their first values show.
@@ -32,25 +32,25 @@ def choose_columns(
     them; unless `accept_other_width`, also where no column has the width that is read. Raises
     InputError, naming `path`, where two columns fit.
     """
-    for sample in samples:
-        if sample.fault:
-            raise sample.fault
+    for summary in summaries:
+        if summary.error:
+            raise summary.error
     titles = [title.strip() for title in header]
 
     # Choose names and labels
     metadata = find_label_columns(path, titles, options)
-    if (name := _find_name(path, titles, samples, options)) is not None:
+    if (name := _find_name(path, titles, summaries, options)) is not None:
         metadata["name"] = name
 
     # Choose the embedding
     chosen = _choose_embedding(
-        path, titles, samples, options, {*metadata.values()}, accept_other_width
+        path, titles, summaries, options, {*metadata.values()}, accept_other_width
     )
-    form = samples[chosen[0]].form
-    if form and form.rivals:
+    vector_format = summaries[chosen[0]].vector_format
+    if vector_format and vector_format.other_dtypes:
         raise InputError(
-            f"{path}: the bytes of {titles[chosen[0]]} may be {form.name} or {form.rivals[0]} "
-            f"numbers; say which: --blob-type {form.name}"
+            f"{path}: the bytes of {titles[chosen[0]]} may be {vector_format.name} or "
+            f"{vector_format.other_dtypes[0]} numbers; say which: --blob-type {vector_format.name}"
         )
 
     # Separate what is read from what is not
@@ -58,13 +58,13 @@ def choose_columns(
     unread_columns = tuple(t or "(unnamed)" for i, t in enumerate(titles) if i not in used)
     metadata = {
         role: index for role, index in metadata.items()
-        if index not in chosen and (role == "name" or options.labels)
+        if index not in chosen and (role == "name" or options.reads_labels)
     }  # fmt: skip
     keys = header if by_title else range(len(titles))
     return Columns(
-        width=options.width or _count_numbers(chosen, samples),
+        width=options.width or _count_numbers(chosen, summaries),
         embedding=tuple(keys[index] for index in chosen),
-        form=form,
+        vector_format=vector_format,
         metadata={role: keys[index] for role, index in metadata.items()},
         count=len(titles),
         unread_columns=unread_columns,
@@ -72,16 +72,16 @@ def choose_columns(
 
 
 def _choose_embedding(
-    path: str, titles: Sequence[str], samples: Sequence[Sample], options: ReadOptions,
+    path: str, titles: Sequence[str], summaries: Sequence[ColumnSummary], options: ReadOptions,
     metadata: set[int], accept_other_width: bool,
 ) -> Candidate:  # fmt: skip
     """Return the columns of the embedding; raises as `choose_columns` does."""
     # Columns of vectors and numbered columns, of a width that is read
-    candidates = _find_candidates(titles, samples, options)
+    candidates = _find_candidates(titles, summaries, options)
     fitting = [
-        candidate for candidate in candidates if options.fits(_count_numbers(candidate, samples))
+        candidate for candidate in candidates if options.fits(_count_numbers(candidate, summaries))
     ]
-    if not options.width and not any(samples[candidate[0]].width for candidate in fitting):
+    if not options.width and not any(summaries[candidate[0]].width for candidate in fitting):
         longest = max(map(len, fitting), default=0)
         fitting = [candidate for candidate in fitting if len(candidate) == longest]
     if len(fitting) > 1:
@@ -93,9 +93,9 @@ def _choose_embedding(
         return fitting[0]
 
     # All columns of numbers, whatever their titles
-    has_vectors = any(sample.width for sample in samples)
+    has_vectors = any(summary.width for summary in summaries)
     if options.embedding_column is None and not has_vectors:
-        numbers = (index for index, sample in enumerate(samples) if sample.is_number)
+        numbers = (index for index, summary in enumerate(summaries) if summary.is_number)
         numbers = tuple(index for index in numbers if index not in metadata)
         is_known_width = options.width or options.widths
         has_other_columns = len(numbers) + len(metadata) < len(titles)
@@ -107,30 +107,30 @@ def _choose_embedding(
         return candidates[0]
     if candidates:
         raise width_error(
-            max(_count_numbers(candidate, samples) for candidate in candidates), options
+            max(_count_numbers(candidate, summaries) for candidate in candidates), options
         )
-    raise _no_embedding_error(titles, samples)
+    raise _no_embedding_error(titles, summaries)
 
 
 def _find_candidates(
-    titles: Sequence[str], samples: Sequence[Sample], options: ReadOptions
+    titles: Sequence[str], summaries: Sequence[ColumnSummary], options: ReadOptions
 ) -> list[Candidate]:
     """Return the columns of vectors and the runs of numbered columns, or those that options name.
 
     Raises RowError where there is no such column as `--embedding-column`, or it is no candidate.
     """
-    vector_columns = [(index,) for index, sample in enumerate(samples) if sample.width]
-    candidates = vector_columns + _find_numbered_runs(titles, samples, options.width)
-    given = options.embedding_column
-    if given is None:
+    vector_columns = [(index,) for index, summary in enumerate(summaries) if summary.width]
+    candidates = vector_columns + _find_numbered_runs(titles, summaries, options.width)
+    title = options.embedding_column
+    if title is None:
         return candidates
     candidates = [
-        candidate for candidate in candidates if given in _possible_titles(candidate, titles)
+        candidate for candidate in candidates if title in _possible_titles(candidate, titles)
     ]
-    if not candidates and given in titles:
-        raise RowError(f"the column {given} holds neither a list nor numbers")
+    if not candidates and title in titles:
+        raise RowError(f"the column {title} holds neither a list nor numbers")
     if not candidates:
-        raise _no_column_error(given, titles)
+        raise _no_column_error(title, titles)
     return candidates
 
 
@@ -138,12 +138,12 @@ def _no_column_error(title: str, titles: Sequence[str]) -> RowError:
     return RowError(f"no column {title}", f"the columns are {_list_titles(titles)}")
 
 
-def _no_embedding_error(titles: Sequence[str], samples: Sequence[Sample]) -> RowError:
+def _no_embedding_error(titles: Sequence[str], summaries: Sequence[ColumnSummary]) -> RowError:
     """Return the error of a table without any candidate; its last column of text may be meant."""
     text = ""
-    for title, sample in zip(titles, samples, strict=True):
-        if sample.text:
-            text = f"; {title or '(unnamed)'} holds {sample.text}"
+    for title, summary in zip(titles, summaries, strict=True):
+        if summary.text:
+            text = f"; {title or '(unnamed)'} holds {summary.text}"
     return RowError(
         f"no column of lists and no run of number columns such as e0, e1, e2 ...{text[:122]}",
         f"the columns are {_list_titles(titles)}; say which is meant: --embedding-column NAME",
@@ -155,13 +155,13 @@ def find_label_columns(path: str, titles: Sequence[str], options: ReadOptions) -
     folded = [title.casefold().rpartition(".")[2] for title in titles]  # payload.age, too
     present = [title for title in LABEL_COLUMNS if title in folded]
     for title in present:
-        if options.labels and folded.count(title) > 1:
+        if options.reads_labels and folded.count(title) > 1:
             raise InputError(f"{path}: two columns are called {title}; leave one of them out")
     return {title: folded.index(title) for title in present}
 
 
 def _find_name(
-    path: str, titles: Sequence[str], samples: Sequence[Sample], options: ReadOptions
+    path: str, titles: Sequence[str], summaries: Sequence[ColumnSummary], options: ReadOptions
 ) -> int | None:
     """Return the index of the column that holds names, or None. Raises as `choose_columns` does."""
     if options.name_column is not None:
@@ -169,9 +169,9 @@ def _find_name(
             raise _no_column_error(options.name_column, titles)
         return titles.index(options.name_column)
     by_rank: dict[int, list[int]] = {}
-    for index, (title, sample) in enumerate(zip(titles, samples, strict=True)):
-        rank = names.rank_title(title) if sample.is_name else None
-        if rank is not None and not (rank == names.INDEX_RANK and sample.is_number):
+    for index, (title, summary) in enumerate(zip(titles, summaries, strict=True)):
+        rank = names.rank_title(title) if summary.is_name else None
+        if rank is not None and not (rank == names.INDEX_RANK and summary.is_number):
             by_rank.setdefault(rank, []).append(index)
     if not by_rank:
         return None
@@ -186,12 +186,12 @@ def _find_name(
 
 
 def _find_numbered_runs(
-    titles: Sequence[str], samples: Sequence[Sample], width: int | None
+    titles: Sequence[str], summaries: Sequence[ColumnSummary], width: int | None
 ) -> list[Candidate]:
     """Return the columns whose titles differ in a running number alone, in its order."""
     families: dict[tuple[str, str], dict[int, int]] = {}  # by prefix and suffix: number to index
     for index, title in enumerate(titles):
-        if not samples[index].width and (match := re.fullmatch(r"(.*?)([0-9]{1,6})(\D*)", title)):
+        if not summaries[index].width and (match := re.fullmatch(r"(.*?)([0-9]{1,6})(\D*)", title)):
             families.setdefault((match[1], match[3]), {}).setdefault(int(match[2]), index)
     runs = []
     for family in families.values():
@@ -199,14 +199,14 @@ def _find_numbered_runs(
         for _, running in itertools.groupby(in_order, lambda pair: pair[1] - pair[0]):
             run = tuple(family[number] for _, number in running)
             # Bad cells in the inspected row do not end a run.
-            are_numbers = 2 * sum(samples[index].is_number for index in run) >= len(run)
+            are_numbers = 2 * sum(summaries[index].is_number for index in run) >= len(run)
             if len(run) > 1 and (are_numbers or len(run) == width):
                 runs.append(run)
     return runs
 
 
-def _count_numbers(candidate: Candidate, samples: Sequence[Sample]) -> int:
-    return max(len(candidate), samples[candidate[0]].width)
+def _count_numbers(candidate: Candidate, summaries: Sequence[ColumnSummary]) -> int:
+    return max(len(candidate), summaries[candidate[0]].width)
 
 
 def _possible_titles(candidate: Candidate, titles: Sequence[str]) -> list[str]:
@@ -243,7 +243,9 @@ def width_error(count: int, options: ReadOptions, rows: int = 0) -> RowError:
     is_multiple = any(count > width and count % width == 0 for width in known_widths)
     remedy = "write a row a face if a row holds several; " * is_multiple + TRAIN_YOUR_OWN
     if options.width is None and options.widths:
-        return RowError(f"{numbers}, which no model here takes ({options.models_text})", remedy)
+        return RowError(
+            f"{numbers}, which no model here takes ({options.models_description})", remedy
+        )
     if options.width is None:
         return RowError(numbers, f"an embedding has {MIN_WIDTH} to {MAX_WIDTH:,} numbers")
     if options.width_source is None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-HEAD_LINES, HEAD_BYTES = 20, 1 << 17  # size, at most, of the first lines that are compared
+HEAD_LINES, DIALECT_BYTES = 20, 1 << 17  # size, at most, of the first lines that are compared
 _QUOTED = re.compile(rb'"(?:[^"]|"")*"')
 _MASKED = re.compile(_QUOTED.pattern + rb"|\[[^\]\n]*\]|\{[^}\n]*\}|\([^)\n]*\)")  # and lists
 _BRACKET = re.compile(rb"[\[({]")
@@ -70,7 +70,7 @@ def _requote(cell: re.Match[bytes]) -> bytes:
 def find_dialect(text: bytes) -> Dialect:
     """Return the dialect with most cells of those in which the first lines have equally many."""
     # What stands above the table, and the separators
-    head = text[:HEAD_BYTES]
+    head = text[:DIALECT_BYTES]
     skipped, delimiter = _count_skipped(head.split(b"\n"))
     head = head.split(b"\n", skipped)[skipped]
     lines = _mask_lines(head)

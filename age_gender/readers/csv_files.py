@@ -13,10 +13,10 @@ from age_gender.readers.bad_rows import RowError
 from age_gender.readers.column_choice import TRANSPOSE
 from age_gender.readers.csv_dialects import Dialect, describe_printed, find_dialect
 from age_gender.readers.csv_rows import CsvRow, read_rows
-from age_gender.readers.schema import UNKNOWN, Columns, ReadOptions
+from age_gender.readers.schema import UNKNOWN_COLUMNS, Columns, ReadOptions
 
 
-def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Yield chunks of whole rows; what stands above the first row is a chunk without data."""
     # Find the separators and the header
     size = chunks.MAX_ROW_BYTES
@@ -39,15 +39,16 @@ def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Ch
 
     # Cut the rows, and choose the columns by the first usable one
     find_end = functools.partial(text_chunks.last_row_end, delimiter=dialect.delimiter)
-    parts = text_chunks.cut_rows(start, stream, find_end, skipped_bytes=header.bytes)
+    parts = text_chunks.split_into_chunks(start, stream, find_end, skipped_bytes=header.bytes)
     choose = functools.partial(csv_headers.choose, path, header.titles, options)
     find_rows = functools.partial(_numbered_rows, dialect)
     is_transposed = functools.cache(  # reads the file: once, and only if a row shows no columns
         functools.partial(csv_headers.is_transposed, path, header.lines, dialect, options)
     )
     for chunk in chunks.assign_columns(parts, find_rows, choose):
-        if chunk.columns is UNKNOWN and is_transposed():
-            chunk = replace(chunk, bad=[row._replace(remedy=TRANSPOSE) for row in chunk.bad])
+        if chunk.columns is UNKNOWN_COLUMNS and is_transposed():
+            bad_rows = [row._replace(remedy=TRANSPOSE) for row in chunk.bad_rows]
+            chunk = replace(chunk, bad_rows=bad_rows)
         yield chunk
 
 
@@ -58,8 +59,8 @@ def _numbered_rows(dialect: Dialect, chunk: chunks.Chunk) -> Iterator[tuple[int,
 
 def _parse(dialect: Dialect, chunk: chunks.Chunk) -> chunks.Batch:
     """Return the batch of a chunk's rows."""
-    parse_at_once = functools.partial(_parse_at_once, dialect)
-    return chunks.parse_chunk(chunk, parse_at_once, functools.partial(_split_rows, dialect))
+    parse_in_bulk = functools.partial(_parse_in_bulk, dialect)
+    return chunks.parse_chunk(chunk, parse_in_bulk, functools.partial(_split_rows, dialect))
 
 
 # ------------------------------------------------------------------------ a chunk at once
@@ -71,14 +72,14 @@ def _cell_pattern(delimiter: bytes) -> bytes:
     return rb'(?:([^"%s\n]*)|"((?:[^"\n]|"")*+)")' % re.escape(delimiter)
 
 
-def _parse_at_once(dialect: Dialect, chunk: chunks.Chunk) -> chunks.Parsed | None:
+def _parse_in_bulk(dialect: Dialect, chunk: chunks.Chunk) -> chunks.Parsed | None:
     """Return the chunk's numbers and metadata, or None if row by row they could be others."""
     # The embedding must be neighbouring cells, or a list in brackets; a line must be a row
     columns, data = chunk.columns, chunk.data
     start, end = columns.embedding[0], columns.embedding[-1] + 1
     if len(data) < chunks.SMALL_BYTES or columns.embedding != tuple(range(start, end)):
         return None
-    if columns.holds_vectors and not columns.has_form(vectors.TEXT_LIST):
+    if columns.holds_vectors and not columns.has_format(vectors.TEXT_LIST):
         return None
     data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
     if b"\r" in data:
@@ -117,8 +118,8 @@ def _split_lines(
     start, end = columns.embedding[0], columns.embedding[-1] + 1
     separator, cell = re.escape(delimiter), _cell_pattern(delimiter)
     before = re.compile((cell + separator) * start)
-    behind_count = columns.count - end
-    behind = re.compile((separator + cell) * behind_count)
+    after_count = columns.count - end
+    after = re.compile((separator + cell) * after_count)
     view, line_start = memoryview(data), 0  # a part of a view is no copy
     while line_start < len(data):
         line_end = data.find(b"\n", line_start)
@@ -129,12 +130,12 @@ def _split_lines(
         elif columns.holds_vectors:
             span = _find_list(data, cells_before.end(), line_end, delimiter)
         else:
-            span = _find_cells(data, cells_before.end(), line_end, delimiter, behind_count)
-        cells_behind = span and behind.fullmatch(data, span[2], line_end)
-        if cells_behind is None:
+            span = _find_cells(data, cells_before.end(), line_end, delimiter, after_count)
+        cells_after = span and after.fullmatch(data, span[2], line_end)
+        if cells_after is None:
             yield None
             return
-        yield view[span[0] : span[1]], cells_before.groups() + cells_behind.groups()
+        yield view[span[0] : span[1]], cells_before.groups() + cells_after.groups()
         line_start = line_end + 1
 
 
@@ -153,11 +154,11 @@ def _find_list(data: bytes, start: int, stop: int, delimiter: bytes) -> Span | N
 
 
 def _find_cells(
-    data: bytes, start: int, stop: int, delimiter: bytes, behind_count: int
+    data: bytes, start: int, stop: int, delimiter: bytes, after_count: int
 ) -> Span | None:
     """Return where the cells from `start` on are, without the last ones, or None."""
     end = stop
-    for _ in range(behind_count):
+    for _ in range(after_count):
         end = data.rfind(delimiter, start, max(start, end))
     return (start, end, end) if end >= 0 else None
 
@@ -181,11 +182,11 @@ def _decode(cell: bytes, quoted: bytes | None) -> str:
 def _split_rows(dialect: Dialect, chunk: chunks.Chunk) -> Iterator[chunks.Row]:
     """Yield the rows of a chunk; each must have as many cells as the columns."""
     for line, row in _numbered_rows(dialect, chunk):
-        fault = row.fault or _find_count_fault(len(row.cells), chunk.columns)
-        yield chunks.Row(line, row.cells.__getitem__, fault)
+        error = row.error or _find_count_error(len(row.cells), chunk.columns)
+        yield chunks.Row(line, row.cells.__getitem__, error)
 
 
-def _find_count_fault(count: int, columns: Columns) -> RowError | None:
+def _find_count_error(count: int, columns: Columns) -> RowError | None:
     """Return the error of a row of another number of cells, or None."""
     if count == columns.count:
         return None

@@ -15,7 +15,7 @@ from age_gender.readers.chunks import MAX_ROW_BYTES
 from age_gender.readers.column_choice import choose_columns, width_error
 from age_gender.readers.csv_dialects import Dialect
 from age_gender.readers.csv_rows import CsvRow, read_rows
-from age_gender.readers.schema import Columns, ReadOptions, Sample, inspect_columns
+from age_gender.readers.schema import Columns, ColumnSummary, ReadOptions, summarise_columns
 
 MAX_CELLS = 1 << 16  # cells of a row: far more than an embedding and what stands beside it
 MAX_SAMPLED_CELLS = 1 << 18  # cells of the rows by which columns are chosen
@@ -38,11 +38,11 @@ def find_header(lines: list[bytes], dialect: Dialect, width: int | None) -> Head
     rows = read_rows(lines[len(skipped) :], dialect)
     first, second = next(rows, None), next(rows, None)
     titles, line_count = None, len(skipped)
-    if first and not first.fault and _is_header(first.cells, width):
+    if first and not first.error and _is_header(first.cells, width):
         is_wide = second is not None and len(second.cells) > numbers.MIN_WIDTH
         header = second if is_wide and _are_numbers_of_columns(second.cells, width) else first
         titles, line_count = header.cells, line_count + header.last_line
-    elif first and not first.fault and skipped:
+    elif first and not first.error and skipped:
         titles = _find_titles_in_comment(skipped[-1], len(first.cells), dialect)
     return Header(titles, line_count, sum(map(len, lines[:line_count])))
 
@@ -50,7 +50,7 @@ def find_header(lines: list[bytes], dialect: Dialect, width: int | None) -> Head
 def _find_titles_in_comment(line: bytes, count: int, dialect: Dialect) -> list[str] | None:
     """Return so many titles in the line above a table, as numpy.savetxt writes them, or None."""
     row = next(read_rows([line.lstrip(b"# ")], dialect), None) if line.startswith(b"#") else None
-    return row.cells if row and not row.fault and len(row.cells) == count else None
+    return row.cells if row and not row.error and len(row.cells) == count else None
 
 
 def _is_header(cells: list[str], width: int | None) -> bool:
@@ -60,7 +60,7 @@ def _is_header(cells: list[str], width: int | None) -> bool:
     if _are_numbers_of_columns(cells, width):
         return True
     number_cells = [cell for cell in cells[1:] if numbers.is_number_text(cell)]
-    return not number_cells and not any(vectors.find_form([cell], width) for cell in cells)
+    return not number_cells and not any(vectors.find_format([cell], width) for cell in cells)
 
 
 def _are_numbers_of_columns(cells: list[str], width: int | None) -> bool:
@@ -79,22 +79,22 @@ def choose(
 ) -> Columns:
     """Return the columns to read, chosen by the first of these rows. Raises RowError."""
     # Inspect the columns
-    if rows[0].fault:
-        raise rows[0].fault
+    if rows[0].error:
+        raise rows[0].error
     cells = rows[0].cells
     count = len(cells)
     if count > MAX_CELLS:
         raise RowError(f"{count:,} cells, more than {MAX_CELLS:,}")
     cells, header = _align_titles(cells, header)
-    below = [row.cells[: len(cells)] for row in rows[1:] if row.fault is None]
-    samples = inspect_columns([cells, *below][: 1 + MAX_SAMPLED_CELLS // count], options)
-    placeholders = _make_placeholders_around(samples, options)
-    placeholders = placeholders or _make_placeholders(cells, samples, options.find_row_width(count))
-    if not header and not any(sample.width for sample in samples):
-        _check_numbers(cells, placeholders, samples, options)
+    below = [row.cells[: len(cells)] for row in rows[1:] if row.error is None]
+    summaries = summarise_columns([cells, *below][: 1 + MAX_SAMPLED_CELLS // count], options)
+    placeholders = _make_placeholders_around(summaries, options)
+    placeholders = placeholders or _make_placeholders(cells, summaries, options)
+    if not header and not any(summary.width for summary in summaries):
+        _check_numbers(cells, placeholders, summaries, options)
 
     # Choose them; a first one with another title that is not a label holds names
-    columns = _choose_by_titles(path, header, placeholders, samples, options)
+    columns = _choose_by_titles(path, header, placeholders, summaries, options)
     is_rest = columns.embedding == tuple(range(1, len(cells)))
     first_title = (header or placeholders)[0].strip().casefold()
     if is_rest and "name" not in columns.metadata and first_title not in LABEL_COLUMNS:
@@ -120,15 +120,16 @@ def _align_titles(cells: list[str], header: list[str] | None) -> tuple[list[str]
 
 
 def _check_numbers(
-    cells: list[str], placeholders: list[str], samples: Sequence[Sample], options: ReadOptions
-) -> None:
+    cells: list[str], placeholders: list[str], summaries: Sequence[ColumnSummary],
+    options: ReadOptions,
+) -> None:  # fmt: skip
     """Raise RowError unless all cells but a name are the numbers of an embedding.
 
     Without a header, nothing but these cells says what the row is: all of them must be good.
     """
     name_count = sum(not title.isdecimal() for title in placeholders)
     if not options.fits(len(cells) - name_count):
-        if not any(sample.is_number for sample in samples):
+        if not any(summary.is_number for summary in summaries):
             raise RowError(f"{numbers.excerpt(cells[0])} begins a row without any numbers")
         raise width_error(len(cells) - name_count, options)
     if name_count <= 1 and placeholders[-1].isdecimal():
@@ -150,46 +151,50 @@ def is_transposed(path: str, header_lines: int, dialect: Dialect, options: ReadO
 
 def _choose_by_titles(
     path: str, header: list[str] | None, placeholders: list[str],
-    samples: Sequence[Sample], options: ReadOptions,
+    summaries: Sequence[ColumnSummary], options: ReadOptions,
 ) -> Columns:  # fmt: skip
     """Return the columns by the header, or, where its titles do not help, by a known width."""
     try:
-        return choose_columns(path, header or placeholders, samples, options)
+        return choose_columns(path, header or placeholders, summaries, options)
     except RowError:
         if header and (options.width or options.widths) and not options.embedding_column:
             with contextlib.suppress(RowError):
-                return choose_columns(path, placeholders, samples, options)
+                return choose_columns(path, placeholders, summaries, options)
         raise
 
 
-def _make_placeholders(cells: list[str], samples: Sequence[Sample], width: int | None) -> list[str]:
-    """Return titles for a table without a header: of a vector or numbers, perhaps behind a name."""
-    count = len(cells)
-    if any(sample.width for sample in samples):
+def _make_placeholders(
+    cells: list[str], summaries: Sequence[ColumnSummary], options: ReadOptions
+) -> list[str]:
+    """Return titles for a headerless table of vectors or numbers, with or without names."""
+    count, width = len(cells), options.find_row_width(len(cells))
+    if any(summary.width for summary in summaries):
         titles = [f"column {number}" for number in range(1, count + 1)]
-        return titles if samples[0].width else ["filename", *titles[1:]]
+        return titles if summaries[0].width else ["filename", *titles[1:]]
     if width:
         has_name = count > width
     else:
         # 513 cells are a name and 512 numbers, also where the name looks like a number.
         is_row_number = cells[0].isdecimal() and not any(map(str.isdecimal, cells[1:]))
-        has_name = not samples[0].is_number or count % 16 == 1 or is_row_number
+        has_name = not summaries[0].is_number or count % 16 == 1 or is_row_number
     return ["filename"] * has_name + [*map(str, range(count - has_name))]
 
 
-def _make_placeholders_around(samples: Sequence[Sample], options: ReadOptions) -> list[str] | None:
+def _make_placeholders_around(
+    summaries: Sequence[ColumnSummary], options: ReadOptions
+) -> list[str] | None:
     """Return titles for a table without a header that has other cells beside the embedding.
 
     That is a run of as many numbers as a model takes; the name is the cell before it, or else
     behind. None where there is no such run.
     """
-    if not (options.width or options.widths) or any(sample.width for sample in samples):
+    if not (options.width or options.widths) or any(summary.width for summary in summaries):
         return None
-    runs = itertools.groupby(range(len(samples)), lambda index: samples[index].is_number)
+    runs = itertools.groupby(range(len(summaries)), lambda index: summaries[index].is_number)
     run = max(([*indices] for is_run, indices in runs if is_run), key=len, default=[])
-    if not options.fits(len(run)) or len(run) == len(samples):
+    if not options.fits(len(run)) or len(run) == len(summaries):
         return None
-    titles = [f"column {index + 1}" for index in range(len(samples))]
+    titles = [f"column {index + 1}" for index in range(len(summaries))]
     titles[run[0] : run[-1] + 1] = map(str, range(len(run)))
     titles[run[0] - 1 if run[0] else run[-1] + 1] = "filename"
     return titles

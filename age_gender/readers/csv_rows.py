@@ -17,7 +17,7 @@ class CsvRow(NamedTuple):
     line: int
     last_line: int
     cells: list[str]
-    fault: RowError | None = None
+    error: RowError | None = None
 
 
 def read_rows(lines: list[bytes], dialect: Dialect) -> Iterator[CsvRow]:
@@ -27,28 +27,28 @@ def read_rows(lines: list[bytes], dialect: Dialect) -> Iterator[CsvRow]:
     closed; after MAX_ATTEMPTS of these, all that the parser took.
     """
     csv.field_size_limit(chunks.MAX_ROW_BYTES)  # here, so that it holds on a Dask worker too
-    at, attempts, delimiter = 0, MAX_ATTEMPTS, dialect.delimiter.decode()
-    while at < len(lines):
-        if lines[at] in (b"\n", b"\r\n"):  # a parser each would take 15 microseconds
-            at += 1
+    line_index, attempts, delimiter = 0, MAX_ATTEMPTS, dialect.delimiter.decode()
+    while line_index < len(lines):
+        if lines[line_index] in (b"\n", b"\r\n"):  # a parser each would take 15 microseconds
+            line_index += 1
             continue
-        first, fault, cells = at + 1, None, []
-        rest = map(lines.__getitem__, range(at, len(lines)))
+        first, error, cells = line_index + 1, None, []
+        rest = map(lines.__getitem__, range(line_index, len(lines)))
         texts = (dialect.prepared(line).decode("utf-8", "surrogateescape") for line in rest)
         reader = csv.reader(texts, delimiter=delimiter, strict=True)
         try:
             cells = next(reader)
-            at += reader.line_num
-            if sum(map(len, lines[first - 1 : at])) > chunks.MAX_ROW_BYTES:
-                fault = RowError(f"longer than {chunks.MAX_ROW_BYTES:,} bytes")
-        except csv.Error as error:
-            fault = RowError(_describe_fault(error))
+            line_index += reader.line_num
+            if sum(map(len, lines[first - 1 : line_index])) > chunks.MAX_ROW_BYTES:
+                error = RowError(f"longer than {chunks.MAX_ROW_BYTES:,} bytes")
+        except csv.Error as csv_error:
+            error = RowError(_describe_fault(csv_error))
             attempts -= 1
-            at = first if attempts > 0 else at + reader.line_num
+            line_index = first if attempts > 0 else line_index + reader.line_num
         if dialect.decimal_comma:
             cells = [_with_point(cell) for cell in cells]
-        if fault or len(cells) > 1 or "".join(cells).strip():
-            yield CsvRow(first, at, cells, fault)
+        if error or len(cells) > 1 or "".join(cells).strip():
+            yield CsvRow(first, line_index, cells, error)
 
 
 def _with_point(cell: str) -> str:

@@ -15,7 +15,7 @@ from age_gender.readers import chunks, json_documents, json_faces, numbers, text
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.schema import ReadOptions
 
-HEAD_BYTES = 1 << 20  # the first bytes, which show the shape of JSON
+JSON_HEAD_BYTES = 1 << 20  # the first bytes, which show the shape of JSON
 SHAPE_BYTES = 1 << 18  # the part of them that is parsed where they are not a whole document
 MAX_DOCUMENT_BYTES = 1 << 30  # the longest document that cannot be read in parts
 
@@ -35,12 +35,12 @@ _NEARLY_JSON = (
 _CUT_OFF = "the array does not end here, but the file does: it is cut off"
 
 
-def cut_lines(
+def split_into_lines(
     start: chunks.Chunk, stream: BinaryIO, options: ReadOptions
 ) -> Iterator[chunks.Chunk]:
     """Yield `start` with the rows of JSON in any shape, one per line. Raises InputError."""
     path = start.path
-    head, stream = text_chunks.read_head(stream, HEAD_BYTES)
+    head, stream = text_chunks.read_head(stream, JSON_HEAD_BYTES)
     text_chunks.check_is_text(path, head)
     text = head.removeprefix(text_chunks.BOM).lstrip()
     for beginning, description, remedy in _NEARLY_JSON:
@@ -48,15 +48,15 @@ def cut_lines(
             raise InputError(f"{path}: {description}; {remedy}")
     if text.startswith(b"[") and not _is_lists(text):
         stream.read(head.find(b"[") + 1)
-        yield from _cut_entries(start, stream, b"]", is_whole_file=True)
+        yield from _read_entries(start, stream, b"]", is_whole_file=True)
     elif text.startswith(b"[") or _is_lines(text):
-        yield from text_chunks.cut_rows(start, stream, lambda data: data.rfind(b"\n") + 1)
-    elif len(head) < HEAD_BYTES or (offset := _find_rows_offset(head)) is None:
+        yield from text_chunks.split_into_chunks(start, stream, lambda data: data.rfind(b"\n") + 1)
+    elif len(head) < JSON_HEAD_BYTES or (offset := _find_rows_offset(head)) is None:
         yield from _read_document(start, stream, options)
     else:
         stream.read(offset)
-        closing = b"]" if head[offset - 1 : offset] == b"[" else b"}"
-        yield from _cut_entries(start, stream, closing, is_whole_file=False)
+        closing_bracket = b"]" if head[offset - 1 : offset] == b"[" else b"}"
+        yield from _read_entries(start, stream, closing_bracket, is_whole_file=False)
 
 
 def _is_lists(text: bytes) -> bool:
@@ -83,36 +83,36 @@ def _is_lines(text: bytes) -> bool:
 # ------------------------------------------------------------------- arrays, in parts
 
 
-def _cut_entries(
-    start: chunks.Chunk, stream: BinaryIO, closing: bytes, is_whole_file: bool
+def _read_entries(
+    start: chunks.Chunk, stream: BinaryIO, closing_bracket: bytes, is_whole_file: bool
 ) -> Iterator[chunks.Chunk]:
     """Yield the entries of an array, or of an object whose keys are names, one per line.
 
-    The stream is behind its first bracket; `closing` is its last one. What a document has behind
-    that is passed over; behind an array that is the whole file, there must be nothing.
+    The stream is positioned after the opening bracket; `closing_bracket` ends the array. What
+    follows is ignored, but is an error where the array `is_whole_file`.
     """
     count, is_open, path = 0, True, start.path
 
     def find_end(data: bytes) -> int:
-        ends, close = _find_ends(data) if is_open else ([], 0)
-        return ends[-1] if close is None else len(data)
+        ends, closing_offset = _find_ends(data) if is_open else ([], 0)
+        return ends[-1] if closing_offset is None else len(data)
 
-    for chunk in text_chunks.cut_rows(start, stream, find_end, b"]"):
-        for row in chunk.bad:
+    for chunk in text_chunks.split_into_chunks(start, stream, find_end, b"]"):
+        for row in chunk.bad_rows:
             raise InputError(f"{path}: row {count + 1}: {row.reason}; write the file again")
 
         # Entries, and what stands behind the last of them
-        entries, bracket, behind = [], closing, chunk.data
+        entries, found_bracket, remainder = [], closing_bracket, chunk.data
         if is_open:
-            entries, bracket, behind = _split_entries(chunk.data)
-            is_open = not bracket
+            entries, found_bracket, remainder = _split_entries(chunk.data)
+            is_open = not found_bracket
             count += len(entries)
-        if bracket not in (b"", closing):
+        if found_bracket not in (b"", closing_bracket):
             raise InputError(f"{path}: row {count}: {_BRACKETS}; write the file again")
-        if is_whole_file and behind.strip(_SEPARATORS):
+        if is_whole_file and remainder.strip(_SEPARATORS):
             raise InputError(f"{path}: there is more behind the end of the array; write one array")
         if entries:
-            lines = map(_row_of_name, entries) if closing == b"}" else entries
+            lines = map(_row_of_name, entries) if closing_bracket == b"}" else entries
             data = b"".join(line.translate(_ONE_LINE) + b"\n" for line in lines)
             yield replace(chunk, data=data, file_range=None, has_lines=False)
     if is_open:
@@ -124,10 +124,14 @@ def _split_entries(data: bytes) -> tuple[list[bytes], bytes, bytes]:
 
     Both are empty where that bracket is still to come.
     """
-    ends, close = _find_ends(data)
+    ends, closing_offset = _find_ends(data)
     parts = (data[start:end].strip(_SEPARATORS) for start, end in itertools.pairwise(ends))
     entries = [part for part in parts if part]
-    return (entries, b"", b"") if close is None else (entries, data[close:][:1], data[close + 1 :])
+    return (
+        (entries, b"", b"")
+        if closing_offset is None
+        else (entries, data[closing_offset:][:1], data[closing_offset + 1 :])
+    )
 
 
 def _find_ends(data: bytes) -> tuple[list[int], int | None]:
@@ -141,15 +145,15 @@ def _find_ends(data: bytes) -> tuple[list[int], int | None]:
     steps = np.where(codes[positions] == ord("{"), np.int8(1), np.int8(-1))
     depth = np.cumsum(steps, dtype=np.int32)
     count = next(iter(np.flatnonzero(depth < 0).tolist()), None)  # of brackets before the closing
-    close = None if count is None else int(positions[count])
+    closing_offset = None if count is None else int(positions[count])
     positions, steps, depth = positions[:count], steps[:count], depth[:count]
 
     # Between two entries with brackets, and behind the last one unless it is still open
-    starts = [*positions[(steps > 0) & (depth == 1)].tolist(), close or len(data)]
+    starts = [*positions[(steps > 0) & (depth == 1)].tolist(), closing_offset or len(data)]
     ends: list[int] = []
     for end, start in zip([0, *(positions[depth == 0] + 1).tolist()], starts, strict=False):
         ends += [end, *(comma.end() for comma in _COMMA.finditer(masked, end, start))]
-    return ends if close is None else [*ends, close], close
+    return ends if closing_offset is None else [*ends, closing_offset], closing_offset
 
 
 def _mask_strings(data: bytes) -> bytes:
@@ -182,23 +186,23 @@ def _find_rows_offset(head: bytes) -> int | None:
         if path is None:
             return None
         text = head.decode("utf-8", "replace")
-        at = text.index("{") + 1
+        offset = text.index("{") + 1
         for key in path:
-            at = _find_value(text, at, key) + 1
-        return len(text[:at].encode())
+            offset = _find_value(text, offset, key) + 1
+        return len(text[:offset].encode())
     except (ValueError, RecursionError, IndexError, RowError):
         return None
 
 
-def _find_value(text: str, at: int, key: str) -> int:
-    """Return the index of a key's value in an object, from `at` on. Raises ValueError."""
+def _find_value(text: str, offset: int, key: str) -> int:
+    """Return the index of a key's value in an object, from `offset` on. Raises ValueError."""
     other, decoder = None, json.JSONDecoder()
     while other != key:
         if other is not None:
-            at = decoder.raw_decode(text, at)[1]  # its value
-        other, at = decoder.raw_decode(text, _GAP.match(text, at).end())
-        at = _GAP.match(text, at).end()
-    return at
+            offset = decoder.raw_decode(text, offset)[1]  # its value
+        other, offset = decoder.raw_decode(text, _GAP.match(text, offset).end())
+        offset = _GAP.match(text, offset).end()
+    return offset
 
 
 def _parse_beginning(head: bytes) -> dict:
@@ -213,8 +217,8 @@ def _parse_beginning(head: bytes) -> dict:
         else:
             commas[len(opened)] = mark.start(), b"".join(reversed(opened))
     commas.pop(max(commas, default=0), None)  # those between numbers: no list is cut
-    last, closing = max(commas.values(), default=(0, b""))
-    return json.loads(head[:last] + closing)
+    last, closing_bracket = max(commas.values(), default=(0, b""))
+    return json.loads(head[:last] + closing_bracket)
 
 
 def _read_document(
@@ -248,19 +252,21 @@ def _document_rows(path: str, data: bytes, options: ReadOptions) -> Iterator[obj
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8; save the file as UTF-8") from None
-    at, documents = _GAP.match(text).end(), 0
-    while at < len(text):
+    offset, documents = _GAP.match(text).end(), 0
+    while offset < len(text):
         try:
-            document, at = DECODER.raw_decode(text, at)
+            document, offset = DECODER.raw_decode(text, offset)
         except RowError as error:
             raise InputError(f"{path}: {error}; write the file again") from None
         except (ValueError, RecursionError) as error:
             if documents or not isinstance(error, ValueError):
                 raise InputError(f"{path}: not JSON: {error}; write the file again") from None
-            yield text[at : at + chunks.MAX_ROW_BYTES].replace("\n", " ").encode()  # one bad row
+            yield (
+                text[offset : offset + chunks.MAX_ROW_BYTES].replace("\n", " ").encode()
+            )  # one bad row
             return
         documents += 1
-        at = _GAP.match(text, at).end()
+        offset = _GAP.match(text, offset).end()
         yield from json_documents.iterate_rows(document, options.fits)
 
 

@@ -19,8 +19,8 @@ def is_vector(value: object) -> bool:
     if isinstance(value, list):
         return len(value) >= MIN_WIDTH and all(map(is_json_number, value[:MIN_WIDTH]))
     if isinstance(value, Mapping):
-        form = vectors.find_form([value])
-        return form is not None and vectors.count_numbers(value, form) >= MIN_WIDTH
+        vector_format = vectors.find_format([value])
+        return vectors.count_numbers(value, vector_format) >= MIN_WIDTH
     is_long = isinstance(value, str) and len(value) > 2 * MIN_WIDTH
     return is_long and _count_numbers_in_text(value) >= MIN_WIDTH
 
@@ -32,9 +32,10 @@ def is_json_number(value: object) -> bool:
 
 def _count_numbers_in_text(value: str) -> int:
     """Return how many numbers a text holds for sure."""
-    form = vectors.find_form([value])
+    vector_format = vectors.find_format([value])
     with contextlib.suppress(RowError):  # a list of several faces
-        return vectors.count_numbers(value, form) if form and not form.rivals else 0
+        if vector_format and not vector_format.other_dtypes:
+            return vectors.count_numbers(value, vector_format)
     return 0
 
 

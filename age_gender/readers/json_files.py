@@ -11,23 +11,24 @@ from typing import BinaryIO
 from age_gender.readers import chunks, json_chunks, json_faces, numbers, text_chunks, vectors
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.column_choice import choose_columns
-from age_gender.readers.schema import Columns, ReadOptions, inspect_columns
+from age_gender.readers.schema import Columns, ReadOptions, summarise_columns
 
 _LIST = re.compile(rb"\s*:\s*\[")
 # The line before a document in Elasticsearch's bulk files.
 _ACTION = re.compile(rb'\s*\{\s*"(?:index|create)"\s*:\s*\{[^{}]*\}\s*\}\s*\Z')
 
 
-def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Yield chunks of whole lines, a row each."""
-    parts = json_chunks.cut_lines(chunks.Chunk(path, _parse, has_lines=True), stream, options)
+    start = chunks.Chunk(path, _parse, has_lines=True)
+    parts = json_chunks.split_into_lines(start, stream, options)
     choose = functools.partial(_choose_columns, path, options)
     return chunks.assign_columns(parts, _numbered_lines, choose)
 
 
 def _parse(chunk: chunks.Chunk) -> chunks.Batch:
     """Return the batch of a chunk's rows."""
-    return chunks.parse_chunk(chunk, _parse_at_once, _split_rows)
+    return chunks.parse_chunk(chunk, _parse_in_bulk, _split_rows)
 
 
 def _choose_columns(path: str, options: ReadOptions, lines: list[bytes]) -> Columns:
@@ -38,13 +39,13 @@ def _choose_columns(path: str, options: ReadOptions, lines: list[bytes]) -> Colu
             faces += _parse_line(line)
     titles = [title for title in faces[0] if title != json_faces.FACE]
     rows = [[face.get(title) for title in titles] for face in faces]
-    return choose_columns(path, titles, inspect_columns(rows, options), options, by_title=True)
+    return choose_columns(path, titles, summarise_columns(rows, options), options, by_title=True)
 
 
-def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
+def _parse_in_bulk(chunk: chunks.Chunk) -> chunks.Parsed | None:
     """Return the chunk's numbers and metadata, or None if row by row they could be others."""
     columns = chunk.columns
-    if len(chunk.data) < chunks.SMALL_BYTES or not columns.has_form(vectors.LIST):
+    if len(chunk.data) < chunks.SMALL_BYTES or not columns.has_format(vectors.LIST):
         return None
     key, is_nested = columns.embedding[0], any("." in name for name in columns.read_columns())
     last_key = key.rpartition(".")[2] if is_nested else key
@@ -82,7 +83,7 @@ def _split_rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
         try:
             faces = _parse_line(line)
         except RowError as error:
-            yield chunks.Row(number, fault=error)
+            yield chunks.Row(number, error=error)
             continue
         for face in faces:
             yield chunks.Row(number, _number_name(face, columns).get)

@@ -35,21 +35,21 @@ def read_table(paths: Sequence[str | Path], options: ReadOptions) -> LabelledTab
     Raises InputError that names the file and the row of the first fault.
     """
     # All rows, and which of them have names
-    batches = [*tables.read_batches(paths, options)]
-    names = [name for part in batches for name in part.names]
+    numbered_batches = [*tables.read_batches(paths, options)]
+    names = [name for numbered in numbered_batches for name in numbered.names]
     cells = [
-        cell for part in batches
-        for cell in part.batch.metadata.get("name") or [None] * len(part.names)
+        cell for numbered in numbered_batches
+        for cell in numbered.batch.metadata.get("name") or [None] * len(numbered.names)
     ]  # fmt: skip
-    numbered = enumerate(zip(cells, names, strict=True), 1)
-    has_name = [cell is not None or name != str(number) for number, (cell, name) in numbered]
-    unread = (part.batch.chunk.columns.unread_columns for part in batches)
+    named_cells = enumerate(zip(cells, names, strict=True), 1)
+    has_name = [cell is not None or name != str(number) for number, (cell, name) in named_cells]
+    unread = (numbered.batch.chunk.columns.unread_columns for numbered in numbered_batches)
 
     # The columns of labels of each file: of genders the first is read
-    with_rows = (part for part in batches if part.names)
+    with_rows = (numbered for numbered in numbered_batches if numbered.names)
     files = [
         _label_columns(path, [*parts])
-        for path, parts in itertools.groupby(with_rows, lambda part: part.batch.chunk.path)
+        for path, parts in itertools.groupby(with_rows, lambda numbered: numbered.batch.chunk.path)
     ]
     ages = [columns.pop("age") for columns in files]
     genders = [columns.pop(next(iter(columns))) for columns in files]
@@ -61,26 +61,30 @@ def read_table(paths: Sequence[str | Path], options: ReadOptions) -> LabelledTab
         for title in GENDER_COLUMNS if any(title in columns for columns in files)
     }  # fmt: skip
     return LabelledTable(
-        names, tables.join_features(batches), ages, genders, others, np.array(has_name, bool),
-        [*dict.fromkeys(itertools.chain.from_iterable(unread))],
+        names, tables.join_features(numbered_batches), ages, genders, others,
+        np.array(has_name, bool), [*dict.fromkeys(itertools.chain.from_iterable(unread))],
     )  # fmt: skip
 
 
-def _label_columns(path: str, batches: list[tables.NumberedBatch]) -> dict[str, LabelColumn]:
+def _label_columns(
+    path: str, numbered_batches: list[tables.NumberedBatch]
+) -> dict[str, LabelColumn]:
     """Return the columns of ages and of genders of a file, by their titles and in their order.
 
     Without a column of ages or of any gender, it is that of the labels in the rows' names.
     """
     rows, lines = [], []
-    for part in batches:
-        rows += part.row_numbers
-        lines += part.line_numbers
+    for numbered in numbered_batches:
+        rows += numbered.row_numbers
+        lines += numbered.line_numbers
     columns = {}
     for title in ("age", *GENDER_COLUMNS):
-        if title in batches[0].batch.metadata:
-            values = [value for part in batches for value in part.batch.metadata[title]]
+        if title in numbered_batches[0].batch.metadata:
+            values = [
+                value for numbered in numbered_batches for value in numbered.batch.metadata[title]
+            ]
             columns[title] = LabelColumn(path, title, values, rows, lines)
-    in_names = [utkface_labels(name) for part in batches for name in part.names]
+    in_names = [utkface_labels(name) for numbered in numbered_batches for name in numbered.names]
     for index, titles in enumerate((("age",), GENDER_COLUMNS)):
         if not columns.keys() & {*titles}:
             values = [labels and labels[index] for labels in in_names]

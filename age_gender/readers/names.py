@@ -20,9 +20,9 @@ _INDEX_TITLE = re.compile(r"|__index_level_\d+__|Unnamed: \d+|_row")  # of panda
 INDEX_RANK = 2 * len(NAME_COLUMNS)  # of an index column, behind all other titles
 MAX_NAME = 1000  # characters; a longer text is an image as base64, or a list
 # How pictures as base64, lists and objects begin, but hardly a name.
-_VALUE_STARTS = ("/9j/", "iVBORw0KGgo", "UklGR", "data:image", "[", "{", "b'\\x")
+_NOT_NAME_PREFIXES = ("/9j/", "iVBORw0KGgo", "UklGR", "data:image", "[", "{", "b'\\x")
 MAX_DOUBTFUL_NAME = 100  # characters of a name that begins like one
-_TO_QUOTE = ',"\r\n\ufeff'  # what a cell of CSV holds in quotes alone
+_QUOTED_CHARACTERS = ',"\r\n\ufeff'  # what a cell of CSV holds in quotes alone
 
 
 def text_name(name: str) -> str:
@@ -40,7 +40,9 @@ def is_name(value: object) -> bool:
     if isinstance(value, bytes):
         value = _decode(value)
     if isinstance(value, str):
-        return len(value) < (MAX_DOUBTFUL_NAME if value.startswith(_VALUE_STARTS) else MAX_NAME)
+        return len(value) < (
+            MAX_DOUBTFUL_NAME if value.startswith(_NOT_NAME_PREFIXES) else MAX_NAME
+        )
     is_whole = isinstance(value, float) and value.is_integer()
     return value is None or is_whole or type(value) is int or _is_uuid(value)
 
@@ -111,10 +113,14 @@ def _find_fault(name: object) -> str:
 
 def quote_csv(name: str) -> str:
     """Return a name as a cell of CSV. (csv.writer leaves a carriage return bare before 3.13.)"""
-    return '"' + name.replace('"', '""') + '"' if any(mark in name for mark in _TO_QUOTE) else name
+    return (
+        '"' + name.replace('"', '""') + '"'
+        if any(mark in name for mark in _QUOTED_CHARACTERS)
+        else name
+    )
 
 
 def quote_csv_cells(names: Sequence[str]) -> Sequence[str]:
     """Return names as cells of CSV."""
     text = "".join(names)  # to look for each mark takes less than a regular expression
-    return [*map(quote_csv, names)] if any(mark in text for mark in _TO_QUOTE) else names
+    return [*map(quote_csv, names)] if any(mark in text for mark in _QUOTED_CHARACTERS) else names

@@ -10,7 +10,7 @@ import numpy as np
 from age_gender.readers.bad_rows import RowError
 
 MIN_WIDTH, MAX_WIDTH = 16, 4096  # numbers of an embedding that no model sets the width of
-TINY = 1e-37  # float32 has no accuracy left below
+MIN_MAGNITUDE = 1e-37  # float32 has no accuracy left below
 
 _NUMBERS = re.compile(r"[0-9eE+\-. \t\r\n]*")  # without nan, inf and underscores
 _MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")

@@ -24,11 +24,11 @@ from age_gender.readers.names import text_name
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 from age_gender.readers.schema import Columns, ReadOptions
 
-MAX_HEADER_BYTES = 10_000  # of an NPY: NumPy's own bound on what it evaluates
+MAX_NPY_HEADER_BYTES = 10_000  # of an NPY: NumPy's own bound on what it evaluates
 FORTRAN_BYTES = 64 << 20  # size of the part of an array in column order that is in memory
 MAX_NAME_BYTES = 10_000  # the longest name of --names
 # Titles of an array, the only one of its file, that do not name the face whose vector it is.
-UNNAMED_ARRAYS = {
+GENERIC_TITLES = {
     "embeddings", "embedding", "arr_0", "vector", "features", "encoding", "descriptor",
 }  # fmt: skip
 
@@ -38,21 +38,22 @@ def parse_array(chunk: chunks.Chunk) -> chunks.Batch:
     return chunks.make_batch(chunk, chunk.data, chunk.metadata)
 
 
-def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Yield chunks of the embeddings of a file, with the metadata of their rows."""
     with contextlib.ExitStack() as stack:
         arrays = _open_arrays(path, stack)
         are_vectors = all(array.is_vector for array in arrays.values()) and bool(arrays)
-        if are_vectors and len(arrays) == 1 and {*arrays} <= UNNAMED_ARRAYS:
+        if are_vectors and len(arrays) == 1 and {*arrays} <= GENERIC_TITLES:
             default = text_name(os.path.splitext(os.path.basename(path))[0])
             names = [*_read_names(options.names_file, 1)] if options.names_file else [default]
-            yield from _cut_faces(path, dict(zip(names, arrays.values(), strict=True)), options)
+            arrays = dict(zip(names, arrays.values(), strict=True))
+            yield from _read_face_arrays(path, arrays, options)
         elif are_vectors and not {"embeddings", options.embedding_column} & {*arrays}:
             if options.names_file:
                 raise InputError(f"{path}: its names are those of its arrays; leave out --names")
-            yield from _cut_faces(path, arrays, options)
+            yield from _read_face_arrays(path, arrays, options)
         else:
-            yield from _cut_table(path, arrays, options)
+            yield from _read_table(path, arrays, options)
 
 
 def _open_arrays(path: str, stack: contextlib.ExitStack) -> dict[str, "_NpyArray"]:
@@ -77,7 +78,7 @@ def _open_arrays(path: str, stack: contextlib.ExitStack) -> dict[str, "_NpyArray
     return arrays
 
 
-def _cut_faces(
+def _read_face_arrays(
     path: str, arrays: dict[str, "_NpyArray"], options: ReadOptions
 ) -> Iterator[chunks.Chunk]:
     """Yield chunks of faces of an array each, (W,) or (1, W), by their names."""
@@ -86,31 +87,31 @@ def _cut_faces(
         raise InputError(f"{path}: {width_error(width, options)}")
     columns, faces = Columns(width, metadata={"name": "name"}), iter(arrays.items())
     while part := [*itertools.islice(faces, chunks.CHUNK_ROWS)]:
-        names, rows, bad = [], [], []
+        names, rows, bad_rows = [], [], []
         for number, (name, array) in enumerate(part, 1):
             if array.width == width:
                 names.append(name)
                 rows += [block.reshape(1, -1) for block in array.blocks(width)]
             else:
                 error = width_error(array.width, replace(options, width=width))
-                bad.append(BadRow(path, number, 0, error.reason, error.remedy))
+                bad_rows.append(BadRow(path, number, 0, error.reason, error.remedy))
         table = np.concatenate(rows) if rows else np.empty((0, width))
         yield chunks.Chunk(
-            path, parse_array, table, columns, {"name": names}, bad, input_bytes=table.nbytes
+            path, parse_array, table, columns, {"name": names}, bad_rows, input_bytes=table.nbytes
         )
 
 
-def _cut_table(
+def _read_table(
     path: str, arrays: dict[str, "_NpyArray"], options: ReadOptions
 ) -> Iterator[chunks.Chunk]:
     """Yield chunks of the one array that holds all embeddings, with names and labels."""
     # Choose the arrays
     embedding, titles = _choose_arrays(path, arrays, options)
     array, metadata = arrays[embedding], {role: arrays[title] for role, title in titles.items()}
-    if not options.fits(array.columns):
-        raise InputError(f"{path}: {width_error(array.columns, options, array.rows)}")
+    if not options.fits(array.column_count):
+        raise InputError(f"{path}: {width_error(array.column_count, options, array.row_count)}")
     unread_columns = tuple(title for title in arrays if title not in (embedding, *titles.values()))
-    columns = Columns(array.columns, unread_columns=unread_columns)
+    columns = Columns(array.column_count, unread_columns=unread_columns)
 
     # Blocks of all of them, side by side
     row_bytes = max([array.row_bytes // 4, *(values.row_bytes for values in metadata.values())])
@@ -119,7 +120,7 @@ def _cut_table(
     if options.names_file:
         if "name" in titles:
             raise InputError(f"{path}: its names are in {titles['name']}; leave out --names")
-        names = _read_names(options.names_file, array.rows)
+        names = _read_names(options.names_file, array.row_count)
         blocks["name"] = iter(lambda: [*itertools.islice(names, size)], [])
     for block in array.blocks(size):
         values = {role: next(lists) for role, lists in blocks.items()}
@@ -137,7 +138,7 @@ def _choose_arrays(
     """
     # Choose the embeddings
     tables = [title for title, array in arrays.items() if array.is_table]
-    tables = [title for title in tables if options.fits(arrays[title].columns)] or tables
+    tables = [title for title in tables if options.fits(arrays[title].column_count)] or tables
     embedding = _choose_array(
         path, arrays, tables, options.embedding_column, "embeddings", "--embedding-column"
     )
@@ -146,11 +147,11 @@ def _choose_arrays(
             f"{path}: no two-dimensional array of numbers, has {_listed(arrays)}; save it with "
             "numpy.savez(path, filenames=..., embeddings=...)"
         )
-    rows = arrays[embedding].rows
+    rows = arrays[embedding].row_count
     arrays[embedding].check(embedding, options, 2)
 
     # Choose labels and names
-    labels = find_label_columns(path, [*arrays], options) if options.labels else {}
+    labels = find_label_columns(path, [*arrays], options) if options.reads_labels else {}
     metadata = {role: [*arrays][index] for role, index in labels.items()}
     texts = [title for title, array in arrays.items() if array.dtype.kind in "US"]
     texts = [title for title in texts if title.casefold() not in LABEL_COLUMNS]
@@ -162,20 +163,22 @@ def _choose_arrays(
         of_objects = array.dtype.hasobject and array.shape == (rows,)  # names, most likely
         if title in metadata.values() or of_objects:
             array.check(title, options, 1)
-        if title in metadata.values() and array.rows != rows:
-            raise InputError(f"{path}: {array.rows} {title} for {rows} {embedding}; write it again")
+        if title in metadata.values() and array.row_count != rows:
+            raise InputError(
+                f"{path}: {array.row_count} {title} for {rows} {embedding}; write it again"
+            )
     return embedding, metadata
 
 
 def _choose_array(
-    path: str, arrays: dict[str, "_NpyArray"], candidates: list[str], given: str | None,
+    path: str, arrays: dict[str, "_NpyArray"], candidates: list[str], title: str | None,
     usual: str, option: str,
 ) -> str | None:  # fmt: skip
     """Return the title that the user has given, else the usual one, else the only candidate."""
-    if given is not None and given not in arrays:
-        raise InputError(f"{path}: no array {given}, has {_listed(arrays)}")
-    if given is not None or usual in arrays:
-        return given or usual
+    if title is not None and title not in arrays:
+        raise InputError(f"{path}: no array {title}, has {_listed(arrays)}")
+    if title is not None or usual in arrays:
+        return title or usual
     if len(candidates) > 1:
         raise ambiguity_error(path, "arrays", candidates, f"fit as {usual}", option)
     return candidates[0] if candidates else None
@@ -246,9 +249,9 @@ class _NpyArray:
             self.shape, self.fortran, self.dtype, self.start = _read_header(path, stream)
         is_numbers = self.dtype.kind in "fiu"
         self.is_table = len(self.shape) == 2 and is_numbers
-        self.rows = self.shape[0] if self.shape else 0
-        self.columns = self.shape[1] if len(self.shape) == 2 else 1
-        self.row_bytes = max(1, self.columns * self.dtype.itemsize)
+        self.row_count = self.shape[0] if self.shape else 0
+        self.column_count = self.shape[1] if len(self.shape) == 2 else 1
+        self.row_bytes = max(1, self.column_count * self.dtype.itemsize)
         self.width = self.shape[-1] if self.shape else 0
         self.is_vector = is_numbers and self.shape in ((self.width,), (1, self.width))
         self.is_vector = self.is_vector and MIN_WIDTH <= self.width <= MAX_WIDTH
@@ -266,7 +269,7 @@ class _NpyArray:
             raise InputError(f"{path}: an array of shape {shape}, not {needed}; save it as that")
         allowed_metadata = "USfiub" if name.casefold() in LABEL_COLUMNS else "US"
         allowed = "fiu" if dimensions == 2 else allowed_metadata
-        if self.dtype.kind not in allowed and self.rows:
+        if self.dtype.kind not in allowed and self.row_count:
             needed = "numbers" if dimensions == 2 or allowed_metadata != "US" else "strings"
             raise InputError(f"{path}: {name} of type {self.dtype}; save them as {needed}")
         if self.row_bytes > chunks.MAX_ROW_BYTES:
@@ -277,13 +280,15 @@ class _NpyArray:
         """Yield (n, columns), or (n,) of names, with n at most `size`."""
         with self.open_stream() as stream:
             stream.seek(self.start)
-            if self.fortran and self.columns > 1 and self.rows > 1:
+            if self.fortran and self.column_count > 1 and self.row_count > 1:
                 yield from self._column_order_blocks(stream, size)
             else:
-                for start in range(0, self.rows, size):
-                    count = min(size, self.rows - start)
-                    values = self._read(stream, count * self.columns)
-                    yield values if len(self.shape) == 1 else values.reshape(count, self.columns)
+                for start in range(0, self.row_count, size):
+                    count = min(size, self.row_count - start)
+                    values = self._read(stream, count * self.column_count)
+                    yield (
+                        values if len(self.shape) == 1 else values.reshape(count, self.column_count)
+                    )
             if stream.read(1):  # reading to the end also has the checksum compared
                 raise InputError(f"{self.path}: more data than its header says; write it again")
 
@@ -296,11 +301,13 @@ class _NpyArray:
     def _column_order_blocks(self, stream: BinaryIO, size: int) -> Iterator[np.ndarray]:
         """Yield the same of an array that lies column after column, of many rows read at a time."""
         part_rows = max(size, FORTRAN_BYTES // self.row_bytes)
-        for first_row in range(0, self.rows, part_rows):
-            rows = min(part_rows, self.rows - first_row)
-            part = np.empty((self.columns, rows), self.dtype)
-            for column in range(self.columns):
-                stream.seek(self.start + (column * self.rows + first_row) * self.dtype.itemsize)
+        for first_row in range(0, self.row_count, part_rows):
+            rows = min(part_rows, self.row_count - first_row)
+            part = np.empty((self.column_count, rows), self.dtype)
+            for column in range(self.column_count):
+                stream.seek(
+                    self.start + (column * self.row_count + first_row) * self.dtype.itemsize
+                )
                 part[column] = self._read(stream, rows)
             yield from (part[:, i : i + size].T for i in range(0, rows, size))
 
@@ -311,7 +318,7 @@ def _read_header(path: str, stream: BinaryIO) -> tuple[tuple[int, ...], bool, np
     if version not in ((1, 0), (2, 0)):
         raise InputError(f"{path}: NPY version {version} is not known; save it with numpy.save")
     length = stream.read(2 * version[0])
-    if (size := int.from_bytes(length, "little")) > MAX_HEADER_BYTES:
+    if (size := int.from_bytes(length, "little")) > MAX_NPY_HEADER_BYTES:
         raise InputError(f"{path}: an NPY header of {size:,} bytes; save it with numpy.save")
     header = stream.read(size)
     return *_parse_header(version[0], length + header), 8 + len(length) + len(header)

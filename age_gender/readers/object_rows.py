@@ -19,7 +19,7 @@ class TooLarge:
 
 def parse(chunk: chunks.Chunk) -> chunks.Batch:
     """Return the batch of a chunk of rows: tuples of values, or dicts of them by their titles."""
-    return chunks.parse_chunk(chunk, _parse_at_once, _split_rows)
+    return chunks.parse_chunk(chunk, _parse_in_bulk, _split_rows)
 
 
 def limit_size(value: object) -> object:
@@ -28,15 +28,15 @@ def limit_size(value: object) -> object:
     return TooLarge() if is_large else value
 
 
-def _parse_at_once(chunk: chunks.Chunk) -> chunks.Parsed | None:
+def _parse_in_bulk(chunk: chunks.Chunk) -> chunks.Parsed | None:
     """Return the numbers of BLOBs of one length, or of lists as text, and the metadata, or None."""
     columns, values = chunk.columns, None
     cells = [row[columns.embedding[0]] for row in chunk.data]
     types = {*map(type, cells)} if columns.holds_vectors else set()
-    dtype = columns.form.dtype if types == {bytes} else None
+    dtype = columns.vector_format.dtype if types == {bytes} else None
     if dtype and {*map(len, cells)} == {columns.width * dtype.itemsize}:
         values = np.frombuffer(b"".join(cells), dtype).reshape(len(cells), columns.width)
-    are_lists = types == {str} and columns.has_form(vectors.TEXT_LIST)
+    are_lists = types == {str} and columns.has_format(vectors.TEXT_LIST)
     if are_lists and all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
         with contextlib.suppress(UnicodeEncodeError):
             values = numbers.parse_number_table(

@@ -16,13 +16,19 @@ from age_gender.readers.names import NAME_COLUMNS
 from age_gender.readers.numbers import MIN_WIDTH, count_text
 from age_gender.readers.numpy_files import parse_array
 from age_gender.readers.object_rows import MAX_VALUE_BYTES, limit_size
-from age_gender.readers.schema import SAMPLE_ROWS, Columns, ReadOptions, Sample, inspect_column
+from age_gender.readers.schema import (
+    SAMPLE_ROWS,
+    Columns,
+    ColumnSummary,
+    ReadOptions,
+    summarise_column,
+)
 
 BUFFER_BYTES = 64 << 10  # Arrow's buffer for a column
 BATCH_BYTES = 64 << 20  # size of a batch's names, and of embeddings that are texts or bytes
 
 
-def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Yield chunks of the rows of a file: arrays or Python's values."""
     require(f"{path}: Parquet needs", pyarrow="pyarrow")
     with quiet_stderr():  # an allocator of Arrow's writes a line where memory is short
@@ -33,7 +39,7 @@ def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Ch
     arrow_options = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
     with pyarrow.parquet.ParquetFile(path, **arrow_options) as file:
         table = _CheckedFile(path, file, parquet_pages.read_layout(path))
-        yield from _cut_table(table, _choose_columns(table, options))
+        yield from _read_table(table, _choose_columns(table, options))
 
 
 class _CheckedFile:
@@ -140,7 +146,7 @@ def is_list_type(arrow_type: Any) -> bool:
     return any(test(arrow_type) for test in tests)
 
 
-def is_path(arrow_type: Any, title: str) -> bool:
+def is_name_column(arrow_type: Any, title: str) -> bool:
     """Return whether a column of texts holds names for sure, and no images as base64."""
     import pyarrow.types as types
 
@@ -151,55 +157,60 @@ def is_path(arrow_type: Any, title: str) -> bool:
 def _choose_columns(table: _CheckedFile, options: ReadOptions) -> Columns:
     """Return the columns to read, chosen by values only where types and titles do not suffice."""
     # What types, titles and values show
-    samples = {title: _sample_by_type(table, title) for title in table.types}
-    columns_of_numbers = sum(sample.is_number for sample in samples.values())
-    has_vectors = any(sample.width for sample in samples.values())
+    summaries = {title: _summarise_by_type(table, title) for title in table.types}
+    columns_of_numbers = sum(summary.is_number for summary in summaries.values())
+    has_vectors = any(summary.width for summary in summaries.values())
     has_vectors = has_vectors or columns_of_numbers >= MIN_WIDTH
-    for title, sample in samples.items():
+    for title, summary in summaries.items():
         last = title.casefold().rpartition(".")[2].lstrip("_")
         titles = {options.name_column, options.embedding_column, last}
         may_be_name = title in titles or titles & {*NAME_COLUMNS, *(f"{n}s" for n in NAME_COLUMNS)}
-        is_name = title != options.embedding_column and is_path(table.types[title], title)
-        if sample.width:
+        is_name = title != options.embedding_column and is_name_column(table.types[title], title)
+        if summary.width:
             continue
-        if not sample.is_number and has_vectors and is_name:
-            samples[title] = Sample()
-        elif may_be_name or (not sample.is_number and not has_vectors):
-            samples[title] = _sample_by_values(table, title, options)
+        if not summary.is_number and has_vectors and is_name:
+            summaries[title] = ColumnSummary()
+        elif may_be_name or (not summary.is_number and not has_vectors):
+            summaries[title] = _summarise_by_values(table, title, options)
 
     # Choose
     is_fixed = any(hasattr(arrow_type, "list_size") for arrow_type in table.types.values())
-    values = [*samples.values()]
+    values = [*summaries.values()]
     try:
         return choose_columns(
-            table.path, [*samples], values, options, by_title=True, accept_other_width=not is_fixed
+            table.path,
+            [*summaries],
+            values,
+            options,
+            by_title=True,
+            accept_other_width=not is_fixed,
         )
     except RowError as error:
         raise InputError(f"{table.path}: {error}") from None
 
 
-def _sample_by_type(table: _CheckedFile, title: str) -> Sample:
+def _summarise_by_type(table: _CheckedFile, title: str) -> ColumnSummary:
     """Return what a column's type says of it, and the lengths of its first lists of numbers."""
     arrow_type = table.types[title]
     if is_number_type(arrow_type):
-        return Sample(is_number=True, is_name=False)
+        return ColumnSummary(is_number=True, is_name=False)
     if not is_list_type(arrow_type) or not is_number_type(arrow_type.value_type):
-        return Sample(is_name=False)
+        return ColumnSummary(is_name=False)
     head = table.head(title)
     lengths = [] if head is None else head.value_lengths().drop_null().to_pylist()
     claimed = getattr(arrow_type, "list_size", 0)
     width = max({*lengths}, key=lengths.count, default=claimed)
-    return Sample(width, form=vectors.LIST if width else None, is_name=False)
+    return ColumnSummary(width, vector_format=vectors.LIST if width else None, is_name=False)
 
 
-def _sample_by_values(table: _CheckedFile, title: str, options: ReadOptions) -> Sample:
+def _summarise_by_values(table: _CheckedFile, title: str, options: ReadOptions) -> ColumnSummary:
     """Return what the first values of a column say of it."""
     head = table.head(title)
     values = [] if head is None else [value for value in _to_list(head) if value is not None]
-    return inspect_column(values, options) if values else Sample()
+    return summarise_column(values, options) if values else ColumnSummary()
 
 
-def _cut_table(table: _CheckedFile, columns: Columns) -> Iterator[chunks.Chunk]:
+def _read_table(table: _CheckedFile, columns: Columns) -> Iterator[chunks.Chunk]:
     """Yield chunks of numbers where Arrow has them as such, else of Python's values."""
     used = dict.fromkeys(columns.read_columns())
     embedding = table.types[columns.embedding[0]]
@@ -214,7 +225,7 @@ def _cut_table(table: _CheckedFile, columns: Columns) -> Iterator[chunks.Chunk]:
             size = sum(array.nbytes for array in arrays.values())
             yield chunks.Chunk(table.path, object_rows.parse, rows, columns, input_bytes=size)
         else:
-            yield from _cut_numbers(table.path, columns, arrays)
+            yield from _read_numbers(table.path, columns, arrays)
 
 
 def _check_numbers(table: _CheckedFile, titles: Sequence[str]) -> None:
@@ -230,19 +241,21 @@ def _check_numbers(table: _CheckedFile, titles: Sequence[str]) -> None:
             )
 
 
-def _cut_numbers(path: str, columns: Columns, arrays: dict[str, Any]) -> Iterator[chunks.Chunk]:
+def _read_numbers(path: str, columns: Columns, arrays: dict[str, Any]) -> Iterator[chunks.Chunk]:
     """Yield chunks of the rows of a batch, whose numbers Arrow has in a list or in columns."""
-    bad: list[BadRow] = []
+    bad_rows: list[BadRow] = []
     if columns.holds_vectors:
-        arrays, rows, bad = _stack_lists(path, arrays, columns)
+        arrays, rows, bad_rows = _stack_lists(path, arrays, columns)
     else:
         rows = np.stack([_to_numpy(arrays[title]) for title in columns.embedding]).T
     metadata = {role: _to_list(arrays[title]) for role, title in columns.metadata.items()}
     for start in range(0, len(rows) or 1, chunks.CHUNK_ROWS):  # once, for lists
         part = slice(start, start + chunks.CHUNK_ROWS)
         values = {role: column[part] for role, column in metadata.items()}
-        size = rows[part].nbytes
-        yield chunks.Chunk(path, parse_array, rows[part], columns, values, bad, input_bytes=size)
+        data = rows[part]
+        yield chunks.Chunk(
+            path, parse_array, data, columns, values, bad_rows, input_bytes=data.nbytes
+        )
 
 
 def _stack_lists(
@@ -253,15 +266,15 @@ def _stack_lists(
 
     title, width = columns.embedding[0], columns.width
     lengths = _to_numpy(arrays[title].value_lengths().fill_null(-1))
-    bad = []
+    bad_rows = []
     for row, length in enumerate(lengths.tolist(), 1):
         if length != width:
             reason = f"{count_text(length)}, not {width}" if length >= 0 else MISSING_EMBEDDING
-            bad.append(BadRow(path, row, 0, reason))
-    if bad:
+            bad_rows.append(BadRow(path, row, 0, reason))
+    if bad_rows:
         good = pa.array(lengths == width)
         arrays = {word: array.filter(good) for word, array in arrays.items()}
-    return arrays, _to_numpy(arrays[title].flatten()).reshape(-1, width), bad
+    return arrays, _to_numpy(arrays[title].flatten()).reshape(-1, width), bad_rows
 
 
 def _to_list(array: Any) -> list:

@@ -13,7 +13,7 @@ from age_gender.errors import InputError
 from age_gender.readers import thrift
 
 MAX_PAGE_BYTES = 128 << 20  # decompressed: DuckDB writes up to 100 MB, others 1 MB
-MAX_HEADER_BYTES = 16 << 20  # of a page: Arrow's own bound
+MAX_PAGE_HEADER_BYTES = 16 << 20  # of a page: Arrow's own bound
 MAX_LIST_VALUES = 1 << 22  # numbers of lists, however few bytes they take
 # What Arrow calls the compression codecs of parquet.thrift, by their numbers.
 _CODECS = ("", "snappy", "gzip", "", "brotli", "", "zstd", "lz4_raw")
@@ -131,7 +131,7 @@ def check_pages(path: str, name: str, span: Span, is_list: bool, is_number: bool
     return Pages(values, value_bytes, largest_entry)
 
 
-class _Header(NamedTuple):
+class _PageHeader(NamedTuple):
     is_dictionary: bool
     decompressed: int  # bytes of the page
     size: int  # of it in the file
@@ -139,7 +139,7 @@ class _Header(NamedTuple):
     start: int  # of the page in the file
 
 
-def _read_headers(path: str, offset: int, end: int) -> Iterator[_Header]:
+def _read_headers(path: str, offset: int, end: int) -> Iterator[_PageHeader]:
     """Yield the headers of a column's pages."""
     file = os.open(path, os.O_RDONLY)
     try:
@@ -155,15 +155,15 @@ def _read_headers(path: str, offset: int, end: int) -> Iterator[_Header]:
         os.close(file)
 
 
-def _read_header(path: str, file: int, offset: int) -> _Header:
+def _read_header(path: str, file: int, offset: int) -> _PageHeader:
     size = 256
-    while size <= MAX_HEADER_BYTES:
+    while size <= MAX_PAGE_HEADER_BYTES:
         try:
             fields, end = thrift.read_struct(os.pread(file, size, offset), 0, _PAGE_FIELDS)
             page = _PAGES_BY_TYPE.get(fields[PAGE_TYPE], DATA_PAGE)
             values = fields[page][1]
             sizes = fields[DECOMPRESSED_SIZE], fields[PAGE_SIZE]
-            return _Header(page == DICTIONARY_PAGE, *sizes, values, offset + end)
+            return _PageHeader(page == DICTIONARY_PAGE, *sizes, values, offset + end)
         except IndexError:  # it goes on behind these bytes
             size *= 16
         except (KeyError, ValueError, TypeError, RecursionError):
@@ -171,7 +171,7 @@ def _read_header(path: str, file: int, offset: int) -> _Header:
     raise _metadata_error(path)
 
 
-def _largest_entry(path: str, page: _Header, codec: int) -> int:
+def _largest_entry(path: str, page: _PageHeader, codec: int) -> int:
     """Return the length of the longest text or bytes in a page of a dictionary, at most."""
     import pyarrow as pa
 
@@ -183,11 +183,11 @@ def _largest_entry(path: str, page: _Header, codec: int) -> int:
             data = pa.decompress(data, page.decompressed, _CODECS[codec], asbytes=True)
     except (pa.ArrowException, OSError, ValueError, IndexError):
         return page.decompressed  # whatever compressed it, this is the most
-    at = largest = 0
+    offset = largest = 0
     with contextlib.suppress(struct.error):  # at the end
         while True:  # each entry behind its length
-            (size,) = _LENGTH(data, at)
-            at += 4 + size
+            (size,) = _LENGTH(data, offset)
+            offset += 4 + size
             if size > largest:
                 largest = size
     return largest

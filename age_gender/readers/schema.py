@@ -20,13 +20,13 @@ class ReadOptions:
     width: int | None = None  # numbers of an embedding; None: as many as the first table has
     width_source: str | None = None  # the file whose width must be kept; None: a model sets it
     widths: tuple[int, ...] = ()  # if `width` is None, those of the models here; (): any
-    models_text: str = ""  # the models here, for a message
+    models_description: str = ""  # the models here, for a message
     embedding_column: str | None = None  # its title
     name_column: str | None = None  # its title
     names_file: str | None = None  # a text file of the names of an NPY
     query: str | None = None  # a SELECT for SQLite
     blob_type: str | None = None  # type of the numbers in bytes: a key of blobs.DTYPES
-    labels: bool = False  # whether ages and genders are read
+    reads_labels: bool = False  # whether ages and genders are read
 
     def fits(self, count: int) -> bool:
         """Return whether `count` numbers are an embedding of a width that is read."""
@@ -51,7 +51,7 @@ class ReadOptions:
         return next((width for width in widths if 0 <= count - width <= 1), None)
 
 
-ANY = ReadOptions()  # tables of any width; the roles of their columns are inferred
+DEFAULT_OPTIONS = ReadOptions()  # tables of any width; the roles of their columns are inferred
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ class Columns:
 
     width: int = 0
     embedding: Sequence[Hashable] = ()  # one column of vectors, or columns of one number each
-    form: vectors.Form | None = None  # how a column holds vectors; None: columns of numbers
-    metadata: dict[str, Hashable] = field(default_factory=dict)  # of "name", "age", "gender", ...
+    vector_format: vectors.VectorFormat | None = None  # None: columns of numbers
+    # column by role: "name" or a title of LABEL_COLUMNS
+    metadata: dict[str, Hashable] = field(default_factory=dict)
     count: int = 0  # of all columns of the table
     unread_columns: tuple[str, ...] = ()
 
@@ -70,10 +71,10 @@ class Columns:
 
         Raises RowError.
         """
-        if self.form is None:
+        if self.vector_format is None:
             first = self.embedding[0] + 1 if isinstance(self.embedding[0], int) else 1
             return parse_cells([*map(get, self.embedding)], "cell", first)
-        return self.form.read(get(self.embedding[0]), self.width)
+        return self.vector_format.read(get(self.embedding[0]), self.width)
 
     def read_columns(self) -> list[Hashable]:
         """Return the columns that are read."""
@@ -81,57 +82,57 @@ class Columns:
 
     @property
     def holds_vectors(self) -> bool:
-        """Return whether one column holds a vector per row, in `form`."""
-        return self.form is not None
+        """Return whether one column holds a vector per row, in `vector_format`."""
+        return self.vector_format is not None
 
-    def has_form(self, form: vectors.Form) -> bool:
+    def has_format(self, vector_format: vectors.VectorFormat) -> bool:
         """Return whether one column holds vectors in this form, here or in another process."""
-        return self.form is not None and self.form.name == form.name
+        return self.vector_format is not None and self.vector_format.name == vector_format.name
 
 
-UNKNOWN = Columns()
+UNKNOWN_COLUMNS = Columns()
 
 
-class Sample(NamedTuple):
+class ColumnSummary(NamedTuple):
     """Say what the first values of a column show of it."""
 
     width: int = 0  # numbers of its vectors; 0 for other columns
     is_number: bool = False
-    form: vectors.Form | None = None
+    vector_format: vectors.VectorFormat | None = None
     is_name: bool = True
-    fault: RowError | None = None  # of a first value that is a faulty vector
+    error: RowError | None = None  # of a first value that is a faulty vector
     text: str = ""  # what the first value seems to be, for a message
 
 
-def inspect_column(values: Sequence[object], options: ReadOptions) -> Sample:
+def summarise_column(values: Sequence[object], options: ReadOptions) -> ColumnSummary:
     """Return what the values of a column in the first rows show."""
     if vectors.is_scalar(values[0]):  # most columns of most tables
-        return Sample(is_number=True, is_name=names.is_name(values[0]))
-    form = vectors.find_form(values, options.width, options.blob_type)
+        return ColumnSummary(is_number=True, is_name=names.is_name(values[0]))
+    vector_format = vectors.find_format(values, options.width, options.blob_type)
     try:
-        width = vectors.count_numbers(values[0], form)
-    except RowError as fault:
-        return Sample(is_name=False, fault=fault)
-    if width and _are_bytes(values[0], form, options):
+        width = vectors.count_numbers(values[0], vector_format)
+    except RowError as error:
+        return ColumnSummary(is_name=False, error=error)
+    if width and _are_bytes(values[0], vector_format, options):
         reason = f"{width:,} whole numbers from 0 to 255, the bytes of an embedding"
-        fault = RowError(reason, "decode each row: numpy.frombuffer(bytes(row), numpy.float32)")
-        return Sample(is_name=False, fault=fault)
+        error = RowError(reason, "decode each row: numpy.frombuffer(bytes(row), numpy.float32)")
+        return ColumnSummary(is_name=False, error=error)
     if width:
-        return Sample(width, form=form, is_name=False)
+        return ColumnSummary(width, vector_format=vector_format, is_name=False)
     value = next((value for value in values if value is not None), None)
-    return Sample(is_name=names.is_name(value), text=vectors.describe(value))
+    return ColumnSummary(is_name=names.is_name(value), text=vectors.describe_value(value))
 
 
-def _are_bytes(value: object, form: vectors.Form, options: ReadOptions) -> bool:
+def _are_bytes(value: object, vector_format: vectors.VectorFormat, options: ReadOptions) -> bool:
     """Return whether a list holds the bytes of an embedding of known width, a number each."""
-    cells = form.split(value)
+    cells = vector_format.extract(value)
     sizes = (size for size in (2, 4, 8) if len(cells) % size == 0)
     if not any(options.is_known_width(len(cells) // size) for size in sizes):
         return False
     return all(str(cell).strip().isdecimal() and int(cell) < 256 for cell in cells)
 
 
-def inspect_columns(rows: Sequence[Sequence], options: ReadOptions) -> list[Sample]:
+def summarise_columns(rows: Sequence[Sequence], options: ReadOptions) -> list[ColumnSummary]:
     """Return a sample of each column of the first row; rows of another length do not count."""
     rows = [row for row in rows if len(row) == len(rows[0])]
-    return [inspect_column(values, options) for values in zip(*rows, strict=True)]
+    return [summarise_column(values, options) for values in zip(*rows, strict=True)]

@@ -13,7 +13,9 @@ from age_gender.errors import InputError
 from age_gender.readers.chunks import MAX_ROW_BYTES
 from age_gender.readers.schema import SAMPLE_ROWS
 
-MAX_VALUE_BYTES = 1 << 30  # SQLite's own bound: under it, a row of larger values could not be read
+SQLITE_LIMIT_BYTES = (
+    1 << 30
+)  # SQLite's own bound: under it, a row of larger values could not be read
 HEAP_BYTES = 128 << 20  # SQLite's own memory: a row of wide BLOBs, what it sorts by
 TEMPORARY_BYTES = 256 << 20  # SQLite's temporary files, besides twice the database's size
 CHECK_STEPS = 1000  # steps of SQLite's machine between two checks for an interrupt
@@ -48,7 +50,7 @@ class Database:
         self._connection.set_authorizer(
             lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
         )
-        self._connection.set_progress_handler(self._is_over, CHECK_STEPS)
+        self._connection.set_progress_handler(self._must_stop, CHECK_STEPS)
         interrupts.watch_for_stuck_interrupts()  # one step, printf('%.*c', 1e9, 'a'), takes minutes
 
     def close(self) -> None:
@@ -103,7 +105,7 @@ class Database:
             return self._inspect(table)
         except sqlite3.Error as error:
             of_table = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_AUTH)
-            if _code(error) in of_table or self._fault:
+            if _result_code(error) in of_table or self._fault:
                 return None  # a table of an extension that is not there; a view without an end
             raise self._to_user_error(error) from None
         except MemoryError:
@@ -131,7 +133,7 @@ class Database:
                 break
         return titles, rows
 
-    def _is_over(self) -> bool:
+    def _must_stop(self) -> bool:
         """Return whether SQLite must end its statement; it calls this every CHECK_STEPS.
 
         Python handles signals on the way, and SQLite takes the KeyboardInterrupt for a yes.
@@ -153,7 +155,7 @@ class Database:
 
     def _to_user_error(self, error: sqlite3.Error) -> BaseException:
         """Return the error for the user, or SQLite's own where the file is broken."""
-        code, path = _code(error), self.path
+        code, path = _result_code(error), self.path
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             reason = "this database is locked; close what writes to it, or copy the file"
         elif code == sqlite3.SQLITE_INTERRUPT:
@@ -162,7 +164,7 @@ class Database:
             return OSError(
                 errno.ENOSPC, os.strerror(errno.ENOSPC), "temporary files (SQLITE_TMPDIR)"
             )
-        elif code == sqlite3.SQLITE_CANTOPEN and (shortage := _shortage(path)):
+        elif code == sqlite3.SQLITE_CANTOPEN and (shortage := _find_open_file_shortage(path)):
             return shortage
         elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
             reason = (
@@ -171,7 +173,7 @@ class Database:
             )
         elif code == sqlite3.SQLITE_TOOBIG:
             reason = (
-                f"a value of over {MAX_VALUE_BYTES >> 30} GB; leave such columns or rows out of "
+                f"a value of over {SQLITE_LIMIT_BYTES >> 30} GB; leave such columns or rows out of "
                 "--query"
             )
         elif code in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_SCHEMA):  # and two statements
@@ -205,7 +207,7 @@ def _connect(path: str) -> sqlite3.Connection:
         f"{Path(real).as_uri()}?mode=ro{uri_options}", uri=True, timeout=2, isolation_level=None
     )
     connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, SQLITE_LIMIT_BYTES)
     connection.execute("pragma trusted_schema = off")
     connection.execute(f"pragma hard_heap_limit = {HEAP_BYTES}")
     if is_alone:
@@ -213,12 +215,12 @@ def _connect(path: str) -> sqlite3.Connection:
     return connection
 
 
-def _code(error: Exception) -> int:
+def _result_code(error: Exception) -> int:
     """Return SQLite's primary result code; Python's own errors are of what was asked for."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_AUTH) & 0xFF
 
 
-def _shortage(path: str) -> OSError | None:
+def _find_open_file_shortage(path: str) -> OSError | None:
     """Return the error where this process may open no more files, of which SQLite needs some."""
     try:
         with contextlib.ExitStack() as stack:

@@ -11,22 +11,22 @@ from age_gender.errors import InputError
 from age_gender.readers import chunks, object_rows
 from age_gender.readers.column_choice import ambiguity_error, choose_columns
 from age_gender.readers.object_rows import MAX_VALUE_BYTES, limit_size
-from age_gender.readers.schema import SAMPLE_ROWS, Columns, ReadOptions, inspect_columns
+from age_gender.readers.schema import SAMPLE_ROWS, Columns, ReadOptions, summarise_columns
 from age_gender.readers.sqlite_database import Database, quote_sql
 from age_gender.readers.sqlite_vec import Vec0Table
 
-CHUNK_BYTES = 8 << 20  # size of the values of a chunk's rows
+CHUNK_VALUE_BYTES = 8 << 20  # size of the values of a chunk's rows
 
 
-def cut(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
+def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Yield chunks of what the query returns, or of the one table that holds embeddings."""
     with contextlib.closing(Database(path)) as database:
         start = chunks.Chunk(path, object_rows.parse)
         if options.query is None:
             columns, rows = _choose_table(database, options)
-            yield from _cut_rows(replace(start, columns=columns), rows)
+            yield from _read_rows(replace(start, columns=columns), rows)
         else:
-            yield from _cut_rows(*_run_query(start, database, options))
+            yield from _read_rows(*_run_query(start, database, options))
 
 
 class _Relation(NamedTuple):
@@ -51,7 +51,7 @@ def _run_query(
     rows = database.rows(f"({query}\n)", titles, range(len(titles)))
     head = [tuple(map(limit_size, row)) for row in itertools.islice(rows, SAMPLE_ROWS)]
     start = _assign_columns(start, titles, head, options)
-    for row in start.bad:
+    for row in start.bad_rows:
         raise InputError("; ".join(filter(None, [str(row), row.remedy])))
     return start, itertools.chain(head, rows)
 
@@ -97,11 +97,11 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
         listed += "; skipped, as they take too long or need an extension: "
         listed += ", ".join(skipped[:8])
     contents = [
-        f"; {name}.{title} holds {sample.text}"
+        f"; {name}.{title} holds {summary.text}"
         for name, relation in relations.items() if relation and relation.head
-        for title, sample in zip(
-            relation.titles, inspect_columns(relation.head, options), strict=True)
-        if sample.text
+        for title, summary in zip(
+            relation.titles, summarise_columns(relation.head, options), strict=True)
+        if summary.text
     ]  # fmt: skip
     raise InputError(
         f"{database.path}: no table with a column of embeddings (tables: {listed})"
@@ -117,11 +117,11 @@ def _list_relations(database: Database) -> tuple[list[str], list[str], dict[str,
     )
     next(master)
     entries = [*master]
-    vec0 = {name: table for name, _, sql in entries if (table := Vec0Table.declared(name, sql))}
+    vec0 = {name: table for name, _, sql in entries if (table := Vec0Table.from_sql(name, sql))}
     tables, views = (
         [
             name for name, entry_type, _ in entries
-            if entry_type == of_type and not any(table.has_shadow(name) for table in vec0.values())
+            if entry_type == of_type and not any(table.owns_shadow(name) for table in vec0.values())
         ]
         for of_type in ("table", "view")
     )  # fmt: skip
@@ -135,22 +135,22 @@ def _assign_columns(
     """Return `start` with the columns that its first usable row shows, as `with_columns` does."""
 
     def choose(rows: list[tuple]) -> Columns:
-        samples = inspect_columns(rows, options)
+        summaries = summarise_columns(rows, options)
         return choose_columns(
-            start.path, titles, samples, options, accept_other_width=accept_other_width
+            start.path, titles, summaries, options, accept_other_width=accept_other_width
         )
 
     return start.with_columns(((0, row) for row in head), choose)
 
 
-def _cut_rows(start: chunks.Chunk, rows: Iterator[tuple]) -> Iterator[chunks.Chunk]:
+def _read_rows(start: chunks.Chunk, rows: Iterator[tuple]) -> Iterator[chunks.Chunk]:
     """Yield `start` with some rows, until there are no more."""
     part, size = [], 0
     for row in rows:
         row_size = sum(len(value) if isinstance(value, bytes | str) else 8 for value in row)
         part.append(row if row_size <= MAX_VALUE_BYTES else tuple(map(limit_size, row)))
         size += row_size
-        if len(part) == chunks.CHUNK_ROWS or size >= CHUNK_BYTES:
+        if len(part) == chunks.CHUNK_ROWS or size >= CHUNK_VALUE_BYTES:
             yield replace(start, data=part, input_bytes=size)
             part, size = [], 0
     yield replace(start, data=part, input_bytes=size)

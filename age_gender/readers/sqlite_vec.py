@@ -26,14 +26,14 @@ _COLUMN = re.compile(r"(\+?)(\w+)\s+(\w+)(\s+partition\s+key|\s+primary\s+key)?"
 _TEXT_SLOT, _TEXT_LENGTH = 16, 4
 
 
-class _Source(NamedTuple):
+class _ColumnSource(NamedTuple):
     """Say where a column's values are: a table without this one's name, or "rowids"; their type."""
 
     place: str
     dtype: str = ""
 
 
-class _Chunk(NamedTuple):
+class _Vec0Chunk(NamedTuple):
     """Hold a chunk's slots that are taken, the rowids in them, and its contents by their place."""
 
     slots: np.ndarray
@@ -47,20 +47,20 @@ class Vec0Table:
 
     name: str
     titles: list[str]
-    sources: list[_Source]  # of each title
+    sources: list[_ColumnSource]  # of each title
 
     @classmethod
-    def declared(cls, name: str, sql: str) -> "Vec0Table | None":
+    def from_sql(cls, name: str, sql: str) -> "Vec0Table | None":
         """Return the table that the statement `sql` made, or None where that is another's."""
         match = re.search(r"\busing\s+vec0\s*\((.*)\)", sql, re.DOTALL | re.IGNORECASE)
         if not match:
             return None
         columns = [*_parse_definitions(match[1])]
         if not any(source.place == "rowids" for _, source in columns):
-            columns.insert(0, ("id", _Source("rowids")))
+            columns.insert(0, ("id", _ColumnSource("rowids")))
         return cls(name, *map(list, zip(*columns, strict=True)))
 
-    def has_shadow(self, table: str) -> bool:
+    def owns_shadow(self, table: str) -> bool:
         """Return whether a table of the database is one in which this one is kept."""
         return bool(re.fullmatch(rf"{re.escape(self.name)}_({_SHADOWS})", table))
 
@@ -72,7 +72,7 @@ class Vec0Table:
                 strict=True,
             )
 
-    def _chunks(self, database: Database) -> Iterator[_Chunk]:
+    def _chunks(self, database: Database) -> Iterator[_Vec0Chunk]:
         places = [source.place for source in self.sources]
         shadows = [place for place in places if place.startswith(("vector", "meta"))]
         partitions = [place for place in places if place.startswith("partition")]
@@ -86,9 +86,9 @@ class Vec0Table:
         for rowids, validity, *contents in rows:
             slots = np.flatnonzero(_unpack_bits(validity))
             keys = np.frombuffer(rowids, "<i8")[slots].tolist()
-            yield _Chunk(slots, keys, dict(zip([*partitions, *shadows], contents, strict=True)))
+            yield _Vec0Chunk(slots, keys, dict(zip([*partitions, *shadows], contents, strict=True)))
 
-    def _read_column(self, database: Database, chunk: _Chunk, source: _Source) -> list:
+    def _read_column(self, database: Database, chunk: _Vec0Chunk, source: _ColumnSource) -> list:
         """Return what the taken slots of a chunk hold in a column."""
         place, dtype = source
         content = chunk.contents.get(place)
@@ -125,7 +125,7 @@ class Vec0Table:
         return quote_sql(f"{self.name}_{suffix}")
 
 
-def _parse_definitions(text: str) -> Iterator[tuple[str, _Source]]:
+def _parse_definitions(text: str) -> Iterator[tuple[str, _ColumnSource]]:
     """Yield the title and the source of each column, whose places are numbered by their kind."""
     counts: Counter[str] = Counter()
 
@@ -136,17 +136,17 @@ def _parse_definitions(text: str) -> Iterator[tuple[str, _Source]]:
     for definition in map(str.strip, text.split(",")):
         if vector := _VECTOR.match(definition):
             dtype = "<f4" if vector[2][0] in "fF" else "i1"
-            yield vector[1], _Source(number("vector_chunks"), f"({vector[3]},){dtype}")
+            yield vector[1], _ColumnSource(number("vector_chunks"), f"({vector[3]},){dtype}")
         elif _BITS.match(definition):
             number("vector_chunks")  # bits are no embedding
         elif column := _COLUMN.match(definition):
             mark, title, dtype, key = column.groups()
             if key and "primary" in key.lower():
-                yield title, _Source("rowids")
+                yield title, _ColumnSource("rowids")
             elif key or mark:
-                yield title, _Source(number("partition" if key else "value"))
+                yield title, _ColumnSource(number("partition" if key else "value"))
             else:
-                yield title, _Source(number("metadatachunks"), dtype.lower())
+                yield title, _ColumnSource(number("metadatachunks"), dtype.lower())
 
 
 def _unpack_bits(data: bytes) -> np.ndarray:

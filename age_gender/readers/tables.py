@@ -16,11 +16,11 @@ import numpy as np
 from age_gender import cli, files, interrupts
 from age_gender.errors import InputError, error_line, is_resource_shortage, is_user_error
 from age_gender.readers import blobs, compressed, text_chunks, unsupported_formats
-from age_gender.readers.chunks import STDIN, Batch, Chunk, Numbering, make_batch
-from age_gender.readers.schema import ANY, ReadOptions
+from age_gender.readers.chunks import STDIN, Batch, Chunk, RowNumbering, make_batch
+from age_gender.readers.schema import DEFAULT_OPTIONS, ReadOptions
 
 
-class Reader(Protocol):
+class ChunkReader(Protocol):
     """Yield the chunks of a file, `stream` being open on it.
 
     Raises InputError for a file that is not a table of embeddings. The module of a format is
@@ -30,52 +30,51 @@ class Reader(Protocol):
     def __call__(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]: ...
 
 
-def cut_csv(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+def read_csv_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
     from age_gender.readers import csv_files
 
-    return csv_files.cut(path, stream, options)
+    return csv_files.read_chunks(path, stream, options)
 
 
-def cut_json(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+def read_json_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
     from age_gender.readers import json_files
 
-    return json_files.cut(path, stream, options)
+    return json_files.read_chunks(path, stream, options)
 
 
-def cut_numpy(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+def read_numpy_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
     from age_gender.readers import numpy_files
 
-    return numpy_files.cut(path, stream, options)
+    return numpy_files.read_chunks(path, stream, options)
 
 
-def cut_parquet(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+def read_parquet_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
     from age_gender.readers import parquet_files
 
-    return parquet_files.cut(path, stream, options)
+    return parquet_files.read_chunks(path, stream, options)
 
 
-def cut_sqlite(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
+def read_sqlite_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]:
     from age_gender.readers import sqlite_files
 
-    return sqlite_files.cut(path, stream, options)
+    return sqlite_files.read_chunks(path, stream, options)
 
 
-READERS: dict[str, Reader] = {  # by suffix; a file with any other is CSV
-    ".csv": cut_csv, ".npz": cut_numpy, ".npy": cut_numpy, ".parquet": cut_parquet,
-    ".tsv": cut_csv, ".jsonl": cut_json, ".ndjson": cut_json, ".json": cut_json,
-    ".db": cut_sqlite, ".sqlite": cut_sqlite, ".sqlite3": cut_sqlite,
+READERS: dict[str, ChunkReader] = {  # by suffix; a file with any other is CSV
+    ".csv": read_csv_chunks, ".npz": read_numpy_chunks, ".npy": read_numpy_chunks,
+    ".parquet": read_parquet_chunks, ".tsv": read_csv_chunks, ".jsonl": read_json_chunks,
+    ".ndjson": read_json_chunks, ".json": read_json_chunks, ".db": read_sqlite_chunks,
+    ".sqlite": read_sqlite_chunks, ".sqlite3": read_sqlite_chunks,
 }  # fmt: skip
-TEXT_READERS = (cut_csv, cut_json)  # their files may be compressed, and come through a pipe
-SUFFIXES = (  # that a folder is searched for
-    *READERS,
-    *(
-        suffix + packed
-        for suffix, reader in READERS.items()
-        if reader in TEXT_READERS
-        for packed in compressed.SUFFIXES
-    ),
-)
-LONG_TEXT_BYTES = 32 << 20  # least size of text for which worker processes are worth their start
+# Files of text may be compressed, and come through a pipe.
+TEXT_READERS = (read_csv_chunks, read_json_chunks)
+# suffixes of the files that are read from a folder
+SUFFIXES = (*READERS, *(
+    suffix + compressed_suffix
+    for suffix, reader in READERS.items() if reader in TEXT_READERS
+    for compressed_suffix in compressed.SUFFIXES
+))  # fmt: skip
+LONG_TEXT_BYTES = 32 << 20  # least size of text for which starting worker processes pays
 
 
 # ------------------------------------------------------------------------------ options
@@ -97,7 +96,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help='query for an SQLite file, such as "select path, embedding from faces"')  # fmt: skip
 
 
-def read_options(args: argparse.Namespace, **more) -> ReadOptions:
+def make_read_options(args: argparse.Namespace, **more) -> ReadOptions:
     """Return the values of these options, and `more` that the script sets itself."""
     return ReadOptions(
         embedding_column=args.embedding_column, name_column=args.name_column,
@@ -108,35 +107,35 @@ def read_options(args: argparse.Namespace, **more) -> ReadOptions:
 # -------------------------------------------------------------------------------- files
 
 
-def expand(features: Sequence[str | Path]) -> list[str]:
+def list_files(features: Sequence[str | Path]) -> list[str]:
     """Return files, globs, folders and "-" (standard input) as a list of files, each once.
 
     Raises InputError for what does not exist and for a folder without tables.
     """
     paths: list[str] = []
-    for given in map(str, features):
-        path = Path(given)
+    for pattern in map(str, features):
+        path = Path(pattern)
         if path.is_dir():
-            unsupported_formats.refuse_folder(given)
-            inside = sorted(files.walk_files(given, SUFFIXES, (".partial",)))  # embed.py's
+            unsupported_formats.refuse_folder(pattern)
+            inside = sorted(files.walk_files(pattern, SUFFIXES, (".partial",)))  # embed.py's
             if not inside:
                 raise InputError(
-                    f"{given}: no {', '.join(READERS)} file in this folder; name another"
+                    f"{pattern}: no {', '.join(READERS)} file in this folder; name another"
                 )
             paths += inside
-        elif given == "-" or path.exists():
-            paths.append(given)
-        elif glob.has_magic(given) and (matches := sorted(files.expand_glob(given))):
-            paths += expand(matches)
+        elif pattern == "-" or path.exists():
+            paths.append(pattern)
+        elif glob.has_magic(pattern) and (matches := sorted(files.expand_glob(pattern))):
+            paths += list_files(matches)
         else:
-            raise InputError(f"{given}: no such file; give a table of embeddings or a folder")
+            raise InputError(f"{pattern}: no such file; give a table of embeddings or a folder")
     return files.without_duplicates(paths)
 
 
-def find_reader(path: str, options: ReadOptions) -> Reader:
+def find_reader(path: str, options: ReadOptions) -> ChunkReader:
     """Return the reader of a file by its suffix; with `--query` it is SQLite's."""
     suffix = os.path.splitext(compressed.without_suffix(path))[1].lower()
-    return cut_sqlite if options.query else READERS.get(suffix, cut_csv)
+    return read_sqlite_chunks if options.query else READERS.get(suffix, read_csv_chunks)
 
 
 def is_compressed(path: str) -> bool:
@@ -144,11 +143,13 @@ def is_compressed(path: str) -> bool:
     return path.lower().endswith(compressed.SUFFIXES)
 
 
-def input_bytes(paths: Iterable[str], options: ReadOptions = ANY) -> int | None:
+def estimate_input_bytes(
+    paths: Iterable[str], options: ReadOptions = DEFAULT_OPTIONS
+) -> int | None:
     """Return about how many `input_bytes` these files' chunks have in all; None if unknown."""
     total = 0
     for path in paths:
-        is_unknown = find_reader(path, options) in (cut_parquet, cut_sqlite)
+        is_unknown = find_reader(path, options) in (read_parquet_chunks, read_sqlite_chunks)
         if path == "-" or is_unknown or is_compressed(path):
             return None
         size = os.path.getsize(path)
@@ -161,13 +162,13 @@ def input_bytes(paths: Iterable[str], options: ReadOptions = ANY) -> int | None:
     return total
 
 
-def is_long_text(paths: Iterable[str], options: ReadOptions = ANY) -> bool:
+def is_long_text(paths: Iterable[str], options: ReadOptions = DEFAULT_OPTIONS) -> bool:
     """Return whether worker processes that parse these files are worth their start.
 
     They read chunks from the files as they are: not from a pipe, nor decompressed, nor an array.
     """
     only_text = all(find_reader(path, options) in TEXT_READERS for path in paths)
-    is_long = only_text and (input_bytes(paths, options) or 0) >= LONG_TEXT_BYTES
+    is_long = only_text and (estimate_input_bytes(paths, options) or 0) >= LONG_TEXT_BYTES
     return is_long and all(map(_is_plain_rows, paths))
 
 
@@ -181,24 +182,24 @@ def _is_plain_rows(path: str) -> bool:
 # ------------------------------------------------------------------------------- chunks
 
 
-def cut(paths: Sequence[str], options: ReadOptions = ANY) -> Iterator[Chunk]:
+def read_chunks(paths: Sequence[str], options: ReadOptions = DEFAULT_OPTIONS) -> Iterator[Chunk]:
     """Yield chunks of bounded size of the files ("-": standard input), in order.
 
     Where the options give no width, it is that of the first file. Raises InputError for a file that
     is not a table of embeddings at all, and where an option does not go with the files.
     """
     readers = [find_reader(path, options) for path in paths]
-    if options.names_file and readers != [cut_numpy]:
+    if options.names_file and readers != [read_numpy_chunks]:
         raise InputError("--names goes with one NPY file; other tables hold their names")
     for path, reader in zip(paths, readers, strict=True):
         _check_file(path, reader)
-        for chunk in _cut_file(path, reader, options):
+        for chunk in _read_file(path, reader, options):
             if chunk.columns.width and not options.width:
                 options = replace(options, width=chunk.columns.width, width_source=path)
             yield chunk
 
 
-def _check_file(path: str, reader: Reader) -> None:
+def _check_file(path: str, reader: ChunkReader) -> None:
     """Raise InputError for a file that its reader cannot read."""
     is_text = reader in TEXT_READERS
     if not is_text and is_compressed(path):
@@ -206,10 +207,10 @@ def _check_file(path: str, reader: Reader) -> None:
     if not is_text and not os.path.isfile(path):
         raise InputError(f"{path}: not a regular file; only CSV and JSON come from a pipe")
     if os.path.splitext(path)[1].lower() not in READERS:
-        unsupported_formats.refuse(path)
+        unsupported_formats.refuse_unsupported(path)
 
 
-def _cut_file(path: str, reader: Reader, options: ReadOptions) -> Iterator[Chunk]:
+def _read_file(path: str, reader: ChunkReader, options: ReadOptions) -> Iterator[Chunk]:
     """Yield chunks of one file. Text is JSON where it begins like it, but for files called .csv."""
     with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as stream:
         source, content = STDIN if path == "-" else path, stream
@@ -219,7 +220,7 @@ def _cut_file(path: str, reader: Reader, options: ReadOptions) -> Iterator[Chunk
             content = compressed.decompress(source, stream)
             character, content = text_chunks.first_character(content)
             is_csv = compressed.without_suffix(path).lower().endswith(".csv")
-            reader = cut_json if character in b"{[" and not is_csv else reader
+            reader = read_json_chunks if character in b"{[" and not is_csv else reader
         parts = reader(source, content, options)
         if not is_text:
             parts = translate_errors(path, parts)
@@ -235,7 +236,7 @@ def mark_last(path: str, parts: Iterable[Chunk]) -> Iterator[Chunk]:
         if waiting:
             yield waiting
         waiting = chunk
-    yield replace(waiting or Chunk(path), last=True)
+    yield replace(waiting or Chunk(path), is_last=True)
 
 
 def translate_errors(path: str, parts: Iterable[Chunk]) -> Iterator[Chunk]:
@@ -245,7 +246,7 @@ def translate_errors(path: str, parts: Iterable[Chunk]) -> Iterator[Chunk]:
     except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many types
         if is_user_error(error) or is_resource_shortage(error):
             raise
-        unsupported_formats.refuse(path)
+        unsupported_formats.refuse_unsupported(path)
         reason = error_line(error).rstrip(".") or type(error).__name__
         suffix = Path(path).suffix
         raise InputError(
@@ -273,18 +274,20 @@ class NumberedBatch(NamedTuple):
 
 def read_batches(paths: Sequence[str | Path], options: ReadOptions) -> Iterator[NumberedBatch]:
     """Yield each batch of tables. Raises InputError that names the first bad row."""
-    numbering = Numbering()
-    for batch in map(parse, cut(expand(paths), options)):
-        names, bad = numbering.locate(batch)
-        if bad:
-            raise InputError(f"{bad[0]}; {bad[0].remedy or 'correct or remove this row'}")
+    numbering = RowNumbering()
+    for batch in map(parse, read_chunks(list_files(paths), options)):
+        names, bad_rows = numbering.number(batch)
+        if bad_rows:
+            raise InputError(f"{bad_rows[0]}; {bad_rows[0].remedy or 'correct or remove this row'}")
         row_numbers = numbering.file_rows - batch.row_count + 1 + batch.row_indices
         lines_before = numbering.file_lines - batch.line_count
         line_numbers = [lines_before + line for line in batch.line_numbers if line]
         yield NumberedBatch(batch, names, row_numbers.tolist(), line_numbers)
 
 
-def read(paths: Sequence[str | Path], options: ReadOptions = ANY) -> tuple[list[str], np.ndarray]:
+def read(
+    paths: Sequence[str | Path], options: ReadOptions = DEFAULT_OPTIONS
+) -> tuple[list[str], np.ndarray]:
     """Return all names, and all features float32 (n, W); raises as `read_batches` does."""
     batches = [*read_batches(paths, options)]
     return [name for part in batches for name in part.names], join_features(batches)

@@ -22,7 +22,7 @@ _CONTROL = bytes(set(range(32)) - set(b"\t\r\n"))
 _QUOTED = re.compile(rb'"(?:[^"]+|"")*+("?)')  # "" stands for a quote
 
 
-def cut_rows(
+def split_into_chunks(
     start: chunks.Chunk,
     stream: BinaryIO,
     find_end: Callable[[bytes], int],
@@ -52,7 +52,8 @@ def cut_rows(
             if len(rest) <= chunks.MAX_ROW_BYTES:
                 break
             line_count, skipped, rest = _skip_long_row(rest, pieces, find_line_end)
-            yield replace(start, bad=[BadRow(start.path, 1, 1, TOO_LONG)], lines_above=line_count)
+            bad_rows = [BadRow(start.path, 1, 1, TOO_LONG)]
+            yield replace(start, bad_rows=bad_rows, lines_above=line_count)
             offset += skipped
     if rest:
         size = len(rest)
@@ -126,10 +127,10 @@ def _read_pieces(stream: BinaryIO, row_terminator: bytes) -> Iterator[bytes]:
     """
     while piece := stream.read(chunks.CHUNK_BYTES):
         piece += stream.readline(chunks.MAX_ROW_BYTES)
-        ends, at = 0, piece.find(row_terminator)
-        while at >= 0 and ends * DENSE_ROW_BYTES <= len(piece):
-            ends, at = ends + 1, piece.find(row_terminator, at + 1)
-        size = len(piece) if at < 0 else DENSE_BYTES
+        ends, offset = 0, piece.find(row_terminator)
+        while offset >= 0 and ends * DENSE_ROW_BYTES <= len(piece):
+            ends, offset = ends + 1, piece.find(row_terminator, offset + 1)
+        size = len(piece) if offset < 0 else DENSE_BYTES
         yield from (piece[i : i + size] for i in range(0, len(piece), size))
 
 
@@ -150,7 +151,7 @@ def check_is_text(path: str, start: bytes) -> None:
     start = start[:4096]
     text_bytes = len(start.translate(None, _CONTROL))
     if text_bytes < len(start):
-        unsupported_formats.refuse(path)
+        unsupported_formats.refuse_unsupported(path)
     if text_bytes < 0.95 * len(start):
         raise InputError(f"{path}: binary data, not text; save the embeddings as UTF-8 CSV or JSON")
 

@@ -12,11 +12,11 @@ from typing import Any
 I16, I32, I64 = 4, 5, 6  # numbers of the types in the protocol
 TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
 
-Reader = Callable[[bytes, int], tuple[Any, int]]  # returns a value, and the offset behind it
+ValueReader = Callable[[bytes, int], tuple[Any, int]]  # returns a value, and the offset behind it
 
 
 def read_struct(
-    data: bytes, offset: int, nested: dict[int, Reader] | None = None
+    data: bytes, offset: int, nested: dict[int, ValueReader] | None = None
 ) -> tuple[dict, int]:
     """Return the fields of a struct that are whole numbers, and those that `nested` reads."""
     fields: dict[int, Any] = {}
@@ -37,7 +37,7 @@ def read_struct(
     return fields, offset + 1
 
 
-def make_list_reader(read_element: Reader) -> Reader:
+def make_list_reader(read_element: ValueReader) -> ValueReader:
     """Return the function that reads a list of such elements."""
 
     def read_list(data: bytes, offset: int) -> tuple[list, int]:

@@ -83,7 +83,7 @@ FORMATS = (
 )  # fmt: skip
 
 
-def refuse(path: str) -> None:
+def refuse_unsupported(path: str) -> None:
     """Raise InputError for a file or folder of one of these formats, with lines to export it."""
     start = b""
     if Path(path).is_file():
@@ -99,7 +99,7 @@ def refuse_folder(path: str) -> None:
     """Raise InputError for a folder that is a vector database's, or holds one's tables."""
     tables = [path] if path.rstrip("/").endswith(".lance") else sorted(Path(path).glob("*.lance"))
     for table in tables[:1]:
-        refuse(str(table))
+        refuse_unsupported(str(table))
 
 
 def _message(path: str, known: _Format) -> str:

@@ -1,6 +1,6 @@
 """Turn a value of any form into the numbers of an embedding: text, bytes, lists, objects.
 
-`find_form` finds the form of a column in its first values; it holds for the file. A form is one
+`find_format` finds the form of a column in its first values; it holds for the file. A form is one
 entry in a table: what stands around the numbers of a text (WRAPPERS), what lists and objects look
 like (OBJECTS), what encodes bytes as text and which type of numbers they hold (blobs.py).
 """
@@ -78,24 +78,24 @@ _TYPE_NAMES = re.compile(r"System\.\w+\[\]|\[[FD]@\w+|\[object \w+\]|<memory at 
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")
 
 
-class Form(NamedTuple):
+class VectorFormat(NamedTuple):
     """Describe how a column's values hold numbers.
 
-    `split` returns a value's numbers, which may be texts, or None for a value of another form.
+    `extract` returns a value's numbers, which may be texts, or None for a value of another form.
     """
 
     name: str
-    split: Callable[[object], Sequence | None]
+    extract: Callable[[object], Sequence | None]
     dtype: np.dtype | None = None  # of bytes that are the numbers and nothing else
-    rivals: tuple[str, ...] = ()  # types that the bytes may be as well
+    other_dtypes: tuple[str, ...] = ()  # types that the bytes may be as well
 
     def read(self, value: object, width: int) -> np.ndarray:
         """Return the value as float32 (width,). Raises RowError."""
         if _is_missing(value):
             raise RowError(MISSING_EMBEDDING)
-        cells = self.split(value)
+        cells = self.extract(value)
         if cells is None:
-            raise _other_form_error(self, value)
+            raise _other_format_error(self, value)
         if len(cells) != width:
             raise RowError(f"{count_text(len(cells))}, not {width}")
         if isinstance(cells, np.ndarray):
@@ -103,9 +103,9 @@ class Form(NamedTuple):
         return parse_cells(cells, "number", 1)
 
 
-def find_form(
+def find_format(
     values: Sequence[object], width: int | None = None, blob_type: str | None = None
-) -> Form | None:
+) -> VectorFormat | None:
     """Return the form of the first of these values that is not missing, or None.
 
     The others help to find which type of numbers bytes hold, unless `blob_type` names it.
@@ -114,35 +114,35 @@ def find_form(
     if not values or is_scalar(values[0]) or _is_word(values[0]):
         return None
     is_list = isinstance(values[0], list)  # also of bytes, if they make sense as numbers
-    if is_list and (form := _find_encoded_form(values, width, blob_type)):
-        return form
-    for form in (*OBJECTS, *TEXTS):
-        if _is_of_form(form, values[0], width):
-            return form
-    return None if is_list else _find_encoded_form(values, width, blob_type)
+    if is_list and (vector_format := _find_encoded_format(values, width, blob_type)):
+        return vector_format
+    for vector_format in (*OBJECTS, *TEXTS):
+        if _has_format(vector_format, values[0], width):
+            return vector_format
+    return None if is_list else _find_encoded_format(values, width, blob_type)
 
 
-def _find_encoded_form(
+def _find_encoded_format(
     values: Sequence[object], width: int | None, blob_type: str | None
-) -> Form | None:
+) -> VectorFormat | None:
     """Return the form of values that are bytes, or encode bytes in the way of the first one."""
     for name, decode in blobs.ENCODINGS.items():
         if (data := decode(values[0])) is None:
             continue
         all_data = [data, *(other for other in map(decode, values[1:]) if other is not None)]
-        if inner := _find_bytes_form(all_data, width, blob_type):
+        if inner := _find_bytes_format(all_data, width, blob_type):
             dtype = inner.dtype if decode is blobs.as_bytes else None
             split = functools.partial(_split_encoded, decode, inner)
-            return Form(name + inner.name, split, dtype, inner.rivals)
+            return VectorFormat(name + inner.name, split, dtype, inner.other_dtypes)
     return None
 
 
-def count_numbers(value: object, form: Form | None) -> int:
+def count_numbers(value: object, vector_format: VectorFormat | None) -> int:
     """Return how many numbers a value of this form holds; 0 for a value of another form.
 
     Raises RowError for a value of the form that is faulty.
     """
-    cells = form.split(value) if form else None
+    cells = vector_format.extract(value) if vector_format else None
     return 0 if cells is None else len(cells)
 
 
@@ -160,13 +160,13 @@ def is_scalar(value: object) -> bool:
     return type(value) in (int, float) or (type(value) is str and is_number_text(value))
 
 
-def _is_of_form(form: Form, value: object, width: int | None) -> bool:
+def _has_format(vector_format: VectorFormat, value: object, width: int | None) -> bool:
     """Return whether a value is of a form; a few numbers are, like "(1)", only in a list."""
     try:
-        cells = form.split(value)
+        cells = vector_format.extract(value)
     except RowError:  # of this form, but faulty
         return True
-    is_list = form is TEXT_LIST or form in OBJECTS
+    is_list = vector_format is TEXT_LIST or vector_format in OBJECTS
     return cells is not None and (is_list or len(cells) == width or len(cells) >= MIN_WIDTH)
 
 
@@ -210,8 +210,8 @@ def _unwrap(name: str, text: str) -> str | None:
     return text[opened.end() : closed.start()].strip() if closed else None
 
 
-TEXTS = [Form(name, functools.partial(_unwrap_numbers, name)) for name in WRAPPERS]
-TEXT_LIST = next(form for form in TEXTS if form.name == "a list")
+TEXTS = [VectorFormat(name, functools.partial(_unwrap_numbers, name)) for name in WRAPPERS]
+TEXT_LIST = next(vector_format for vector_format in TEXTS if vector_format.name == "a list")
 
 
 # --------------------------------------------------------------------- lists and objects
@@ -258,19 +258,19 @@ def _split_number(key: str) -> tuple[str, int]:
     return (key[: digits.start()], int(digits[0])) if digits else (key, -1)
 
 
-LIST = Form("a list of numbers", _list_values)
+LIST = VectorFormat("a list of numbers", _list_values)
 OBJECTS = [
     LIST,
-    Form("an object with running keys", _object_values),
-    Form("the text of an object with running keys", _parse_object),
+    VectorFormat("an object with running keys", _object_values),
+    VectorFormat("the text of an object with running keys", _parse_object),
 ]
 
 # --------------------------------------------------------------------------------- bytes
 
 
-def _split_encoded(decode: Callable, inner: Form, value: object) -> Sequence | None:
+def _split_encoded(decode: Callable, inner: VectorFormat, value: object) -> Sequence | None:
     data = decode(value)
-    return None if data is None else inner.split(data)
+    return None if data is None else inner.extract(data)
 
 
 def _parse_utf8(data: bytes) -> Sequence | None:
@@ -278,25 +278,27 @@ def _parse_utf8(data: bytes) -> Sequence | None:
         return None
     with contextlib.suppress(UnicodeDecodeError):
         text = data.decode()
-        return next((cells for form in TEXTS if (cells := form.split(text)) is not None), None)
+        extracted = (vector_format.extract(text) for vector_format in TEXTS)
+        return next((cells for cells in extracted if cells is not None), None)
     return None
 
 
-NPY, UTF8 = Form("an .npy file", blobs.parse_npy), Form("a list as text", _parse_utf8)
+NPY = VectorFormat("an .npy file", blobs.parse_npy)
+UTF8 = VectorFormat("a list as text", _parse_utf8)
 
 
-def _find_bytes_form(
+def _find_bytes_format(
     values: Sequence[bytes], width: int | None, blob_type: str | None
-) -> Form | None:
+) -> VectorFormat | None:
     """Return the form of bytes: an .npy, text, or numbers of a type that fits or is plausible."""
-    for form in (NPY, UTF8):
-        if _is_of_form(form, values[0], width):
-            return form
+    for vector_format in (NPY, UTF8):
+        if _has_format(vector_format, values[0], width):
+            return vector_format
     types = [blobs.DTYPES[blob_type]] if blob_type else blobs.plausible_types(values, width)
     if not types:
         return None
     names = [blobs.dtype_name(dtype) for dtype in types]
-    return Form(
+    return VectorFormat(
         names[0], functools.partial(blobs.parse_numbers, types[0]), types[0], tuple(names[1:])
     )
 
@@ -326,22 +328,24 @@ def _identify(value: object) -> str:
     return ""
 
 
-def describe(value: object) -> str:
+def describe_value(value: object) -> str:
     """Return what a value that is no embedding seems to be, or how a long one begins, else ""."""
     if identity := _identify(value):
         return f"{excerpt(value)}, {identity}"
     return excerpt(value) if isinstance(value, str | bytes) and len(value) > LONG_VALUE else ""
 
 
-def _other_form_error(form: Form, value: object) -> RowError:
+def _other_format_error(vector_format: VectorFormat, value: object) -> RowError:
     """Return the error of a value that is not of a column's form, with what it seems to be."""
     if identity := _identify(value):
         return RowError(f"{excerpt(value)} is {identity}", "write the list")
     if isinstance(value, bytes):
-        return RowError(f"a BLOB of {len(value):,} bytes is not {form.name}")
+        return RowError(f"a BLOB of {len(value):,} bytes is not {vector_format.name}")
     if isinstance(value, list) and value and isinstance(value[0], list):
         return _SEVERAL_FACES
-    other = find_form([value])
-    if other and other.name != form.name:
-        return RowError(f"{excerpt(value)} is {other.name}, not {form.name} as in the first rows")
+    other = find_format([value])
+    if other and other.name != vector_format.name:
+        return RowError(
+            f"{excerpt(value)} is {other.name}, not {vector_format.name} as in the first rows"
+        )
     return RowError(f"{excerpt(value)} is not a list of numbers")

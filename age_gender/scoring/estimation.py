@@ -33,7 +33,7 @@ def estimate(
     # Parse the embeddings as a chunk of a table without names
     rows = to_rows(embeddings)
     chunk = chunks.Chunk(
-        "embeddings", numpy_files.parse_array, rows, Columns(rows.shape[1]), last=True
+        "embeddings", numpy_files.parse_array, rows, Columns(rows.shape[1]), is_last=True
     )
     batch = check_rows(tables.parse(chunk), skip_bad_rows)
 
@@ -55,8 +55,8 @@ def estimate(
 
 def check_rows(batch: chunks.Batch, skip_bad_rows: bool) -> chunks.Batch:
     """Return the batch. Raises InputError for a bad row, unless these are skipped."""
-    if batch.bad and not skip_bad_rows:
-        raise InputError(f"{batch.bad[0]}; correct this row or give skip_bad_rows=True")
+    if batch.bad_rows and not skip_bad_rows:
+        raise InputError(f"{batch.bad_rows[0]}; correct this row or give skip_bad_rows=True")
     return batch
 
 

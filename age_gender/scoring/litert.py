@@ -134,11 +134,11 @@ class _LiteRTModel:
 def reject_rows(batch: chunks.Batch, is_ood: np.ndarray) -> chunks.Batch:
     """Return a batch with its out-of-distribution rows (n,) among the bad ones."""
     names, path = batch.metadata.get("name"), batch.chunk.path
-    bad = [*batch.bad]
+    bad_rows = [*batch.bad_rows]
     for index in np.flatnonzero(is_ood):
         name = names[index] if names else None
         called = "" if name is None else f" ({printable(name)})"
         row = int(batch.row_indices[index]) + 1
         line = batch.line_numbers[index] if batch.line_numbers else 0
-        bad.append(BadRow(path, row, line, f"{OUT_OF_DISTRIBUTION}{called}", REMEDY))
-    return replace(batch, bad=sorted(bad)).keep(np.flatnonzero(~is_ood))
+        bad_rows.append(BadRow(path, row, line, f"{OUT_OF_DISTRIBUTION}{called}", REMEDY))
+    return replace(batch, bad_rows=sorted(bad_rows)).keep(np.flatnonzero(~is_ood))

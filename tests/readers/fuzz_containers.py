@@ -94,12 +94,14 @@ def check_parquet(data: bytes) -> None:
         stream.write(content)
         stream.flush()
         try:
-            batches = [*map(tables.parse, tables.cut([stream.name], ReadOptions(width=WIDTH)))]
+            batches = [
+                *map(tables.parse, tables.read_chunks([stream.name], ReadOptions(width=WIDTH)))
+            ]
         except InputError:
             return
     for batch in batches:
         assert np.isfinite(batch.features).all()
-        assert len(batch.row_indices) + len(batch.bad) == batch.row_count
+        assert len(batch.row_indices) + len(batch.bad_rows) == batch.row_count
 
 
 # ----------------------------------------------------------------------------- TFRecords

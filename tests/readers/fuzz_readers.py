@@ -75,7 +75,7 @@ def check_jsonl(data: bytes) -> None:
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
             if isinstance(row, dict) and list(row) == ["e"] and is_embedding(row["e"]):
-                reader = tables.cut_json
+                reader = tables.read_json_chunks
                 _, features, bad = read_text(line, 1 << 20, fast=True, reader=reader)
                 with np.errstate(over="ignore"):
                     expected = np.float32([*map(float, row["e"])])
@@ -128,7 +128,7 @@ def read_text(
     from age_gender.readers import chunks, tables, text_chunks
     from age_gender.readers.schema import ReadOptions
 
-    reader = reader or tables.cut_csv
+    reader = reader or tables.read_csv_chunks
     with contextlib.suppress(InputError):
         text_chunks.check_is_text("fuzz.csv", data)
     changed = {
@@ -144,12 +144,12 @@ def read_text(
     for (module, name), value in changed.items():
         setattr(module, name, value)
     try:
-        names, blocks, faults, numbering = [], [], [], chunks.Numbering()
+        names, blocks, faults, numbering = [], [], [], chunks.RowNumbering()
         stream = io.BufferedReader(io.BytesIO(data))
         parts = reader("fuzz.csv", stream, ReadOptions(width=width))
         for chunk in tables.mark_last("fuzz.csv", parts):
             block = tables.parse(chunk)
-            good_names, bad = numbering.locate(block)
+            good_names, bad = numbering.number(block)
             assert len(good_names) == len(block.features) == len(block.row_indices)
             assert np.isfinite(block.features).all()
             assert [row.row for row in bad] == sorted(row.row for row in bad)
@@ -210,7 +210,7 @@ def check_sqlite(data: bytes) -> None:
                 stream.write(rest[2:])
         options = ReadOptions(width=WIDTH, query="select id, vector from faces")
         try:
-            blocks = [tables.parse(chunk) for chunk in tables.cut([str(path)], options)]
+            blocks = [tables.parse(chunk) for chunk in tables.read_chunks([str(path)], options)]
         except InputError:
             return
     read = {
@@ -266,11 +266,11 @@ def compare_npz(path: str) -> None:
     from age_gender.readers.schema import ReadOptions
 
     try:
-        names, blocks, bad, numbering = [], [], [], chunks.Numbering()
-        parts = tables.cut_numpy(path, None, ReadOptions(width=WIDTH))
+        names, blocks, bad, numbering = [], [], [], chunks.RowNumbering()
+        parts = tables.read_numpy_chunks(path, None, ReadOptions(width=WIDTH))
         for chunk in tables.mark_last(path, tables.translate_errors(path, parts)):
             block = tables.parse(chunk)
-            good_names, faults = numbering.locate(block)
+            good_names, faults = numbering.number(block)
             names += good_names
             bad += faults
             blocks.append(block.features)

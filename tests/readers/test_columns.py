@@ -10,16 +10,16 @@ import prepare
 from age_gender import label_parsing, records
 from age_gender.errors import InputError
 from age_gender.readers import chunks, labelled_tables, tables
-from age_gender.readers.schema import ANY, ReadOptions
+from age_gender.readers.schema import DEFAULT_OPTIONS, ReadOptions
 
 pandas = pytest.importorskip("pandas")
 
 
-def chosen(tmp_path, header: list[str], row: list[str], options: ReadOptions = ANY):
+def chosen(tmp_path, header: list[str], row: list[str], options: ReadOptions = DEFAULT_OPTIONS):
     path = tmp_path / "t.csv"
     with open(path, "w", newline="") as stream:
         csv.writer(stream).writerows([header, row])
-    return [*tables.cut([str(path)], options)][-1].columns
+    return [*tables.read_chunks([str(path)], options)][-1].columns
 
 
 def test_the_name_is_the_first_of_the_names_that_tools_give(tmp_path):
@@ -112,7 +112,7 @@ def test_names_have_the_labels_that_no_column_has(tmp_path, faces):
     columns = {"path": names, "embedding": list(faces[1][:4]), "age": [40.4, None, "55", 60]}
     table = pandas.DataFrame(columns)
     table.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
-    table = labelled_tables.read_table([tmp_path / "t.jsonl"], ReadOptions(labels=True))
+    table = labelled_tables.read_table([tmp_path / "t.jsonl"], ReadOptions(reads_labels=True))
     assert label_parsing.read_ages(table.ages, 10).tolist() == [40, -1, 55, 60]
     assert label_parsing.read_genders(table.genders, {}).tolist() == [1, 0, 1, -1]
 

@@ -154,7 +154,7 @@ def test_json_that_tools_export_is_read(tmp_path, names, features, export):
 def test_vectors_by_person_and_photo_are_all_read(
     tmp_path, names, features, head_bytes, monkeypatch
 ):
-    monkeypatch.setattr("age_gender.readers.json_chunks.HEAD_BYTES", head_bytes)
+    monkeypatch.setattr("age_gender.readers.json_chunks.JSON_HEAD_BYTES", head_bytes)
     faces = dict(zip(names, features.tolist(), strict=True))
     people = {"ann": {n: faces[n] for n in names[:4]}, "bob": {n: faces[n] for n in names[4:]}}
     (tmp_path / "t.json").write_text(json.dumps(people))

@@ -123,7 +123,7 @@ def check(document: object, names: list[str], features: np.ndarray, as_lines: bo
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         path = Path(folder, "t.json")
         path.write_text(text)
-        patch.setattr(json_chunks, "HEAD_BYTES", head)
+        patch.setattr(json_chunks, "JSON_HEAD_BYTES", head)
         options = ReadOptions(width=512)
         names_read, features_read = tables.read([path], options)
     assert names_read == names

@@ -21,8 +21,8 @@ def read(*paths, **options) -> tuple[list[str], np.ndarray]:
 
 
 def bad_rows(*paths) -> list[str]:
-    chunks = tables.cut(tables.expand(paths), ReadOptions(width=512))
-    return [str(bad) for batch in map(tables.parse, chunks) for bad in batch.bad]
+    chunks = tables.read_chunks(tables.list_files(paths), ReadOptions(width=512))
+    return [str(bad) for batch in map(tables.parse, chunks) for bad in batch.bad_rows]
 
 
 def npy(array: np.ndarray) -> bytes:

@@ -33,7 +33,7 @@ def lists(features) -> "pa.Array":
 
 
 def batches(path: Path, **options) -> list:
-    return [*map(tables.parse, tables.cut([str(path)], ReadOptions(width=512, **options)))]
+    return [*map(tables.parse, tables.read_chunks([str(path)], ReadOptions(width=512, **options)))]
 
 
 def names_of(path: Path, **options) -> list:
@@ -86,7 +86,7 @@ def test_a_struct_that_is_missing_is_a_bad_row(tmp_path, features):
     rows = [{str(i): v for i, v in enumerate(row)} for row in features[:3].tolist()]
     rows[1] = None
     path = write(tmp_path / "t.parquet", embedding=pa.array(rows))
-    assert [bad.row for batch in batches(path) for bad in batch.bad] == [2]
+    assert [bad.row for batch in batches(path) for bad in batch.bad_rows] == [2]
 
 
 # --------------------------------------------------------------------------------- names
@@ -158,7 +158,7 @@ def test_a_long_name_that_many_rows_share_costs_no_memory(tmp_path, features):
     assert (
         len(parts) > 40 and sum(batch.row_count for batch in parts) == 2000
     )  # a few rows at a time
-    reasons = {bad.reason for batch in parts for bad in batch.bad}
+    reasons = {bad.reason for batch in parts for bad in batch.bad_rows}
     assert reasons == {"the name is over 1,048,576 bytes, not text"}
     assert names_of(path) == ["short"]
 

@@ -281,4 +281,4 @@ def test_lines_and_rows_are_counted_over_headers_blank_lines_and_line_breaks_in_
 def test_half_written_files_in_a_folder_are_not_read(tmp_path):
     writing.write(tmp_path / "a.csv", ["a"], [np.ones((1, WIDTH))])
     (tmp_path / ".b.csv.0123.part.csv").write_text("half")
-    assert tables.expand([tmp_path]) == [str(tmp_path / "a.csv")]
+    assert tables.list_files([tmp_path]) == [str(tmp_path / "a.csv")]

@@ -76,7 +76,7 @@ def test_rows_of_a_large_document_are_read_in_parts(tmp_path, names, features, s
     """A document that is larger than its head streams; whole ones are not read here."""
     path = tmp_path / "t.json"
     path.write_text(json.dumps(NAMED[shape](names, features)))
-    monkeypatch.setattr(json_chunks, "HEAD_BYTES", 60_000)
+    monkeypatch.setattr(json_chunks, "JSON_HEAD_BYTES", 60_000)
     monkeypatch.setattr(json_chunks, "_read_document", None)
     names_read, read = tables.read([path])
     assert names_read == names
@@ -194,7 +194,7 @@ def test_compressed_text_is_read_by_its_content(tmp_path, names, features, suffi
         assert names_read == names
         np.testing.assert_array_equal(read, features)
     (tmp_path / "c.csv").unlink()
-    assert len(tables.expand([tmp_path])) == 2  # in a folder, too
+    assert len(tables.list_files([tmp_path])) == 2  # in a folder, too
 
 
 @pytest.mark.parametrize("suffix", PACKERS)

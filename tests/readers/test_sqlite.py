@@ -46,8 +46,8 @@ def read(path: Path, **options) -> tuple[list[str], np.ndarray]:
 
 
 def bad_rows(path: Path, **options) -> list[tuple[int, str]]:
-    chunks = tables.cut([str(path)], ReadOptions(width=512, **options))
-    return [(bad.row, bad.reason) for batch in map(tables.parse, chunks) for bad in batch.bad]
+    chunks = tables.read_chunks([str(path)], ReadOptions(width=512, **options))
+    return [(bad.row, bad.reason) for batch in map(tables.parse, chunks) for bad in batch.bad_rows]
 
 
 # --------------------------------------------------------------------- no end, no memory
@@ -285,7 +285,7 @@ def test_the_tables_of_sqlite_vec_are_read_from_behind(tmp_path, faces, features
     assert read(path, name_column="face")[0] == [f"k{i + 1}" for i in kept]
     (batch,) = [
         tables.parse(chunk)
-        for chunk in tables.cut([str(path)], ReadOptions(width=512, labels=True))
+        for chunk in tables.read_chunks([str(path)], ReadOptions(width=512, reads_labels=True))
         if len(chunk.data)
     ]
     assert batch.metadata["age"] == [21 + i for i in kept]

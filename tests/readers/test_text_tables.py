@@ -73,7 +73,7 @@ BESIDE = {
 }
 
 
-def check(path, content, names, features, options=tables.ANY):
+def check(path, content, names, features, options=tables.DEFAULT_OPTIONS):
     path.write_text(content)
     found, read = tables.read([path], options)
     assert found == names

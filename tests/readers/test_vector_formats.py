@@ -154,11 +154,11 @@ def rows():
 @given(rows(), st.sampled_from(sorted(FORMS)))
 def test_a_vector_in_any_form_comes_back_to_the_last_bit(row, name):
     value = FORMS[name](row)
-    form = vectors.find_form([value], WIDTH)
-    assert form is not None
-    np.testing.assert_array_equal(form.read(value, WIDTH).view("u4") & 0x7FFFFFFF,
+    vector_format = vectors.find_format([value], WIDTH)
+    assert vector_format is not None
+    np.testing.assert_array_equal(vector_format.read(value, WIDTH).view("u4") & 0x7FFFFFFF,
                                   row.view("u4") & 0x7FFFFFFF)  # fmt: skip
-    np.testing.assert_array_equal(form.read(value, WIDTH), row)
+    np.testing.assert_array_equal(vector_format.read(value, WIDTH), row)
 
 
 def test_every_form_of_the_tables_has_a_case_here():
@@ -171,10 +171,10 @@ def test_every_form_of_the_tables_has_a_case_here():
 @pytest.mark.parametrize("width", [None, 512])
 def test_bytes_are_read_as_the_type_that_fits(faces, dtype, order, width):
     data = [row.astype(blobs.DTYPES[dtype + order]).tobytes() for row in faces[1][:20]]
-    form = vectors.find_form(data, width)
-    assert form.name == dtype + order and not form.rivals
+    vector_format = vectors.find_format(data, width)
+    assert vector_format.name == dtype + order and not vector_format.other_dtypes
     expected = faces[1][0].astype(dtype).astype(np.float32)
-    np.testing.assert_array_equal(form.read(data[0], 512), expected)
+    np.testing.assert_array_equal(vector_format.read(data[0], 512), expected)
 
 
 def test_where_two_types_fit_the_error_names_both_and_the_option(tmp_path):
