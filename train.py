@@ -154,9 +154,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--models", type=Path, default=paths.MODELS, metavar="DIR", help="folder for the model")
     add("--epochs", type=whole_number(1), default=20, metavar="N",
         help="epochs without the held-out faces; 5/8 as many follow on all faces")
-    add("--batch-size", type=whole_number(1), default=512, metavar="N",
+    add("--batch-size", type=whole_number(1), default=768, metavar="N",
         help="maximum number of faces per step")
-    add("--learning-rate", type=cli.positive, default=2e-2, metavar="X",
+    add("--learning-rate", type=cli.positive, default=3e-2, metavar="X",
         help="peak learning rate of AdamW (cosine decay; from half of it for the last epochs)")
     add("--whitening", type=cli.fraction, default=0.5, metavar="X",
         help="strength of PCA whitening: 0 leaves the principal components as they are, 1 gives "
