@@ -1,8 +1,8 @@
 """Build the network (embedding in, two softmaxes out), its losses, calibration and export.
 
-train.py fits `build_network` on what `build_preprocessing` makes of the embeddings once;
-`build_scorer` adds, for the export, the layers from the softmaxes to an age, its interval and a
-probability.
+train.py applies `build_preprocessing` to all embeddings once and trains `build_network` on its
+output. `build_scorer` joins both for the export, and adds the layers from the softmaxes to an age,
+its interval and a probability.
 """
 
 import tempfile
@@ -16,23 +16,24 @@ from keras import layers, ops
 from age_gender import rounding
 from age_gender.cli import quiet_stderr
 from age_gender.embedding_space import NEGATION_LIMIT, EmbeddingSpace
-from age_gender.labels import AGES, GENDERS, INTERVAL_COVERAGE
+from age_gender.labels import AGE_CLASSES, GENDERS, INTERVAL_COVERAGE
 from age_gender.metrics import YEARS, compute_expected_age
 from age_gender.readers.numbers import MIN_MAGNITUDE
 
-UNITS = 384  # of each dense layer
-# Estimated age in years at which a gender is half a guess; fitted on held-out children.
+UNITS = 384  # units of each dense layer
+# Estimated age in years at which the gender's logits are halfway between a newborn's and an
+# adult's; fitted on held-out children.
 CHILD_AGE_MIDPOINT = 3.5
-CHILD_CERTAINTY_AGE = 25  # years; above this estimate there are next to no children
-# From this estimated age on the interval's tail is smaller: with one tail for all, intervals held
-# too few of the labels there. Chosen on held-out adults.
+CHILD_CERTAINTY_AGE = 25  # years; hardly any child is estimated older
+# From this estimated age on, the tail is multiplied by the factor: with one tail for all ages,
+# older adults' intervals contained too few labels. Chosen on held-out adults.
 OLDER_AGE, OLDER_TAIL_FACTOR = 44.5, 0.8
-# Standard deviation of the label distribution in years, and weight of the age error beside it in
-# the loss; chosen on held-out records.
+# Standard deviation in years of the Gaussian around a label, and the weight of the age error in the
+# loss; chosen on held-out records.
 SIGMA_AT_BIRTH, SIGMA_PER_YEAR, MAX_SIGMA = 0.7, 0.08, 3.0
 AGE_ERROR_WEIGHT = 0.1
 
-Array = np.ndarray | keras.KerasTensor  # the formulas are for both
+Array = np.ndarray | keras.KerasTensor  # formulas below take both
 
 
 class Calibration(NamedTuple):
@@ -44,31 +45,32 @@ class Calibration(NamedTuple):
 
 
 def build_preprocessing(space: EmbeddingSpace, whitening: float) -> keras.Model:
-    """Return the layers before the network: embeddings (n, W) of any length to (n, k) components.
+    """Return the preprocessing: embeddings (n, W) of any norm to principal components (n, k).
 
-    They are the principal components that hold more than storage adds, divided by a power, the
-    `whitening`, of their standard deviation: small ones carry age too, and large ones would drown
-    them.
+    It keeps the components that vary more than the rounding of stored numbers, and divides each by
+    its standard deviation to the power `whitening`: small ones carry age too, and large ones would
+    dominate them. Where `is_denoised`, a Wiener filter shrinks each by the row's rounding noise.
     """
-    # To unit length, by the largest number first: squares of very long or short ones overflow.
+    # Scale to unit length, after division by the largest number, so that squares do not overflow
     embedding = keras.Input(space.mean.shape, name="features")
     largest = ops.max(ops.abs(embedding), axis=-1, keepdims=True)
     unit = layers.UnitNormalization()(embedding / ops.maximum(largest, MIN_MAGNITUDE))
 
-    # Principal components, of a mean square of 1.
+    # Principal components with a mean square of 1
     deviations = np.maximum(space.deviations[: space.components], 1e-4 * space.deviations[0])
     squares = np.square(deviations ** (1 - whitening))
     kernel = space.axes[:, : space.components] / deviations**whitening / np.sqrt(squares.mean())
     components = fixed_dense(unit, kernel, -space.mean @ kernel, "principal_axes")
 
-    # Wiener filter: each component times variance / (variance + noise), the noise being the
-    # row's variance along the empty directions.
+    # Wiener filter: each component times variance / (variance + noise), where the noise is the
+    # row's variance along the empty directions
     if is_denoised(space):
         axes = space.empty_directions
         noise = ops.square(fixed_dense(unit, axes, -space.mean @ axes, "empty_directions"))
         noise = ops.mean(noise, axis=-1, keepdims=True)
-        to_signal = np.square(deviations)[None] ** -1
-        components /= 1 + fixed_dense(noise, to_signal, 0 * to_signal[0], "noise_to_signal")
+        inverse_variances = 1 / np.square(deviations)[None]
+        bias = np.zeros(len(deviations))
+        components /= 1 + fixed_dense(noise, inverse_variances, bias, "noise_to_signal")
     return keras.Model(embedding, components, name="preprocessing")
 
 
@@ -80,11 +82,11 @@ def to_components(preprocessing: keras.Model, embeddings: np.ndarray) -> np.ndar
 
 
 def is_denoised(space: EmbeddingSpace) -> bool:
-    """Return whether components are shrunk by the noise that rounding left in a row.
+    """Return whether the preprocessing shrinks components by the rounding noise of each row.
 
-    This takes the product with the principal axes, which else is folded into the first layer's.
-    Of narrow embeddings, like dlib's and a MobileFaceNet's, both products together are hardly more
-    work than the folded one; FaceNet's would take a fifth longer to score.
+    The filter needs the principal axes as a product of their own; without it `fold_axes` merges
+    them into the first dense layer. For narrow embeddings (dlib, MobileFaceNet) two products cost
+    hardly more than the merged one; FaceNet's would take a fifth longer to score.
     """
     width, components = len(space.mean), space.components
     return components < width and components * (width + UNITS) < 1.2 * width * UNITS
@@ -110,13 +112,13 @@ def build_network(width: int) -> keras.Model:
     principal = keras.Input((width,), name="principal")
     hidden = dense_block(layers.Dropout(0.1)(principal))
 
-    # The units as a sequence of 24 steps of 16 channels: its convolution is added to it.
+    # Convolve the units as a sequence of 24 steps with 16 channels, and add the result to them
     sequence = layers.Reshape((UNITS // 16, 16))(hidden)
     sequence = layers.Conv1D(16, 3, padding="same", kernel_initializer="zeros")(sequence)
     hidden = layers.Add()([hidden, layers.Flatten()(sequence)])
 
     hidden = dense_block(hidden)
-    age = layers.Dense(AGES, activation="softmax", name="age")(hidden)
+    age = layers.Dense(AGE_CLASSES, activation="softmax", name="age")(hidden)
     gender = layers.Dense(len(GENDERS), activation="softmax", name="gender")(hidden)
     return keras.Model(principal, {"age": age, "gender": gender}, name="network")
 
@@ -132,25 +134,27 @@ def dense_block(hidden: keras.KerasTensor) -> keras.KerasTensor:
 def compile_for_training(
     network: keras.Model, steps: int, epochs: int, final_epochs: int, learning_rate: float
 ) -> keras.Model:
-    """Return the network with its losses and optimizer; `steps` are those of an epoch.
+    """Return the network with its losses and optimizer; `steps` is the number of steps per epoch.
 
-    The learning rate falls along a cosine, over the first epochs and, from half as high, over the
-    final ones (Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017).
+    The learning rate falls along a cosine over the first epochs, and from half its initial value
+    over the final ones (Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm
+    Restarts", 2017).
     """
-    trainer = keras.Model(network.input, network.output)  # the network is saved without losses
+    # A model of its own: the network is saved without losses
+    training_model = keras.Model(network.input, network.output)
     schedule = keras.optimizers.schedules.CosineDecayRestarts(
         learning_rate, steps * epochs, t_mul=final_epochs / epochs, m_mul=0.5
     )
-    trainer.compile(
+    training_model.compile(
         keras.optimizers.AdamW(schedule, weight_decay=1e-4),
         loss={"age": age_loss, "gender": "sparse_categorical_crossentropy"},
         weighted_metrics={"age": [age_error], "gender": ["accuracy"]},
-        # Steps that run without a return to Python; they must divide an epoch.
+        # Steps that run without a return to Python; the number must divide an epoch's steps
         steps_per_execution=max(n for n in range(1, 14) if steps % n == 0),
         jit_compile=False,  # XLA's compilation costs more than it saves here
     )
-    trainer.optimizer.build(trainer.trainable_variables)
-    return trainer
+    training_model.optimizer.build(training_model.trainable_variables)
+    return training_model
 
 
 def join_preprocessing(preprocessing: keras.Model, network: keras.Model) -> keras.Model:
@@ -160,13 +164,13 @@ def join_preprocessing(preprocessing: keras.Model, network: keras.Model) -> kera
 
 def build_scorer(
     preprocessing: keras.Model, network: keras.Model, calibration: Calibration,
-    space: EmbeddingSpace, curve: rounding.Curve,
+    space: EmbeddingSpace, curve: rounding.RoundingCurve,
 ) -> keras.Model:  # fmt: skip
     """Return the model to export: features (n, W) to these outputs, each (n,).
 
     `age` is the expected age in years; `age_low` and `age_high` a 90 % interval in whole years;
-    `distance` that of `EmbeddingSpace`, over 1 outside it; `rounding_years` by how many years the
-    rounding of the row's numbers moves ages, by the curve of `rounding.measure`.
+    `distance` is that of `EmbeddingSpace`, over 1 outside it; `rounding_years` is by how many years
+    the rounding of the row's numbers changes ages, by the curve of `rounding.measure`.
     """
     unit = preprocessing.get_layer("principal_axes").input
     softmax = (
@@ -175,9 +179,11 @@ def build_scorer(
         else fold_axes(preprocessing, network)(unit)
     )
 
-    # Quantiles: how many classes the cumulative probability leaves below them.
+    # Quantiles: the number of age classes whose cumulative probability is below the tail
     age = compute_expected_age(softmax["age"], ops.matmul)
-    cumulative = ops.matmul(softmax["age"], np.triu(np.ones((AGES, AGES), np.float32)))
+    cumulative = ops.matmul(
+        softmax["age"], np.triu(np.ones((AGE_CLASSES, AGE_CLASSES), np.float32))
+    )
     tail = ops.expand_dims(calibration.tail * tail_factor(age), -1)
     low = ops.sum(ops.cast(cumulative < tail, "float32"), axis=-1)
     high = ops.sum(ops.cast(cumulative < 1 - tail, "float32"), axis=-1)
@@ -188,34 +194,34 @@ def build_scorer(
     outputs = {
         "age": age,
         "age_low": ops.minimum(low, ops.round(age)),
-        "age_high": ops.maximum(ops.minimum(high, AGES - 1.0), ops.round(age)),
+        "age_high": ops.maximum(ops.minimum(high, AGE_CLASSES - 1.0), ops.round(age)),
         "female_probability": ops.softmax(logits)[:, 1],
     } | build_row_checks(unit, space, curve)
     return keras.Model(preprocessing.input, outputs, name="scorer")
 
 
 def fold_axes(preprocessing: keras.Model, network: keras.Model) -> keras.Model:
-    """Return the network on unit-length embeddings, without a matrix product of its own for them.
+    """Return the network with the principal axes merged into its first dense layer.
 
-    The preprocessing's matrix is multiplied into the first dense layer's: a third of the time less.
+    It takes unit-length embeddings (n, W). One product less saves a third of the scoring time.
     """
     kernel, bias = preprocessing.get_layer("principal_axes").get_weights()
-    first, first_bias, *others = network.get_weights()
+    first_kernel, first_bias, *others = network.get_weights()
     folded = build_network(len(kernel))
-    exact = first.astype(np.float64)
-    folded.set_weights([kernel @ exact, bias @ exact + first_bias, *others])
+    first_kernel64 = first_kernel.astype(np.float64)
+    folded.set_weights([kernel @ first_kernel64, bias @ first_kernel64 + first_bias, *others])
     return folded
 
 
 def build_row_checks(
-    unit: keras.KerasTensor, space: EmbeddingSpace, curve: rounding.Curve
+    unit: keras.KerasTensor, space: EmbeddingSpace, curve: rounding.RoundingCurve
 ) -> dict[str, keras.KerasTensor]:
     """Return the outputs `distance` and `rounding_years` (n,) of unit-length rows (n, W).
 
-    They are `EmbeddingSpace.distance`, and the curve's years at `rounding_deviation`.
+    They are `EmbeddingSpace.distance` and the curve's years at `EmbeddingSpace.rounding_deviation`.
     """
-    # One product for all, of rows less the mean: along the tested directions, the empty ones, and
-    # the negation, where the mean lies at -1.
+    # One matrix product gives the centred rows along the tested directions, the empty ones and the
+    # negation axis, on which the mean lies at -1
     tested, empty = space.tested_directions, space.empty_directions
     directions = np.hstack([tested, empty, space.negation[:, None]])
     along = ops.matmul(unit, directions) - space.mean @ directions
@@ -223,15 +229,15 @@ def build_row_checks(
     centred, residual, negated = along[:, :count], along[:, count:-1], along[:, -1] - 1
 
     # The distance
-    squares = ops.square(centred) / space.variances - ops.square(centred + space.mean @ tested)
-    log_odds = 0.5 * (len(space.mean) * ops.sum(squares, axis=-1) + np.log(space.variances).sum())
+    gaps = ops.square(centred) / space.variances - ops.square(centred + space.mean @ tested)
+    log_odds = 0.5 * (len(space.mean) * ops.sum(gaps, axis=-1) + np.log(space.variances).sum())
     distance = ops.maximum(1 - log_odds / space.min_training_log_odds, negated / NEGATION_LIMIT)
     distance = ops.relu(distance) if space.detects_single_rows else ops.ones_like(distance)
 
     # The years
-    starts, slope_changes = rounding.hinges(curve)
-    squares = ops.sum(ops.square(residual), axis=-1, keepdims=True)
-    deviation = ops.sqrt(squares / max(empty.shape[1], 1))
+    starts, slope_changes = rounding.to_hinges(curve)
+    squared_residual = ops.sum(ops.square(residual), axis=-1, keepdims=True)
+    deviation = ops.sqrt(squared_residual / max(empty.shape[1], 1))
     years = ops.sum(ops.relu(deviation - starts) * slope_changes, axis=-1)
     return {"distance": distance, "rounding_years": years}
 
@@ -247,8 +253,8 @@ def tail_factor(age: Array) -> Array:
 def child_factor(age: Array, certainty: Array) -> Array:
     """Return the factor (n,) of the gender's logits for estimated ages (n,) in years.
 
-    It rises from `certainty` for a newborn to 1 from about ten years on, and is half of the way up
-    at CHILD_AGE_MIDPOINT years.
+    It rises from `certainty` for a newborn to 1 at about ten years, and is halfway between them at
+    CHILD_AGE_MIDPOINT years.
     """
     return 1 - (1 - certainty) * ops.sigmoid(CHILD_AGE_MIDPOINT - age)
 
@@ -258,9 +264,9 @@ def calibrate(
 ) -> Calibration:
     """Fit the Calibration to the softmaxes "age" (n, 117) and "gender" (n, 2) of held-out faces.
 
-    The temperature (Guo et al., "On Calibration of Modern Neural Networks", 2017) has the least
-    gender loss of adults, the certainty of children that of all who are estimated under
-    CHILD_CERTAINTY_AGE. The tail is that of `fit_tail`.
+    The temperature (Guo et al., "On Calibration of Modern Neural Networks", 2017) minimises the
+    gender loss of adults; then the certainty of children minimises that of all faces estimated
+    under CHILD_CERTAINTY_AGE. `fit_tail` fits the tail on adults.
     """
     estimate = compute_expected_age(softmax["age"])
     logit = np.diff(np.log(softmax["gender"] + 1e-9), axis=1)[:, 0]
@@ -278,11 +284,12 @@ def calibrate(
 
 
 def fit_tail(softmax: np.ndarray, age: np.ndarray) -> float:
-    """Return the largest tail whose intervals hold INTERVAL_COVERAGE of the ages (n,).
+    """Return the largest tail with which intervals contain INTERVAL_COVERAGE of the ages (n,).
 
-    A face's conformity score is the largest tail with which its interval still holds its label: the
-    smaller of P(age <= label) and P(age >= label) by its softmax (n, 117), divided by its
-    `tail_factor` (Romano et al., "Conformalized Quantile Regression", 2019).
+    Split conformal prediction (Romano et al., "Conformalized Quantile Regression", 2019): a face's
+    score is the largest tail with which its interval still contains its label, min(P(age <= label),
+    P(age >= label)) by its softmax (n, 117), divided by its `tail_factor`. The tail is the score of
+    rank (1 - INTERVAL_COVERAGE) (n + 1), from the least.
     """
     rows, cumulative = np.arange(len(age)), np.cumsum(softmax, axis=1)
     score = np.minimum(cumulative[rows, age], 1 - (cumulative - softmax)[rows, age])
@@ -292,14 +299,14 @@ def fit_tail(softmax: np.ndarray, age: np.ndarray) -> float:
 
 
 def argmin_loss(logits: np.ndarray) -> int:
-    """Return which row of logits of the right gender (k, n) has the least mean cross-entropy."""
+    """Return which row of the true gender's logits (k, n) has the least mean cross-entropy."""
     return int(np.logaddexp(0, -logits).mean(axis=1).argmin())
 
 
 def to_litert(scorer: keras.Model) -> bytes:
     """Return the scorer as a LiteRT flatbuffer, for any batch size, with outputs by name.
 
-    By Keras's own export: others convert without a warning and lose the weights.
+    Keras's own export is used: other converters lose the weights without a warning.
     """
     with tempfile.TemporaryDirectory() as folder, quiet_stderr():
         path = Path(folder) / "scorer.tflite"
@@ -311,14 +318,14 @@ def age_loss(age: Array, probabilities: Array) -> Array:
     """Return the cross-entropy with a Gaussian around the label, plus the weighted age error.
 
     It is (n,); `age` is (n,) or (n, 1), in years, `probabilities` (n, 117). Neighbouring years are
-    nearly right (Gao et al., "Deep Label Distribution Learning with Label Ambiguity", 2017), but
-    not a child's: the Gaussian is narrow there. The second term is the error that is judged (Gao
-    et al., "Age Estimation Using Expectation of Label Distribution Learning", 2018).
+    nearly right (Gao et al., "Deep Label Distribution Learning with Label Ambiguity", 2017), except
+    for children, whose Gaussian is narrow. The second term is the error that is reported (Gao et
+    al., "Age Estimation Using Expectation of Label Distribution Learning", 2018).
     """
     age = ops.reshape(ops.cast(age, "float32"), (-1, 1))
     sigma = ops.minimum(SIGMA_AT_BIRTH + SIGMA_PER_YEAR * age, MAX_SIGMA)
-    soft = ops.softmax(-0.5 * ops.square((YEARS - age) / sigma))
-    cross_entropy = keras.losses.categorical_crossentropy(soft, probabilities)
+    soft_labels = ops.softmax(-0.5 * ops.square((YEARS - age) / sigma))
+    cross_entropy = keras.losses.categorical_crossentropy(soft_labels, probabilities)
     return cross_entropy + AGE_ERROR_WEIGHT * age_error(age, probabilities)
 
 

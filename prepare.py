@@ -3,9 +3,8 @@
 Reads ages and genders from the columns age and gender (sex, Male, female), else from UTKFace's file
 names, shuffles, and puts some faces aside for testing: train.tfrecords and test.tfrecords. Faces
 under --min-age go to children.tfrecords, a tenth of them to children_test.tfrecords. Rows with the
-same name, age and gender count as views of one face: a training face keeps all of them, a test face
-only the first. Test faces that have a copy in training are counted; --split identity keeps copies
-on one side.
+same name, age and gender are views of one face: a training face keeps all of them, a test face only
+the first. Test faces with a near-duplicate in training are counted; --split identity avoids them.
 
 examples:
   python prepare.py
@@ -55,12 +54,12 @@ class Labels(NamedTuple):
     gender: np.ndarray
 
     def are_complete(self) -> np.ndarray:
-        """Return which rows (n,) have both."""
+        """Return whether each row has both: (n,)."""
         return (self.age >= 0) & (self.gender >= 0)
 
 
 class Split(NamedTuple):
-    """Hold the rows of each file of records by its name, and counts of repeated, copied faces."""
+    """Hold the rows of each file of records, by file name, and two counts."""
 
     rows: dict[str, np.ndarray]
     repeated: int  # further views of test faces, which are in no file
@@ -69,7 +68,7 @@ class Split(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    require_memory()  # for the last step
+    require_memory()  # for TensorFlow in the last step
     inputs = [*tables.list_files(args.features), *filter(None, [args.names])]
     output = files.make_folder(args.output)
     for name in (TRAIN, TEST, CHILDREN, CHILDREN_TEST):
@@ -77,8 +76,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # Read embeddings, names and labels
     table = read_table(args.features, tables.make_read_options(args, reads_labels=True))
-    known = model_choice.score_by_known_model(table.features)
-    embeddings = describe_embeddings(table, known)
+    model_scores = model_choice.score_by_fitting_model(table.features)
+    embeddings = describe_embeddings(table, model_scores)
     codes = label_parsing.merge_gender_codes(args.gender_codes)
     age = label_parsing.read_ages(table.ages, args.min_age)
     labels = Labels(age, label_parsing.read_genders(table.genders, codes))
@@ -92,9 +91,9 @@ def main(argv: list[str] | None = None) -> None:
     genders = label_parsing.gender_codes_option(table.genders, labels.gender)
     notes += [embeddings, f"genders: {genders}"]
     is_confirmed = len(args.gender_codes) > 1
-    notes += label_comparison.compare_with_model(table, *labels, known, codes, is_confirmed)
+    notes += label_comparison.compare_with_model(table, *labels, model_scores, codes, is_confirmed)
 
-    # Write the records before any line, so that the lines are last
+    # Write the records first, so that progress bars do not separate the lines
     split = split_rows(table, labels, args, codes)
     write_records({output / name: rows for name, rows in split.rows.items()}, table, labels)
     for note in notes:
@@ -113,7 +112,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--gender-codes", type=label_parsing.parse_gender_codes, action="append",
         default=[], metavar="VALUE=male,VALUE=female",
         help="meaning of the values in the gender column, such as 1=male,2=female; VALUE=unknown "
-        "for a missing one; given twice, it overrules the check against a trained model")
+        "is a missing label; give the option twice to skip the check against a trained model")
     add("--min-age", type=cli.whole_number(0), default=ADULT_AGE, metavar="YEARS",
         help="faces below this age go to children.tfrecords")
     add("--test-size", type=cli.whole_number(1), default=1500, metavar="N",
@@ -121,7 +120,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--seed", type=cli.whole_number(0, 2**32 - 1), default=0, metavar="N",
         help="seed of the shuffle")
     add("--split", choices=("random", "identity"), default="random",
-        help="random, as in the original experiment; identity keeps copies on one side")
+        help="random, as in the original experiment; identity: near-duplicates of a face (not all "
+        "faces of a person) stay together in training or test")
     # fmt: on
     return parser.parse_args(join_gender_codes(sys.argv[1:] if argv is None else argv))
 
@@ -138,19 +138,21 @@ def join_gender_codes(arguments: list[str]) -> list[str]:
     return joined
 
 
-def describe_embeddings(table: LabelledTable, known: model_choice.KnownScores | None) -> str:
+def describe_embeddings(table: LabelledTable, model_scores: model_choice.ModelScores | None) -> str:
     """Return a line on the embeddings. Raises InputError where some are of another network."""
-    if known and known.is_ood.any():
-        first = int(known.is_ood.argmax())
-        source = next(itertools.islice(label_parsing.row_sources(table.ages), first, None))
-        raise InputError(
-            f"{source}: {printable(table.names[first])} is an embedding of another "
-            f"network than {display_path(known.folder)} takes, or too coarsely rounded; leave "
-            "out or embed anew all such rows "
-            f"({known.is_ood.sum():,} of {len(known.is_ood):,})"
-        )
+    network = ""
+    if model_scores:
+        is_ood, model = model_scores.is_ood, display_path(model_scores.folder)
+        network = f", of the network of {model}"
+        if is_ood.any():
+            first = int(is_ood.argmax())
+            source = next(itertools.islice(label_parsing.row_sources(table.ages), first, None))
+            raise InputError(
+                f"{source}: {printable(table.names[first])} is not an embedding of the network of "
+                f"{model}, or is rounded too coarsely; leave out or embed again all such rows "
+                f"({is_ood.sum():,} of {len(is_ood):,})"
+            )
     length = embedding_space.median_norm(table.features)
-    network = f", of the network of {display_path(known.folder)}" if known else ""
     return f"embeddings of {table.features.shape[1]} numbers, median length {length:.3g}{network}"
 
 
@@ -159,23 +161,25 @@ def split_rows(
 ) -> Split:
     """Return the rows of each file of records. Raises InputError where they cannot be split."""
     # Group views of a face under its first row
-    is_labelled, face = labels.are_complete(), group_views(table, labels)
-    is_first = is_labelled & (face == np.arange(len(face)))
+    is_labelled, first_row = labels.are_complete(), find_first_rows(table, labels)
+    is_first = is_labelled & (first_row == np.arange(len(first_row)))
     is_child = labels.age < args.min_age
     adults, children = np.flatnonzero(is_first & ~is_child), np.flatnonzero(is_first & is_child)
     check_adults(adults, table, labels, codes)
 
     # Split the adults, then the children
     unit_features = embedding_space.to_unit_length(table.features)
-    test, train, group = split_adults(adults, unit_features, args.test_size, args.split, args.seed)
+    test, train, copy_group = split_adults(
+        adults, unit_features, args.test_size, args.split, args.seed
+    )
     children = np.random.default_rng([args.seed, 1]).permutation(children)
     test_start = round((1 - CHILDREN_TEST_FRACTION) * len(children))
     children, children_test = np.split(children, [test_start])
 
     # Add the other views of each training face
     other_views = np.flatnonzero(is_labelled & ~is_first)
-    views_of_train = other_views[np.isin(face[other_views], train)]
-    views_of_children = other_views[np.isin(face[other_views], children)]
+    views_of_train = other_views[np.isin(first_row[other_views], train)]
+    views_of_children = other_views[np.isin(first_row[other_views], children)]
     rows = {
         TEST: test,
         TRAIN: np.append(train, views_of_train),
@@ -183,26 +187,25 @@ def split_rows(
         CHILDREN: np.append(children, views_of_children),
     }
     repeated = len(other_views) - len(views_of_train) - len(views_of_children)
-    return Split(rows, repeated, copied=int(np.isin(group[test], group[train]).sum()))
+    return Split(rows, repeated, copied=int(np.isin(copy_group[test], copy_group[train]).sum()))
 
 
-def group_views(table: LabelledTable, labels: Labels) -> np.ndarray:
-    """Return the first row of each row's face (n,): labelled rows of one name are of one face.
+def find_first_rows(table: LabelledTable, labels: Labels) -> np.ndarray:
+    """Return the index of the first row of each row's face (n,).
 
-    A row without a name, which is called by its number, is a face of its own.
-
-    Raises InputError where their labels differ.
+    Labelled rows with one name are views of one face; a row without a name is a face of its own.
+    Raises InputError where rows with one name have different labels.
     """
-    first: dict[str, int] = {}
-    face = np.arange(len(labels.age))
+    first_row_by_name: dict[str, int] = {}
+    first_row = np.arange(len(labels.age))
     for row in np.flatnonzero(labels.are_complete() & table.has_name).tolist():
-        face[row] = first.setdefault(table.names[row], row)
+        first_row[row] = first_row_by_name.setdefault(table.names[row], row)
     for label in labels:
-        differs = label != label[face]
+        differs = label != label[first_row]
         if differs.any():
             row = int(differs.argmax())
-            refuse_two_labels(table, labels, int(face[row]), row)
-    return face
+            refuse_two_labels(table, labels, int(first_row[row]), row)
+    return first_row
 
 
 def refuse_two_labels(table: LabelledTable, labels: Labels, first: int, second: int) -> NoReturn:
@@ -212,26 +215,28 @@ def refuse_two_labels(table: LabelledTable, labels: Labels, first: int, second: 
         f"{sources[row]}, {GENDERS[labels.gender[row]]} aged {labels.age[row]},"
         for row in (first, second)
     ]
-    # Guess why they have one name
+    # Guess why they have the same name
     names, rows = len({*table.names}), len(table.names)
-    other_column = "; another column of names: --name-column NAME"
     if sources[first].path != sources[second].path:
         remedy = "name the faces of the two files differently, or prepare the files separately"
     elif 2 * names <= rows:
-        remedy = f"{counted(names, 'name')} for {rows:,} rows: persons', not photographs'?"
-        remedy += other_column
+        remedy = f"there are only {counted(names, 'name')} for {rows:,} rows, probably of persons: "
+        remedy += "choose the column of photograph names with --name-column NAME"
     else:
-        remedy = "rows with one name are views of one face: name each photograph" + other_column
+        remedy = "rows with one name are views of one face: give each photograph its own name, or "
+        remedy += "choose another column with --name-column NAME"
     name = printable(table.names[second])
-    raise InputError(f"{both[0]} and {both[1]} have one name, {name}, but other labels; {remedy}")
+    raise InputError(
+        f"{both[0]} and {both[1]} have the same name, {name}, but different labels; {remedy}"
+    )
 
 
 def check_adults(
     adults: np.ndarray, table: LabelledTable, labels: Labels, codes: dict[str, int]
 ) -> None:
-    """Raise InputError unless there are faces of --min-age or older, by their rows, of two genders.
+    """Raise InputError unless the `adults` (row numbers) have both genders.
 
-    They may be of one gender where the user says so, by --gender-codes of it alone.
+    One gender is accepted if --gender-codes names codes of that gender alone.
     """
     if len(adults) == 0:
         ages, genders = (labels.age >= 0).sum(), (labels.gender >= 0).sum()
@@ -257,34 +262,34 @@ def check_adults(
 def split_adults(
     adults: np.ndarray, unit_features: np.ndarray, test_size: int, split: str, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the rows for the test, those for training, and the group of copies of each row (n,).
+    """Return the rows for testing and for training, and each row's group of copies (n,).
 
-    Raises InputError where there are too few faces, or their groups cannot be split that way.
+    Raises InputError where there are too few faces, or whole groups cannot fill the test.
     """
     if test_size >= len(adults):
         count = counted(len(adults), "face")
         raise InputError(f"--test-size {test_size} leaves none of {count} to train on; lower it")
     shuffled = np.random.default_rng(seed).permutation(adults)
     if split == "identity":
-        group = copies.find_copies(unit_features, adults, adults)
-        test = copies.choose_whole_groups(shuffled, group, test_size)
+        copy_group = copies.group_copies(unit_features, adults, adults)
+        test = copies.choose_whole_groups(shuffled, copy_group, test_size)
     else:
         test = shuffled[:test_size]
-        group = copies.find_copies(unit_features, adults, test)
-    return test, shuffled[~np.isin(shuffled, test)], group
+        copy_group = copies.group_copies(unit_features, adults, test)
+    return test, shuffled[~np.isin(shuffled, test)], copy_group
 
 
 def write_records(
     rows_by_file: dict[Path, np.ndarray], table: LabelledTable, labels: Labels
 ) -> None:
-    """Write the rows of each file, with a progress bar; a file without rows is removed.
+    """Write the records of each file, with a progress bar; delete a file that gets no rows.
 
-    An earlier run's children may be of another network.
+    What an earlier run left there may be of another network.
     """
     import_tensorflow()
     from age_gender import records
 
-    def yield_faces(path: Path, rows: np.ndarray) -> Iterator[records.Face]:
+    def yield_faces(path: Path, rows: np.ndarray) -> Iterator[records.LabelledFace]:
         for i in tqdm(rows.tolist(), path.name, unit="face", disable=None):
             yield table.features[i], int(labels.age[i]), int(labels.gender[i]), table.names[i]
 
@@ -297,7 +302,7 @@ def write_records(
 
 
 def print_counts(table: LabelledTable, labels: Labels, split: Split) -> None:
-    """Print what became of every row: rows without labels one by one, the others as counts."""
+    """Print each row without labels, and the numbers of the other rows."""
     # Name the rows without labels
     is_labelled = labels.are_complete()
     for row, source in enumerate(label_parsing.row_sources(table.ages)):

@@ -19,7 +19,7 @@ if __name__ == "__main__":
     from age_gender import startup
 
     startup.begin()  # errors and Ctrl-C take one line from here on, during the imports too
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start them for nothing
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start threads for nothing
 # isort: split
 import argparse
 import contextlib
@@ -38,28 +38,28 @@ from age_gender.errors import InputError
 from age_gender.readers import chunks, tables
 from age_gender.scoring import litert, model_choice, predictions
 
-FORCE_HINT = ", or use --force to score them all the same"  # ends messages on whole tables
-MAX_BAD_CHUNKS = 64  # chunks at the start of the input without a good row, then it is given up
+FORCE_HINT = ", or use --force to score them all the same"  # end of messages on whole tables
+MAX_BAD_CHUNKS = 64  # the run ends if this many chunks at the start have no good row
 
 
 class OpenedInput(NamedTuple):
-    """Hold the scorer for the input, the batches parsed to choose it, and the other chunks."""
+    """Hold the scorer for the input, the batches parsed to choose it, and the remaining chunks."""
 
     scorer: litert.Scorer
-    parsed: list[chunks.Batch]
-    unparsed: Iterator[chunks.Chunk]
+    parsed_batches: list[chunks.Batch]
+    unparsed_chunks: Iterator[chunks.Chunk]
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     inputs = tables.list_files(args.features)
-    models = {} if args.model else trained_models.find_models(paths.MODELS)
-    check_outputs(args, inputs, models)
-    scored = score_in_order(args, inputs, open_input(args, inputs, models))
+    model_widths = {} if args.model else trained_models.find_models(paths.MODELS)
+    check_outputs(args, inputs, model_widths)
+    scored = score_in_order(args, inputs, open_input(args, inputs, model_widths))
     with contextlib.closing(scored), open_output(args.output) as output:
         total = tables.estimate_input_bytes(inputs, tables.make_read_options(args))
-        with open_errors(args) as errors, cli.Progress(total, "B") as progress:
-            writer = Writer(output, errors, progress, args.force)
+        with open_bad_rows_file(args) as errors, cli.Progress(total, "B") as progress:
+            writer = PredictionWriter(output, errors, progress, args.force)
             writer.write(scored)
         writer.finish()  # the list of bad rows stays, even if no row was good
 
@@ -80,25 +80,25 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="skip bad rows and list them in OUTPUT.errors.csv (without --output on standard "
         "error)")
     add("--force", action="store_true",
-        help="score out-of-distribution or rounded embeddings too")
+        help="also score embeddings that look like another network's, or coarsely rounded")
     add("--dask", metavar="ADDRESS",
         help="score on a Dask cluster: a scheduler's address, or local to start one here")
     # fmt: on
     return parser.parse_args(argv)
 
 
-def check_outputs(args: argparse.Namespace, inputs: list[str], models: Mapping[Path, int]) -> None:
+def check_outputs(args: argparse.Namespace, inputs: list[str], models: Iterable[Path]) -> None:
     """Raise InputError where an output can't be written, or would replace an input or a model."""
     folders = [Path(args.model), Path(args.model).parent] if args.model else models
     model_files = (path for folder in folders for path in folder.glob("age_gender*"))
     protected = [*inputs, *filter(None, [args.names]), *model_files]
-    for output in filter(None, [find_errors_path(args), args.output]):
+    for output in filter(None, [find_bad_rows_path(args), args.output]):
         if output != "-":
             files.check_writable(output)
         files.refuse_overwriting(output, protected)
 
 
-def find_errors_path(args: argparse.Namespace) -> Path | None:
+def find_bad_rows_path(args: argparse.Namespace) -> Path | None:
     """Return the path of the list of bad rows, or None for standard error."""
     if not args.skip_bad_rows or args.output == "-" or files.is_stream(args.output):
         return None
@@ -106,49 +106,50 @@ def find_errors_path(args: argparse.Namespace) -> Path | None:
 
 
 def open_input(
-    args: argparse.Namespace, inputs: list[str], models: Mapping[Path, int]
+    args: argparse.Namespace, inputs: list[str], model_widths: Mapping[Path, int]
 ) -> OpenedInput:
-    """Return the opened input, and say its model: --model, or the one that its first rows fit."""
+    """Return the input with the scorer of --model, or of the model that its first rows fit."""
     if args.model:
-        scorer, parsed = model_choice.load(args.model, args.force), []
-        unparsed = tables.read_chunks(inputs, tables.make_read_options(args, width=scorer.width))
+        scorer, parsed_batches = model_choice.load(args.model, args.force), []
+        unparsed_chunks = tables.read_chunks(
+            inputs, tables.make_read_options(args, width=scorer.width)
+        )
     else:
         options = tables.make_read_options(
             args,
-            widths=tuple(models.values()),
-            models_description=model_choice.describe_models(models),
+            widths=tuple(model_widths.values()),
+            models_description=model_choice.describe_models(model_widths),
         )
-        unparsed = tables.read_chunks(inputs, options)
-        parsed = parse_first_batches(unparsed, args.skip_bad_rows)
+        unparsed_chunks = tables.read_chunks(inputs, options)
+        parsed_batches = parse_first_batches(unparsed_chunks, args.skip_bad_rows)
         scorer = model_choice.choose_model(
-            models,
-            parsed[-1].features,
+            model_widths,
+            parsed_batches[-1].features,
             must_fit=not (args.force or args.skip_bad_rows),
             load_scorer=functools.partial(model_choice.load, force=args.force),
             hint=FORCE_HINT,
         )
-    if args.model or len(parsed[-1].features):  # else no row was good, and Writer says so
-        cli.say(f"model: {cli.display_path(Path(scorer.name))}")
-    return OpenedInput(scorer, parsed, unparsed)
+    if args.model or len(parsed_batches[-1].features):  # else no row was good, and `finish` says so
+        cli.say(f"model: {cli.display_path(Path(scorer.path))}")
+    return OpenedInput(scorer, parsed_batches, unparsed_chunks)
 
 
 def parse_first_batches(
-    unparsed: Iterator[chunks.Chunk], skip_bad_rows: bool
+    unparsed_chunks: Iterator[chunks.Chunk], skip_bad_rows: bool
 ) -> list[chunks.Batch]:
-    """Return the first batches, up to one with a good row, or whose bad row ends the run.
+    """Return the first batches, up to one with a good row or with a bad row that ends the run.
 
-    Raises InputError where no row of MAX_BAD_CHUNKS is good.
+    Raises InputError where MAX_BAD_CHUNKS have no good row.
     """
     batches: list[chunks.Batch] = []
-    for batch in map(tables.parse, itertools.islice(unparsed, MAX_BAD_CHUNKS)):
+    for batch in map(tables.parse, itertools.islice(unparsed_chunks, MAX_BAD_CHUNKS)):
         batches.append(batch)
         if len(batch.features) or (batch.bad_rows and not skip_bad_rows):
             return batches
     bad_rows = [row for batch in batches for row in batch.bad_rows]
     if bad_rows and len(batches) == MAX_BAD_CHUNKS:
-        raise InputError(
-            f"{bad_rows[0].path}: no row of the first {len(batches)} chunks is good; {bad_rows[0]}"
-        )
+        count = sum(batch.row_count for batch in batches)
+        raise InputError(f"{bad_rows[0].path}: the first {count:,} rows are all bad; {bad_rows[0]}")
     return batches
 
 
@@ -157,10 +158,10 @@ def score_in_order(
 ) -> Iterator[chunks.Batch]:
     """Yield all batches in input order, with scores, from all processors or a Dask cluster."""
     in_processes = not args.dask and tables.is_long_text(inputs, tables.make_read_options(args))
-    unparsed = opened.unparsed
+    unparsed_chunks = opened.unparsed_chunks
     if in_processes:
-        unparsed = (chunk.without_data() for chunk in unparsed)
-    items = itertools.chain(opened.parsed, unparsed)
+        unparsed_chunks = (chunk.without_data() for chunk in unparsed_chunks)
+    items = itertools.chain(opened.parsed_batches, unparsed_chunks)
     return parallel.map_in_order(opened.scorer, items, args.dask, processes=in_processes)
 
 
@@ -170,22 +171,25 @@ def open_output(output: str) -> contextlib.AbstractContextManager:
     return files.atomic_file(output) if is_file else contextlib.nullcontext(sys.stdout.buffer)
 
 
-def open_errors(args: argparse.Namespace) -> contextlib.AbstractContextManager:
-    """Open the list of bad rows; None without --skip-bad-rows, where the first one ends the run."""
-    if path := find_errors_path(args):
+def open_bad_rows_file(args: argparse.Namespace) -> contextlib.AbstractContextManager:
+    """Open the list of bad rows; None without --skip-bad-rows: the first bad row ends the run."""
+    if path := find_bad_rows_path(args):
         return files.atomic_file(path, "w", errors="backslashreplace", encoding="utf-8", newline="")
     return contextlib.nullcontext(sys.stderr if args.skip_bad_rows else None)
 
 
 class RoundingCheck:
-    """Check the first rows of each file for rounding, and warn of one file."""
+    """Check the first rows of each file for rounding; warn once, for the first such file."""
 
     def __init__(self, progress: cli.Progress, force: bool) -> None:
         self.progress, self.force, self.has_warned = progress, force, False
         self.years: list[np.ndarray] | None = []  # `rounding_years` of a file until it is checked
 
     def add(self, batch: chunks.Batch) -> bool:
-        """Return whether the batch's file is checked. Raises InputError if it is too coarse."""
+        """Add a scored batch; return whether its file has been checked.
+
+        Raises InputError where the file is rounded too coarsely.
+        """
         if self.years is not None:
             self.years.append(batch.scores[:, litert.ROUNDING])
             if batch.chunk.is_last or sum(map(len, self.years)) >= rounding.CHECKED_ROWS:
@@ -201,8 +205,8 @@ class RoundingCheck:
         return is_checked
 
 
-class Writer:
-    """Write scored batches in input order, once their file is checked for rounding."""
+class PredictionWriter:
+    """Write scored batches in input order, each once its file is checked for rounding."""
 
     def __init__(
         self, output: BinaryIO, errors: TextIO | None, progress: cli.Progress, force: bool
@@ -225,7 +229,7 @@ class Writer:
             self.progress.update(batch.chunk.input_bytes, f"{rate:,.0f} rows/s")
 
     def finish(self) -> None:
-        """Write the rest; say what was skipped. Raises InputError where no row was good."""
+        """Write the remaining rows; say what was skipped. Raises InputError if no row was good."""
         if self.bad_row_count and not self.row_count:
             count = self.bad_row_count
             which = f"all {count} are bad" if count > 1 else "the only one is bad"

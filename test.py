@@ -30,7 +30,7 @@ import numpy as np
 from age_gender import cli, crop_augmentation, files, metrics, paths, trained_models
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.errors import InputError, error_line
-from age_gender.labels import ADULT_AGE, AGES, GENDERS, base_name
+from age_gender.labels import ADULT_AGE, AGE_CLASSES, GENDERS, base_name
 from age_gender.report import lfw, measurement, page, robustness
 from age_gender.scoring import litert, predictions
 from age_gender.tensorflow_import import import_tensorflow
@@ -63,10 +63,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--report", type=Path, metavar="DIR",
         help="folder for report.html, its plots and figures.json; existing ones are replaced")
     add("--views", type=Path, metavar="NPZ",
-        help="also measure the faces through each crop (a file that embed.py --views wrote)")
-    add("--lfw", type=Path, metavar="CSV", help="predictions for LFW that run.py wrote")
+        help="also measure each crop of the faces (a file that embed.py --views wrote)")
+    add("--lfw", type=Path, metavar="CSV",
+        help="CSV that run.py wrote for LFW, compared with --lfw-labels instead of measuring "
+        "records")
     add("--lfw-labels", type=Path, metavar="DIR",
-        help="folder with male_names.txt and female_names.txt")
+        help="gender lists of LFW: folder with male_names.txt and female_names.txt (needed by "
+        "--lfw)")
     # fmt: on
     args = parser.parse_args(argv)
     if bool(args.lfw) != bool(args.lfw_labels):
@@ -77,7 +80,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def measure_records(args: argparse.Namespace) -> None:
-    """Print a line per batch, the summary and a line per crop, and write the report."""
+    """Print a line per batch, the summary and a line per crop; write the report."""
     model = trained_models.find_model(args.model, trained_models.KERAS_MODEL)
     if args.report:
         page.check(args.report)
@@ -110,12 +113,14 @@ def measure_records(args: argparse.Namespace) -> None:
     for crop, table in by_crop.items():
         print(f"{crop}: {format_crop(table)}")
     if args.report:
-        labels = faces.age, faces.gender, faces.file_name
-        table = measurement.tabulate_faces(*labels, scorer.score_by_name(faces.features))
-        report = describe(args, model, exported, table, age)
-        report["by_crop"] = [measurement.measure_crop(*crop) for crop in by_crop.items()]
-        report["embedder"] = robustness.measure(faces.features, labels, scorer.score_by_name)
-        page.write(args.report, report | measurement.measure(table, loss), table)
+        labels_and_names = faces.age, faces.gender, faces.file_names
+        table = measurement.tabulate_faces(*labels_and_names, scorer.score_by_name(faces.features))
+        results = describe_measured_files(args, model, exported, table, age)
+        results["by_crop"] = [measurement.measure_crop(*crop) for crop in by_crop.items()]
+        results["embedder"] = robustness.measure(
+            faces.features, labels_and_names, scorer.score_by_name
+        )
+        page.write(args.report, results | measurement.measure(table, loss), table)
         cli.say(f"report: {cli.display_path(args.report / 'report.html')}")
 
 
@@ -129,9 +134,10 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
     try:
         network = keras.saving.load_model(model, compile=False, safe_mode=True)
         shapes = {key: output.shape[1:] for key, output in network.output.items()}
-        if shapes != {"age": (AGES,), "gender": (len(GENDERS),)} or len(network.input_shape) != 2:
+        expected_shapes = {"age": (AGE_CLASSES,), "gender": (len(GENDERS),)}
+        if shapes != expected_shapes or len(network.input_shape) != 2:
             raise ValueError("other inputs or outputs")
-        network(np.zeros((1, *network.input_shape[1:]), np.float32))  # do its layers fit?
+        network(np.zeros((1, *network.input_shape[1:]), np.float32))  # fails if layers do not fit
     except Exception as error:  # Keras raises many types on a broken or foreign file
         reason = f"{type(error).__name__}: {error_line(error)[:200]}"
         raise InputError(
@@ -166,7 +172,7 @@ def format_crop(table: "pd.DataFrame") -> str:
 def tabulate_crops(
     path: Path, views: crop_augmentation.Views, faces: "Records", scorer: litert.Scorer
 ) -> dict:
-    """Return, for each crop, a table of the records' faces as the exported model sees them.
+    """Return, by crop, a table of the records' faces and the exported model's scores.
 
     Raises InputError for views of other faces or of another network.
     """
@@ -176,22 +182,21 @@ def tabulate_crops(
             f"{path}: its embeddings have {width} numbers, the records' {expected}; give views of "
             "their network"
         )
-    row_of = {base_name(name): row for row, name in enumerate(faces.file_name)}
+    row_of = {base_name(name): row for row, name in enumerate(faces.file_names)}
     view_rows = [row for row, name in enumerate(views.names) if base_name(name) in row_of]
     if not view_rows:
         raise InputError(f"{path}: none of its faces is in the records; give views of their faces")
     rows = [row_of[base_name(views.names[row])] for row in view_rows]
-    names = [faces.file_name[row] for row in rows]
-    labels = faces.age[rows], faces.gender[rows], names
+    labels_and_names = faces.age[rows], faces.gender[rows], [faces.file_names[row] for row in rows]
     return {
         crop: measurement.tabulate_faces(
-            *labels, scorer.score_by_name(views.embeddings[view_rows, number])
+            *labels_and_names, scorer.score_by_name(views.embeddings[view_rows, number])
         )
         for number, crop in enumerate(views.crops)
     }
 
 
-def describe(
+def describe_measured_files(
     args: argparse.Namespace, model: Path, exported: Path, table: "pd.DataFrame", age: np.ndarray
 ) -> dict:
     """Return names and hashes of the measured files, and counts; `age` (n,) is the Keras model's.
@@ -223,12 +228,12 @@ def describe(
 
 
 def measure_lfw(path: Path, folder: Path) -> None:
-    """Print the two published lines, then the label files' faults and the figures without."""
+    """Print the two published lines, then the label files' faults and the figures without them."""
     rows = predictions.read(path, "filename", "gender")
     predicted = [(base_name(name), gender) for name, gender in rows]
-    labels = [lfw.read_labels(folder / f"{gender}_names.txt") for gender in GENDERS]
-    print(*lfw.report_published(predicted, labels), "", sep="\n")
-    print(*lfw.report_without_faults(predicted, labels), sep="\n")
+    label_texts = [lfw.read_labels(folder / f"{gender}_names.txt") for gender in GENDERS]
+    print(*lfw.report_published(predicted, label_texts), "", sep="\n")
+    print(*lfw.report_without_faults(predicted, label_texts), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Train the network on records of faces; write the model that test.py and run.py load.
 
-In each epoch half of the faces are augmented by the crops that --views shows. Of --children the
-ages are learnt, not the genders. A fifth of the faces is held out first, for the validation figures
-and the calibration; further epochs on all faces follow. Writes age_gender.keras, .tflite and .json.
+Trains --epochs without a fifth of the faces, measures and calibrates the model on that fifth, then
+trains 5/8 as many epochs on all faces. In each epoch half of the faces are augmented by crops
+learnt from --views. Of children (--children), ages are learnt but not genders. Writes
+age_gender.keras, age_gender.tflite and age_gender.json to --models.
 
 examples:
   python train.py
@@ -55,10 +56,10 @@ WITHOUT_INPUT = {
 }
 
 
-class Run(NamedTuple):
-    """Hold what both parts of a training share."""
+class Training(NamedTuple):
+    """Hold what both parts of a training have in common."""
 
-    trainer: Any  # the compiled Keras model
+    model: Any  # the compiled Keras model
     crop_maps: CropMaps | None
     steps_per_epoch: int
     recipe: Recipe
@@ -73,30 +74,30 @@ def main(argv: list[str] | None = None) -> None:
     make_reproducible(recipe.seed)
     import threadpoolctl
 
-    # NumPy's products on one thread: eigenvectors on two took three times the processor time, and
-    # sums over another number of threads round otherwise: the same seed would give other figures.
+    # One BLAS thread: eigenvectors took three times the processor time on two, and rounding depends
+    # on the number of threads, so that one seed would give different results.
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         train(inputs, recipe, args.models, args.logs, args.resume)
 
 
 def train(
-    inputs: dict[str, Path | None], recipe: Recipe, models: Path, logs: Path, resume: bool
+    inputs: dict[str, Path | None], recipe: Recipe, folder: Path, logs: Path, resume: bool
 ) -> None:
-    """Train on the inputs and write the model, or go on with a training that was interrupted."""
+    """Train on the inputs and write the model to the folder, or resume an interrupted training."""
     import network_conv  # here, so that --help and bad arguments need no TensorFlow
 
-    # The records, and whether an interrupted training of them goes on
+    # Read the records, and prepare the folder of checkpoints
     started = time.monotonic()
     records, is_adult = read_faces(inputs["train"], inputs["children"])
     settings = {name: path and files.sha256(path) for name, path in inputs.items()}
     settings |= recipe._asdict()
-    for folder in (models, logs):
-        files.make_folder(folder)
-    checkpoint_folder = models / ".training"
+    for output in (folder, logs):
+        files.make_folder(output)
+    checkpoint_folder = folder / ".training"
     checkpoints.begin_or_resume(checkpoint_folder, settings, resume, "train anew without --resume")
 
-    # The embedding space, the layers before the network, and what crops and rounding do
-    is_held_out = hold_out(records.file_name, is_adult, recipe.seed)
+    # Fit the embedding space, the preprocessing, and the maps of crops
+    is_held_out = hold_out(records.file_names, is_adult, recipe.seed)
     embeddings, views, space = fit_space(records, is_held_out, inputs["views"])
     preprocessing = network_conv.build_preprocessing(space, recipe.whitening)
     to_components = functools.partial(network_conv.to_components, preprocessing)
@@ -104,18 +105,18 @@ def train(
     faces = Faces(components, rounded, records.age, records.gender, is_adult)
     crop_maps = fit_crop_maps(to_components(views)) if views is not None else None
 
-    # Fit without the held-out faces, calibrate on these, then fit on all. Both parts take as many
-    # steps per epoch, for one schedule of the learning rate: the first part has smaller batches.
+    # Train without the held-out faces, calibrate on them, then train on all. Both take as many
+    # steps per epoch, for one schedule of the learning rate: the first has smaller batches.
     fit_started = time.monotonic()
     held_out, training_faces = faces.select(is_held_out), faces.select(~is_held_out)
     steps = min(math.ceil(len(faces.age) / recipe.batch_size), len(training_faces.age))
     final_epochs = math.ceil(FINAL_EPOCHS_FRACTION * recipe.epochs)
     network = network_conv.build_network(components.shape[1])
-    trainer = network_conv.compile_for_training(
+    training_model = network_conv.compile_for_training(
         network, steps, recipe.epochs, final_epochs, recipe.learning_rate
     )
-    run = Run(trainer, crop_maps, steps, recipe, checkpoint_folder, logs)
-    fit(run, "validation", range(recipe.epochs), training_faces, held_out)
+    training = Training(training_model, crop_maps, steps, recipe, checkpoint_folder, logs)
+    fit(training, "validation", range(recipe.epochs), training_faces, held_out)
     softmax = network.predict(held_out.components, batch_size=1024, verbose=0)
     validation = evaluate(softmax, held_out)
     calibration = network_conv.calibrate(softmax, held_out.age, held_out.gender, held_out.is_adult)
@@ -125,19 +126,21 @@ def train(
         return metrics.compute_expected_age(softmax["age"])
 
     curve = rounding.measure(embeddings[is_held_out], space, estimate_ages)
-    fit(run, "final", range(recipe.epochs, recipe.epochs + final_epochs), faces)
+    fit(training, "final", range(recipe.epochs, recipe.epochs + final_epochs), faces)
     fit_seconds = round(time.monotonic() - fit_started, 1)
 
-    # The three files
+    # Export the model, and write its three files
     scorer = network_conv.build_scorer(preprocessing, network, calibration, space, curve)
     whole = network_conv.join_preprocessing(preprocessing, network)
-    description = describe(settings, faces, crop_maps, space, calibration, curve, validation) | {
+    description = describe_training(
+        settings, faces, crop_maps, space, calibration, curve, validation
+    ) | {
         "fit": {"seconds": fit_seconds, "steps": steps * (recipe.epochs + final_epochs)},
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_model(models, whole, network_conv.to_litert(scorer), description)
+    write_model(folder, whole, network_conv.to_litert(scorer), description)
     checkpoints.remove_folder(checkpoint_folder)
-    cli.say(f"model: {cli.display_path(models)} ({time.monotonic() - started:.0f} s)")
+    cli.say(f"model: {cli.display_path(folder)} ({time.monotonic() - started:.0f} s)")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -157,23 +160,24 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--batch-size", type=whole_number(1), default=768, metavar="N",
         help="maximum number of faces per step")
     add("--learning-rate", type=cli.positive, default=3e-2, metavar="X",
-        help="peak learning rate of AdamW (cosine decay; from half of it for the last epochs)")
+        help="initial learning rate of AdamW; it falls along a cosine, and again from half of it "
+        "in the epochs on all faces")
     add("--whitening", type=cli.fraction, default=0.5, metavar="X",
-        help="strength of PCA whitening: 0 leaves the principal components as they are, 1 gives "
-        "all the same variance")
+        help="strength of PCA whitening, 0 (none) to 1 (all principal components have the same "
+        "variance)")
     add("--crop-share", type=cli.fraction, default=0.5, metavar="X",
         help="fraction of the faces augmented by a crop in each epoch")
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N",
         help="seed of the weights, shuffles, crops and held-out faces")
     add("--resume", action="store_true", help="continue an interrupted training")
     add("--logs", type=Path, default=paths.LOGS, metavar="DIR",
-        help="folder for the curves, as CSV and for TensorBoard")
+        help="folder for the training curves, as CSV and for TensorBoard")
     # fmt: on
     return parser.parse_args(argv)
 
 
 def make_reproducible(seed: int) -> None:
-    """Import TensorFlow, and make Keras give the same figures for the same seed."""
+    """Import TensorFlow, and make Keras return the same results for the same seed."""
     # One thread for an operation: small batches on two took a fifth more processor time, and
     # longer.
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS", "1")
@@ -188,10 +192,10 @@ def make_reproducible(seed: int) -> None:
 
 
 def find_inputs(train: Path, children: Path, views: Path) -> dict[str, Path | None]:
-    """Return the paths of the inputs; None for one that is `none`, or by default and missing.
+    """Return the paths of the inputs; None for `none` and for a default that does not exist.
 
-    By default the children are those beside the records. Raises InputError for another path that
-    is missing.
+    The default of `children` is the file beside the records. Raises InputError for another path
+    that does not exist.
     """
     beside = train.with_name(paths.CHILDREN_RECORDS.name)
     if children == paths.CHILDREN_RECORDS:
@@ -209,28 +213,28 @@ def find_inputs(train: Path, children: Path, views: Path) -> dict[str, Path | No
 def fit_space(
     records: "Records", is_held_out: np.ndarray, views: Path | None
 ) -> tuple[np.ndarray, np.ndarray | None, EmbeddingSpace]:
-    """Return unit-length embeddings (n, W), views of the faces not held out, and their space.
+    """Return unit-length embeddings (n, W), views of the training faces, and their space.
 
     The views are None without a file, or where its faces are too few or of another network.
     Raises InputError where nothing can be learnt from the embeddings.
     """
-    # The space of the embeddings and the views
+    # Fit the space of the embeddings and the views
     embeddings = embedding_space.to_unit_length(records.features)
     norm = embedding_space.median_norm(records.features)
     rows, training_views = embeddings, None
     if views is not None:
         plain_space = embedding_space.fit(embeddings, norm, folds=0)
-        training_views = read_views(views, plain_space, records.file_name, is_held_out)
+        training_views = read_views(views, plain_space, records.file_names, is_held_out)
     if training_views is not None:
         rows = np.concatenate([embeddings, training_views[:, 1:].reshape(-1, embeddings.shape[1])])
     space = embedding_space.fit(rows, norm)
 
-    # What it is like, and whether it is of use.
+    # Describe it, and check that it can be used
     cli.say(
-        f"{len(embeddings)} faces; embeddings of {embeddings.shape[1]} dimensions, of which "
-        f"{space.components} hold more than rounding; median norm {norm:.3g}"
+        f"{len(embeddings)} faces; embeddings of {embeddings.shape[1]} dimensions, "
+        f"{space.components} principal components above rounding error; median norm {norm:.3g}"
     )
-    if space.deviations[0] < 1e-4:  # FaceNet's is 0.2; of one embedding, rounding makes 1e-6
+    if space.deviations[0] < 1e-4:  # FaceNet's is 0.2; rounding of equal embeddings gives 1e-6
         raise InputError(
             f"the embeddings of all {len(embeddings)} faces are the same: nothing to learn"
         )
@@ -242,38 +246,39 @@ def fit_space(
     return embeddings, training_views, space
 
 
-def fit(run: Run, part: str, epochs: range, faces: Faces, held_out: Faces | None = None) -> None:
-    """Train on faces for the epochs of a part, from its checkpoint, saved every epoch, if any.
+def fit(
+    training: Training, part: str, epochs: range, faces: Faces, held_out: Faces | None = None
+) -> None:
+    """Train on faces for the epochs of a part, "validation" or "final"; save each epoch's state.
 
-    It does not stop early: of 8 epochs without crops the last was the best, or within 0.003 years
-    of it (eight trainings); with crops the age error of held-out faces falls to the end. Raises
-    InputError where the training diverges.
+    Continues from the part's checkpoint if there is one. There is no early stopping: without crops,
+    the last of 8 epochs was the best or within 0.003 years of it (eight trainings); with crops the
+    age error of held-out faces falls to the end. Raises InputError where the training diverges.
     """
     import keras
 
-    # As far as an interrupted training came
-    trainer, checkpoint = run.trainer, run.checkpoint_folder / f"{part}.npz"
+    # Restore the state of an interrupted training
+    model, steps = training.model, training.steps_per_epoch
+    checkpoint = training.checkpoint_folder / f"{part}.npz"
     if checkpoint.exists():
-        checkpoints.restore(checkpoint, trainer)
-    epochs = epochs[int(trainer.optimizer.iterations) // run.steps_per_epoch - epochs.start :]
+        checkpoints.restore(checkpoint, model)
+    epochs = epochs[int(model.optimizer.iterations) // steps - epochs.start :]
     callbacks = [
         keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.CSVLogger(run.logs / f"{part}.csv", append=checkpoint.exists()),
-        keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda *_: checkpoints.save(checkpoint, trainer)
-        ),
+        keras.callbacks.CSVLogger(training.logs / f"{part}.csv", append=checkpoint.exists()),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: checkpoints.save(checkpoint, model)),
     ]
     if importlib.util.find_spec("tensorboard"):
-        callbacks.insert(0, keras.callbacks.TensorBoard(run.logs / part, write_graph=False))
+        callbacks.insert(0, keras.callbacks.TensorBoard(training.logs / part, write_graph=False))
 
-    # The other epochs
+    # Train for the remaining epochs
     cli.say(f"{part}: {len(faces.age)} faces")
     if epochs:
-        with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no data
-            trainer.fit(
-                batches(faces, run.crop_maps, epochs, run.steps_per_epoch, run.recipe),
-                shuffle=False,  # batches() does
-                steps_per_epoch=run.steps_per_epoch,
+        with contextlib.redirect_stdout(sys.stderr):  # Keras's progress bar is not data
+            model.fit(
+                batches(faces, training.crop_maps, epochs, steps, training.recipe),
+                shuffle=False,  # batches() shuffles
+                steps_per_epoch=steps,
                 initial_epoch=epochs.start,
                 epochs=epochs.stop,
                 validation_data=held_out and held_out.for_keras(),
@@ -281,15 +286,15 @@ def fit(run: Run, part: str, epochs: range, faces: Faces, held_out: Faces | None
                 callbacks=callbacks,
                 verbose=1 if sys.stderr.isatty() else 2,
             )
-    if not all(np.isfinite(weights).all() for weights in trainer.get_weights()):
+    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise InputError(
             "the training diverged: its weights are no finite numbers; train again with a lower "
-            f"--learning-rate than {run.recipe.learning_rate:g}"
+            f"--learning-rate than {training.recipe.learning_rate:g}"
         )
 
 
 def evaluate(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
-    """Return the figures of held-out faces by their softmaxes, and say them."""
+    """Return the measures of held-out faces by their softmaxes, and print them."""
     error = metrics.compute_age_error(metrics.compute_expected_age(softmax["age"]), faces.age)
     right = metrics.is_gender_right(softmax["gender"][:, 1], faces.gender)
     of_adults, of_children = error[faces.is_adult], error[~faces.is_adult]
@@ -303,11 +308,11 @@ def evaluate(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
     return figures
 
 
-def describe(
+def describe_training(
     settings: dict, faces: Faces, crop_maps: CropMaps | None, space: EmbeddingSpace,
-    calibration: "Calibration", curve: rounding.Curve, validation: dict[str, float],
+    calibration: "Calibration", curve: rounding.RoundingCurve, validation: dict[str, float],
 ) -> dict:  # fmt: skip
-    """Return what age_gender.json says of a training and of its model."""
+    """Return the description of a training and its model, for age_gender.json."""
     import keras
     import tensorflow
 

@@ -17,14 +17,17 @@ def estimate(
     model: "str | os.PathLike[str] | None" = None,
     skip_bad_rows: bool = False,
 ) -> "pd.DataFrame":
-    """Return a DataFrame with the age and gender of each face embedding, in their order.
+    """Return a DataFrame with the age and gender of each embedding, in the order given.
 
-    `embeddings` are numbers (n, W), or (W,) for one face, not necessarily of unit length. `model`
-    is a folder that train.py wrote; None chooses the shipped one for the network that made them.
-    The columns are run.py's: gender (0 male, 1 female), age, age_low, age_high (whole years; 90 %
-    of ages lie between these two), female_probability. With `skip_bad_rows`, embeddings that cannot
-    be used are rows of missing values; otherwise the first one raises EmbeddingError, a ValueError.
-    May be called from threads; models are loaded once.
+    `embeddings` (n, W), or (W,) for one face, need not be of unit length. `model` is a folder that
+    train.py wrote; None chooses the model in models/ that fits the embeddings. The columns are
+    run.py's: gender (0 male, 1 female), age, age_low and age_high (whole years; the 90 % interval),
+    female_probability.
+
+    Raises EmbeddingError, a ValueError, for the first unusable embedding; with `skip_bad_rows` its
+    row holds missing values instead. Embeddings that look rounded give a UserWarning, or
+    EmbeddingError where that changes ages by more than 2.5 years. Threads may call it; models are
+    loaded once.
     """
     from age_gender.errors import InputError
     from age_gender.scoring import estimation

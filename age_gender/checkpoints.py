@@ -1,8 +1,8 @@
 """Save and restore interrupted work: its settings, and a training's state after each epoch.
 
-A state is one file that is replaced as a whole. Keras's BackupAndRestore writes weights and epoch
+A state is a file that is replaced atomically. Keras's BackupAndRestore writes weights and epoch
 one after the other, in place: 2 of 40 kills during a save made the backup unreadable, even with
-`double_checkpoint`. Nor does it save the random states of the dropout.
+`double_checkpoint`. It does not save the random states of the dropout either.
 """
 
 import json
@@ -25,7 +25,7 @@ _RESERVED = "this name is reserved for unfinished work; move it, or choose anoth
 
 
 def begin_or_resume(folder: Path, settings: dict, resume: bool, restart_hint: str) -> None:
-    """Make the folder for work with these settings (of options), and empty it unless `resume`.
+    """Prepare the folder for work with these settings, by option; empty it unless `resume`.
 
     Raises InputError for a folder with other files, and for work to resume whose settings differ or
     cannot be read; `restart_hint` then ends the message.
@@ -60,7 +60,7 @@ def remove_folder(folder: Path) -> None:
 def _read_settings(folder: Path, names: Set[str], restart_hint: str) -> dict | None:
     """Return the settings in a folder, or None if it is empty or missing.
 
-    Raises InputError for a folder of something else: most of its settings have other names.
+    Raises InputError for a folder of another program, most of whose settings have other names.
     """
     settings_file = folder / SETTINGS
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -79,7 +79,7 @@ def _read_settings(folder: Path, names: Set[str], restart_hint: str) -> dict | N
 
 
 def _is_unfinished(path: Path) -> bool:
-    """Return whether a file is a temporary one of the settings, of a killed `atomic_file`."""
+    """Return whether a file is a temporary settings file that a killed process left."""
     return path.name.startswith(f".{SETTINGS}.") and ".part" in path.name
 
 

@@ -22,9 +22,9 @@ _stderr_lock = threading.Lock()  # all threads share file descriptor 2
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run `main` and end the process with the project's exit codes; never with a traceback.
+    """Run `main` and end the process with the project's exit codes, never with a traceback.
 
-    AGE_GENDER_TRACEBACK=1 in the environment shows the traceback all the same.
+    AGE_GENDER_TRACEBACK=1 in the environment shows the traceback.
     """
     # Set up interrupts and standard error
     interrupts.raise_keyboard_interrupt()
@@ -37,7 +37,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         if sys.stdin is None or sys.stdout is None:
             raise InputError("standard input or output is closed; redirect it to /dev/null")
         with contextlib.suppress(AttributeError):  # where a test replaced it
-            sys.stdout.reconfigure(errors="backslashreplace")  # of letters that the locale lacks
+            sys.stdout.reconfigure(errors="backslashreplace")  # for letters that the locale lacks
         main()
         sys.stdout.flush()
         startup.exit_on_interrupt()
@@ -50,13 +50,13 @@ def run(main: Callable[[], None]) -> NoReturn:
             startup.exit_on_interrupt()
         if _shows_traceback() and not isinstance(error, (BrokenPipeError, KeyboardInterrupt)):
             raise
-        code = report(error)
+        code = report_error(error)
         startup.exit_at_once(code)  # does not wait for threads: their results are not needed
     startup.exit_script(0)
 
 
-def report(error: BaseException) -> int:
-    """Print in one line why a script ends, and return its exit code."""
+def report_error(error: BaseException) -> int:
+    """Print a line that says why a script ends, and return its exit code."""
     if isinstance(error, BrokenPipeError):
         return 0  # the reader of standard output has gone, and expects no message
     code, message = 2 if is_user_error(error) else 1, f"error: {error_line(error)}"
@@ -103,12 +103,12 @@ class ArgumentParser(argparse.ArgumentParser):
         )
 
     def parse_args(self, args: list[str] | None = None) -> argparse.Namespace:
-        """Return the parsed arguments; an empty one is an error, as an unset variable gives."""
-        given = sys.argv[1:] if args is None else args
-        for number, text in enumerate(given, 1):
+        """Return the parsed arguments; an empty one, as an unset variable gives, is an error."""
+        arguments = sys.argv[1:] if args is None else args
+        for number, text in enumerate(arguments, 1):
             if not text or (text.startswith("--") and text.endswith("=")):
                 self.error(f"argument {number} is empty ({text!r}); is a shell variable unset?")
-        return super().parse_args(given)
+        return super().parse_args(arguments)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2."""
@@ -117,7 +117,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=100)  # as the docstrings have it, above the options
+        super().__init__(prog, width=100)  # the width of the docstrings above the options
 
     def _get_help_string(self, action: argparse.Action) -> str | None:  # argparse's own hook
         if action.default in (None, []) or action.nargs == 0:
@@ -126,7 +126,9 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.help} (default: {' '.join(map(display_path, values))})"
 
 
-def _argument(convert: type, description: str, is_valid: Callable) -> Callable[[str], float]:
+def _make_number_type(
+    convert: type, description: str, is_valid: Callable
+) -> Callable[[str], float]:
     """Return an argparse type that converts a text and refuses numbers that are not valid."""
 
     def parse(text: str) -> float:
@@ -138,15 +140,15 @@ def _argument(convert: type, description: str, is_valid: Callable) -> Callable[[
     return parse
 
 
-def whole_number(least: int, most: float = math.inf) -> Callable[[str], int]:
-    """Return an argparse type: a whole number of at least `least` and at most `most`."""
-    span = f"{least} up" if most == math.inf else f"{least} to {most}"
-    return _argument(int, f"whole number from {span}", lambda value: least <= value <= most)
+def whole_number(minimum: int, maximum: float = math.inf) -> Callable[[str], int]:
+    """Return an argparse type: a whole number from `minimum` to `maximum`."""
+    span = f"whole number from {minimum} " + ("up" if maximum == math.inf else f"to {maximum}")
+    return _make_number_type(int, span, lambda value: minimum <= value <= maximum)
 
 
 # Argparse types of other numbers
-positive = _argument(float, "number above 0", lambda value: 0 < value < math.inf)
-fraction = _argument(float, "number from 0 to 1", lambda value: 0 <= value <= 1)
+positive = _make_number_type(float, "number above 0", lambda value: 0 < value < math.inf)
+fraction = _make_number_type(float, "number from 0 to 1", lambda value: 0 <= value <= 1)
 
 
 def utf8(argument: str) -> str:
@@ -181,8 +183,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def display_path(path: object) -> str:
-    """Return a path relative to the current folder where it lies below it, else as it is."""
-    with contextlib.suppress(ValueError, FileNotFoundError):  # not below it; it was deleted
+    """Return a path below the current folder as a relative one, any other as it is."""
+    with contextlib.suppress(ValueError, FileNotFoundError):  # elsewhere; a deleted folder
         if isinstance(path, Path):
             return str(path.relative_to(Path.cwd()))
     return str(path)
@@ -206,7 +208,7 @@ class Progress(contextlib.ExitStack):
             self.bar = self.enter_context(bar)
 
     def update(self, amount: int, note: str = "") -> None:
-        """Advance the bar by `amount`; show `note` behind the rate, such as rows per second."""
+        """Advance the bar by `amount`; show `note` after the rate, such as rows per second."""
         if self.bar is not None:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(amount)
@@ -220,8 +222,8 @@ class Progress(contextlib.ExitStack):
 def quiet_stderr() -> Iterator[None]:
     """Silence what C++ libraries write directly to file descriptor 2.
 
-    No setting turns off TensorFlow's first lines (absl, oneDNN) and LiteRT's XNNPACK line. With
-    AGE_GENDER_TRACEBACK they are shown.
+    No setting turns off TensorFlow's first lines (absl, oneDNN) and LiteRT's XNNPACK line.
+    AGE_GENDER_TRACEBACK shows them.
     """
     with _stderr_lock, open(os.devnull, "wb") as null:
         sys.stderr.flush()
@@ -236,7 +238,7 @@ def quiet_stderr() -> Iterator[None]:
 
 @contextlib.contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """Set environment variables within the block, for libraries that read them when they start."""
+    """Set environment variables within the block, for libraries that read them at their start."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -3,56 +3,58 @@
 import numpy as np
 from tqdm import tqdm
 
-from age_gender.embedding_space import thin
+from age_gender.embedding_space import subsample
 from age_gender.errors import InputError
 
-MIN_COSINE = 0.98  # cosine above which two embeddings are of one face in one photograph
+MIN_COSINE = 0.98  # two embeddings with a greater cosine are of one face in one photograph
 PREFILTER_COMPONENTS = 48  # principal components in which pairs are filtered first
 TILE_QUERIES, TILE_FACES = 1024, 4096  # rows that are compared by one matrix product
-SAMPLE_ROWS = 4096  # faces that the components are computed from
-MAX_LINKS = 100_000  # linked pairs in memory, after which groups are merged
+PCA_ROWS = 4096  # faces that the components are computed from
+MAX_LINKS = 100_000  # linked pairs in memory above which groups are merged
 
 
-def find_copies(unit_features: np.ndarray, faces: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Return a group number for each row of unit-length features (n, W), shared by copies: (n,).
+def group_copies(
+    unit_features: np.ndarray, face_rows: np.ndarray, query_rows: np.ndarray
+) -> np.ndarray:
+    """Return the number of each row's group of near-duplicates, (n,); features are (n, W).
 
-    Groups are the connected components of the pairs of `queries` and `faces` (row numbers, the
-    first among the second) whose cosine is above MIN_COSINE. Their distance is then below
-    sqrt(2 (1 - MIN_COSINE)), and along any few directions it is even smaller: a window of the first
-    principal component, and the distance in PREFILTER_COMPONENTS of them, leave few pairs to be
-    compared in full, and lose none. Memory stays bounded whatever the number of copies.
+    A query and a face (row numbers; queries are among the faces) are linked if their cosine is
+    above MIN_COSINE, that is, their distance below sqrt(2 (1 - MIN_COSINE)); groups are the
+    connected components. Pairs are filtered by that distance along the first principal component,
+    then in PREFILTER_COMPONENTS of them. A projection shortens distances, so no pair is lost.
+    Memory is bounded whatever the number of copies.
     """
     # Sort along the first component
-    components = _leading_components(unit_features, faces)
+    components = _leading_components(unit_features, face_rows)
     order = np.argsort(components[:, 0], kind="stable")
-    faces, components = faces[order], components[order]
+    face_rows, components = face_rows[order], components[order]
     radius = np.sqrt(2 * (1 - MIN_COSINE)) + 1e-4  # room for float32
     first = components[:, 0]
-    query_indices = np.flatnonzero(np.isin(faces, queries))
+    query_indices = np.flatnonzero(np.isin(face_rows, query_rows))
 
-    # Prepare distances by one matrix product: query_rows @ face_rows.T is minus half their squares
+    # Factors whose product, query_factors @ face_factors.T, is minus half the squared distances
     halves = (components**2).sum(axis=1, keepdims=True) / 2
-    query_rows = np.hstack([components, np.ones_like(halves), -halves])
-    face_rows = np.ascontiguousarray(np.hstack([components, -halves, np.ones_like(halves)]))
+    query_factors = np.hstack([components, np.ones_like(halves), -halves])
+    face_factors = np.ascontiguousarray(np.hstack([components, -halves, np.ones_like(halves)]))
 
     # Compare tile by tile
-    group, links = np.arange(len(unit_features)), []
+    copy_group, links = np.arange(len(unit_features)), []
     tiles = range(0, len(query_indices), TILE_QUERIES)
     for tile in tqdm(tiles, "copies", unit="tile", disable=None):
         rows = query_indices[tile : tile + TILE_QUERIES]
         start, end = np.searchsorted(first, [first[rows[0]] - radius, first[rows[-1]] + radius])
-        if len(query_indices) == len(faces):
+        if len(query_indices) == len(face_rows):
             start = tile  # earlier faces have been compared with these
         for begin in range(start, end, TILE_FACES):
             others = slice(begin, min(begin + TILE_FACES, end))
-            is_near = (query_rows[rows] @ face_rows[others].T > -(radius**2) / 2).ravel()
+            is_near = (query_factors[rows] @ face_factors[others].T > -(radius**2) / 2).ravel()
             query, face = np.divmod(np.flatnonzero(is_near), others.stop - begin)
-            pairs = np.array([faces[rows[query]], faces[others][face]])
-            pairs = pairs[:, group[pairs[0]] != group[pairs[1]]]
-            links.append(group[_above_limit(unit_features, pairs)])
+            pairs = np.array([face_rows[rows[query]], face_rows[others][face]])
+            pairs = pairs[:, copy_group[pairs[0]] != copy_group[pairs[1]]]
+            links.append(copy_group[_above_limit(unit_features, pairs)])
             if sum(linked.shape[1] for linked in links) > MAX_LINKS:
-                group, links = _merge(group, links), []
-    return _merge(group, links)
+                copy_group, links = _merge(copy_group, links), []
+    return _merge(copy_group, links)
 
 
 def _merge(group: np.ndarray, links: list[np.ndarray]) -> np.ndarray:
@@ -65,14 +67,14 @@ def _merge(group: np.ndarray, links: list[np.ndarray]) -> np.ndarray:
     return connected_components(edges, directed=False)[1][group]
 
 
-def _leading_components(unit_features: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Return the leading principal components of the faces: (len(faces), k)."""
+def _leading_components(unit_features: np.ndarray, face_rows: np.ndarray) -> np.ndarray:
+    """Return the leading principal components of the faces: (len(face_rows), k)."""
     from sklearn.decomposition import PCA
 
-    sample = unit_features[thin(faces, SAMPLE_ROWS)]
+    sample = unit_features[subsample(face_rows, PCA_ROWS)]
     count = min(PREFILTER_COMPONENTS, *sample.shape)
     pca = PCA(count, svd_solver="randomized", iterated_power=1, random_state=0).fit(sample)
-    blocks = (faces[start : start + SAMPLE_ROWS] for start in range(0, len(faces), SAMPLE_ROWS))
+    blocks = (face_rows[start : start + PCA_ROWS] for start in range(0, len(face_rows), PCA_ROWS))
     return np.concatenate([unit_features[block] @ pca.components_.T for block in blocks])
 
 
@@ -85,14 +87,14 @@ def _above_limit(unit_features: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     return pairs[:, cosines[first_index, second_index] > MIN_COSINE]
 
 
-def choose_whole_groups(shuffled: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
-    """Return `size` faces for the test: the first whose groups of copies fit in whole.
+def choose_whole_groups(shuffled: np.ndarray, copy_group: np.ndarray, size: int) -> np.ndarray:
+    """Return `size` faces for the test: whole groups of copies, in the order of `shuffled`.
 
-    Raises InputError where these are too few.
+    Groups that do not fit are passed over. Raises InputError where the others are too few.
     """
     members: dict[int, list[int]] = {}
     for face in shuffled.tolist():
-        members.setdefault(group[face], []).append(face)
+        members.setdefault(copy_group[face], []).append(face)
     test: list[int] = []
     for group_members in members.values():  # in the order of their first member
         if len(test) + len(group_members) <= size:

@@ -1,8 +1,8 @@
 """Model what cropping does to an embedding: a linear map plus Gaussian noise, fitted on views.
 
-A face-recognition pipeline cuts faces out of photographs in its own way, and the same face gives
-another embedding. To FaceNet that is nearly a linear map of the plain crop's embedding, and the
-residual is nearly Gaussian. train.py draws from both, so that a network learns every crop.
+Each face-recognition pipeline crops faces out of photographs in its own way, and the same face gets
+another embedding. FaceNet's is nearly a linear map of the plain crop's embedding, and the residual
+is nearly Gaussian. train.py draws from both, so that a network learns every crop.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from age_gender.labels import base_name
 from age_gender.readers import numpy_files
 
 RIDGE = 0.03  # ridge penalty, as a fraction of the components' mean square
-MIN_FACES = 200  # maps fitted on fewer faces say too little about other faces
+MIN_FACES = 200  # maps fitted on fewer faces do not generalise
 SECOND_CROP_FRACTION = 0.5  # fraction of the augmented faces that go through a second crop
 
 
@@ -35,7 +35,7 @@ class Views(NamedTuple):
 
 
 class CropMaps(NamedTuple):
-    """Hold, for each of the M = C - 1 crops but the plain one, what it does to components (n, k).
+    """Hold the map of components (n, k) by each crop but the plain one; M = C - 1 crops.
 
     A plain crop's components x become x @ matrices[c] + offsets[c] + z @ noise_factors[c], where
     z is normal and the factors are the Cholesky factors of the noise's covariance.
@@ -91,17 +91,16 @@ def read_training_views(
 ) -> np.ndarray:
     """Return the views (N, C, W) to fit maps on.
 
-    They are those of the faces `names` of the records that are not held out (n,), or all of the
-    file where the records hold none of them, so that maps are never fitted on held-out faces.
-    `space` is that of the records. Raises UnusableViews for views of another network, or of too few
-    faces.
+    They are those of the records' faces `names` (n,) that are not held out, so that maps are never
+    fitted on held-out faces; all in the file where the records have none of its faces. `space` is
+    that of the records. Raises UnusableViews for views of another network, or of too few faces.
     """
     # Check their network
     views = read(path)
     plain = views.embeddings[:, 0]
     has_other_width = plain.shape[1] != len(space.mean)
     if has_other_width or is_out_of_distribution(space.distance(plain)).mean() > 0.5:
-        raise UnusableViews("embedded by another network than the records")
+        raise UnusableViews("was made by another network than the records")
 
     # Choose the training faces among them
     of_views, of_records = (
@@ -111,16 +110,16 @@ def read_training_views(
     if not np.isin(of_views, of_records).any():
         is_training[:] = True
     if is_training.sum() < MIN_FACES:
-        raise UnusableViews(f"training faces in it: {is_training.sum()} of {MIN_FACES} needed")
+        raise UnusableViews(f"has {is_training.sum()} training faces, and {MIN_FACES} are needed")
     return views.embeddings[is_training]
 
 
 def fit_crop_maps(views: np.ndarray) -> CropMaps:
     """Fit the maps from the first crop to each of the others, by ridge regression.
 
-    `views` (N, C, k) are principal components as the network reads them. Fitted on the embeddings
-    themselves, large components drown the age information in the small ones (0.02 to 0.04 years
-    on crops that were not fitted).
+    `views` (N, C, k) are principal components as the network reads them. In maps fitted on the
+    embeddings themselves, large components would dominate the age information in small ones (0.02
+    to 0.04 years on crops that were not fitted).
     """
     # Solve the normal equations for all crops at once
     plain, others = views[:, 0].astype(np.float64), views[:, 1:].astype(np.float64)
@@ -131,7 +130,7 @@ def fit_crop_maps(views: np.ndarray) -> CropMaps:
     targets = (others - means).transpose(1, 0, 2)
     matrices = np.linalg.solve(gram, centred.T @ targets)
 
-    # Factor the covariance of what the maps leave over
+    # Factor the covariance of the residual
     residual = targets - centred @ matrices
     covariance = residual.transpose(0, 2, 1) @ residual / count
     floor = 1e-9 * np.trace(covariance, axis1=1, axis2=2)[:, None, None] * np.eye(width)
@@ -140,21 +139,20 @@ def fit_crop_maps(views: np.ndarray) -> CropMaps:
 
 
 def augment(
-    faces: np.ndarray, crop_maps: CropMaps, random: np.random.Generator, fraction: float
+    components: np.ndarray, crop_maps: CropMaps, random: np.random.Generator, fraction: float
 ) -> np.ndarray:
-    """Return faces (n, k), of which a `fraction` went through a crop drawn at random, with noise.
+    """Return components (n, k), a `fraction` of them augmented by a random crop's map and noise.
 
-    Of these, SECOND_CROP_FRACTION go through a second one, which makes crops that are in no table
-    of views. Called by training_data.batches in every epoch.
+    Of these, SECOND_CROP_FRACTION pass through a second crop, which imitates crops that no views
+    show.
     """
-    augmented, is_chosen = faces.copy(), np.ones(len(faces), bool)
+    count, width = components.shape
+    augmented, is_chosen = components.copy(), np.ones(count, bool)
     for probability in (fraction, SECOND_CROP_FRACTION):
-        is_chosen &= random.random(len(faces)) < probability
-        crop_of_face = np.where(
-            is_chosen, random.integers(len(crop_maps.matrices), size=len(faces)), -1
-        )
+        is_chosen &= random.random(count) < probability
+        crop_of_face = np.where(is_chosen, random.integers(len(crop_maps.matrices), size=count), -1)
         for number, (matrix, offset, noise_factor) in enumerate(zip(*crop_maps, strict=True)):
             rows = np.flatnonzero(crop_of_face == number)
-            noise = random.standard_normal((len(rows), faces.shape[1]), dtype=np.float32)
+            noise = random.standard_normal((len(rows), width), dtype=np.float32)
             augmented[rows] = augmented[rows] @ matrix + offset + noise @ noise_factor
     return augmented

@@ -28,9 +28,9 @@ PACKAGE = Path(__file__).resolve().parent
 # Deadlines
 CONNECT_SECONDS = 10  # until a scheduler answers, and until it has a worker
 SEND_SECONDS = 30  # until all workers have loaded the package and the function
-SEND_RATE = 1e6  # bytes per second, the least expected
+SEND_RATE = 1e6  # bytes per second, the lowest expected
 ANSWER_SECONDS = 10  # until a connected scheduler answers
-FETCH_ATTEMPTS = 6  # attempts of ANSWER_SECONDS to get a finished result from a worker
+FETCH_ATTEMPTS = 6  # attempts of ANSWER_SECONDS each to get a finished result
 CLOSE_SECONDS = 2  # until a cluster knows that the client closes
 END_SECONDS = 20  # until the processes of a local cluster have ended
 COUNT_SECONDS = 2  # interval at which the workers are counted
@@ -41,7 +41,7 @@ _NO_ANSWER = (
 
 
 @contextlib.contextmanager
-def connect(function: Callable, given: str) -> Iterator[tuple[Callable, Callable[[], int]]]:
+def connect(function: Callable, address: str) -> Iterator[tuple[Callable, Callable[[], int]]]:
     """Connect to a scheduler's address, or to a cluster that is started here for "local".
 
     Yields a function that submits an item to `function` there, and one that counts the threads.
@@ -52,31 +52,31 @@ def connect(function: Callable, given: str) -> Iterator[tuple[Callable, Callable
     import distributed
 
     with contextlib.ExitStack() as stack:
-        # Connect, and send the function; threads that watch workers would log over the progress bar
+        # Connect and send the function, without logs, which would break the progress bar
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
-        client, address = _connect(stack, given)
-        name, apply = _send(client, function, address)
+        client, scheduler = _connect(stack, address)
+        name, apply = _send(client, function, scheduler)
         stack.callback(_close_with_deadline, client.unregister_worker_plugin, name)
 
         @functools.lru_cache(1)
         def count_threads(moment: float) -> int:  # workers join later, too
-            return max(1, sum(_ask_scheduler(address, client.nthreads).values()))
+            return max(1, sum(_ask_scheduler(scheduler, client.nthreads).values()))
 
         def submit(item: Any) -> _Result:
             data = cloudpickle.dumps(item)
-            return _Result(client, address, client.submit(apply, name, data, pure=False))
+            return _Result(client, scheduler, client.submit(apply, name, data, pure=False))
 
-        # Submit items, and say what ends the connection
+        # Submit items, and say why a connection ends
         try:
             yield submit, lambda: count_threads(time.monotonic() // COUNT_SECONDS)
         except CancelledError:
             raise InputError(
-                f"{given}: lost the connection to this Dask scheduler; run the same command again"
+                f"{address}: lost the connection to this Dask scheduler; run the same command again"
             ) from None
         except distributed.KilledWorker as error:
             raise InputError(
-                f"{address}: {counted(error.allowed_failures + 1, 'worker')} died over the same "
+                f"{scheduler}: {counted(error.allowed_failures + 1, 'worker')} died over the same "
                 "chunk; check their logs; give them more memory if it ran out"
             ) from None
 
@@ -142,7 +142,7 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
     import distributed
 
     if address == "local":
-        # Python's tracker of semaphores unblocks Ctrl-C when it starts, and warns after one
+        # Start Python's tracker of semaphores first, as its start unblocks Ctrl-C; without warnings
         with environment(PYTHONWARNINGS="ignore"):
             resource_tracker.ensure_running()
         with interrupts.blocked_in_children():
@@ -158,7 +158,7 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
     open_client = functools.partial(distributed.Client, address, timeout=CONNECT_SECONDS)
     try:
         client = _call_with_deadline(CONNECT_SECONDS + 1, open_client)
-    except Exception as error:  # an address that is none, or any error from another server's bytes
+    except Exception as error:  # a wrong address, or any error from another server's bytes
         reason = "something else does" if isinstance(error, MemoryError) else error_line(error)
         reason = reason or f"within {CONNECT_SECONDS} seconds"
         raise InputError(
@@ -222,7 +222,7 @@ def _make_plugin(name: str, version: str, code: bytes, function: bytes) -> Any:
             os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(worker.state.nthreads))
             await worker.upload_file(filename=name, data=code, load=False)
             loaded = getattr(sys.modules.get("age_gender"), "__file__", None)
-            if version not in str(loaded):  # reloading the package would leave its modules old
+            if version not in str(loaded):  # reloading the package would keep its old modules
                 for module in [*sys.modules]:
                     if module.split(".")[0] == "age_gender":
                         del sys.modules[module]
@@ -233,7 +233,7 @@ def _make_plugin(name: str, version: str, code: bytes, function: bytes) -> Any:
 
 
 def _check_versions(client: Any, address: str, version: str) -> None:
-    """Raise InputError while another version is at work: modules of two would be mixed.
+    """Raise InputError while another version is at work, since modules of both would be mixed.
 
     The plugins of runs that were killed are removed.
     """

@@ -11,26 +11,28 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-THREE_DECIMALS = 1e-3 / 12**0.5  # standard deviation that rounding to them adds to a number
-FLOAT16 = 2e-4  # standard deviation that float16 adds, as a fraction of the number
+# Standard deviations of rounding errors: of a number, and as a fraction of the number
+THREE_DECIMALS_DEVIATION, FLOAT16_DEVIATION = 1e-3 / 12**0.5, 2e-4
 # A principal component is kept if its deviation is over this many times what storage adds. Chosen
 # on held-out training records, mean of two or three seeds. FaceNet's ages are 5.08 years off with
 # 0.8 and with 0.9, 5.10 with 1; three decimals cost 0.03, 0.02 and 0.01 years more. dlib's are 5.36
 # off up to 0.85, where its 81st component is kept, and 5.39 above.
-CLEARANCE = 0.8
+MIN_SIGNAL_TO_ROUNDING = 0.8
 DISTANCE_LIMIT = 1.0  # the `distance` above which a row is out of distribution
 TESTED_DIRECTIONS = 64  # number of directions of the test; with 24 a few negated rows passed
 EMPTY_DIRECTIONS = 8  # number of directions that show how coarsely a row was rounded
-# Added to the variances of the test, of which a random vector's is 1: rounding changes nothing.
+# Added to each tested variance (a random vector's is 1), so that rounding cannot change the result
 VARIANCE_FLOOR = 0.02
-EMPTY_VARIANCE = 0.1 * VARIANCE_FLOOR  # below this an axis counts as empty
-NEGATION_FLOOR = 5e-4  # the floor in the discriminant between the space and its negative
-NEGATION_LIMIT = 0.04  # how near to its negative a row may lie; the negated mean lies at 1
-MIN_SEPARATION = 25  # squared Mahalanobis distance of the negative; nearer ones overlap the space
-MAX_ROWS = 100_000  # rows at most on which a space is fitted; larger sets are thinned evenly
-MIN_ROWS = 200  # rows for a test; fitted on fewer it rejects faces of its own network
-FOLDS, MAX_FOLD_ROWS = 5, 15_000  # folds of the cross-validation, and rows for all of them
-MAX_ERROR_RATE = 0.001  # error rate of the test above which single rows are not judged
+EMPTY_VARIANCE = 0.1 * VARIANCE_FLOOR  # an axis with a smaller variance counts as empty
+NEGATION_FLOOR = 5e-4  # added to the variances in the discriminant of space and negative
+# A row farther than this along the negation axis is refused; the mean lies at -1, its negative at 1
+NEGATION_LIMIT = 0.04
+# Least squared Mahalanobis distance from the mean to its negative for testing negation
+MIN_SEPARATION = 25
+MAX_ROWS = 100_000  # most rows that a space is fitted on; larger sets are subsampled evenly
+MIN_ROWS = 200  # a space fitted on fewer rows would reject faces of its own network
+FOLDS, MAX_FOLD_ROWS = 5, 15_000  # number of cross-validation folds, and of rows in all folds
+MAX_ERROR_RATE = 0.001  # with a greater error rate of the test, single rows are not judged
 BLOCK_ROWS = 1 << 16  # rows that `to_unit_length` scales at a time, to bound memory
 
 
@@ -38,14 +40,14 @@ BLOCK_ROWS = 1 << 16  # rows that `to_unit_length` scales at a time, to bound me
 class EmbeddingSpace:
     """Describe one network's unit-length embeddings by a Gaussian, and test others against it.
 
-    The tested directions are those in which the variance differs most from a random vector's; the
-    empty ones hold nothing but what rounding adds.
+    The tested directions are those in which the variance differs most from a random vector's; along
+    the empty ones, embeddings vary only by rounding.
     """
 
     mean: np.ndarray  # (W,)
     axes: np.ndarray  # (W, W), the principal axes as columns
     deviations: np.ndarray  # (W,), along the axes, falling
-    components: int  # how many axes, from the first, hold more than storage adds
+    components: int  # number of axes, from the first, that vary more than storage rounds
     tested_directions: np.ndarray  # (W, D)
     empty_directions: np.ndarray  # (W, E)
     variances: np.ndarray  # (D,), where a random vector's is 1; VARIANCE_FLOOR included
@@ -60,13 +62,13 @@ class EmbeddingSpace:
         return max(self.false_rejection_rate, self.false_acceptance_rate) <= MAX_ERROR_RATE
 
     def distance(self, rows: np.ndarray) -> np.ndarray:
-        """Return how far unit-length rows (n, W) lie from this space: (n,), over 1 outside it.
+        """Return the distance of unit-length rows (n, W) from this space: (n,), over 1 outside it.
 
         It is linear in the logarithm of how much likelier a random direction is than this space:
-        0 for the nearest training row, 1 where both are equally likely. A row beyond
-        NEGATION_LIMIT on the side of the negated embeddings is outside too. 1 for all rows where
-        single rows cannot be judged. network_conv.build_row_checks computes the same within the
-        exported model, as a test checks.
+        0 for the training row least like a random one, 1 where both are equally likely. A row
+        beyond NEGATION_LIMIT on the side of the negated embeddings is outside too. Where single
+        rows cannot be judged it is 1 for all. network_conv.build_row_checks computes the same
+        within the exported model, as a test checks.
         """
         if not self.detects_single_rows:
             return np.ones(len(rows), np.float32)
@@ -88,8 +90,8 @@ class EmbeddingSpace:
     def rounding_deviation(self, rows: np.ndarray) -> np.ndarray:
         """Return the root mean square of unit-length rows (n, W) along empty directions, (n,).
 
-        It is what rounding added to each number: 2.9e-4 for three decimals. 0 where no direction
-        is empty.
+        It estimates the rounding error of each number: 2.9e-4 for three decimals. 0 where no
+        direction is empty.
         """
         empty = self.empty_directions
         along = rows @ empty - self.mean @ empty
@@ -101,7 +103,7 @@ def is_out_of_distribution(distance: np.ndarray) -> np.ndarray:
     return distance > DISTANCE_LIMIT
 
 
-def thin(rows: np.ndarray, most: int) -> np.ndarray:
+def subsample(rows: np.ndarray, most: int) -> np.ndarray:
     """Return at most `most` of the rows, evenly spaced."""
     return rows[:: -(-len(rows) // most) or 1]
 
@@ -111,7 +113,7 @@ def to_unit_length(features: np.ndarray) -> np.ndarray:
     units = np.empty(features.shape, np.float32)
     for start in range(0, len(features), BLOCK_ROWS):
         rows = features[start : start + BLOCK_ROWS]
-        rows = rows / np.abs(rows).max(axis=1, keepdims=True)  # whose squares do not overflow
+        rows = rows / np.abs(rows).max(axis=1, keepdims=True)  # so that squares do not overflow
         units[start : start + BLOCK_ROWS] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return units
 
@@ -122,29 +124,31 @@ def median_norm(features: np.ndarray) -> float:
 
 
 def storage_deviation(width: int, norm: float) -> float:
-    """Return the standard deviation that storage adds to each number of a unit-length embedding.
+    """Return the standard deviation of storage's rounding error, for embeddings of unit length.
 
-    Storage is float16 and three decimals of vectors of this norm, which counts as the nearest power
-    of ten: as 1 from 0.3 to 3, since such embeddings are often brought to unit length.
+    It is that of float16 and three decimals together, for vectors of this `norm`. The norm is
+    rounded to a power of ten, so that 0.3 to 3 count as 1: such embeddings are often scaled to unit
+    length later.
     """
-    return float(np.hypot(THREE_DECIMALS / 10 ** round(np.log10(norm)), FLOAT16 / width**0.5))
+    three_decimals = THREE_DECIMALS_DEVIATION / 10 ** round(np.log10(norm))
+    return float(np.hypot(three_decimals, FLOAT16_DEVIATION / width**0.5))
 
 
 def fit(rows: np.ndarray, norm: float = 1.0, folds: int = FOLDS) -> EmbeddingSpace:
     """Fit the embedding space of unit-length rows (n, W), plain and augmented views together.
 
     `norm` is the median norm that they had before. Error rates are measured by cross-validation
-    over `folds`, and on random vectors; without folds they are 0. Neighbouring rows may be views of
-    one face, so that a fold is a run of rows.
+    over `folds`, and on random vectors; without folds they are 0. Folds are runs of rows, since
+    neighbouring rows may be views of one face.
     """
-    rows = thin(rows, MAX_ROWS)
+    rows = subsample(rows, MAX_ROWS)
     space = _fit(rows, norm)
     if len(rows) < MIN_ROWS:
         return replace(space, false_rejection_rate=1.0)
     random = np.random.default_rng(0).standard_normal((4000, rows.shape[1]), dtype=np.float32)
     random = to_unit_length(random)
     rejected = accepted = 0.0
-    rows = thin(rows, MAX_FOLD_ROWS)
+    rows = subsample(rows, MAX_FOLD_ROWS)
     for fold in np.array_split(np.arange(len(rows)), folds) if folds else ():
         space_without_fold = _fit(np.delete(rows, fold, axis=0), norm)
         rejected += is_out_of_distribution(space_without_fold.distance(rows[fold])).sum()
@@ -159,36 +163,36 @@ def fit(rows: np.ndarray, norm: float = 1.0, folds: int = FOLDS) -> EmbeddingSpa
 def _fit(rows: np.ndarray, norm: float) -> EmbeddingSpace:
     """Return the embedding space of unit-length rows (n, W), without measuring its error rates."""
     width = rows.shape[1]
-    # Principal axes, and how many of them hold more than storage adds.
+    # Principal axes, and the number of them that vary more than storage rounds
     mean = rows.mean(axis=0)
     centred = rows - mean
     variances, axes = np.linalg.eigh(centred.T @ centred / len(rows))
     variances, axes = np.maximum(variances[::-1], 0).astype(np.float64), axes[:, ::-1]
-    smallest = CLEARANCE * storage_deviation(width, norm)
+    smallest = MIN_SIGNAL_TO_ROUNDING * storage_deviation(width, norm)
     components = max(1, int((np.sqrt(variances) > smallest).sum()))
 
-    # Directions to test. Among axes that are all empty the choice is one of chance, so these are
-    # rotated at random first: then each direction sees a part of what other networks have there.
-    spread, rotated = width * variances + VARIANCE_FLOOR, axes.copy()
+    # Directions to test. Empty axes are rotated at random first, so that each one that is tested
+    # shows a part of what other networks have along all of them.
+    tested_variances, rotated_axes = width * variances + VARIANCE_FLOOR, axes.copy()
     is_empty = width * variances < EMPTY_VARIANCE
     if is_empty.any():
-        rotated[:, is_empty] = axes[:, is_empty] @ random_rotation(is_empty.sum())
-        spread[is_empty] = spread[is_empty].mean()
-    tested = np.argsort(-np.abs(np.log(spread)), kind="stable")[:TESTED_DIRECTIONS]
+        rotated_axes[:, is_empty] = axes[:, is_empty] @ random_rotation(is_empty.sum())
+        tested_variances[is_empty] = tested_variances[is_empty].mean()
+    tested = np.argsort(-np.abs(np.log(tested_variances)), kind="stable")[:TESTED_DIRECTIONS]
     empty = axes[:, components:] @ random_rotation(width - components)[:, :EMPTY_DIRECTIONS]
 
-    # Fisher's linear discriminant between the space and its negative, unless they overlap.
+    # Fisher's linear discriminant between the space and its negative, or 0 where they overlap
     negation = -axes @ (axes.T @ mean / (width * variances + NEGATION_FLOOR))
-    side = -negation @ mean
-    negation = negation / side if width * side > MIN_SEPARATION else 0 * negation
+    separation = -negation @ mean
+    negation = negation / separation if width * separation > MIN_SEPARATION else 0 * negation
 
     arrays = {
         "mean": mean,
         "axes": axes,
         "deviations": np.sqrt(variances),
-        "tested_directions": rotated[:, tested],
+        "tested_directions": rotated_axes[:, tested],
         "empty_directions": empty,
-        "variances": spread[tested],
+        "variances": tested_variances[tested],
         "negation": negation,
     }
     arrays = {name: np.float32(values) for name, values in arrays.items()}

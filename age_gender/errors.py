@@ -1,4 +1,4 @@
-"""Define the error of a user's mistake, tell others from it, and write errors as one line."""
+"""Define the error of a user's mistake, classify other errors, and write errors as one line."""
 
 import errno
 
@@ -10,10 +10,10 @@ _REMEDIES = {
     errno.EACCES: "; check the permissions",
     errno.EROFS: "; choose another folder",
     errno.ENOENT: "; check the path",
-    errno.ENOMEM: "; free some, or raise its limit (ulimit -v)",
-    errno.EMFILE: "; raise their limit (ulimit -n)",
+    errno.ENOMEM: "; free some memory, or raise its limit (ulimit -v)",
+    errno.EMFILE: "; raise the limit of open files (ulimit -n)",
 }
-_SHORTAGES = (  # texts of libraries that give no error number
+_SHORTAGES = (  # texts of libraries whose errors have no number
     "cannot allocate memory",
     "unable to allocate",
     "out of memory",
@@ -67,7 +67,7 @@ def error_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text as one line, control characters escaped, its middle cut at MAX_MESSAGE."""
+    """Return a text as one line of at most MAX_MESSAGE characters, without control characters."""
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
     half = MAX_MESSAGE // 2
     return line if len(line) <= MAX_MESSAGE else line[: half - 3] + "..." + line[-half:]

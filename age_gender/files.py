@@ -46,7 +46,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
     unique = os.urandom(4).hex()
     temporary = path.with_name(f".{path.name[:30]}.{unique}.part{path.suffix[:20]}")
-    startup.unfinished.add(temporary)
+    startup.temporary_files.add(temporary)
     try:
         # At no time readable by more people than the file that it replaces
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
@@ -63,7 +63,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-        startup.unfinished.discard(temporary)
+        startup.temporary_files.discard(temporary)
 
 
 def open_descriptor(path: str | os.PathLike[str]) -> int | None:

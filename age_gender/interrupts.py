@@ -1,8 +1,8 @@
 """Turn Ctrl-C, TERM and HUP into KeyboardInterrupt, so that temporary files are removed.
 
-`cli.report` then prints "interrupted" and the script ends with 130. While a process forks they
-are deferred. Until `cli.run` calls main(), during the imports of a script's first lines,
-startup.py handles them; TensorFlow is imported within main().
+`cli.report_error` then prints "interrupted" and the script ends with 130. While a process forks,
+they are deferred. startup.py handles them during the imports of a script's first lines, until
+`cli.run` calls main(); TensorFlow is imported within main().
 """
 
 import contextlib
@@ -19,11 +19,13 @@ from age_gender import startup
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # Windows has no HUP
-HEED_SECONDS = 3  # after an interrupt; C code that has not returned by then ends with the process
-TIDYING_SECONDS = 2  # after an interrupt, in which others are ignored, so that cleanup finishes
-# Plain variables: a lock in a signal handler may block it
-_raise_time: float | None = None  # of the last KeyboardInterrupt
-_number: int  # of the last signal
+# Time after an interrupt in which C code must return to Python, or the process is ended
+RESPONSE_SECONDS = 3
+# Time after an interrupt in which further ones are ignored, so that cleanup finishes
+CLEANUP_SECONDS = 2
+# Plain variables, since a signal handler must not wait for a lock
+_last_raised: float | None = None  # time of the last KeyboardInterrupt
+_last_signal: int  # number of the last signal
 
 
 def raise_keyboard_interrupt() -> None:
@@ -41,25 +43,25 @@ def ignore() -> None:
 
 
 def was_interrupted() -> bool:
-    """Return whether an interrupt has arrived: a library may have made another exception of it."""
-    return _raise_time is not None
+    """Return whether an interrupt has arrived: a library may have replaced its exception."""
+    return _last_raised is not None
 
 
-def watch_for_stuck_interrupts() -> None:
-    """Start to end the script, without cleanup, where an interrupt is not heeded in HEED_SECONDS.
+def start_interrupt_watchdog() -> None:
+    """Start a thread that ends the process, without cleanup, if an interrupt has no effect.
 
-    For a library in C that may never return to Python, where alone KeyboardInterrupt is raised.
+    Python raises KeyboardInterrupt only once C code returns to it, which a library may never do.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not _raise:
-        return  # in another program
+        return  # another program uses this package
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # written to whatever the code at work
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # a signal writes to it at once
 
     def watch() -> None:
         while os.read(reader, 1):
-            time.sleep(HEED_SECONDS)
+            time.sleep(RESPONSE_SECONDS)
             if not was_interrupted():
                 startup.exit_interrupted()
 
@@ -68,7 +70,7 @@ def watch_for_stuck_interrupts() -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Deliver interrupts that arrive within the block after it: a fork would lose them."""
+    """Hold back interrupts until the block ends: a fork would lose them."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are handled in the main thread
         return
@@ -86,9 +88,9 @@ def deferred() -> Iterator[None]:
 
 @contextlib.contextmanager
 def blocked_in_children() -> Iterator[None]:
-    """Block Ctrl-C in the processes that are started from threads which start within the block.
+    """Block Ctrl-C in child processes of threads that start within the block.
 
-    This process gets it after the block.
+    This process receives it after the block.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -103,8 +105,8 @@ def blocked_in_children() -> Iterator[None]:
 class Interruptible(io.RawIOBase):
     """Read a buffered binary stream so that an interrupt ends the wait for a pipe.
 
-    io.BufferedReader reads a pipe many times to fill a large buffer; an interrupt between two reads
-    would wait for more data. Here each call reads once.
+    io.BufferedReader reads a pipe many times to fill a large buffer, and handles an interrupt
+    between two reads only after the next data. Here each call reads once.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -119,8 +121,8 @@ class Interruptible(io.RawIOBase):
         return self.stream.readinto1(buffer)
 
 
-def end_with_parent() -> None:
-    """Set up a worker process that ends at an interrupt, or when its parent does."""
+def set_up_worker() -> None:
+    """Have this worker process end at an interrupt, and when its parent ends."""
     import multiprocessing
 
     for number in SIGNALS:
@@ -137,23 +139,23 @@ def end_with_parent() -> None:
 def _handle(handler: Callable) -> None:
     """Install the handler for each signal that is not ignored."""
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores HUP
             signal.signal(number, handler)
 
 
 def _raise(number: int, frame: object) -> None:
-    global _raise_time, _number
-    now, _number = time.monotonic(), number
-    if _raise_time is None or now - _raise_time > TIDYING_SECONDS:
-        _raise_time = now
+    global _last_raised, _last_signal
+    now, _last_signal = time.monotonic(), number
+    if _last_raised is None or now - _last_raised > CLEANUP_SECONDS:
+        _last_raised = now
         raise KeyboardInterrupt
 
 
 def _raise_ignored(unraisable: Any) -> None:
-    """Send an interrupt once more whose exception Python ignores; print others as Python does."""
-    global _raise_time
+    """Send an interrupt again if Python ignores its exception; print others as Python does."""
+    global _last_raised
     if unraisable.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(unraisable)
     else:
-        _raise_time = None
-        threading.Timer(0.01, os.kill, [os.getpid(), _number]).start()  # after the callback
+        _last_raised = None
+        threading.Timer(0.01, os.kill, [os.getpid(), _last_signal]).start()  # after the callback

@@ -1,8 +1,8 @@
 """Read columns of ages and genders, and refuse those that may mean two things.
 
 Data sets code genders in many ways, such as 1 and 2. A value is understood only where it can mean
-one thing: words by a table, 0 and 1 where a column holds these two alone. Everything else is for
-the user to say.
+one thing: words by a table, 0 and 1 in a column without other values. The user must say what
+anything else means.
 """
 
 import argparse
@@ -21,10 +21,10 @@ import numpy as np
 
 from age_gender.cli import counted
 from age_gender.errors import InputError, printable
-from age_gender.labels import ADULT_AGE, AGES, GENDERS
+from age_gender.labels import ADULT_AGE, AGE_CLASSES, GENDERS
 
 MALE, FEMALE, MISSING = 0, 1, -1
-GENDER_WORDS = {  # as data sets write them; male, female
+GENDER_WORDS = {  # per language: words for male, words for female
     "English": ("male males man men boy masculine", "female females woman women girl feminine"),
     "German": ("männlich mann maennlich", "weiblich frau"),
     "French": ("homme masculin", "femme féminin"),
@@ -41,19 +41,19 @@ GENDER_WORDS = {  # as data sets write them; male, female
     "Chinese, Japanese": ("男 男性 男人", "女 女性 女人"),
     "Korean": ("남 남자 남성", "여 여자 여성"),
 }
-# A letter means something beside its counterpart alone: M is Spanish "mujer" beside H.
-LETTERS = ("mf", "mw", "hf", "hm", "mk", "ek", "mz", "lp", "мж")  # male, female
+# Pairs of letters, male then female. One letter alone is ambiguous: M is Spanish "mujer" beside H.
+LETTERS = ("mf", "mw", "hf", "hm", "mk", "ek", "mz", "lp", "мж")
 UNKNOWN_WORDS = {
     "", "-", "--", "?", "n/a", "na", "<na>", "nan", "nat", "none", "null", "unknown", "unk",
     "undefined", "missing", "unbekannt", "inconnu", "desconocido", "неизвестно", "未知",
 }  # fmt: skip
-# Answers in a column called male or female. Beside t, f is false; alone it may be female.
+# Answers in a column called male or female. f means false only beside t: alone it may mean female.
 YES, NO = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n")
 CODE = re.compile(rf"(.*?)=\s*({'|'.join(GENDERS)}|unknown)\s*(?:[,;](?=.)|\Z)", re.I | re.S)
 
 
 class RowSource(NamedTuple):
-    """Say where a row stands: its file, its number there from 1, its line or 0; for messages."""
+    """Hold the position of a row, for messages: its file, its number from 1, its line or 0."""
 
     path: str
     row: int
@@ -64,16 +64,16 @@ class RowSource(NamedTuple):
 
 
 class LabelColumn(NamedTuple):
-    """Hold the ages or genders of one file: a column, or, without a title, those in its names."""
+    """Hold the ages or genders of one file, from a column or, if `title` is empty, from names."""
 
     path: str
     title: str
     values: list
-    rows: Sequence[int]  # their numbers in the file, from 1
-    lines: Sequence[int] = ()  # their lines in the file, from 1, if it is text
+    rows: Sequence[int]  # row numbers in the file, from 1
+    lines: Sequence[int] = ()  # line numbers in the file, from 1, if it is text
 
     def sources(self) -> Iterator[RowSource]:
-        """Yield where each row stands."""
+        """Yield the position of each row."""
         lines = self.lines or itertools.repeat(0)
         return map(RowSource, itertools.repeat(self.path), self.rows, lines)
 
@@ -82,30 +82,29 @@ class LabelColumn(NamedTuple):
         return f"{self.path}: {subject}"
 
 
-def parse_gender_codes(text: str) -> dict[str, int]:
-    """Return the gender that each value of VALUE=male,VALUE=female stands for.
+def parse_gender_codes(text: str) -> list[tuple[str, int]]:
+    """Return the values in VALUE=male,VALUE=female with their codes: 0 male, 1 female, -1 unknown.
 
-    A value may also be =unknown: a missing label; it may hold commas. Raises ArgumentTypeError for
+    VALUE=unknown is a missing label, and a value may contain commas. Raises ArgumentTypeError for
     any other text.
     """
     meanings = {**{word: gender for gender, word in enumerate(GENDERS)}, "unknown": MISSING}
-    codes: dict[str, int] = {}
+    codes: list[tuple[str, int]] = []
     end = 0
     while end < len(text) or not codes:
         if not (code := CODE.match(text, end)):
             raise argparse.ArgumentTypeError(
                 f"{text[end:]!r} is not VALUE=male, VALUE=female or VALUE=unknown"
             )
-        gender, end = meanings[code[2].casefold()], code.end()
-        if codes.setdefault(_normalise_text(code[1]), gender) != gender:
-            raise argparse.ArgumentTypeError(f"{code[1]!r} is given two genders")
+        codes.append((_normalise_text(code[1]), meanings[code[2].casefold()]))
+        end = code.end()
     return codes
 
 
-def merge_gender_codes(options: list[dict[str, int]]) -> dict[str, int]:
+def merge_gender_codes(options: list[list[tuple[str, int]]]) -> dict[str, int]:
     """Return the codes of all --gender-codes. Raises InputError for a value with two genders."""
     codes: dict[str, int] = {}
-    for value, code in itertools.chain.from_iterable(option.items() for option in options):
+    for value, code in itertools.chain.from_iterable(options):
         if codes.setdefault(value, code) != code:
             raise InputError(f"--gender-codes: {value!r} is given two genders; give it one")
     return codes
@@ -114,8 +113,8 @@ def merge_gender_codes(options: list[dict[str, int]]) -> dict[str, int]:
 def read_genders(columns: Sequence[LabelColumn], codes: dict[str, int]) -> np.ndarray:
     """Return the gender of each row (n,), 0 male, 1 female, -1 where it is missing.
 
-    `codes` are what the user said. Raises InputError for a column that may mean two things, with
-    its values, how often each stands, and the option that says what they mean.
+    `codes` are the user's. Raises InputError for an ambiguous column, with its values, how often
+    each occurs, and the option that says what they mean.
     """
     genders, normalised = [], [[*map(_normalise_value, column.values)] for column in columns]
     all_counts = Counter(itertools.chain.from_iterable(normalised))
@@ -127,7 +126,7 @@ def read_genders(columns: Sequence[LabelColumn], codes: dict[str, int]) -> np.nd
     for column, values in zip(columns, normalised, strict=True):
         counts = Counter(values)
         if len(counts.keys() - UNKNOWN_WORDS - codes.keys()) == 1:
-            counts = all_counts  # a row a file, or the last part of a table that is many files
+            counts = all_counts  # a file of one row, or of one gender
         meanings = _find_meanings({*counts}, column.title.casefold(), codes)
         if unclear := set(values) - meanings.keys():
             present = {meanings[value] for value in counts.keys() & meanings.keys()}
@@ -142,15 +141,15 @@ def check_agreement(
     genders: np.ndarray,
     codes: dict[str, int],
 ) -> bool:
-    """Return whether other columns of genders mean one thing, without the `codes` or with them.
+    """Return whether the columns `others` can be read, with the `codes` or without.
 
-    They have the same rows as `columns`, which mean the `genders` (n,). Raises InputError where
-    they contradict these.
+    They describe the same rows as `columns`, which were read as `genders` (n,). Raises InputError
+    where they contradict these.
     """
     contradiction = None
-    for given in ({}, codes):
+    for tried_codes in ({}, codes):
         with contextlib.suppress(InputError):
-            other = read_genders(others, given)
+            other = read_genders(others, tried_codes)
             differs = (genders >= 0) & (other >= 0) & (genders != other)
             if not differs.any():
                 return True
@@ -171,20 +170,21 @@ def check_agreement(
 def read_ages(columns: Sequence[LabelColumn], min_age: int) -> np.ndarray:
     """Return the age of each row (n,) in whole years, -1 where it is missing or over 116.
 
-    Raises InputError for a column that does not hold numbers of years, with the first such row.
+    Raises InputError that names the first row of a column without numbers of years.
     """
     ages: list[int] = []
     for column in columns:
         years = [*_parse_years(column)]
-        too_old = [age >= AGES for age in years]
+        too_old = [age >= AGE_CLASSES for age in years]
         if 2 * sum(too_old) > sum(age >= 0 for age in years):
             first = too_old.index(True)
             source = next(itertools.islice(column.sources(), first, None))
             raise InputError(
-                f"{source}: the age {years[first]} is outside 0 to {AGES - 1}, and so are most "
-                f"ages in the column {column.title} (years of birth? days?); give ages in years"
+                f"{source}: the age {years[first]} is outside 0 to {AGE_CLASSES - 1}, and so are "
+                f"most ages in the column {column.title} (years of birth? days?); give ages in "
+                "years"
             )
-        ages += [age if age < AGES else MISSING for age in years]
+        ages += [age if age < AGE_CLASSES else MISSING for age in years]
     known = [age for age in ages if age >= 0]
     if known and max(known) < min(ADULT_AGE, min_age):
         column = next(column for column in columns if len(column.rows))
@@ -196,23 +196,23 @@ def read_ages(columns: Sequence[LabelColumn], min_age: int) -> np.ndarray:
 
 
 def gender_codes_option(columns: Sequence[LabelColumn], genders: np.ndarray) -> str:
-    """Return the --gender-codes that read `genders` (n,) as they were: 0=male,1=female."""
-    shown: dict[str, int] = {}
+    """Return the --gender-codes by which `genders` (n,) were read, such as 0=male,1=female."""
+    code_of_value: dict[str, int] = {}
     values = (value for column in columns for value in column.values)
     for value, gender in zip(values, genders.tolist(), strict=True):
         if gender != MISSING:
-            shown.setdefault(_normalise_value(value), gender)
-    codes = sorted(shown.items(), key=lambda code: (code[0].startswith("-"), code[0]))
+            code_of_value.setdefault(_normalise_value(value), gender)
+    codes = sorted(code_of_value.items(), key=lambda code: (code[0].startswith("-"), code[0]))
     return shlex.quote(",".join(f"{value}={GENDERS[gender]}" for value, gender in codes))
 
 
 def row_sources(columns: Sequence[LabelColumn]) -> Iterator[RowSource]:
-    """Yield where each row of the input stands."""
+    """Yield the position of each row of the input."""
     return itertools.chain.from_iterable(column.sources() for column in columns)
 
 
 def _normalise_value(value: object) -> str:
-    """Return a value as it is compared: text in small letters without accents; 1 for 1.0."""
+    """Return a value as text for comparison, in small letters without accents; 1 for 1.0."""
     plain = value is None or isinstance(value, str | bytes | bool | int | float)
     return _normalise_text(
         value if plain else value.item() if isinstance(value, np.generic) else str(value)
@@ -231,7 +231,7 @@ def _normalise_text(value: str | bytes | float | None) -> str:
 
 
 def _parse_number(text: str) -> float | None:
-    if "_" in text:  # which float() reads over
+    if "_" in text:  # float() ignores it
         return None
     try:
         return float(text)
@@ -258,7 +258,7 @@ def _find_meanings(values: set[str], title: str, codes: dict[str, int]) -> dict[
     rest = values - meanings.keys()
     has_no_words = values - {""} == rest
     answers = _find_answers(title, rest, has_no_words)
-    if codes.keys() & answers.keys():  # whoever says what one of them means says it of all
+    if codes.keys() & answers.keys():  # codes for one of them apply to all
         answers = {"-1": MISSING} if answers.get("-1") == MISSING else {}
 
     # Letters: only both of a pair
@@ -272,15 +272,15 @@ def _find_meanings(values: set[str], title: str, codes: dict[str, int]) -> dict[
 def _find_answers(title: str, values: set[str], has_no_words: bool) -> dict[str, int]:
     """Return the meanings of numbers and of yes and no among the `values` that are no known words.
 
-    `has_no_words` says that the column holds no word for a gender. Without the user's codes 2 never
-    has a meaning, and 1 has one beside 0 alone, or by a title such as Male.
+    `has_no_words` says that the column has no word for a gender. Without the user's codes 2 never
+    has a meaning, and 1 only has one where 0 is the only other value, or by a title such as Male.
     """
     titled = title.removeprefix("is_")
     if titled in GENDERS:  # 1 is what the column is called
         gender = GENDERS.index(titled)
         no = (*NO, "f") if "t" in values else NO
         answers = {**dict.fromkeys(YES, gender), **dict.fromkeys(no, 1 - gender)}
-        if "-1" in values:  # beside 1 alone, as in CelebA's column Male, it is the other gender
+        if "-1" in values:  # with 1 only, as in CelebA's column Male, it is the other gender
             answers["-1"] = MISSING if "0" in values else 1 - gender
         return answers
     if not title:  # UTKFace's names
@@ -296,7 +296,7 @@ def _ambiguity_error(
 ) -> InputError:  # fmt: skip
     """Return the error of values that may mean either gender, or none.
 
-    `present` are the genders that other values mean, `codes` what the user said of some.
+    `present` are the genders that other values mean, `codes` the user's meanings of some values.
     """
     # Suggest codes: what a value most likely means, else what no other value means
     guesses = {"0": MALE, "m": MALE, "h": MALE, "f": FEMALE, "w": FEMALE}
@@ -322,7 +322,7 @@ def _ambiguity_error(
 
 
 def _format_counts(counts: Counter) -> str:
-    """Return the values and in how many rows each stands, for a message."""
+    """Return the values and their numbers of rows, for a message."""
     parts = [
         f"{printable(value)[:40] or 'no value'} ({counted(count, 'row')})"
         for value, count in counts.most_common(8)
@@ -331,7 +331,7 @@ def _format_counts(counts: Counter) -> str:
 
 
 def _parse_years(column: LabelColumn) -> Iterator[int]:
-    """Yield the whole years of each row, -1 where they are missing; InputError for a text."""
+    """Yield the whole years of each row, -1 where they are missing. Raises InputError for text."""
     for source, value in zip(column.sources(), column.values, strict=True):
         text = str(value.decode("utf-8", "replace") if isinstance(value, bytes) else value).strip()
         number = None if isinstance(value, bool | np.bool_) else _parse_number(text.strip("\"'"))

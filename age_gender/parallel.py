@@ -1,8 +1,8 @@
 """Map a function over input items in order, on threads, processes or a Dask cluster.
 
-At most a few items are under way at a time, so that memory stays bounded whatever the input's
-length. Long text is parsed by processes, as parsing holds the GIL (`tables.is_long_text`): each
-opens the file itself and reads the bytes of its chunk there (`Chunk.without_data`, `with_data`).
+Only a few items are processed at a time, so that memory stays bounded whatever the input's length.
+Long text is parsed by processes, since parsing holds the GIL (`tables.is_long_text`): each process
+opens the file and reads the bytes of its chunk itself (`Chunk.without_data`, `with_data`).
 """
 
 import contextlib
@@ -31,13 +31,13 @@ def map_in_order(
 ) -> Iterator:
     """Yield `function(item)` for each item, in order; it may be called from several threads.
 
-    `dask` is None for threads here, as many as processors, "local" for a Dask cluster of worker
-    processes on this machine, or the address of a scheduler. With `processes` they take the place
-    of threads: for a function that holds the GIL, and items and results that are small when
-    pickled. At most two items for each of them are read ahead of the result that is waited for.
+    `dask` is None for one thread per processor, "local" for a Dask cluster of worker processes on
+    this machine, or the address of a scheduler. With `processes`, processes replace the threads:
+    for a function that holds the GIL, and items and results that are small when pickled. At most
+    two items for each worker are read ahead of the result that is waited for.
     Raises what `function` raises, and InputError for a cluster that does not answer.
     """
-    # Call it here for a single item: a pool takes 5 ms to import
+    # Call the function here for a single item: a pool takes 5 ms to import
     items = iter(items)
     first_items = [*itertools.islice(items, 2)]
     if len(first_items) < 2 and dask is None:
@@ -46,15 +46,15 @@ def map_in_order(
 
     # Submit items ahead of the result that is waited for
     with _workers(function, dask, processes) as (submit, count_workers):
-        waiting: deque = deque()
+        futures: deque = deque()
         for item in itertools.chain(first_items, items):
-            waiting.append(submit(item))
-            if len(waiting) > 2 * count_workers():
-                yield waiting.popleft().result()
-            while waiting and waiting[0].done():
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            futures.append(submit(item))
+            if len(futures) > 2 * count_workers():
+                yield futures.popleft().result()
+            while futures and futures[0].done():
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
 
 
 def _workers(
@@ -76,7 +76,7 @@ def _threads(function: Callable) -> Iterator[Workers]:
     pool = ThreadPoolExecutor(count_processors())
     try:
         yield functools.partial(pool.submit, function), count_processors
-    finally:  # without waiting: after Ctrl-C or an error nobody wants the items under way
+    finally:  # without waiting: after Ctrl-C or an error, started items are not needed
         pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -86,31 +86,31 @@ def _processes(function: Callable) -> Iterator[Workers]:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    # Forked, a process has the function, and what it has loaded, from the beginning.
+    # A forked process has the function, and what it has loaded, from the beginning
     fork = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(count_processors(), fork, _begin_worker, (function,))
+    pool = ProcessPoolExecutor(count_processors(), fork, _initialize_worker, (function,))
     try:
         with interrupts.deferred():
-            pool.submit(os.getpid)  # the first call forks them all
-        yield functools.partial(pool.submit, _work), count_processors
-        pool.shutdown()  # Python's own at its exit may meet the pool's thread closing its pipe
+            pool.submit(os.getpid)  # the first call forks all workers
+        yield functools.partial(pool.submit, _call_function), count_processors
+        pool.shutdown()  # at Python's exit it may collide with the pool's thread
     except BrokenProcessPool:
         raise ChildProcessError(
-            "a worker process was killed, perhaps for want of memory; free some, then run the "
-            "same command again"
+            "a worker process was killed, perhaps because memory ran out; free some, then run "
+            "the same command again"
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-_function: Callable  # of a worker process
+_function: Callable  # what a worker process calls
 
 
-def _begin_worker(function: Callable) -> None:
+def _initialize_worker(function: Callable) -> None:
     global _function
     _function = function
-    interrupts.end_with_parent()
+    interrupts.set_up_worker()
 
 
-def _work(item: object) -> object:
+def _call_function(item: object) -> object:
     return _function(item)

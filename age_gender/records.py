@@ -1,6 +1,6 @@
-"""Write and read TFRecords; the one place that knows their schema.
+"""Write and read TFRecords of this schema:
 
-features   float[W]     the embedding, as it was read, of one width W in a file
+features   float[W]     the embedding as it was read; W is the same in a whole file
 age        int64        years, 0-116
 gender     int64        0 male, 1 female
 file_name  bytes        the face's name, UTF-8
@@ -19,14 +19,14 @@ from google.protobuf.message import DecodeError
 
 from age_gender.errors import InputError
 from age_gender.files import atomic_path
-from age_gender.labels import AGES
+from age_gender.labels import AGE_CLASSES
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 
-BATCH = 1024  # records that are parsed together
+BATCH = 1024  # records that are read together
 MAX_RECORD_BYTES = 1 << 20  # 4,096 numbers and a name need far less
-_FRAME_BYTES = 16  # around a record: its length, 8, and two checksums, 4 each
+_FRAME_BYTES = 16  # of a record's length (8) and two checksums (4 each)
 _REMEDY = "write the file again: python prepare.py"
-INCOMPLETE = ".records_incomplete"  # marks a folder whose records are being replaced
+INCOMPLETE = ".records_incomplete"  # file that marks a folder while its records are replaced
 
 
 class Records(NamedTuple):
@@ -35,31 +35,31 @@ class Records(NamedTuple):
     features: np.ndarray  # float32 (n, width)
     age: np.ndarray  # int64 (n,), years
     gender: np.ndarray  # int64 (n,), 0 male, 1 female
-    file_name: list[str]
+    file_names: list[str]
 
 
-Face = tuple[np.ndarray, int, int, str]  # embedding, age, gender, file name
+LabelledFace = tuple[np.ndarray, int, int, str]  # embedding, age, gender, file name
 
 
-def write_all(files_of_faces: Mapping[Path, Iterable[Face] | None]) -> None:
-    """Write all files of a folder or none; those whose faces are None are removed.
+def write_all(faces_by_file: Mapping[Path, Iterable[LabelledFace] | None]) -> None:
+    """Write all files of a folder or none; delete those whose faces are None.
 
     Files are renamed one after the other, and a kill in between would mix new files with old ones.
-    Until then INCOMPLETE stands in the folder, and `read` refuses its records.
+    While INCOMPLETE is in the folder, `read` refuses its records.
     """
-    incomplete = next(iter(files_of_faces)).with_name(INCOMPLETE)
+    incomplete = next(iter(faces_by_file)).with_name(INCOMPLETE)
     with contextlib.ExitStack() as together:
-        for path, faces in files_of_faces.items():
+        for path, faces in faces_by_file.items():
             if faces is not None:
                 write(together.enter_context(atomic_path(path)), faces)
         incomplete.touch()
-        for path, faces in files_of_faces.items():
+        for path, faces in faces_by_file.items():
             if faces is None:
                 path.unlink(missing_ok=True)
     incomplete.unlink()
 
 
-def write(path: Path, faces: Iterable[Face]) -> None:
+def write(path: Path, faces: Iterable[LabelledFace]) -> None:
     """Write the record of each face. Raises OSError on a full disk."""
     try:
         with tf.io.TFRecordWriter(os.fsencode(path)) as writer:
@@ -73,7 +73,7 @@ def write(path: Path, faces: Iterable[Face]) -> None:
                 example = tf.train.Example(features={"feature": feature})
                 writer.write(example.SerializeToString(deterministic=True))
     except tf.errors.OpError as error:  # a full disk, a file-size limit
-        reason = error.message.rpartition("; ")[2].lower()  # behind the names of internal files
+        reason = error.message.rpartition("; ")[2].lower()  # after the names of internal files
         advice = "free some space or choose another folder"
         raise OSError(f"{path.parent}: {reason}; {advice}") from None
 
@@ -99,9 +99,9 @@ def read(path: Path) -> Records:
     return Records(np.array(features), np.array(age), np.array(gender), list(names))
 
 
-def _parse_records(path: Path) -> list[Face]:
+def _parse_records(path: Path) -> list[LabelledFace]:
     """Return the faces in a file. Raises InputError unless all match the schema."""
-    faces: list[Face] = []
+    faces: list[LabelledFace] = []
     try:
         for batch in tf.data.TFRecordDataset(os.fsencode(path)).batch(BATCH):
             for record in batch.numpy():
@@ -122,8 +122,8 @@ def _parse_records(path: Path) -> list[Face]:
     return faces
 
 
-def _parse_record(record: bytes, width: int | None) -> Face:
-    """Return the face in a record. Raises ValueError where it is none, or of another width."""
+def _parse_record(record: bytes, width: int | None) -> LabelledFace:
+    """Return the face in a record. Raises ValueError for other content or another width."""
     feature = tf.train.Example.FromString(record).features.feature
     embedding = np.array(feature["features"].float_list.value, np.float32)
     (age,), (gender,) = (feature[key].int64_list.value for key in ("age", "gender"))
@@ -134,13 +134,13 @@ def _parse_record(record: bytes, width: int | None) -> Face:
 
 
 def _find_fault(embedding: np.ndarray, age: int, gender: int, name: str) -> str | None:
-    """Return which value of a record is at fault, if any."""
+    """Return what is wrong with a record, or None."""
     if not np.isfinite(embedding).all():
         return "its features are not all finite"
     if not embedding.any():
         return "its features are all zeros"
-    if not 0 <= age < AGES:
-        return f"its age {age} is not from 0 to {AGES - 1}"
+    if not 0 <= age < AGE_CLASSES:
+        return f"its age {age} is not from 0 to {AGE_CLASSES - 1}"
     return None if gender in (0, 1) else f"its gender {gender} is not 0 or 1"
 
 

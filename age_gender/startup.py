@@ -9,7 +9,7 @@ import atexit
 import os
 import sys
 
-unfinished = set()  # paths of temporary files, removed where the process ends
+temporary_files = set()  # paths that are removed when the process ends
 _exit_code: int | None = None
 
 
@@ -20,7 +20,7 @@ def begin() -> None:
     """
     if not os.environ.get("AGE_GENDER_TRACEBACK"):
         exit_on_interrupt()
-        sys.excepthook = _report
+        sys.excepthook = _report_import_error
         atexit.register(_exit_without_finalization)
 
 
@@ -28,12 +28,12 @@ def exit_on_interrupt() -> None:
     """Have Ctrl-C, TERM and HUP end the process from now on, by `exit_interrupted`."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(_signal, name, None)  # Windows has no HUP
-        if number and _signal.getsignal(number) is not _signal.SIG_IGN:  # as nohup has it
+        if number and _signal.getsignal(number) is not _signal.SIG_IGN:  # nohup ignores HUP
             _signal.signal(number, exit_interrupted)
 
 
 def exit_script(code: int) -> None:
-    """End the script with this exit code, by SystemExit, which profilers wait for."""
+    """Raise SystemExit with this exit code: profilers wait for it."""
     global _exit_code
     _exit_code = code
     raise SystemExit(code)
@@ -50,28 +50,30 @@ def exit_interrupted(*_) -> None:
 def exit_at_once(code: int) -> None:
     """Remove the temporary files, and end the process with this exit code and no other cleanup.
 
-    An interrupt between the lines of a `with` statement leaves it without removing them.
+    They are left over if an interrupt falls between creating a file and entering its `with` block.
     """
     try:
-        for path in [*unfinished]:
+        for path in [*temporary_files]:
             path.unlink(missing_ok=True)
     except OSError:
-        pass  # contextlib, for suppress, takes time to import
+        pass  # contextlib.suppress would take time to import
     finally:
         os._exit(code)
 
 
-def _report(error_type: type[BaseException], error: BaseException, traceback: object) -> None:
+def _report_import_error(
+    error_type: type[BaseException], error: BaseException, traceback: object
+) -> None:
     """Print one line about the error that ended the imports."""
     from age_gender import cli
 
-    exit_script(cli.report(error))
+    exit_script(cli.report_error(error))
 
 
 def _exit_without_finalization() -> None:
-    """End the process as the last exit handler: a profiler, say, has written its file by then.
+    """End the process as the last exit handler, after that of a profiler, for example.
 
-    TensorFlow's threads would take 1.6 seconds more to wind down.
+    TensorFlow's threads would take 1.6 seconds more to end.
     """
     if _exit_code is not None:
         import contextlib

@@ -1,4 +1,4 @@
-"""Import TensorFlow, in a script's main() or later: --help and bad arguments do not wait for it."""
+"""Import TensorFlow within a script's main(), for --help not to wait for it."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ TENSORFLOW_MB = 3400  # of address space, for the smallest training on two proce
 def require_memory() -> None:
     """Raise MemoryError where the limit of address space (ulimit -v) is too low for TensorFlow.
 
-    With less, TensorFlow would abort the process, or OpenBLAS wait for memory without end.
+    With less, TensorFlow would abort the process, or OpenBLAS would wait for memory forever.
     """
     with contextlib.suppress(ImportError):  # Windows has no such limits
         import resource
@@ -27,7 +27,7 @@ def import_tensorflow() -> None:
     """Import TensorFlow and Keras and run a first operation, without their start-up messages.
 
     Ctrl-C raises KeyboardInterrupt as soon as TensorFlow's C++ code returns to Python. Where the
-    import makes another error of it, `cli.report` still says "interrupted".
+    import turns it into another error, `cli.report_error` still says "interrupted".
     """
     require_memory()
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")

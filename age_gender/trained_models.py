@@ -17,15 +17,16 @@ KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
 DESCRIPTION = "age_gender.json"
 MODEL_FORMAT = 2  # increased when the outputs of the exported model change
-TRAIN_COMMAND = "python prepare.py --features YOURS && python train.py"  # for another network
+# What trains a model for another network
+TRAIN_COMMAND = "python prepare.py --features YOURS && python train.py"
 
 
 def write_model(folder: Path, network: "keras.Model", exported: bytes, description: dict) -> None:
     """Write the Keras `network`, the exported model and the description, each atomically.
 
-    The description, which has the others' hashes, appears last.
+    The description, which has the hashes of the others, appears last.
     """
-    with contextlib.ExitStack() as stack:  # leaves the contexts in the reverse order
+    with contextlib.ExitStack() as stack:  # it leaves the contexts in reverse order
         names = DESCRIPTION, LITERT_MODEL, KERAS_MODEL
         text, litert, keras = (stack.enter_context(atomic_path(folder / name)) for name in names)
         network.save(keras)
@@ -35,21 +36,22 @@ def write_model(folder: Path, network: "keras.Model", exported: bytes, descripti
         text.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def find_models(models: Path) -> dict[Path, int]:
-    """Return the folders of the models in and below `models`, and the widths of their embeddings.
+def find_models(root: Path) -> dict[Path, int]:
+    """Return the width of the embeddings that each model in and below `root` takes, by its folder.
 
-    First `models` itself, where train.py wrote one there, then its folders by name. Raises
+    The first is `root` itself, if train.py wrote a model there, then its folders by name. Raises
     InputError for a description that cannot be read.
     """
-    described = [models / DESCRIPTION, *sorted(models.glob(f"[!.]*/{DESCRIPTION}"))]
+    described = [root / DESCRIPTION, *sorted(root.glob(f"[!.]*/{DESCRIPTION}"))]
     return {path.parent: _read_description(path)[1] for path in described if path.exists()}
 
 
 def find_model(model: str | os.PathLike[str] | None, file_name: str) -> Path:
     """Return the path of a trained model's file, KERAS_MODEL or LITERT_MODEL.
 
-    `model` is a folder, one of its files, or None for what train.py wrote in models/ and else
-    models/facenet/. Raises InputError, also where age_gender.json beside it has other hashes.
+    `model` is a folder, one of its files, or None for models/ if train.py has written there, else
+    models/facenet/. Raises InputError for a missing file, and for one that the age_gender.json
+    beside it does not describe.
     """
     if model is None:
         trained = (paths.MODELS / DESCRIPTION).exists()

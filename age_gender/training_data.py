@@ -15,7 +15,7 @@ from age_gender.errors import InputError
 if TYPE_CHECKING:
     from age_gender.records import Records  # imports TensorFlow
 
-VALIDATION_FRACTION = 0.2  # of the faces, which are held out
+VALIDATION_FRACTION = 0.2  # fraction of the faces that is held out
 # Fraction of the faces that an epoch shows as from a rounded table. It costs exact ones nothing
 # (16 + 10 epochs, held-out FaceNet: 5.084 and 96.46 %, without 5.086 and 96.42 %, three seeds); two
 # decimals then cost 2.6 years instead of 3.8.
@@ -34,7 +34,7 @@ class Recipe(NamedTuple):
 
 
 class Faces(NamedTuple):
-    """Hold components of faces, float32 (n, k), and (n,) ages, genders and whether each is adult.
+    """Hold faces: components, float32 (n, k), ages, genders and whether each is adult, (n,).
 
     `rounded` are the components of the same embeddings after rounding.
     """
@@ -50,7 +50,7 @@ class Faces(NamedTuple):
         return Faces(*(values[rows] for values in self))
 
     def for_keras(self) -> tuple:
-        """Return inputs, labels, and the labels' weights: a child's gender is not learnt."""
+        """Return inputs, labels and weights of labels; the weight of a child's gender is 0."""
         weights = {"age": np.ones(len(self.age), "f4"), "gender": self.is_adult.astype("f4")}
         return self.components, {"age": self.age, "gender": self.gender}, weights
 
@@ -71,9 +71,9 @@ def read_faces(train: Path, children: Path | None) -> tuple["Records", np.ndarra
 
 
 def hold_out(names: list[str], is_adult: np.ndarray, seed: int) -> np.ndarray:
-    """Return whether each row (n,) is held out: VALIDATION_FRACTION of the faces, in all views.
+    """Return whether each row (n,) is held out: all views of VALIDATION_FRACTION of the faces.
 
-    Raises InputError where there is none to train on.
+    Raises InputError where no face is left to train on.
     """
     random = np.random.default_rng(seed)
     is_held_out = np.zeros(len(names), bool)
@@ -89,31 +89,32 @@ def hold_out(names: list[str], is_adult: np.ndarray, seed: int) -> np.ndarray:
 def read_views(
     path: Path, space: EmbeddingSpace, names: list[str], is_held_out: np.ndarray
 ) -> np.ndarray | None:
-    """Return the augmented views (N, C, W) of training faces; None, and why, if they are no use."""
+    """Return the views (N, C, W) of training faces, or say why they are unusable and give None."""
     try:
         return read_training_views(path, space, names, is_held_out)
     except UnusableViews as reason:
         say(
-            f"{display_path(path)}: {reason}; training without crop augmentation "
-            "(write views with your embedder: embed.py --aligned --views)"
+            f"{display_path(path)}: {reason}; training without crop augmentation (to make views: "
+            "embed.py --aligned --views)"
         )
 
 
 def batches(
     faces: Faces, crop_maps: CropMaps | None, epochs: range, steps: int, recipe: Recipe
 ) -> Iterator[tuple]:
-    """Yield what Keras takes: `steps` parts of each epoch's faces, as equal in size as can be.
+    """Yield inputs, labels and weights for Keras: `steps` batches of nearly equal size per epoch.
 
-    What is random in an epoch, the order, rounding and crops, follows from the seed and its number.
+    An epoch's order, rounding and crops depend on the seed and the epoch's number alone, so that a
+    resumed training repeats them.
     """
     for epoch in epochs:
         random = np.random.default_rng([recipe.seed, epoch])
-        shown = faces.select(random.permutation(len(faces.age)))
-        is_rounded = random.random((len(shown.age), 1)) < ROUNDED_FRACTION
-        components = np.where(is_rounded, shown.rounded, shown.components)
+        shuffled = faces.select(random.permutation(len(faces.age)))
+        is_rounded = random.random((len(shuffled.age), 1)) < ROUNDED_FRACTION
+        components = np.where(is_rounded, shuffled.rounded, shuffled.components)
         if crop_maps:
             components = augment(components, crop_maps, random, recipe.crop_share)
-        shown = shown._replace(components=components)
-        ends = np.arange(steps + 1) * len(shown.age) // steps
+        shuffled = shuffled._replace(components=components)
+        ends = np.arange(steps + 1) * len(shuffled.age) // steps
         for start, end in itertools.pairwise(ends):
-            yield shown.select(slice(start, end)).for_keras()
+            yield shuffled.select(slice(start, end)).for_keras()

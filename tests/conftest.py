@@ -53,7 +53,7 @@ def script(name: str, *arguments) -> Run:
         except SystemExit as ending:  # argparse's
             code = ending.code
         except Exception as error:
-            code = cli.report(error)
+            code = cli.report_error(error)
         sys.stdout.flush()
         sys.stderr.flush()
         out, err = (stream.buffer.getvalue().decode() for stream in (sys.stdout, sys.stderr))

@@ -28,7 +28,7 @@ def run_prepare(path, folder, capfd, *more):
     prepare.main(["--features", path, "--output", str(folder), "--test-size", "90", *more])
     text = capfd.readouterr().out
     parts = [
-        set(records.read(folder / f"{part}.tfrecords").file_name) for part in ("train", "test")
+        set(records.read(folder / f"{part}.tfrecords").file_names) for part in ("train", "test")
     ]
     return text, *parts
 
@@ -65,5 +65,5 @@ def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypat
     monkeypatch.setattr(copies, "TILE_QUERIES", 70)
     monkeypatch.setattr(copies, "TILE_FACES", 50)
     every = np.arange(len(unit))
-    groups = copies.find_copies(unit, every, every)
+    groups = copies.group_copies(unit, every, every)
     assert [np.flatnonzero(groups == number)[0] for number in groups] == group.tolist()

@@ -172,7 +172,7 @@ def test_held_out_and_test_faces_are_never_fitted_on(
     known = {views.names[place] for place in likeness.argmax(axis=1)}
     inside = {
         part: np.mean(
-            [name in known for name in records.read(folder / f"{part}.tfrecords").file_name]
+            [name in known for name in records.read(folder / f"{part}.tfrecords").file_names]
         )
         for part in ("train", "test", "children", "children_test")
     }
@@ -192,7 +192,7 @@ def test_views_of_another_network_or_of_too_few_training_faces_are_refused(views
             crop_augmentation.read_training_views(path, space, views.names, is_held_out)
     np.savez(path, filenames=np.array(views.names), embeddings=views.embeddings[:, :2],
              crops=np.array(views.crops[:2]))  # fmt: skip
-    with pytest.raises(UnusableViews, match="0 of 200 needed"):
+    with pytest.raises(UnusableViews, match="has 0 training faces, and 200 are needed"):
         crop_augmentation.read_training_views(
             path, space, views.names[:300], is_held_out[:300] | True
         )
@@ -261,7 +261,7 @@ def test_the_genders_of_children_are_not_learnt(record_folder, model_folder, tmp
     other.mkdir()
     children = records.read(record_folder / "children.tfrecords")
     rows = zip(
-        children.features, children.age, 1 - children.gender, children.file_name, strict=True
+        children.features, children.age, 1 - children.gender, children.file_names, strict=True
     )
     records.write(other / "children.tfrecords", [(f, int(a), int(g), n) for f, a, g, n in rows])
     tensorflow_import.import_tensorflow()

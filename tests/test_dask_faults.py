@@ -86,15 +86,15 @@ def test_run_on_a_cluster_writes_the_same_bytes_though_a_worker_is_killed(
         "--output",
     ]
     run.main([*inputs, str(tmp_path / "here.csv")])
-    add, added = run.Writer.add, []
+    add, added = run.PredictionWriter.add, []
 
-    def add_and_kill(writer: run.Writer, block: chunks.Batch) -> None:
+    def add_and_kill(writer: run.PredictionWriter, block: chunks.Batch) -> None:
         added.append(block)
         if len(added) == 3:
             scheduler.workers[0].kill()
         add(writer, block)
 
-    monkeypatch.setattr(run.Writer, "add", add_and_kill)
+    monkeypatch.setattr(run.PredictionWriter, "add", add_and_kill)
     run.main([*inputs, str(tmp_path / "there.csv"), "--dask", scheduler.address])
 
     assert len(added) > 10

@@ -71,7 +71,7 @@ def test_prepare_writes_counts_or_names_every_row(rows):
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 parts = prepared(path, Path(folder), test_size=1)
         except InputError as error:
-            other = r"but other labels|--gender-codes|--test-size|no face of|class|most ages in"
+            other = r"but different labels|--gender-codes|--test-size|no face of|class|most ages in"
             assert re.search(refusal or other, str(error))
             return
     assert refusal is None
@@ -82,7 +82,7 @@ def test_prepare_writes_counts_or_names_every_row(rows):
     assert len({*written, *listed}) == len(written) + len(listed)
     missing = {*range(1, len(rows) + 1)} - {*written} - {*listed}
     tested = {name for part in ("test", "children_test") if part in parts
-              for name in parts[part].file_name}  # fmt: skip
+              for name in parts[part].file_names}  # fmt: skip
     assert all(names[row - 1] in tested for row in missing)
 
     # The counts say so, and the labels are those of the table

@@ -12,6 +12,7 @@ from age_gender.errors import InputError
 from age_gender.label_parsing import (
     LabelColumn,
     check_agreement,
+    merge_gender_codes,
     parse_gender_codes,
     read_ages,
     read_genders,
@@ -25,7 +26,7 @@ def column(*values, title: str = "gender", path: str = "t.csv") -> LabelColumn:
 
 
 def genders(*values, title: str = "gender", codes: str = "") -> list[int]:
-    said = parse_gender_codes(codes) if codes else {}
+    said = dict(parse_gender_codes(codes)) if codes else {}
     return read_genders([column(*values, title=title)], said).tolist()
 
 
@@ -137,7 +138,7 @@ def test_codes_of_some_answers_do_not_leave_the_others_their_meaning():
 
 def understood(first, second, title: str = "Male", codes: str = "") -> bool:
     """Whether another column of the same rows as a column gender means one thing."""
-    columns, said = [column(*first)], parse_gender_codes(codes) if codes else {}
+    columns, said = [column(*first)], dict(parse_gender_codes(codes)) if codes else {}
     others = [column(*second, title=title)]
     return check_agreement(others, columns, read_genders(columns, said), said)
 
@@ -162,10 +163,15 @@ def test_a_value_that_the_codes_leave_out_is_refused():
         genders("m", "f", codes="7=male")
 
 
-@pytest.mark.parametrize("text", ["", "1", "1=boy", "1=male,1=female", "1=male,"])
+@pytest.mark.parametrize("text", ["", "1", "1=boy", "1=male,"])
 def test_codes_of_another_form_are_refused(text):
     with pytest.raises(argparse.ArgumentTypeError):
         parse_gender_codes(text)
+
+
+def test_a_code_with_two_genders_is_refused():
+    with pytest.raises(InputError, match="two genders"):
+        merge_gender_codes([parse_gender_codes("1=male,1=female")])
 
 
 def test_each_file_is_read_by_itself_but_those_of_one_value():

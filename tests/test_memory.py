@@ -110,7 +110,7 @@ def test_a_model_that_was_loaded_is_not_blamed_where_another_thread_lacks_memory
         raise RuntimeError("Failed to allocate memory for node 3 (XNNPACK)")
 
     scorer = model_choice.load(MODEL)
-    scorer.idle.clear()  # as while another thread scores: it is loaded once more
+    scorer.idle_models.clear()  # as while another thread scores: it is loaded once more
     monkeypatch.setattr(Interpreter, "invoke", fail)
     with pytest.raises(MemoryError):
         scorer.score(np.ones((1, 512), np.float32))

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from age_gender import metrics
-from age_gender.labels import AGES
+from age_gender.labels import AGE_CLASSES
 
 
 def test_the_expected_age_is_the_mean_of_the_ages_by_their_probability():
-    probabilities = np.zeros((2, AGES), np.float32)
+    probabilities = np.zeros((2, AGE_CLASSES), np.float32)
     probabilities[0, [20, 40]] = 0.75, 0.25
     probabilities[1, 116] = 1
     assert metrics.compute_expected_age(probabilities).tolist() == [25, 116]

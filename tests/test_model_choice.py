@@ -100,7 +100,7 @@ def copy_models(folder, *names: str) -> None:
 
 
 def chosen_name(features: np.ndarray) -> str:
-    return model_choice.choose_model(trained_models.find_models(paths.MODELS), features).name
+    return model_choice.choose_model(trained_models.find_models(paths.MODELS), features).path
 
 
 def test_what_train_wrote_comes_first_of_two_models_for_one_network(tmp_path, monkeypatch):
@@ -136,7 +136,7 @@ def mobile_of_512(tmp_path_factory):
     preprocessing = network_conv.build_preprocessing(space, whitening=0.5)
     network = network_conv.build_network(space.components)
     calibration = network_conv.Calibration(0.05, 1, 1)
-    curve = rounding.Curve(np.float32([0, 1]), np.zeros(2, np.float32))
+    curve = rounding.RoundingCurve(np.float32([0, 1]), np.zeros(2, np.float32))
     scorer = network_conv.build_scorer(preprocessing, network, calibration, space, curve)
     folder = tmp_path_factory.mktemp("another")
     trained_models.write_model(

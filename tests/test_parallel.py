@@ -77,7 +77,7 @@ def test_a_process_that_is_killed_ends_the_work_with_one_line():
             os.kill(os.getpid(), signal.SIGKILL)
         return item
 
-    with pytest.raises(ChildProcessError, match="was killed, perhaps for want of memory"):
+    with pytest.raises(ChildProcessError, match="was killed, perhaps because memory ran out"):
         list(parallel.map_in_order(fall, range(60), processes=True))
 
 
@@ -93,7 +93,7 @@ def test_processes_that_are_killed_at_rest_end_the_work_too():
             process.join()
         yield from range(20)
 
-    with pytest.raises(ChildProcessError, match="was killed, perhaps for want of memory"):
+    with pytest.raises(ChildProcessError, match="was killed, perhaps because memory ran out"):
         list(parallel.map_in_order(str, items(), processes=True))
 
 

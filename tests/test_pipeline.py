@@ -46,7 +46,7 @@ def test_prepare_counts_what_it_read_dropped_skipped_and_split(tmp_path, faces):
     kept = {}
     for part in ("train", "test"):
         read = records.read(tmp_path / f"{part}.tfrecords")
-        kept |= dict(zip(read.file_name, zip(read.age, read.gender, strict=True), strict=True))
+        kept |= dict(zip(read.file_names, zip(read.age, read.gender, strict=True), strict=True))
     assert kept == {
         "10_1_2_x.jpg": (10, 1),
         "39_1_20170116174525125.jpg": (39, 1),

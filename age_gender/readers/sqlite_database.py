@@ -51,7 +51,7 @@ class Database:
             lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
         )
         self._connection.set_progress_handler(self._must_stop, CHECK_STEPS)
-        interrupts.watch_for_stuck_interrupts()  # one step, printf('%.*c', 1e9, 'a'), takes minutes
+        interrupts.start_interrupt_watchdog()  # one step, printf('%.*c', 1e9, 'a'), takes minutes
 
     def close(self) -> None:
         """Close the database."""

@@ -30,24 +30,26 @@ def split_names(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def report_published(predicted: list[tuple[str, int]], labels: list[str]) -> Iterator[str]:
-    """Yield the two lines of the published convention; `labels` are the two files' texts."""
-    for gender, names in enumerate(map(split_names, labels)):
+def report_published(predicted: list[tuple[str, int]], label_texts: list[str]) -> Iterator[str]:
+    """Yield the two lines of the published convention, from the texts of both label files."""
+    for gender, names in enumerate(map(split_names, label_texts)):
         listed = set(names)
         right = [name in listed for name, guess in predicted if guess == gender]
         yield format_score(GENDERS[gender], right, len(names))
 
 
-def report_without_faults(predicted: list[tuple[str, int]], labels: list[str]) -> Iterator[str]:
+def report_without_faults(
+    predicted: list[tuple[str, int]], label_texts: list[str]
+) -> Iterator[str]:
     """Yield the label files' faults, then the figures over images with exactly one label."""
     # Count the faults
-    written = [set(split_names(text)) for text in labels]
+    written = [set(split_names(text)) for text in label_texts]
     lists = [{name.removesuffix(".jpg") + ".jpg" for name in names} for names in written]
     as_written, both = set.intersection(*written), set.intersection(*lists)
     guesses = {name: gender for name, gender in predicted if name not in both}
-    crlf = sum(text.count("\r\n") for text in labels)
-    blank = sum(not line.strip() for text in labels for line in text.splitlines())
-    bare = [name for text in labels for name in split_names(text) if not name.endswith(".jpg")]
+    crlf = sum(text.count("\r\n") for text in label_texts)
+    blank = sum(not line.strip() for text in label_texts for line in text.splitlines())
+    bare = [name for text in label_texts for name in split_names(text) if not name.endswith(".jpg")]
     yield "Faults of the label files:"
     yield f"  lines that end in CR LF: {crlf}"
     yield f"  blank lines: {blank}"
@@ -78,5 +80,5 @@ def format_score(title: str, right: list[bool], total: int) -> str:
 def format_names(names: Iterable[str]) -> str:
     """Return a count and the first five names."""
     names = sorted(names)
-    shown = printable(", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))
-    return f"{len(names)} ({shown})" if names else "0"
+    first_names = printable(", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))
+    return f"{len(names)} ({first_names})" if names else "0"

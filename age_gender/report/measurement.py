@@ -1,8 +1,8 @@
 """Compute the figures of the report, each with its number of faces and a 95 % bootstrap interval.
 
 An interval is the percentile bootstrap over faces (Efron & Tibshirani, "An Introduction to the
-Bootstrap", 1993, chapter 13), always with the same resamples. The libraries are imported as late
-as the first figure.
+Bootstrap", 1993, chapter 13), always with the same resamples. SciPy, pandas and scikit-learn are
+imported by the functions that need them.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from age_gender.labels import GENDERS, INTERVAL_COVERAGE, utkface_labels
 if TYPE_CHECKING:
     import pandas as pd
 
-RESAMPLES, SEED, CONFIDENCE = 2000, 0, 0.95  # of the bootstrap
-# The original experiment's, with another FaceNet: years, and the fraction of genders.
+RESAMPLES, SEED, CONFIDENCE = 2000, 0, 0.95  # settings of the bootstrap
+# Results of the original experiment, with another FaceNet: years, and the fraction of genders
 PUBLISHED = {"mae": 5.72, "accuracy": 0.9645}
 BANDS = {"under 10": 0, "10–19": 10, "20–29": 20, "30–44": 30, "45–59": 45, "60+": 60}
-# By the code in UTKFace's names; a name without one has None.
+# By the code in UTKFace's names; None for a name without one
 RACES = {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "others", None: "none"}
 BINS = 10  # number of bins of the probability
 CALIBRATION_DRAWS = 200  # drawn genders from which the expected calibration error is averaged
@@ -59,7 +59,7 @@ def tabulate_faces(
 
 
 def measure(table: "pd.DataFrame", loss: np.ndarray) -> dict:
-    """Return all figures of the report, ready for JSON, of a table from tabulate_faces.
+    """Return all figures of the report, ready for JSON, from a table of tabulate_faces.
 
     `loss` (n,) is the Keras model's: the exported one has none.
     """
@@ -86,7 +86,7 @@ def measure(table: "pd.DataFrame", loss: np.ndarray) -> dict:
 
 
 def measure_crop(name: str, table: "pd.DataFrame") -> dict:
-    """Return the figures of a table through one crop; a gender without faces has none."""
+    """Return the figures of a table of one crop; a gender without faces has none."""
     figures = measure_group(name, table, ("age_mae", "interval_coverage"))
     for gender, right in table.gender_accuracy.groupby(table.gender):
         figures[f"{GENDERS[gender]}_right"] = estimate_interval(right)

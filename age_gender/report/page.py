@@ -1,7 +1,7 @@
 """Write the report of test.py: a page, its plots, figures.json and tables for the model card.
 
 The texts are Jinja templates beside this file: page.html with style.css, tables.md, and
-groups.jinja, which says what the tables of both are called.
+groups.jinja, which has the titles of the tables in both.
 """
 
 import base64
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 
 def check(folder: Path) -> None:
-    """Raise InputError where the report cannot be made: before the work, not after it."""
+    """Raise InputError if a report cannot be made here."""
     require("the report needs", matplotlib="matplotlib", jinja2="jinja2")
     files.make_folder(folder)
 
 
-def write(folder: Path, figures: dict, table: "pd.DataFrame") -> None:
-    """Write the report's files, each whole, the page last; other files in the folder stay.
+def write(folder: Path, results: dict, table: "pd.DataFrame") -> None:
+    """Write the report's files, each atomically, the page last; keep other files in the folder.
 
-    `figures` are those of measurement.measure, and "model", "records", "views" and "by_crop" (a
-    list of measurement.measure_crop, which may be empty), which test.py adds.
+    `results` are those of measurement.measure, and "model", "records", "views", "embedder" and
+    "by_crop" (a list of measurement.measure_crop, which may be empty), which test.py adds.
     """
-    images = plots.draw_all(figures, table)
+    images = plots.draw_all(results, table)
     encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
-    page = render("page.html", figures, images=encoded)
+    page = render("page.html", results, images=encoded)
     contents = {f"{name}.png": image for name, image in images.items()} | {
         "overview.png": plots.draw_overview(table),
-        "tables.md": render("tables.md", figures).encode(),
-        "figures.json": f"{json.dumps(figures, indent=2, ensure_ascii=False)}\n".encode(),
-        # A number keeps its % or its "n =" on its line.
+        "tables.md": render("tables.md", results).encode(),
+        "figures.json": f"{json.dumps(results, indent=2, ensure_ascii=False)}\n".encode(),
+        # No line break between a number and its % or "n ="
         "report.html": page.replace(" %", "&nbsp;%").replace("n = ", "n&nbsp;=&nbsp;").encode(),
     }
     for name, content in contents.items():
@@ -45,8 +45,8 @@ def write(folder: Path, figures: dict, table: "pd.DataFrame") -> None:
             stream.write(content)
 
 
-def render(template: str, figures: dict, **more) -> str:
-    """Return a template of this folder filled with the figures."""
+def render(template: str, results: dict, **more) -> str:
+    """Return a template of this folder filled with the results."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -58,8 +58,8 @@ def render(template: str, figures: dict, **more) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["text"] = format_figure
-    known = {"whole": figures["all"], "published": PUBLISHED}
-    return environment.get_template(template).render(figures, **known, **more)
+    more |= {"whole": results["all"], "published": PUBLISHED}
+    return environment.get_template(template).render(results, **more)
 
 
 def format_figure(

@@ -1,7 +1,7 @@
 """Draw the plots of the report as PNG; plots.mplstyle has their style, page.html the captions.
 
-Each draws what measurement.py measured; five by four inches, so that the letters can still be read
-where a phone shows it. matplotlib is imported as late as the first plot.
+Each plot shows what measurement.py measured. It is five by four inches, so that its text is
+readable on a phone. matplotlib is imported with the first plot.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ BLUE, ORANGE, GREY = "#1f5a94", "#b3470f", "#5b6570"  # distinguishable for colo
 FIRST, SECOND = {"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "s"}
 
 
-def draw_all(figures: dict, table: "pd.DataFrame") -> dict[str, bytes]:
+def draw_all(results: dict, table: "pd.DataFrame") -> dict[str, bytes]:
     """Return each plot's name and its PNG of 1,000 x 800 pixels."""
     plots: dict[str, Callable] = {
         "age_estimated_against_true": lambda axes: draw_ages(axes, table),
-        "age_error_by_band": lambda axes: draw_age_errors(axes, figures),
-        "gender_confusion": lambda axes: draw_confusion(axes, figures["gender_confusion"]),
-        "interval_by_band": lambda axes: draw_interval_coverage(axes, figures),
-        "probability": lambda axes: draw_reliability(axes, figures["probability"]["bins"]),
+        "age_error_by_band": lambda axes: draw_age_errors(axes, results),
+        "gender_confusion": lambda axes: draw_confusion(axes, results["gender_confusion"]),
+        "interval_by_band": lambda axes: draw_interval_coverage(axes, results),
+        "probability": lambda axes: draw_reliability(axes, results["probability"]["bins"]),
     }
-    if figures["by_crop"]:
-        plots["crops"] = lambda axes: draw_crops(axes, figures["by_crop"])
+    if results["by_crop"]:
+        plots["crops"] = lambda axes: draw_crops(axes, results["by_crop"])
     images = {}
     for name, draw in plots.items():
         with _figure((5, 4), dpi=200) as (figure, image):
@@ -121,9 +121,9 @@ def draw_ages(axes: "Axes", table: "pd.DataFrame") -> None:
     axes.legend(loc="upper left")
 
 
-def draw_age_errors(axes: "Axes", figures: dict) -> None:
+def draw_age_errors(axes: "Axes", results: dict) -> None:
     """Draw the mean absolute error of each band of labelled ages."""
-    rows, mean = figures["by_true_age"], figures["all"]["age_mae"]["value"]
+    rows, mean = results["by_true_age"], results["all"]["age_mae"]["value"]
     plot_points(axes, range(len(rows)), rows, "age_mae", "in this band", scale=1, **FIRST)
     published = PUBLISHED["mae"]
     original = f"the original, all faces: {published}"
@@ -153,12 +153,12 @@ def draw_confusion(axes: "Axes", confusion: list[list[int]]) -> None:
     axes.set(xlabel="estimated", ylabel="as labelled")
 
 
-def draw_interval_coverage(axes: "Axes", figures: dict) -> None:
+def draw_interval_coverage(axes: "Axes", results: dict) -> None:
     """Draw the fraction of labels inside the interval, by estimated and by labelled age."""
-    nominal = 100 * figures["nominal"]
+    nominal = 100 * results["nominal"]
     axes.axhspan(nominal - 2, nominal + 2, color="#dfe8f1", zorder=0, label="88 to 92 %")
     axes.axhline(nominal, color=GREY, linewidth=1, label=f"nominal: {nominal:.0f} %")
-    by_estimate, by_label = figures["by_estimated_age"], figures["by_true_age"]
+    by_estimate, by_label = results["by_estimated_age"], results["by_true_age"]
     both = by_estimate + by_label
     groups = [name for name in BANDS if name in {row["group"] for row in both}]
     for rows, shift, label, style in (

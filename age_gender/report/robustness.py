@@ -9,12 +9,12 @@ from age_gender.report import measurement
 
 
 def quantise(features: np.ndarray) -> np.ndarray:
-    """Return features (n, W) as int8 with a scale for each vector holds them."""
+    """Return features (n, W) after storage as int8 with a scale for each vector."""
     scales = np.abs(features).max(axis=1, keepdims=True) / 127
     return np.rint(features / scales) * scales
 
 
-# How tables are stored, and functions that store features (n, W) so.
+# Ways of storing embeddings, as functions of features (n, W)
 STORAGE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "as they are": np.asarray,
     "float16": lambda features: features.astype(np.float16),
@@ -25,7 +25,7 @@ STORAGE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def permute(features: np.ndarray) -> np.ndarray:
-    """Return features (n, W) with their numbers in another order, as another network's would be."""
+    """Return features (n, W) with their numbers in another order, as if of another network."""
     return features[:, np.random.default_rng(0).permutation(features.shape[1])]
 
 
@@ -42,12 +42,13 @@ OUT_OF_DISTRIBUTION_SAMPLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def measure(features: np.ndarray, labels: tuple, score_by_name: Callable) -> dict:
+def measure(features: np.ndarray, labels_and_names: tuple, score_by_name: Callable) -> dict:
     """Return the measures of coarsely stored embeddings, and how many foreign ones are refused.
 
     For each STORAGE: the measures of the faces and the fraction refused. For each of
     OUT_OF_DISTRIBUTION_SAMPLES: the fraction refused. `score_by_name` returns the exported model's
-    scores of features, float32 (n, W); `labels` are the first three arguments of tabulate_faces.
+    scores of features, float32 (n, W); `labels_and_names` are the first three arguments of
+    tabulate_faces.
     """
 
     def fraction_refused(scores: dict[str, np.ndarray]) -> float:
@@ -57,7 +58,7 @@ def measure(features: np.ndarray, labels: tuple, score_by_name: Callable) -> dic
     for name, store in STORAGE.items():
         stored = np.float32(store(features))
         scores = score_by_name(np.where(stored.any(axis=1, keepdims=True), stored, features))
-        row = measurement.measure_crop(name, measurement.tabulate_faces(*labels, scores))
+        row = measurement.measure_crop(name, measurement.tabulate_faces(*labels_and_names, scores))
         by_storage.append(row | {"refused": fraction_refused(scores)})
     return {
         "dimensions": features.shape[1],

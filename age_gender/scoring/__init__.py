@@ -1,1 +1,1 @@
-"""Run the exported model by LiteRT, and write the CSV of predictions."""
+"""Score embeddings: choose and run a model, compare labels with it, write predictions."""

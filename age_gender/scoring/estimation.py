@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
-_load = functools.cache(model_choice.load)
-_loading = threading.Lock()  # loading silences standard error
+_load_cached = functools.cache(model_choice.load)
+_load_lock = threading.Lock()  # loading silences standard error
 
 
 def estimate(
     embeddings: "ArrayLike", model: "str | os.PathLike[str] | None", skip_bad_rows: bool
 ) -> "pd.DataFrame":
-    """Return what `age_gender.estimate` does; raises InputError in place of its error."""
+    """Return what `age_gender.estimate` does, with InputError in place of EmbeddingError."""
     import pandas as pd
 
     # Parse the embeddings as a chunk of a table without names
@@ -61,16 +61,16 @@ def check_rows(batch: chunks.Batch, skip_bad_rows: bool) -> chunks.Batch:
 
 
 def find_scorer(model: "str | os.PathLike[str] | None", rows: np.ndarray, must_fit: bool) -> Scorer:
-    """Return the scorer of a `model`, or of the model here that fits the rows (n, W).
+    """Return the scorer of a `model`, or of the model in models/ that fits the rows (n, W).
 
-    Raises InputError where there is none that takes rows of their width.
+    Raises InputError where none takes rows of their width.
     """
-    with _loading:
+    with _load_lock:
         if model is not None:
-            scorer = _load(str(model))
+            scorer = _load_cached(str(model))
         else:
-            models = trained_models.find_models(paths.MODELS)
-            scorer = model_choice.choose_model(models, rows, must_fit, _load)
+            model_widths = trained_models.find_models(paths.MODELS)
+            scorer = model_choice.choose_model(model_widths, rows, must_fit, _load_cached)
     if scorer.width != rows.shape[1]:
         raise InputError(f"embeddings of {rows.shape[1]} numbers; this model takes {scorer.width}")
     return scorer
@@ -87,7 +87,7 @@ def to_rows(embeddings: "ArrayLike") -> np.ndarray:
             rows = np.array([np.asarray(row, float) for row in rows])
         if rows.dtype.kind in "fiu" and rows.ndim in (1, 2) and rows.size:
             return np.atleast_2d(rows)
-        what = f"an array of shape {rows.shape} and type {rows.dtype}"
+        description = f"an array of shape {rows.shape} and type {rows.dtype}"
     except (ValueError, TypeError):
-        what = "rows of different lengths, or no numbers"
-    raise InputError(f"embeddings: {what}; give numbers of shape (n, W) or (W,)")
+        description = "rows of different lengths, or no numbers"
+    raise InputError(f"embeddings: {description}; give numbers of shape (n, W) or (W,)")

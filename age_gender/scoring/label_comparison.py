@@ -11,64 +11,69 @@ from age_gender.labels import ADULT_AGE
 from age_gender.readers.labelled_tables import LabelledTable
 from age_gender.scoring import model_choice
 
-MIN_CLASSES, MIN_GENDER_LABELS, MIN_AGE_LABELS = 20, 100, 200  # fewer labels prove nothing
+# Fewer labels prove nothing
+MIN_CLASSES, MIN_GENDER_LABELS, MIN_AGE_LABELS = 20, 100, 200
 MIN_CORRELATION = 0.3  # rank correlation of labelled and estimated ages; UTKFace's is 0.93
 MAX_YEARS = 15  # median difference of the two; UTKFace's is 4
-MAX_CONTRADICTED = 0.4  # fraction of the genders; UTKFace's is 0.03, its children's 0.32
+MAX_CONTRADICTED = 0.4  # fraction of genders; UTKFace's is 0.03, its children's 0.32
 
 
 def compare_with_model(
     table: LabelledTable, age: np.ndarray, gender: np.ndarray,
-    known: model_choice.KnownScores | None, codes: dict[str, int], is_confirmed: bool,
+    model_scores: model_choice.ModelScores | None, codes: dict[str, int], is_confirmed: bool,
 ) -> list[str]:  # fmt: skip
-    """Return warnings of labels (n,), -1 if missing, that differ much from a model's estimates.
+    """Return warnings where labels (n,), -1 if missing, differ much from a model's estimates.
 
-    `known` are the table's scores by the model in models/ that fits it, None if none does; not by
-    train.py's last model, which may have been trained on the same mistake. Raises InputError where
-    the model sees the other gender in most faces of a file, unless the genders are confirmed: by
-    the user, or as what the column means without --gender-codes (`codes`) too; and where all ages
-    are under 10 and most faces are no children. Files are judged one by one.
+    `model_scores` are the table's scores by the model in models/ that fits it, or None. The model
+    that train.py wrote last is not used: it may have learnt the same mistake. Files are compared
+    one by one.
+
+    Raises InputError where the model sees the other gender in most faces of a file, unless the user
+    has confirmed the genders (`is_confirmed`) or the column means the same without `codes`; and
+    where all ages are under 10 but most faces look older.
     """
     # Take the labelled faces
-    if known and known.folder == paths.MODELS:
-        known = model_choice.score_by_known_model(table.features, exclude=[paths.MODELS])
+    if model_scores and model_scores.folder == paths.MODELS:
+        model_scores = model_choice.score_by_fitting_model(table.features, exclude=[paths.MODELS])
     rows = np.flatnonzero((age >= 0) & (gender >= 0))
-    if known is None or known.is_ood.mean() >= 0.5 or not len(rows):
+    if model_scores is None or model_scores.is_ood.mean() >= 0.5 or not len(rows):
         return []
-    age, estimate = age[rows], known.scores["age"][rows]
-    labelled_by = f"the model {display_path(known.folder)} estimates"
+    age, estimate = age[rows], model_scores.scores["age"][rows]
+    model = display_path(model_scores.folder)
     files = [column.path for column in table.genders]
     sizes = [len(column.rows) for column in table.genders]
-    file = np.repeat(np.arange(len(files)), sizes)[rows]
+    file_index = np.repeat(np.arange(len(files)), sizes)[rows]
 
     # Compare ages
-    for where, part in _split_by_file(file, files, MIN_CLASSES):
-        _refuse_classes(where, age[part], estimate[part], labelled_by)
+    for prefix, is_in_file in _split_by_file(file_index, files, MIN_CLASSES):
+        _refuse_classes(prefix, age[is_in_file], estimate[is_in_file], model)
     doubts = (
-        _doubt_ages(where, age[part], estimate[part], labelled_by)
-        for where, part in _split_by_file(file, files, MIN_AGE_LABELS)
+        _doubt_ages(prefix, age[is_in_file], estimate[is_in_file], model)
+        for prefix, is_in_file in _split_by_file(file_index, files, MIN_AGE_LABELS)
     )
-    warnings = [text for text in doubts if text][:1]
+    warnings = [doubt for doubt in doubts if doubt][:1]
 
     # Compare genders
-    wrong = ~metrics.is_gender_right(known.scores["female_probability"][rows], gender[rows])
-    parts = _split_by_file(file, files, MIN_GENDER_LABELS)
-    swapped = [(where, wrong[part]) for where, part in parts if np.mean(wrong[part]) > 0.5]
+    probability = model_scores.scores["female_probability"][rows]
+    is_wrong = ~metrics.is_gender_right(probability, gender[rows])
+    parts = _split_by_file(file_index, files, MIN_GENDER_LABELS)
+    wrong_parts = [(prefix, is_wrong[is_in_file]) for prefix, is_in_file in parts]
+    swapped = [part for part in wrong_parts if np.mean(part[1]) > 0.5]
     are_mixed = 0 < len(swapped) < len(parts)
-    are_many = len(wrong) >= MIN_GENDER_LABELS and wrong.mean() > MAX_CONTRADICTED
-    text = _count_wrong("", wrong, labelled_by)
+    are_many = len(is_wrong) >= MIN_GENDER_LABELS and is_wrong.mean() > MAX_CONTRADICTED
+    contradiction = _describe_contradiction(*(swapped[0] if are_mixed else ("", is_wrong)), model)
     if are_mixed:
-        text = f"{_count_wrong(*swapped[0], labelled_by)}, most of other files are"
-        text += "; code all files alike"
+        contradiction += ", while those of most other files agree; code the genders of all files "
+        contradiction += "in the same way"
     if are_many and not swapped:
-        warnings.append(text)
+        warnings.append(contradiction)
     if not is_confirmed and (are_mixed or (swapped and are_many)):
-        _refuse_swapped(text, are_mixed, table, gender, codes)
-    return [f"warning: {text}" for text in warnings]
+        _refuse_swapped(contradiction, are_mixed, table, gender, codes)
+    return [f"warning: {warning}" for warning in warnings]
 
 
 def _refuse_swapped(
-    text: str,
+    contradiction: str,
     are_mixed: bool,
     table: LabelledTable,
     gender: np.ndarray,
@@ -78,44 +83,47 @@ def _refuse_swapped(
     with contextlib.suppress(InputError):  # they mean nothing without the codes
         if codes and np.array_equal(gender, label_parsing.read_genders(table.genders, {})):
             return
-    as_read, turned = (
+    as_read, swapped = (
         label_parsing.gender_codes_option(table.genders, genders)
         for genders in (gender, np.where(gender >= 0, 1 - gender, -1))
     )
-    remedy = "" if are_mixed else f"; if they are the wrong way round: --gender-codes {turned}"
-    twice = " given twice" if codes else ""
-    raise InputError(f"{text}{remedy}; if they are right: --gender-codes {as_read}{twice}")
+    remedy = "" if are_mixed else f"; if male and female are swapped, use --gender-codes {swapped}"
+    remedy += f"; if they are right, confirm it with --gender-codes {as_read}"
+    raise InputError(contradiction + remedy + " (the option given twice)" * bool(codes))
 
 
-def _split_by_file(file: np.ndarray, files: list[str], least: int) -> list[tuple[str, np.ndarray]]:
-    """Return which rows (n,) each file of at least so many rows has, by the start of a message.
+def _split_by_file(
+    file_index: np.ndarray, files: list[str], min_rows: int
+) -> list[tuple[str, np.ndarray]]:
+    """Return the message prefix and row mask (n,) of each file of at least `min_rows` rows.
 
-    The whole input comes before them if some rows are of smaller files.
+    If some rows are in smaller files, the whole input comes first.
     """
-    sizes = np.bincount(file, minlength=len(files))
-    large = np.flatnonzero(sizes >= least).tolist()
-    parts = [(f"{files[i]}: ", file == i) for i in large]
-    if sizes[large].sum() < len(file):
-        parts.insert(0, ("", np.ones(len(file), bool)))
+    sizes = np.bincount(file_index, minlength=len(files))
+    large = np.flatnonzero(sizes >= min_rows).tolist()
+    parts = [(f"{files[i]}: ", file_index == i) for i in large]
+    if sizes[large].sum() < len(file_index):
+        parts.insert(0, ("", np.ones(len(file_index), bool)))
     return parts
 
 
-def _count_wrong(where: str, wrong: np.ndarray, labelled_by: str) -> str:
-    return f"{where}{wrong.sum():,} of {len(wrong):,} genders are not those that {labelled_by}"
+def _describe_contradiction(prefix: str, is_wrong: np.ndarray, model: str) -> str:
+    counts = f"{is_wrong.sum():,} of {len(is_wrong):,}"
+    return f"{prefix}{counts} genders contradict the estimates of {model}"
 
 
-def _refuse_classes(where: str, age: np.ndarray, estimate: np.ndarray, labelled_by: str) -> None:
+def _refuse_classes(prefix: str, age: np.ndarray, estimate: np.ndarray, model: str) -> None:
     """Raise InputError where ages (n,) are all under 10 and most estimated ones are not."""
     if len(age) >= MIN_CLASSES and age.max() < ADULT_AGE <= np.median(estimate):
         raise InputError(
-            f"{where}ages from {age.min()} to {age.max()} alone, of faces of "
-            f"{np.median(estimate):.0f} years, as {labelled_by}: they look like numbers of "
-            "classes; give years"
+            f"{prefix}all ages are from {age.min()} to {age.max()}, but the model {model} "
+            f"estimates a median of {np.median(estimate):.0f} years: they look like class numbers; "
+            "give ages in years"
         )
 
 
-def _doubt_ages(where: str, age: np.ndarray, estimate: np.ndarray, labelled_by: str) -> str:
-    """Return that ages have little to do with the estimated ones, where it is so."""
+def _doubt_ages(prefix: str, age: np.ndarray, estimate: np.ndarray, model: str) -> str:
+    """Return a warning if the ages (n,) hardly correlate with the estimated ones, else ""."""
     from scipy.stats import spearmanr
 
     if len(age) < MIN_AGE_LABELS:
@@ -126,6 +134,7 @@ def _doubt_ages(where: str, age: np.ndarray, estimate: np.ndarray, labelled_by: 
     if correlation >= MIN_CORRELATION and difference <= MAX_YEARS:
         return ""
     return (
-        f"{where}the ages are not those that {labelled_by} (rank correlation {correlation:.2f}, "
-        f"median difference {difference:.0f} years): are they years, and of these rows?"
+        f"{prefix}the ages disagree with the estimates of {model} (rank correlation "
+        f"{correlation:.2f}, median difference {difference:.0f} years); check that they are in "
+        "years and in the order of the embeddings"
     )

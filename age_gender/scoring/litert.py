@@ -17,12 +17,12 @@ from age_gender.trained_models import TRAIN_COMMAND
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance", "rounding_years")
 DISTANCE, ROUNDING = OUTPUTS.index("distance"), OUTPUTS.index("rounding_years")
 BATCH_ROWS = 256  # rows whose activations stay in the processor's cache
-LOADED_BYTES = 32 << 20  # memory that a loaded model takes, at most
-_xnnpack_has_written = False  # the line that it writes once per process
-OUT_OF_DISTRIBUTION = "an embedding of another network than the model's, or too coarsely rounded"
+LOADED_BYTES = 32 << 20  # greatest memory that a loaded model takes
+_xnnpack_has_written = False  # whether XNNPACK has written its line, which it does once per process
+OUT_OF_DISTRIBUTION = "not an embedding of the model's network, or rounded too coarsely"
 REMEDY = (
-    "embed it with that network, leave it out with --skip-bad-rows, or score it all the same with "
-    f"--force; for another network train a model: {TRAIN_COMMAND}"
+    "embed it with that network, skip such rows with --skip-bad-rows, or score them with --force; "
+    f"for another network train a model: {TRAIN_COMMAND}"
 )
 
 
@@ -31,42 +31,42 @@ class Scorer:
 
     Called with a chunk of input, or a batch that was parsed from it, it returns the batch with
     scores; out-of-distribution rows are then bad rows, unless `force`. Any number of threads may
-    call it. Raises InputError, naming the model `name`, for bytes that are no such model. The first
+    call it. Raises InputError that names the `path` for bytes that are no such model. The first
     scorer of a process must be made before other threads write messages: it silences standard
     error.
     """
 
-    def __init__(self, model: bytes, name: str, force: bool = False) -> None:
-        self.model, self.name, self.force = model, name, force
+    def __init__(self, model: bytes, path: str, force: bool = False) -> None:
+        self.model, self.path, self.force = model, path, force
         try:
-            self.idle = deque([_LiteRTModel(model)])  # each thread takes one while it scores
+            self.idle_models = deque([_LiteRTModel(model)])  # each thread takes one while it scores
         except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
-            # LiteRT gives the same errors for want of memory: this then raises MemoryError
+            # LiteRT gives the same errors when out of memory: this line then raises MemoryError
             bytearray(LOADED_BYTES)
             raise InputError(
-                f"{name}: not a model that train.py of this version exported; train again"
+                f"{path}: not a model that train.py of this version exported; train again"
             ) from None
-        self.width = self.idle[0].width  # of the embeddings that the model takes
+        self.width = self.idle_models[0].width  # of the embeddings that the model takes
 
     def __reduce__(self):  # to be sent to another machine
-        return type(self), (self.model, self.name, self.force)
+        return type(self), (self.model, self.path, self.force)
 
     def score(self, features: np.ndarray) -> np.ndarray:
         """Return the scores, float32 (n, 6) with the columns OUTPUTS, of features (n, width)."""
         try:
             model = self._take_idle() or _LiteRTModel(self.model)
             scores = model.run(features)
-        except RuntimeError as error:  # what was loaded once fails for want of memory alone
+        except RuntimeError as error:  # a model that was loaded once fails only when out of memory
             raise MemoryError(str(error)) from error
-        self.idle.append(model)
+        self.idle_models.append(model)
         if not np.isfinite(scores).all():
-            raise InputError(f"{self.name}: this model returns NaN; train again")
+            raise InputError(f"{self.path}: this model returns NaN; train again")
         return scores
 
     def _take_idle(self) -> "_LiteRTModel | None":
         """Return a model that no thread uses, or None."""
         with contextlib.suppress(IndexError):
-            return self.idle.pop()
+            return self.idle_models.pop()
         return None
 
     def score_by_name(self, features: np.ndarray) -> dict[str, np.ndarray]:
@@ -76,8 +76,8 @@ class Scorer:
     def __call__(self, item: chunks.Chunk | chunks.Batch) -> chunks.Batch:
         batch = tables.parse(item) if isinstance(item, chunks.Chunk) else item
         scores = self.score(batch.features)
-        nothing = scores[:, :0]  # results may be sent between processes: the features are not
-        batch = replace(batch, features=nothing, scores=scores)
+        no_features = scores[:, :0]  # the result may be sent to another process: leave them out
+        batch = replace(batch, features=no_features, scores=scores)
         is_ood = is_out_of_distribution(scores[:, DISTANCE])
         return reject_rows(batch, is_ood) if is_ood.any() and not self.force else batch
 
@@ -86,7 +86,10 @@ class _LiteRTModel:
     """Run an exported model in LiteRT's interpreter, which serves one thread at a time."""
 
     def __init__(self, model: bytes) -> None:
-        """Load a model; LiteRT and NumPy raise many types for bytes that are none."""
+        """Load a model.
+
+        Raises ValueError, RuntimeError, TypeError, KeyError or IndexError for other bytes.
+        """
         global _xnnpack_has_written
         from ai_edge_litert.interpreter import Interpreter
 
@@ -100,7 +103,7 @@ class _LiteRTModel:
             self._outputs = [outputs[output]["index"] for output in OUTPUTS]
             del signature  # resize_tensor_input fails while a signature runner exists
 
-            # Score two rows: an unknown operation shows here, and a model of one row alone
+            # Score two rows: this fails for an unknown operation or a model that takes only one row
             self._rows = 0  # the input's size
             self.run(np.ones((2, self.width), np.float32))
             _xnnpack_has_written = True
@@ -109,13 +112,14 @@ class _LiteRTModel:
         """Return the scores, float32 (n, 6), of features (n, width)."""
         scores = np.empty((len(features), len(OUTPUTS)), np.float32)
         batches = max(1, math.ceil(len(features) / BATCH_ROWS))
-        step = max(1, math.ceil(len(features) / batches))  # of one size: to set another takes time
+        # Steps of one size: resizing the input takes time
+        step = max(1, math.ceil(len(features) / batches))
         for start in range(0, len(features), step):
             rows = features[start : start + step]
-            # A tensor a little too large takes less time than to allocate another.
+            # A tensor that is a little too large takes less time than the allocation of another
             if not 0.9 * self._rows <= len(rows) <= self._rows:
                 self._resize(min(BATCH_ROWS, len(rows) + len(rows) // 16))
-            # Written where the network reads; set_tensor would copy what is read-only twice.
+            # Write to the input itself: set_tensor would copy read-only rows twice
             self._interpreter.tensor(self._input)()[: len(rows)] = rows
             self._interpreter.invoke()
             for column, output in enumerate(self._outputs):
@@ -124,7 +128,7 @@ class _LiteRTModel:
         return scores
 
     def _resize(self, rows: int) -> None:
-        """Set the number of rows that are scored at a time; some may be left unused."""
+        """Allocate an input of so many rows, of which some may be unused."""
         self._rows = rows
         self._interpreter.resize_tensor_input(self._input, (rows, self.width))
         self._interpreter.allocate_tensors()

@@ -1,28 +1,28 @@
-"""Choose the model here whose network made a table's embeddings."""
+"""Choose the model in models/ whose network made a table's embeddings."""
 
 import contextlib
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from age_gender import paths, trained_models
+from age_gender import metrics, paths, trained_models
 from age_gender.cli import display_path
-from age_gender.embedding_space import is_out_of_distribution, thin
+from age_gender.embedding_space import is_out_of_distribution, subsample
 from age_gender.errors import InputError
 from age_gender.scoring.litert import DISTANCE, Scorer
 
 PROBE_ROWS = 256  # rows scored with each model to choose one
-MIN_FRACTION = 0.01  # least fraction of rows that shows a network; chance gives 0.001 at most
+MIN_FRACTION = 0.01  # least fraction of fitting rows; by chance at most 0.001 fit
 
 
-class KnownScores(NamedTuple):
-    """Hold a table's scores by the model here that it fits."""
+class ModelScores(NamedTuple):
+    """Hold a table's scores by the model in models/ that fits it."""
 
     folder: Path  # the model's
     scores: dict[str, np.ndarray]  # each of litert.OUTPUTS, (n,)
-    is_ood: np.ndarray  # (n,), which rows are out of distribution, of another network
+    is_ood: np.ndarray  # (n,), whether a row is out of distribution
 
 
 def load(model: str | Path, force: bool = False) -> Scorer:
@@ -35,7 +35,7 @@ def load(model: str | Path, force: bool = False) -> Scorer:
 
 
 def choose_model(
-    models: Mapping[Path, int],
+    model_widths: Mapping[Path, int],
     rows: np.ndarray,
     must_fit: bool = True,
     load_scorer: Callable[[Path], Scorer] = load,
@@ -43,56 +43,59 @@ def choose_model(
 ) -> Scorer:
     """Return the scorer of the model that most of a table's first rows (n, W) belong to.
 
-    `models` are the folders of find_models. Of those with the rows' width, it is the model with
-    the fewest out-of-distribution rows; of equals the nearest by median `distance`, to a tenth; of
-    these the first. Without rows it is the first of all. Raises InputError where all rows are out
-    of distribution for all models; unless `must_fit`, only where no model has their width. `hint`
-    ends the message with what else the caller can do.
+    `model_widths` are the folders of find_models. Among those of the rows' width, the model with
+    the fewest out-of-distribution rows is chosen; ties go to the least median `distance`, rounded
+    to tenths, then to the first folder. Without rows it is the first of all. Raises InputError
+    where all rows are out of distribution for all models; unless `must_fit`, only where no model
+    has their width. `hint` ends the message with what else the caller can do.
     """
-    if not models:
+    if not model_widths:
         raise InputError(
             f"{paths.MODELS}: no model here; make one: python prepare.py && python train.py"
         )
     if not len(rows):
-        return load_scorer(next(iter(models)))
+        return load_scorer(next(iter(model_widths)))
 
     # Rank the models of this width
     rows, ranks = rows[:PROBE_ROWS], []
-    for order, (folder, width) in enumerate(models.items()):
+    for order, (folder, width) in enumerate(model_widths.items()):
         if width == rows.shape[1]:
             scorer = load_scorer(folder)
             distance = scorer.score(rows)[:, DISTANCE]
-            # np.median and np.quantile would import numpy.ma, for 17 ms.
-            median = round(float(np.sort(distance)[len(distance) // 2]), 1)
+            median = round(metrics.fast_median(distance), 1)
             ranks.append((int(is_out_of_distribution(distance).sum()), median, order, scorer))
 
     # Refuse rows that belong to none
     if not ranks or (must_fit and min(ranks)[0] == len(rows)):
         raise InputError(
             f"no model in {display_path(paths.MODELS)} fits these embeddings of {rows.shape[1]} "
-            f"numbers (models: {describe_models(models)}): another network made them, or they are "
-            "rounded too coarsely; embed with one of these networks, or train a model: "
+            f"numbers (models: {describe_models(model_widths)}): another network made them, or "
+            "they are rounded too coarsely; embed with one of these networks, or train a model: "
             f"{trained_models.TRAIN_COMMAND}{hint}"
         )
     return min(ranks)[-1]
 
 
-def score_by_known_model(features: np.ndarray, exclude: Container[Path] = ()) -> KnownScores | None:
-    """Return the scores of a table (n, W) by the model here that it fits, but those to `exclude`.
+def score_by_fitting_model(
+    features: np.ndarray, exclude: Iterable[Path] = ()
+) -> ModelScores | None:
+    """Return the scores of a table (n, W) by the model in models/ that fits it.
 
-    None where no model fits at least MIN_FRACTION of the rows, or none can be read.
+    Models in the folders `exclude` are not used. None where no model fits at least MIN_FRACTION of
+    the rows, or none can be read.
     """
     with contextlib.suppress(InputError):
-        models = trained_models.find_models(paths.MODELS)
-        models = {folder: width for folder, width in models.items() if folder not in exclude}
-        scorer = choose_model(models, thin(features, PROBE_ROWS))
+        model_widths = trained_models.find_models(paths.MODELS)
+        for folder in model_widths.keys() & {*exclude}:
+            del model_widths[folder]
+        scorer = choose_model(model_widths, subsample(features, PROBE_ROWS))
         scores = scorer.score_by_name(features)
         is_ood = is_out_of_distribution(scores["distance"])
         if len(features) and is_ood.mean() <= 1 - MIN_FRACTION:
-            return KnownScores(Path(scorer.name).parent, scores, is_ood)
+            return ModelScores(Path(scorer.path).parent, scores, is_ood)
     return None
 
 
-def describe_models(models: Mapping[Path, int]) -> str:
+def describe_models(model_widths: Mapping[Path, int]) -> str:
     """Return model folders and the widths of their embeddings, for a message."""
-    return ", ".join(f"{display_path(folder)} {width}" for folder, width in models.items())
+    return ", ".join(f"{display_path(folder)} {width}" for folder, width in model_widths.items())

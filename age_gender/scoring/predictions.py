@@ -14,11 +14,11 @@ from age_gender.errors import InputError, printable
 from age_gender.readers.names import quote_csv_cells
 
 
-def _parse_number(text: str, number_type: type = int, most: float = math.inf) -> float | None:
-    """Return the number from 0 to `most` in a cell; None where it holds something else."""
+def _parse_number(text: str, number_type: type = int, maximum: float = math.inf) -> float | None:
+    """Return the number from 0 to `maximum` in a cell, or None if it holds something else."""
     with contextlib.suppress(ValueError):
         number = number_type(text)
-        if 0 <= number <= most:
+        if 0 <= number <= maximum:
             return number
     return None
 
@@ -27,14 +27,17 @@ COLUMNS: dict[str, Callable[[str], Any]] = {
     "filename": str,
     "gender": {"0": 0, "1": 1}.get,  # male, female
     **dict.fromkeys(("age", "age_low", "age_high"), _parse_number),  # years
-    "female_probability": functools.partial(_parse_number, number_type=float, most=1),
+    "female_probability": functools.partial(_parse_number, number_type=float, maximum=1),
 }
 HEADER = (",".join(COLUMNS) + "\n").encode()
 PROBABILITY_UNITS = 10_000  # the CSV has four decimals
 
 
 def to_columns(scores: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the columns behind the name, each (n,), of scores (n, 4 or more), litert.OUTPUTS."""
+    """Return the CSV's columns after `filename`, each (n,).
+
+    `scores` (n, 4 or more) have the columns of litert.OUTPUTS.
+    """
     *columns, probability = _round_scores(scores)
     return dict(zip([*COLUMNS][1:], [*columns, probability / PROBABILITY_UNITS], strict=True))
 
@@ -48,7 +51,7 @@ def _round_scores(scores: np.ndarray) -> np.ndarray:
 
 
 def to_csv(names: Sequence[str], scores: np.ndarray) -> bytes:
-    """Return rows of the CSV, of names, quoted where they need that, and scores (n, 4 or more)."""
+    """Return the CSV's rows of faces, by their names and scores (n, 4 or more)."""
     *columns, probability = _round_scores(scores).tolist()
     cells = [""] * (3 * len(scores))
     cells[::3] = quote_csv_cells(names)
@@ -57,7 +60,7 @@ def to_csv(names: Sequence[str], scores: np.ndarray) -> bytes:
     return "".join(cells).encode()
 
 
-# Cached: a few thousand combinations of ages, and 10,001 probabilities, make up all faces.
+# Cached, since there are only a few thousand combinations of ages and 10,001 probabilities
 @functools.cache
 def _format_middle_cells(gender: int, age: int, low: int, high: int) -> str:
     return f",{gender},{age},{low},{high},"
@@ -69,9 +72,9 @@ def _format_last_cell(probability: int) -> str:
 
 
 def read(path: Path, *columns: str) -> list[tuple]:
-    """Return the `columns` of each row, as COLUMNS has them; other columns may be there or not.
+    """Return the values of the `columns` in each row, parsed as in COLUMNS.
 
-    Raises InputError that names the row and the line of the first fault.
+    Raises InputError that names the row and the line of the first wrong value.
     """
     rows = []
     try:

@@ -88,7 +88,7 @@ def test_prepare_takes_any_width_and_labels_from_columns(tmp_path, width, suffix
         assert read.features.shape[1] == width
         kept |= dict(
             zip(
-                read.file_name,
+                read.file_names,
                 zip(read.age.tolist(), read.gender.tolist(), strict=True),
                 strict=False,
             )

@@ -124,7 +124,7 @@ def test_the_figures_are_those_of_an_independent_sum(measured, record_folder, mo
     interpreter = Interpreter(model_path=str(model_folder / "age_gender.tflite"))
     found = interpreter.get_signature_runner()(features=faces.features)
     rows = []
-    for i, name in enumerate(faces.file_name):
+    for i, name in enumerate(faces.file_names):
         age, gender, race = (int(part) for part in name.split("_")[:3])
         low, high = round(float(found["age_low"][i])), round(float(found["age_high"][i]))
         error = float(found["age"][i]) - age
