@@ -232,7 +232,7 @@ def fit_space(
     # Describe it, and check that it can be used
     cli.say(
         f"{len(embeddings)} faces; embeddings of {embeddings.shape[1]} dimensions, "
-        f"{space.components} principal components above rounding error; median norm {norm:.3g}"
+        f"{space.components} principal components above rounding noise; median norm {norm:.3g}"
     )
     if space.deviations[0] < 1e-4:  # FaceNet's is 0.2; rounding of equal embeddings gives 1e-6
         raise InputError(

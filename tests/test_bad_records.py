@@ -140,7 +140,7 @@ def test_a_state_that_cannot_be_resumed_is_refused(tmp_path, mobile_folder):
     settings = {
         "train": files.sha256(mobile_folder / "train.tfrecords"),
         "children": files.sha256(mobile_folder / "children.tfrecords"), "views": None,
-        "epochs": 2, "batch_size": int(BATCH_SIZE), "learning_rate": 2e-2, "whitening": 0.5,
+        "epochs": 2, "batch_size": int(BATCH_SIZE), "learning_rate": 3e-2, "whitening": 0.5,
         "crop_share": 0.5, "seed": 0,
     }  # fmt: skip
     (work / "settings.json").write_text(json.dumps(settings))

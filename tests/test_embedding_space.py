@@ -279,7 +279,7 @@ def test_prepare_refuses_embeddings_of_two_networks(faces, tmp_path, other, frac
     places = np.sort(RANDOM.permutation(len(names))[: int(fraction * len(names))])
     features[places] = OTHERS[other](features[places])
     path = write(tmp_path / "t.npz", names, features)
-    with pytest.raises(InputError, match="another network") as caught:
+    with pytest.raises(InputError, match="is not an embedding of the network of") as caught:
         prepare.main(["--features", path, "--output", str(tmp_path), "--test-size", "100"])
     assert names[places[0]] in str(caught.value)
 
