@@ -22,6 +22,7 @@ import numpy as np
 from age_gender.cli import counted
 from age_gender.errors import InputError, printable
 from age_gender.labels import ADULT_AGE, AGE_CLASSES, GENDERS
+from age_gender.readers.bad_rows import RowSource
 
 MALE, FEMALE, MISSING = 0, 1, -1
 GENDER_WORDS = {  # per language: words for male, words for female
@@ -50,17 +51,6 @@ UNKNOWN_WORDS = {
 # Answers in a column called male or female. f means false only beside t: alone it may mean female.
 YES, NO = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n")
 CODE = re.compile(rf"(.*?)=\s*({'|'.join(GENDERS)}|unknown)\s*(?:[,;](?=.)|\Z)", re.I | re.S)
-
-
-class RowSource(NamedTuple):
-    """Hold the position of a row, for messages: its file, its number from 1, its line or 0."""
-
-    path: str
-    row: int
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.path}: row {self.row}" + f" (line {self.line})" * (self.line > 0)
 
 
 class LabelColumn(NamedTuple):

@@ -1,4 +1,4 @@
-"""Define the errors of rows: RowError where a row is parsed, BadRow in the list of bad rows."""
+"""Define the position of a row, and its errors: RowError in parsing, BadRow in the list."""
 
 from typing import NamedTuple
 
@@ -19,6 +19,17 @@ class RowError(Exception):
         return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
 
 
+class RowSource(NamedTuple):
+    """Hold the position of a row, for messages: its file, its number from 1, its line or 0."""
+
+    path: str
+    row: int
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}: row {self.row}" + f" (line {self.line})" * (self.line > 0)
+
+
 class BadRow(NamedTuple):
     """Describe a row that cannot be used.
 
@@ -37,5 +48,4 @@ class BadRow(NamedTuple):
         return self._replace(row=rows_before + self.row, line=line)
 
     def __str__(self) -> str:
-        line = f" (line {self.line})" if self.line else ""
-        return f"{self.path}: row {self.row}{line}: {self.reason}"
+        return f"{RowSource(self.path, self.row, self.line)}: {self.reason}"

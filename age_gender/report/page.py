@@ -34,7 +34,6 @@ def write(folder: Path, results: dict, table: "pd.DataFrame") -> None:
     encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
     page = render("page.html", results, images=encoded)
     contents = {f"{name}.png": image for name, image in images.items()} | {
-        "overview.png": plots.draw_overview(table),
         "tables.md": render("tables.md", results).encode(),
         "figures.json": f"{json.dumps(results, indent=2, ensure_ascii=False)}\n".encode(),
         # No line break between a number and its % or "n ="

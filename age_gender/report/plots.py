@@ -4,10 +4,8 @@ Each plot shows what measurement.py measured. It is five by four inches, so that
 readable on a phone. matplotlib is imported with the first plot.
 """
 
-import contextlib
 import io
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,75 +34,19 @@ def draw_all(results: dict, table: "pd.DataFrame") -> dict[str, bytes]:
     }
     if results["by_crop"]:
         plots["crops"] = lambda axes: draw_crops(axes, results["by_crop"])
-    images = {}
-    for name, draw in plots.items():
-        with _figure((5, 4), dpi=200) as (figure, image):
-            draw(figure.add_subplot())
-        images[name] = image.getvalue()
-    return images
+    return {name: draw_figure(draw, (5, 4), dpi=200) for name, draw in plots.items()}
 
 
-@contextlib.contextmanager
-def _figure(inches: tuple[int, int], dpi: int) -> Iterator[tuple]:
-    """Yield a matplotlib figure in the style of the plots, and the BytesIO that gets its PNG."""
+def draw_figure(draw: Callable, inches: tuple[int, int], dpi: int, columns: int = 1) -> bytes:
+    """Return a figure in the style of the plots as PNG; `draw` takes the axes of its columns."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(fname=Path(__file__).with_suffix(".mplstyle")):
         figure, image = Figure(figsize=inches, dpi=dpi, layout="constrained"), io.BytesIO()
-        yield figure, image
+        draw(*figure.subplots(1, columns, squeeze=False)[0])
         figure.savefig(image, format="png")
-
-
-def draw_overview(table: "pd.DataFrame") -> bytes:
-    """Return the PNG of README's picture: ages with their interval, genders by certainty.
-
-    Two panels for readers who have not seen a report: each face's labelled age over its estimated
-    age with the mean interval around it, and how often genders are right, by their probability.
-    """
-    with _figure((10, 4), dpi=120) as (figure, image):
-        ages, genders = figure.subplots(1, 2)
-        draw_ages_with_interval(ages, table)
-        draw_genders_by_certainty(genders, table)
     return image.getvalue()
-
-
-def draw_ages_with_interval(axes: "Axes", table: "pd.DataFrame") -> None:
-    """Draw labelled over estimated ages, and the interval's mean ends over bins of five years."""
-    bins = (table.estimate // 5).astype(int)  # the interval depends on the estimate
-    ends = table.groupby(bins)[["estimate", "low", "high"]].mean()
-    band = {"color": BLUE, "alpha": 0.15, "label": "90 % interval (mean)"}
-    axes.fill_between(ends.estimate, ends.low, ends.high, **band)
-    dots = {"s": 5, "color": BLUE, "alpha": 0.35, "linewidths": 0, "label": "a face"}
-    axes.scatter(table.estimate, table.age, **dots)
-    axes.plot([0, 100], [0, 100], color=ORANGE, linewidth=1.2, label="label = estimate")
-    axes.set(xlim=(0, 100), ylim=(0, 105))
-    axes.set(xlabel="estimated age, years", ylabel="age as labelled, years")
-    axes.set_title(f"Age of {len(table):,} test faces", fontsize=12)
-    axes.legend(loc="upper left")
-
-
-def draw_genders_by_certainty(axes: "Axes", table: "pd.DataFrame") -> None:
-    """Draw how often genders are right, over the probability of the gender that is printed."""
-    # Bin the faces
-    certainty = np.maximum(table.probability, 1 - table.probability)
-    edges = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0])
-    bins = len(edges) - 1
-    bin_index = np.clip(np.searchsorted(edges, certainty, side="right") - 1, 0, bins - 1)
-    right = 100 * table.gender_accuracy.groupby(bin_index).mean().reindex(range(bins))
-    counts = np.bincount(bin_index, minlength=bins)
-
-    # Draw a bar for each bin, with its number of faces
-    axes.bar(range(bins), right, color=BLUE, alpha=0.8)
-    for bar, (percent, count) in enumerate(zip(right, counts, strict=True)):
-        if count:
-            axes.text(bar, percent + 1, f"{count:,}", ha="center", fontsize=9, color=GREY)
-    names = [f"{100 * a:.0f}\u2013{100 * b:.0f}" for a, b in itertools.pairwise(edges)]
-    axes.set_xticks(range(bins), names)
-    axes.grid(axis="x", visible=False)
-    axes.set(ylim=(0, 108), xlabel="probability of the gender that is printed, %")
-    axes.set_ylabel("gender is as labelled, % of faces")
-    axes.set_title("Gender by certainty, with numbers of faces", fontsize=12)
 
 
 def draw_ages(axes: "Axes", table: "pd.DataFrame") -> None:

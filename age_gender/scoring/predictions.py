@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from age_gender.errors import InputError, printable
+from age_gender.readers.bad_rows import RowSource
 from age_gender.readers.names import quote_csv_cells
 
 
@@ -89,7 +90,7 @@ def read(path: Path, *columns: str) -> list[tuple]:
                 if None in values:
                     column = columns[values.index(None)]
                     raise InputError(
-                        f"{path}: row {number} (line {lines.line_num}): {column} is "
+                        f"{RowSource(str(path), number, lines.line_num)}: {column} is "
                         f"{printable(repr(cells[column]))}, which run.py does not write; score "
                         "the embeddings again with it"
                     )

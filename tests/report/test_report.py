@@ -207,7 +207,7 @@ class Page(HTMLParser):
 def test_the_folder_holds_the_report_and_what_else_was_there(made):
     names = {path.name for path in made[0].iterdir()}
     assert names == PLOTS | {
-        "overview.png", "report.html", "figures.json", "tables.md", "note.txt",
+        "report.html", "figures.json", "tables.md", "note.txt",
     }  # fmt: skip
     assert (made[0] / "note.txt").read_text() == "mine"
 
