@@ -210,7 +210,7 @@ def embed(
 def open_checkpoint_folder(
     embedder: Embedder, images: Sequence[str], args: argparse.Namespace
 ) -> Path:
-    """Return the folder that keeps finished batches until the output is whole.
+    """Return the folder that keeps finished batches until the output is complete.
 
     Raises InputError for a folder of another command or other images.
     """

@@ -166,7 +166,7 @@ def score_in_order(
 
 
 def open_output(output: str) -> contextlib.AbstractContextManager:
-    """Open the output: standard output, or a file that appears whole or not at all."""
+    """Open the output: standard output, or a file that appears complete or not at all."""
     is_file = output != "-"
     return files.atomic_file(output) if is_file else contextlib.nullcontext(sys.stdout.buffer)
 
@@ -201,7 +201,7 @@ class RoundingCheck:
                 self.years = None
         is_checked = self.years is None
         if batch.chunk.is_last:
-            self.years = []  # of the next file
+            self.years = []  # for the next file
         return is_checked
 
 

@@ -35,7 +35,7 @@ from age_gender.report import lfw, measurement, page, robustness
 from age_gender.scoring import litert, predictions
 from age_gender.tensorflow_import import import_tensorflow
 
-if TYPE_CHECKING:  # they take time to import
+if TYPE_CHECKING:  # these imports take time
     import pandas as pd
 
     from age_gender.records import Records

@@ -1,6 +1,6 @@
 """Provide `estimate`, for programs, and the code that the scripts share."""
 
-TYPE_CHECKING = False  # to import typing takes 3 ms, in which Ctrl-C would be a traceback
+TYPE_CHECKING = False  # importing typing takes 3 ms, in which Ctrl-C would give a traceback
 if TYPE_CHECKING:
     import os
 

@@ -36,7 +36,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     try:
         if sys.stdin is None or sys.stdout is None:
             raise InputError("standard input or output is closed; redirect it to /dev/null")
-        with contextlib.suppress(AttributeError):  # where a test replaced it
+        with contextlib.suppress(AttributeError):  # a test may have replaced it
             sys.stdout.reconfigure(errors="backslashreplace")  # for letters that the locale lacks
         main()
         sys.stdout.flush()

@@ -58,7 +58,7 @@ def read(path: Path) -> Views:
             embeddings = arrays["embeddings"].astype(np.float32)
             if embeddings.shape[:2] == (len(names), len(crops)) and np.isfinite(embeddings).all():
                 rows = to_unit_length(embeddings.reshape(-1, embeddings.shape[-1]))
-                crops = [*map(printable, crops)]  # they are shown
+                crops = [*map(printable, crops)]  # they are printed
                 return Views(names, crops, rows.reshape(embeddings.shape))
     except Exception as error:  # zipfile, zlib and NumPy raise many types
         if is_resource_shortage(error):

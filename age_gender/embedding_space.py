@@ -13,10 +13,10 @@ import numpy as np
 
 # Standard deviations of rounding errors: of a number, and as a fraction of the number
 THREE_DECIMALS_DEVIATION, FLOAT16_DEVIATION = 1e-3 / 12**0.5, 2e-4
-# A principal component is kept if its deviation is over this many times what storage adds. Chosen
-# on held-out training records, mean of two or three seeds. FaceNet's ages are 5.08 years off with
-# 0.8 and with 0.9, 5.10 with 1; three decimals cost 0.03, 0.02 and 0.01 years more. dlib's are 5.36
-# off up to 0.85, where its 81st component is kept, and 5.39 above.
+# A principal component is kept if its standard deviation is over this many times the rounding
+# error of stored numbers. Chosen on held-out training records (means of two or three seeds).
+# FaceNet's age error is 5.08 years at 0.8 and 0.9, 5.10 at 1; three decimals add 0.03, 0.02 and
+# 0.01. dlib's is 5.36 up to 0.85, which keeps its 81st component, and 5.39 above.
 MIN_SIGNAL_TO_ROUNDING = 0.8
 DISTANCE_LIMIT = 1.0  # the `distance` above which a row is out of distribution
 TESTED_DIRECTIONS = 64  # number of directions of the test; with 24 a few negated rows passed
@@ -53,8 +53,8 @@ class EmbeddingSpace:
     variances: np.ndarray  # (D,), where a random vector's is 1; VARIANCE_FLOOR included
     negation: np.ndarray  # (W,), along which the mean lies at -1 and its negative at 1
     min_training_log_odds: float  # the least `log_odds_of_random` of the training rows, below 0
-    false_rejection_rate: float = 0.0  # of held-out training rows
-    false_acceptance_rate: float = 0.0  # of random vectors
+    false_rejection_rate: float = 0.0  # fraction of held-out training rows that are rejected
+    false_acceptance_rate: float = 0.0  # fraction of random vectors that are accepted
 
     @property
     def detects_single_rows(self) -> bool:

@@ -300,7 +300,7 @@ def _ambiguity_error(
         free = [gender for gender in free if gender != suggested[value]]
 
     # Say what was found, and what to do
-    words = [*GENDERS, "unknown"]  # by 0, 1 and -1
+    words = [*GENDERS, "unknown"]  # indexed by 0, 1 and -1
     option = ",".join(f"{value}={words[gender]}" for value, gender in suggested.items())
     remedy = (
         "say which is male and which is female, such as "

@@ -1,6 +1,6 @@
 """Write and read TFRecords of this schema:
 
-features   float[W]     the embedding as it was read; W is the same in a whole file
+features   float[W]     the embedding as it was read; W is the same for all records of a file
 age        int64        years, 0-116
 gender     int64        0 male, 1 female
 file_name  bytes        the face's name, UTF-8
@@ -24,7 +24,7 @@ from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 
 BATCH = 1024  # records that are read together
 MAX_RECORD_BYTES = 1 << 20  # 4,096 numbers and a name need far less
-_FRAME_BYTES = 16  # of a record's length (8) and two checksums (4 each)
+_FRAME_BYTES = 16  # bytes of a record's length (8) and two checksums (4 each)
 _REMEDY = "write the file again: python prepare.py"
 INCOMPLETE = ".records_incomplete"  # file that marks a folder while its records are replaced
 
@@ -79,7 +79,7 @@ def write(path: Path, faces: Iterable[LabelledFace]) -> None:
 
 
 def read(path: Path) -> Records:
-    """Return a whole file of records, checked. Raises InputError that names file and record."""
+    """Return all records of a file, checked. Raises InputError that names file and record."""
     # Check the file and its folder
     if not path.is_file():
         raise InputError(f"{path}: no such file of records; make it with: python prepare.py")

@@ -79,6 +79,6 @@ def _exit_without_finalization() -> None:
         import contextlib
 
         for stream in filter(None, (sys.stdout, sys.stderr)):
-            with contextlib.suppress(OSError, ValueError):  # its reader has gone; it is closed
+            with contextlib.suppress(OSError, ValueError):  # it is closed, or its reader is
                 stream.flush()
         os._exit(_exit_code)

@@ -5,7 +5,7 @@ import os
 
 from age_gender.cli import environment, quiet_stderr
 
-TENSORFLOW_MB = 3400  # of address space, for the smallest training on two processors
+TENSORFLOW_MB = 3400  # address space of the smallest training on two processors
 
 
 def require_memory() -> None:

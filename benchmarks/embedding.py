@@ -36,7 +36,7 @@ from benchmarks.drawn_faces import draw_chip, draw_photograph
 if TYPE_CHECKING:
     import cv2
 
-BATCHES = (8, 16, 32, 64)  # chips that the graph alone embeds at a time
+BATCHES = (8, 16, 32, 64)  # batch sizes of the graph without embed.py
 LARGE = 1350  # pixels of the photographs that detectors are compared on
 ON_CHIPS, ON_PHOTOGRAPHS = "embed.py --aligned", "embed.py on photographs"
 ONE_BY_ONE, DETECTION = "cv2.dnn, one face a call", "detection alone"

@@ -11,7 +11,7 @@ import prepare
 from age_gender import records
 from age_gender.errors import InputError
 
-WIDTH = 16  # of embeddings that no model here takes
+WIDTH = 16  # width of embeddings that no model here takes
 
 
 def prepared(table, folder, *more: str, test_size: int = 150) -> dict[str, records.Records]:

@@ -212,7 +212,7 @@ def test_missing_views_and_children_are_an_error_unless_they_are_the_defaults(
     absent = tmp_path / "views.npz"
     monkeypatch.setattr(paths, "VIEWS", absent)
     monkeypatch.setattr(train, "fit", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):  # it has gone on without them
+    with pytest.raises(ZeroDivisionError):  # it went on without the views
         train.main(training(mobile_folder, tmp_path, "--views", str(absent)))
     said = [line for line in capfd.readouterr().err.splitlines() if "views.npz" in line]
     assert len(said) == 1 and "without other crops" in said[0] and "embed.py" in said[0]
@@ -269,7 +269,7 @@ def test_the_genders_of_children_are_not_learnt(record_folder, model_folder, tmp
 
     import network_conv
 
-    monkeypatch.setattr(network_conv, "to_litert", lambda _: b"")  # it takes long
+    monkeypatch.setattr(network_conv, "to_litert", lambda _: b"")  # the export takes long
     train.main(training(record_folder, tmp_path, "--children", str(other / "children.tfrecords")))
 
     weights = [

@@ -101,7 +101,7 @@ def test_workers_change_to_the_version_of_the_package_that_is_run(
         runs.append(on_workers())
 
     processes = {process for process, _ in set.union(*runs)}
-    assert len(processes) <= 2, "a worker began anew"
+    assert len(processes) <= 2, "a worker started again"
     for rows, of_run in zip((chunks.CHUNK_ROWS, 1) * 2, runs, strict=True):
         assert {found_rows for _, found_rows in of_run} == {rows}
 

@@ -100,7 +100,7 @@ def test_int8_with_each_vectors_own_scale_costs_little_and_a_warning_says_what(n
     age = np.array([int(file.split("_")[0]) for file in names])
     exact, stored = scorer.score_by_name(rows), scorer.score_by_name(in_int8(rows))
     warning = rounding.check("t", stored["rounding_years"])
-    if name == "mobilefacenet":  # whose smaller components it drowns
+    if name == "mobilefacenet":  # rounding exceeds its smaller components
         assert "about 1.5 years" in warning
     else:
         assert warning is None
@@ -262,7 +262,7 @@ def test_components_that_rounding_at_unit_length_drowns_are_denoised():
 
     exact = plain.predict(own, verbose=0)
     assert np.abs(denoised.predict(own, verbose=0) - exact).mean() < 0.05
-    rounded = np.round(own, 3)  # the smallest components hold nothing but noise then
+    rounded = np.round(own, 3)  # the smallest components are only noise then
     assert (plain.predict(rounded, verbose=0)[:, -20:]).std() > 5
     assert (denoised.predict(rounded, verbose=0)[:, -20:]).std() < 0.2
     error = np.abs(denoised.predict(rounded, verbose=0) - exact)

@@ -1,4 +1,4 @@
-"""Killed at any moment, a script leaves files that are whole, and work that it can go on with.
+"""Killed at any moment, a script leaves complete files, and work that it can resume.
 
 KILLS=50 pytest -k killed -s    the long version, which prints its figures
 """

@@ -23,7 +23,7 @@ process = subprocess.Popen(sys.argv[2:])
 _, status, usage = os.wait4(process.pid, 0)
 open(sys.argv[1], "w").write(str(usage.ru_maxrss / 1024))
 sys.exit(os.waitstatus_to_exitcode(status))
-"""  # in a small process: a child's peak counts from its parent's size
+"""  # run in a small process: a child's peak counts from its parent's size
 
 
 def peak_memory(folder: Path, stream, *arguments) -> tuple[Run, float]:

@@ -243,7 +243,7 @@ def test_calibration_by_hand():
         np.concatenate([np.tile([1, 1, 1, 1, 0], 63), np.tile([0, 1], 50)]),
         np.arange(415) < 315,
     )  # fmt: skip
-    assert calibration.tail == pytest.approx(0.2)  # which children do not move
+    assert calibration.tail == pytest.approx(0.2)  # children do not change it
     assert calibration.child_certainty == pytest.approx(0, abs=0.05)
 
 

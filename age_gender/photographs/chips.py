@@ -15,7 +15,7 @@ from age_gender.errors import InputError
 from age_gender.labels import GENDERS
 from age_gender.photographs.images import CHIP_SIZE, Skipped, read_image, resize
 
-SHEET_FACES = 1000  # larger pictures are hard to open
+SHEET_FACES = 1000  # a picture of more faces is hard to open
 
 
 def find_chip_path(folder: Path, name: str) -> Path:
@@ -24,11 +24,11 @@ def find_chip_path(folder: Path, name: str) -> Path:
     for i, part in enumerate(parts[:-1]):  # no folder may have a chip's name
         parts[i] = re.sub(r"(\.png_*)$", r"\1_", part, flags=re.IGNORECASE)
     for i, part in enumerate(map(str.encode, parts)):
-        if len(part) > 150:  # with what is added, file systems take no more than 255
+        if len(part) > 150:  # file systems take up to 255 bytes, with what is added
             digest = hashlib.sha256(part).hexdigest()[:16]
             parts[i] = f"{part[:60].decode(errors='ignore')}-{digest}"
     path = "/".join([*parts[:-1], f"{''.join(parts[-1:])}.png"])
-    return folder / os.fsdecode(path.encode())  # in UTF-8, whatever the locale
+    return folder / os.fsdecode(path.encode())  # the path is UTF-8 in every locale
 
 
 def write_chip(folder: Path, name: str, data: bytes) -> None:

@@ -41,7 +41,7 @@ def make_views(
     yield chip
     yield chip[:, ::-1]
 
-    # Pad the chip. Half of FaceNet's get a mirrored border, since photographs go on beyond the face
+    # Pad the chip. Half of FaceNet's get a mirrored border, since photographs go on around a face
     border = random.choice(["edge", "symmetric"]) if template == "utkface" else "edge"
     image = resize(image, TEMPLATE_SIZE, TEMPLATE_SIZE)
     padded = np.pad(image, ((PAD, PAD), (PAD, PAD), (0, 0)), border)

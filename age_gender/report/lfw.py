@@ -13,7 +13,7 @@ from age_gender.labels import GENDERS
 
 
 def read_labels(path: Path) -> str:
-    """Return the text of a label file. Raises InputError where there is none, or no name in it."""
+    """Return the text of a label file. Raises InputError if it is missing or has no names."""
     if not path.is_file():
         raise InputError(f"{path}: no such label file; --lfw-labels names the folder of both")
     try:

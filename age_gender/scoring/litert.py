@@ -46,9 +46,9 @@ class Scorer:
             raise InputError(
                 f"{path}: not a model that train.py of this version exported; train again"
             ) from None
-        self.width = self.idle_models[0].width  # of the embeddings that the model takes
+        self.width = self.idle_models[0].width  # numbers of an embedding that the model takes
 
-    def __reduce__(self):  # to be sent to another machine
+    def __reduce__(self):  # pickles what another process or machine loads the model from
         return type(self), (self.model, self.path, self.force)
 
     def score(self, features: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-WIDTH = 24  # of what `square_means` gives
+WIDTH = 24  # numbers of an embedding by `square_means`
 
 
 def square_means(folder: Path, batch: int | None, size: int = 112, width: int = WIDTH) -> Path:

@@ -67,7 +67,7 @@ def test_large_montages_have_the_faces_that_they_had(detectors):
         for landmarks in before:
             eyes = np.linalg.norm(landmarks[0] - landmarks[1])
             off = min(np.linalg.norm(face - landmarks, axis=1).mean() / eyes for face in detected)
-            x, y = landmarks[2]  # of the nose
+            x, y = landmarks[2]  # the nose
             distances.append(off)
             if any(a <= x <= c and b <= y <= d for a, b, c, d in photographs):
                 of_photographs.append(off)
@@ -79,7 +79,7 @@ def test_large_montages_have_the_faces_that_they_had(detectors):
 
 @pytest.mark.parametrize("choice, expected", [("all", [0, 1, 2]), ("largest", [2]),
                                              ("central", [1])])  # fmt: skip
-@pytest.mark.parametrize("scale", [1, 4])  # of the photograph: the rule does not depend on it
+@pytest.mark.parametrize("scale", [1, 4])  # the rule does not depend on the size
 def test_faces_are_chosen_by_size_or_place(choice, expected, scale):
     """By hand: 100 x 100 at the middle has 10,000; 120 x 120 whose centre is 280 pixels off
     has 14,400 - 2 x 78,400."""

@@ -254,7 +254,7 @@ def test_what_has_one_colour_is_no_face_and_is_skipped_and_counted(tmp_path, cap
     face = draw_photograph([(150, 60, 200)])
     face.save(tmp_path / "in" / "face.png")
     pixels = np.full((*face.size[::-1], 3), colour if isinstance(colour, tuple) else 128)
-    if colour == "noise":  # that a poor JPEG leaves: a deviation of 1 of 255
+    if colour == "noise":  # as a poor JPEG leaves it: a deviation of 1 of 255
         pixels = pixels + np.rint(np.random.default_rng(0).normal(0, 1, pixels.shape))
     blank = saved(Image.fromarray(pixels.astype(np.uint8)), format="PNG")
     if colour == "16 bits":

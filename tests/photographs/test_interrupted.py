@@ -62,7 +62,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(litert_network, tmp_p
     killed = finished = 0
     for _ in range(KILLS):
         killed += kill_at_random(SCRIPT.name, *command, within=seconds)
-        if output.exists():  # finished: the next one starts anew
+        if output.exists():  # finished: the next run starts again
             assert list(dict(zip(*tables.read([output]), strict=True))) == list(expected)
             output.unlink()
             finished += 1

@@ -122,7 +122,9 @@ def test_a_network_whose_numbers_are_not_finite_is_refused(tmp_path):
 
     chips = tf.keras.Input((112, 112, 3))
     means = tf.keras.layers.Flatten()(tf.keras.layers.AveragePooling2D(28)(chips))
-    model = tf.keras.Model(chips, tf.keras.ops.log(means - 10))  # of negative numbers: NaN
+    model = tf.keras.Model(
+        chips, tf.keras.ops.log(means - 10)
+    )  # the logarithm of negative numbers is NaN
     network = tmp_path / "logarithm.tflite"
     network.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
     images = chips_in(tmp_path / "in", 3)
@@ -192,7 +194,7 @@ def test_each_crop_is_what_its_name_says():
     image = np.asarray(draw_chip(3))
 
     class Finds:
-        def __call__(self, padded):  # of 320 x 320: the chip and 60 pixels about it
+        def __call__(self, padded):  # 320 x 320 pixels: the chip and a border of 60
             assert padded.shape == (320, 320, 3)
             np.testing.assert_array_equal(padded[60:260, 60:260], image)
             return np.array([[100.0, 80, 100, 120]]), None

@@ -331,7 +331,7 @@ def test_two_models_of_different_trainings_are_refused(model_folder, record_fold
     (mixed / "age_gender.json").unlink()  # without the hashes nothing else tells
     network = keras.saving.load_model(mixed / "age_gender.keras", compile=False)
     for weight in network.weights:
-        if tuple(weight.shape[1:]) == (117,):  # of the layer before the age softmax
+        if tuple(weight.shape[1:]) == (117,):  # the layer before the age softmax
             weight.assign(1.1 * weight)
     network.save(mixed / "age_gender.keras")
     done = script(
