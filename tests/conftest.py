@@ -30,6 +30,9 @@ KILLS = int(os.environ.get("KILLS", "0"))  # how often each script is killed; 0:
 FACES = 900  # every 23rd of UTKFace, so that all ages are there
 BATCH_SIZE = "44"  # 17 steps for the 739 or 624 of them that are no test faces
 VIEWS = "views.npz"
+# A test's process imports TensorFlow before train.py can set the threads of an operation; with
+# other threads the same seed gives other weights.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 # Tests that a shell started in the background ignore Ctrl-C; what they start must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
