@@ -152,8 +152,8 @@ def describe_embeddings(table: LabelledTable, model_scores: model_choice.ModelSc
                 f"{model}, or is rounded too coarsely; leave out or embed again all such rows "
                 f"({is_ood.sum():,} of {len(is_ood):,})"
             )
-    length = embedding_space.median_norm(table.features)
-    return f"embeddings of {table.features.shape[1]} numbers, median length {length:.3g}{network}"
+    norm = embedding_space.median_norm(table.features)
+    return f"embeddings of {table.features.shape[1]} numbers, median norm {norm:.3g}{network}"
 
 
 def split_rows(

@@ -288,4 +288,4 @@ def test_prepare_says_what_embeddings_it_read(faces, tmp_path, capfd):
     path = write(tmp_path / "t.npz", faces[0], faces[1] * 3)
     prepare.main(["--features", path, "--output", str(tmp_path), "--test-size", "100"])
     line = capfd.readouterr().err
-    assert "embeddings of 512 numbers, median length 3, of the network of models/facenet" in line
+    assert "embeddings of 512 numbers, median norm 3, of the network of models/facenet" in line
