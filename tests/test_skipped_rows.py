@@ -71,4 +71,4 @@ def test_an_empty_file_before_many_without_a_good_row_is_named(tmp_path):
         (tmp_path / f"{number:02}.csv").write_text("a,b\n" if number else "")
     done = script("run.py", "--features", tmp_path, "--skip-bad-rows")
     assert done.code == 2
-    assert f"{tmp_path / '00.csv'}: no row of embeddings in this file" in done.err
+    assert f"{tmp_path / '00.csv'}: this file has no rows" in done.err

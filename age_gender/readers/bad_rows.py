@@ -8,7 +8,7 @@ MISSING_EMBEDDING = "the embedding is missing"
 
 
 class RowError(Exception):
-    """Raised for a row that cannot be used: `reason` says why, `remedy`, if any, what to do."""
+    """Raised for a row that cannot be used; `reason` says why, `remedy` what to do, if not ""."""
 
     def __init__(self, reason: str, remedy: str = "") -> None:
         reason, remedy = printable(reason), printable(remedy)  # both may quote a file
@@ -40,7 +40,7 @@ class BadRow(NamedTuple):
     row: int
     line: int  # 0 where the format has no lines
     reason: str
-    remedy: str = ""  # what to do, if it is not to correct the row
+    remedy: str = ""  # what to do, if not to correct the row
 
     def numbered_in_file(self, rows_before: int, lines_before: int) -> "BadRow":
         """Return the bad row with the numbers that it has in its file."""

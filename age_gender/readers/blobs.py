@@ -1,4 +1,4 @@
-"""Decode bytes of an embedding from text, and find which type of numbers they hold."""
+"""Decode an embedding's bytes from text, and find which type of numbers they hold."""
 
 import ast
 import base64
@@ -17,10 +17,10 @@ DTYPES = {
     "float32": np.dtype("<f4"), "float64": np.dtype("<f8"), "float16": np.dtype("<f2"),
     "float32-be": np.dtype(">f4"), "float64-be": np.dtype(">f8"), "float16-be": np.dtype(">f2"),
 }  # fmt: skip
-# Of PostgreSQL, MySQL, SQLite; with spaces or, as C#'s BitConverter writes it, hyphens.
+# hex as PostgreSQL, MySQL and SQLite write it, and with spaces, or with C#'s hyphens
 _HEX = re.compile(r"(?:\\\\?x|0x|[xX]')?((?:[0-9a-fA-F]{2}[ -]?)+)'?")
 _HEX_MARKS = str.maketrans("", "", " -")
-_BASE64_MARKS = re.compile(r"data:application/[\w.-]+;base64,|b(?=')|'")  # a bytes literal of it
+_BASE64_MARKS = re.compile(r"data:application/[\w.-]+;base64,|b(?=')|'")  # around base64
 _MONGODB_FLOAT32 = b"\x27"  # the type of a vector of MongoDB's subtype 9
 _URL_SAFE = str.maketrans("-_", "+/", "\r\n")
 
@@ -59,7 +59,7 @@ def decode_bytes_literal(value: object) -> bytes | None:
 
 
 def decode_integers(value: object) -> bytes | None:
-    """Return the bytes of [0, 128, 194, 59, ...]: Rust's and Java's JSON of bytes."""
+    """Return the bytes of [0, 128, 194, 59, ...], as Rust and Java write bytes in JSON."""
     if isinstance(value, list) and value and type(value[0]) is int:
         with contextlib.suppress(ValueError, TypeError):
             return bytes(value)
@@ -77,10 +77,10 @@ def decode_object(value: object) -> bytes | None:
         return decode_base64(binary)
     data = decode_base64(binary.get("base64"))
     is_vector = data and binary.get("subType") == "09" and data[:1] == _MONGODB_FLOAT32
-    return data[2:] if is_vector else data  # behind the type and the padding
+    return data[2:] if is_vector else data  # after the type and the padding
 
 
-# By how messages call them, functions that return a value's bytes; None for another encoding.
+# functions that return a value's bytes, or None for another encoding, by their name in messages
 ENCODINGS: dict[str, Callable[[object], bytes | None]] = {
     "": as_bytes,
     "hex of ": decode_hex,
@@ -92,32 +92,32 @@ ENCODINGS: dict[str, Callable[[object], bytes | None]] = {
 
 
 def parse_npy(data: bytes) -> np.ndarray | None:
-    """Return the numbers of an .npy, flat. Raises RowError for one that cannot be read."""
+    """Return the numbers of an .npy, flattened, or None. Raises RowError for a broken .npy."""
     if not data.startswith(b"\x93NUMPY"):
         return None
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except Exception:  # NumPy raises many
+    except Exception:  # NumPy raises many types
         raise RowError("an .npy that cannot be read") from None
     return array.reshape(-1) if array.dtype.kind in "fiu" else None
 
 
 def parse_numbers(dtype: np.dtype, data: bytes) -> np.ndarray:
-    """Return bytes as numbers of a type. Raises RowError where the last one is cut off."""
+    """Return bytes as numbers of a type. Raises RowError if the last number is cut off."""
     if not data or len(data) % dtype.itemsize:
-        raise RowError(f"a BLOB of {len(data):,} bytes is not {dtype_name(dtype)} numbers")
+        raise RowError(f"{len(data):,} bytes cannot be read as {dtype_name(dtype)} numbers")
     return np.frombuffer(data, dtype)
 
 
 def dtype_name(dtype: np.dtype) -> str:
-    """Return how `--blob-type` calls a type."""
+    """Return the name that `--blob-type` gives a type."""
     return next(name for name, other in DTYPES.items() if other == dtype)
 
 
 def plausible_types(values: Sequence[bytes], width: int | None) -> list[np.dtype]:
-    """Return the types that bytes may hold: one where the width fits, else all plausible ones.
+    """Return the types that bytes may hold: one if the width fits, else all plausible types.
 
-    Where the width fits, it is little-endian unless only big-endian numbers are plausible.
+    If the width fits, the type is little-endian unless only big-endian numbers are plausible.
     """
     plausible = [dtype for dtype in DTYPES.values() if _is_plausible(values, dtype)]
     of_size = [d for d in DTYPES.values() if width and len(values[0]) == width * d.itemsize]
@@ -126,10 +126,11 @@ def plausible_types(values: Sequence[bytes], width: int | None) -> list[np.dtype
 
 @np.errstate(all="ignore")
 def _is_plausible(values: Sequence[bytes], dtype: np.dtype) -> bool:
-    """Return whether bytes read as numbers of an embedding's size.
+    """Return whether bytes, read as this type, are numbers of an embedding's size.
 
-    Read as another type, numbers have any size: float16 read as float32 is 1e-9, float64 read as
-    float32 up to 1e38, float32 read as float16 infinite or thousands, or every second one is zero.
+    Read as a wrong type, numbers may have any size: float16 read as float32 gives 1e-9, float64
+    read as float32 up to 1e38, float32 read as float16 infinity or thousands, or every second
+    number is zero.
     """
     if {len(value) % dtype.itemsize for value in values} != {0}:
         return False

@@ -19,15 +19,15 @@ from age_gender.readers.bad_rows import BadRow, RowError
 from age_gender.readers.numbers import MIN_MAGNITUDE, find_not_finite
 from age_gender.readers.schema import SAMPLE_ROWS, UNKNOWN_COLUMNS, Columns
 
-CHUNK_ROWS = 2048  # rows of a chunk of arrays
-CHUNK_BYTES = 2 << 20  # bytes of a chunk of text: 300 rows of 512 numbers; fewer cost more a row
-SMALL_BYTES = 64 << 10  # bytes of text under which row by row is faster than setting up a parser
+CHUNK_ROWS = 2048  # rows in a chunk of an array
+CHUNK_BYTES = 2 << 20  # bytes in a chunk of text: 300 rows of 512 numbers; fewer cost more per row
+SMALL_BYTES = 64 << 10  # bytes of text below which parsing row by row is faster
 MAX_ROW_BYTES = 1 << 20  # bytes of the longest row of text: 4,096 numbers and a name need far less
 STDIN = "standard input"
 
 
 class Row(NamedTuple):
-    """Hold a row of a chunk: a function that returns its value in a column, or its fault."""
+    """Hold a row of a chunk: a function that returns its value in a column, or its error."""
 
     line: int  # line number in the chunk, from 1; 0 where the format has no lines
     get: Callable[[Hashable], object] | None = None
@@ -36,26 +36,27 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunk:
-    """Hold a part of one file that can be parsed by itself, in another process too."""
+    """Hold a part of one file that can be parsed by itself, also in another process."""
 
     path: str
-    parser: Callable[["Chunk"], "Batch"] | None = None  # a pure function; None: it has no data
-    data: bytes | np.ndarray | list | None = b""  # None: it is to be read from `file_range`
-    columns: Columns = UNKNOWN_COLUMNS  # until a row shows the columns: rows before it are bad
+    parser: Callable[["Chunk"], "Batch"] | None = None  # a pure function; None without data
+    data: bytes | np.ndarray | list | None = b""  # None: `with_data` reads it from `file_range`
+    columns: Columns = UNKNOWN_COLUMNS  # unknown until a row shows them; rows before it are bad
     metadata: dict[str, list] = field(default_factory=dict)  # names and labels of an array's rows
     bad_rows: Sequence[BadRow] = ()  # rows that are not in the data
     lines_above: int = 0  # lines of text above the data
     has_lines: bool = False  # whether messages give lines of the file
-    is_last: bool = False  # whether it is the last one of its file
+    is_last: bool = False  # whether it is the last chunk of its file
     input_bytes: int = 0
-    file_range: tuple[int, int] | None = None  # offset and size of the data, if the file has it
+    # offset and size of the data in the file; None for decompressed text, pipes and arrays
+    file_range: tuple[int, int] | None = None
 
     def without_data(self) -> "Chunk":
-        """Return a chunk that is small when pickled, where `with_data` finds the data again."""
+        """Return the chunk without data that `with_data` can read again, so that it is small."""
         return replace(self, data=None) if self.file_range else self
 
     def with_data(self) -> "Chunk":
-        """Return the chunk with its data. Raises InputError for a file that became shorter."""
+        """Return the chunk with its data. Raises InputError if the file became shorter."""
         if self.data is not None:
             return self
         offset, size = self.file_range
@@ -71,8 +72,8 @@ class Chunk:
     ) -> "Chunk":
         """Return the chunk with the Columns that its first usable row shows.
 
-        If none does, it is a chunk without data whose rows are all bad. `rows` are pairs of a line
-        and a row; `choose` takes a row and some that follow it, and may raise RowError.
+        If no row shows them, the chunk has no data, and all its rows are bad. `rows` are pairs of
+        a line and a row; `choose` takes a row and some that follow it, and may raise RowError.
         """
         bad_rows = [*self.bad_rows]
         for window in row_windows(rows):
@@ -89,25 +90,25 @@ class Chunk:
 class Batch:
     """Hold what was parsed from a chunk: features and metadata of its good rows, and its bad rows.
 
-    `features` is float32 (n, width), finite, none all zeros. `row_indices` (n,) number the good
-    rows among all rows of the chunk, from 0. `metadata` has "name" as text, None for a row without
-    one, and "age" and "gender" as written, where the table has them and they are read. `scores` are
-    a model's, float32 (n, 6), with the columns of litert.OUTPUTS, or None before the batch is
-    scored; `features` of a scored batch are (n, 0).
+    `features` is float32 (n, width), finite, without rows of zeros. `row_indices` (n,) are the
+    good rows' indices among all rows of the chunk. `metadata` maps "name" to the names as text,
+    None for a row without one, and, where labels are read, titles of labels.LABEL_COLUMNS to their
+    values as written. `scores` are a model's, float32 (n, 6), in the order of litert.OUTPUTS; None
+    before the batch is scored, after which `features` are (n, 0).
     """
 
     chunk: Chunk  # without its data
     features: np.ndarray
     row_indices: np.ndarray
     row_count: int  # good rows and bad ones
-    line_count: int  # lines of text, with those above the rows
+    line_count: int  # lines of text, including those above the rows
     bad_rows: list[BadRow]
     metadata: dict[str, list]
-    line_numbers: Sequence[int] = ()  # of the good rows in the chunk, from 1; () without lines
+    line_numbers: Sequence[int] = ()  # good rows' lines in the chunk, from 1; () without lines
     scores: np.ndarray | None = None
 
     def keep(self, kept: np.ndarray) -> "Batch":
-        """Return the batch with only these of its good rows, by their indices (k,)."""
+        """Return the batch with only the good rows of these indices (k,)."""
         return replace(
             self, features=self.features[kept], row_indices=self.row_indices[kept],
             metadata={role: [column[i] for i in kept] for role, column in self.metadata.items()},
@@ -137,7 +138,7 @@ def assign_columns(
 
 
 def row_windows(rows: Iterable) -> Iterator[list]:
-    """Yield each row with the SAMPLE_ROWS - 1 that follow it, which help to infer types."""
+    """Yield each row with the SAMPLE_ROWS - 1 rows after it, which help to infer types."""
     rows = iter(rows)
     window = [*itertools.islice(rows, SAMPLE_ROWS)]
     while window:
@@ -150,10 +151,10 @@ def parse_chunk(
     parse_in_bulk: Callable[[Chunk], Parsed | None],
     split_rows: Callable[[Chunk], Iterable[Row]],
 ) -> Batch:
-    """Return the batch of a chunk, parsed at once, or else row by row.
+    """Return the batch of a chunk, parsed in bulk, or else row by row.
 
     `parse_in_bulk` returns None if that could give other values than parsing row by row. A chunk
-    with a bad row is parsed row by row for the reason.
+    with a bad row is parsed row by row, to find the reason.
     """
     if parsed := parse_in_bulk(chunk):
         count = len(parsed[0])
@@ -165,7 +166,7 @@ def parse_chunk(
 
 
 def _parse_row_by_row(chunk: Chunk, rows: Iterable[Row]) -> Batch:
-    """Return the batch of a chunk that has these rows, with the reason of each bad one."""
+    """Return the batch of a chunk with these rows, and the reason why each bad row is bad."""
     metadata: dict[str, list] = {role: [] for role in chunk.columns.metadata}
     embeddings, line_numbers, bad_rows = [], [], []
     for number, row in enumerate(rows, 1):
@@ -187,10 +188,10 @@ def make_batch(
     chunk: Chunk, table: Sequence, metadata: dict[str, list],
     data_lines: int = 0, bad_rows: Sequence[BadRow] = (), line_numbers: Sequence[int] = (),
 ) -> Batch:  # fmt: skip
-    """Return the batch of a table (n, width), without the rows that turn out to be bad.
+    """Return the batch of a table (n, width), whose unusable rows become bad rows.
 
-    `bad_rows` are rows that are not in the table; `metadata` and `line_numbers`, if the format has
-    lines, are of the rows of the table.
+    `bad_rows` are rows that are not in the table. `metadata` and `line_numbers` describe the
+    table's rows; `line_numbers` is empty where the format has no lines.
     """
     bad_rows = [*chunk.bad_rows, *bad_rows]
     count = len(table) + len(bad_rows)
@@ -211,7 +212,7 @@ def make_batch(
 
 
 def _check_rows(rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-    """Return rows of numbers as float32, and the faults of bad rows by their indices."""
+    """Return rows of numbers as float32, and the reasons of bad rows by their indices."""
     with np.errstate(over="ignore", invalid="ignore"):
         features = _as_c_order(rows)
         # The sum of squares, which is fast, also under- or overflows for some good rows: these
@@ -234,25 +235,25 @@ def _as_c_order(rows: np.ndarray) -> np.ndarray:
     if rows.strides[0] >= rows.strides[1]:
         return np.ascontiguousarray(rows, np.float32)
     features = np.empty(rows.shape, np.float32)
-    for column in range(0, rows.shape[1], 16):  # a cache line: in one go takes three times as long
+    for column in range(0, rows.shape[1], 16):  # a cache line: all at once takes thrice the time
         features[:, column : column + 16] = rows[:, column : column + 16]
     return features
 
 
 class RowNumbering:
-    """Number the rows of batches, given in input order, in their file and in the whole input."""
+    """Number the rows of batches, which come in input order, in their file and the whole input."""
 
     def __init__(self) -> None:
         self.input_rows = 0
-        self.file_rows = self.file_lines = 0  # so far
-        self.has_ended = False  # of a file
-        self.unread_columns: dict[str, None] = {}  # titles of columns, in the order of the input
+        self.file_rows = self.file_lines = 0  # those of the file that were numbered so far
+        self.has_ended = False  # whether the last batch ended its file
+        self.unread_columns: dict[str, None] = {}  # titles, in the order of the input
 
     def number(self, batch: Batch) -> tuple[list[str], list[BadRow]]:
         """Return the names of the batch's good rows, and its bad rows, numbered in their file.
 
-        A row without a name is called by its number over the whole input, or, if it is its
-        file's only row, by the file's name. Raises InputError for a file without any row.
+        A row without a name gets its number in the whole input as its name, or, if it is its
+        file's only row, the file's name. Raises InputError for a file without any row.
         """
         chunk = batch.chunk
         if self.has_ended:
@@ -276,12 +277,10 @@ class RowNumbering:
         self.file_rows += batch.row_count
         self.file_lines += batch.line_count
         if chunk.is_last and not self.file_rows:
-            raise InputError(
-                f"{chunk.path}: no row of embeddings in this file; write it again or leave it out"
-            )
+            raise InputError(f"{chunk.path}: this file has no rows; leave it out or write it again")
         return row_names, bad_rows
 
     def say_unread_columns(self) -> None:
-        """Name the columns that were not read: once, and only where all went well."""
+        """Print the titles of the columns that were not read."""
         if self.unread_columns:
             say(printable(f"columns left out: {', '.join(self.unread_columns)}"))

@@ -1,36 +1,37 @@
 """Choose the columns of a table that hold the embedding, the name and the labels.
 
-For CSV (csv_headers.py makes up titles where there are none), JSON, Parquet and SQLite. The arrays
-of an NPZ are chosen in numpy_files.py.
+It serves CSV (csv_headers.py makes up titles where there are none), JSON, Parquet and SQLite. For
+NPZ, numpy_files.py chooses the arrays.
 """
 
 import itertools
 import re
 from collections.abc import Sequence
 
+from age_gender.cli import counted
 from age_gender.errors import InputError
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import names
 from age_gender.readers.bad_rows import RowError
-from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH, count_text
+from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 from age_gender.readers.schema import Columns, ColumnSummary, ReadOptions
 from age_gender.trained_models import TRAIN_COMMAND
 
 TRANSPOSE = "the table looks transposed; write a row a face, as table.T does in pandas and NumPy"
 TRAIN_YOUR_OWN = f"embeddings of another network need a model of their own: {TRAIN_COMMAND}"
 
-Candidate = tuple[int, ...]  # indices of one column of vectors, or of columns of a number each
+Candidate = tuple[int, ...]  # index of one column of vectors, or indices of columns of numbers
 
 
 def choose_columns(
     path: str, header: Sequence[str], summaries: Sequence[ColumnSummary], options: ReadOptions,
     by_title: bool = False, accept_other_width: bool = True,
 ) -> Columns:  # fmt: skip
-    """Return the columns to read, chosen by their titles and by what their first values show.
+    """Return the columns to read, chosen by their titles and summaries.
 
-    Columns are identified by index, or `by_title`. Raises RowError where this row does not show
-    them; unless `accept_other_width`, also where no column has the width that is read. Raises
-    InputError, naming `path`, where two columns fit.
+    Columns are identified by index, or `by_title`. Raises RowError where the first sampled row
+    shows no embedding, and, without `accept_other_width`, where its embedding has another width
+    than is read. Raises InputError, naming `path`, where two columns fit.
     """
     for summary in summaries:
         if summary.error:
@@ -53,7 +54,7 @@ def choose_columns(
             f"{vector_format.other_dtypes[0]} numbers; say which: --blob-type {vector_format.name}"
         )
 
-    # Separate what is read from what is not
+    # Separate the columns that are read from the others
     used = {*chosen, *metadata.values()}
     unread_columns = tuple(t or "(unnamed)" for i, t in enumerate(titles) if i not in used)
     metadata = {
@@ -76,7 +77,7 @@ def _choose_embedding(
     metadata: set[int], accept_other_width: bool,
 ) -> Candidate:  # fmt: skip
     """Return the columns of the embedding; raises as `choose_columns` does."""
-    # Columns of vectors and numbered columns, of a width that is read
+    # Try columns of vectors and numbered columns of a width that is read
     candidates = _find_candidates(titles, summaries, options)
     fitting = [
         candidate for candidate in candidates if options.fits(_count_numbers(candidate, summaries))
@@ -92,7 +93,7 @@ def _choose_embedding(
     if fitting:
         return fitting[0]
 
-    # All columns of numbers, whatever their titles
+    # Try all columns of numbers, whatever their titles
     has_vectors = any(summary.width for summary in summaries)
     if options.embedding_column is None and not has_vectors:
         numbers = (index for index, summary in enumerate(summaries) if summary.is_number)
@@ -102,7 +103,7 @@ def _choose_embedding(
         if options.fits(len(numbers)) and (is_known_width or not has_other_columns):
             return numbers
 
-    # The one column of vectors, of another width: the error of each of its rows names it
+    # Take the only column of vectors, of another width: each of its rows is then bad for that
     if has_vectors and len(candidates) == 1 and options.width and accept_other_width:
         return candidates[0]
     if candidates:
@@ -117,7 +118,7 @@ def _find_candidates(
 ) -> list[Candidate]:
     """Return the columns of vectors and the runs of numbered columns, or those that options name.
 
-    Raises RowError where there is no such column as `--embedding-column`, or it is no candidate.
+    Raises RowError if `--embedding-column` does not exist, or holds no embeddings.
     """
     vector_columns = [(index,) for index, summary in enumerate(summaries) if summary.width]
     candidates = vector_columns + _find_numbered_runs(titles, summaries, options.width)
@@ -139,7 +140,7 @@ def _no_column_error(title: str, titles: Sequence[str]) -> RowError:
 
 
 def _no_embedding_error(titles: Sequence[str], summaries: Sequence[ColumnSummary]) -> RowError:
-    """Return the error of a table without any candidate; its last column of text may be meant."""
+    """Return the error of a table without any candidate; it describes the last column of text."""
     text = ""
     for title, summary in zip(titles, summaries, strict=True):
         if summary.text:
@@ -152,7 +153,7 @@ def _no_embedding_error(titles: Sequence[str], summaries: Sequence[ColumnSummary
 
 def find_label_columns(path: str, titles: Sequence[str], options: ReadOptions) -> dict[str, int]:
     """Return the indices of the columns of ages and of genders."""
-    folded = [title.casefold().rpartition(".")[2] for title in titles]  # payload.age, too
+    folded = [title.casefold().rpartition(".")[2] for title in titles]  # also payload.age
     present = [title for title in LABEL_COLUMNS if title in folded]
     for title in present:
         if options.reads_labels and folded.count(title) > 1:
@@ -181,14 +182,15 @@ def _find_name(
     if len(exact) > 1:
         both = [titles[index] for index in exact]
         raise ambiguity_error(path, "columns", both, "hold names", "--name-column")
-    has_levels = best == names.INDEX_RANK and len(indices) > 1  # none is a name by itself
+    # of several index columns, none is a name by itself
+    has_levels = best == names.INDEX_RANK and len(indices) > 1
     return None if has_levels else (exact or indices)[0]
 
 
 def _find_numbered_runs(
     titles: Sequence[str], summaries: Sequence[ColumnSummary], width: int | None
 ) -> list[Candidate]:
-    """Return the columns whose titles differ in a running number alone, in its order."""
+    """Return the runs of columns whose titles differ only in a running number, in its order."""
     families: dict[tuple[str, str], dict[int, int]] = {}  # by prefix and suffix: number to index
     for index, title in enumerate(titles):
         if not summaries[index].width and (match := re.fullmatch(r"(.*?)([0-9]{1,6})(\D*)", title)):
@@ -210,7 +212,7 @@ def _count_numbers(candidate: Candidate, summaries: Sequence[ColumnSummary]) -> 
 
 
 def _possible_titles(candidate: Candidate, titles: Sequence[str]) -> list[str]:
-    """Return what `--embedding-column` may call a candidate: its first title, or their prefix."""
+    """Return the names that `--embedding-column` may use: the first title, or a run's prefix."""
     first = titles[candidate[0]]
     return [first, first.rstrip("0123456789")] if len(candidate) > 1 else [first]
 
@@ -223,7 +225,7 @@ def _list_titles(titles: Sequence[str]) -> str:
 def ambiguity_error(
     path: str, noun: str, titles: Sequence[str], fit: str, option: str
 ) -> InputError:
-    """Return the error where two columns, arrays or tables `fit`: the user must say which one."""
+    """Return the error of two columns, arrays or tables that `fit`: the user must choose one."""
     value = '"select path, embedding from faces"' if option == "--query" else titles[0]
     return InputError(
         f"{path}: the {noun} {titles[0]} and {titles[1]} both {fit}; say which is meant: "
@@ -231,14 +233,14 @@ def ambiguity_error(
     )
 
 
-def width_error(count: int, options: ReadOptions, rows: int = 0) -> RowError:
-    """Return the error of a row of `count` numbers in a table of other embeddings.
+def width_error(count: int, options: ReadOptions, row_count: int = 0) -> RowError:
+    """Return the error of a row of `count` numbers, which no embedding to read has.
 
-    The number of `rows` of the table, if known, may show that it is transposed.
+    The table's `row_count`, if known, may show that it is transposed.
     """
-    numbers = count_text(count)
-    if options.looks_transposed(rows, count):
-        return RowError(f"{rows} rows of {numbers}", TRANSPOSE)
+    numbers = counted(count, "number")
+    if options.looks_transposed(row_count, count):
+        return RowError(f"{row_count:,} rows of {numbers}", TRANSPOSE)
     known_widths = filter(None, (options.width, *options.widths))
     is_multiple = any(count > width and count % width == 0 for width in known_widths)
     remedy = "write a row a face if a row holds several; " * is_multiple + TRAIN_YOUR_OWN
@@ -249,8 +251,8 @@ def width_error(count: int, options: ReadOptions, rows: int = 0) -> RowError:
     if options.width is None:
         return RowError(numbers, f"an embedding has {MIN_WIDTH} to {MAX_WIDTH:,} numbers")
     if options.width_source is None:
-        return RowError(f"{numbers}, not {options.width}, which this model takes", remedy)
+        return RowError(f"{numbers}, not {options.width:,}, which this model takes", remedy)
     return RowError(
-        f"{numbers}, not {options.width} as in {options.width_source}",
+        f"{numbers}, not {options.width:,} as in {options.width_source}",
         "give tables of one width at a time",
     )

@@ -2,31 +2,26 @@
 
 import contextlib
 import io
-import re
 import zlib
 from typing import Any, BinaryIO
 
 from age_gender.errors import InputError
+from age_gender.readers.names import without_compressed_suffix
 from age_gender.readers.text_chunks import read_head
 
-SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
-PIECE_BYTES = 64 << 10  # compressed bytes that are read at a time
-ZSTD_PIECE_BYTES = 512  # of zstd: its blocks decompress to 16 MB at most
-MAX_RATIO = 200  # of the text's size to the file's: random numbers give 3, one face repeated 100
-UNLIMITED_BYTES = 64 << 20  # size of text up to which any ratio is allowed
-XZ_MEMORY = 128 << 20  # bytes for xz: more than any preset of it but --extreme -9 needs
+PIECE_BYTES = 64 << 10  # compressed bytes read at a time
+ZSTD_PIECE_BYTES = 512  # the same for zstd, of which one read may decompress to 16 MB
+# greatest ratio of text to file size: random numbers give 3, one repeated face gives 100
+MAX_RATIO = 200
+UNLIMITED_BYTES = 64 << 20  # bytes of text up to which any ratio is accepted
+XZ_MEMORY = 128 << 20  # bytes for xz; of its presets, only --extreme -9 needs more
 MAGICS = {
     b"\x1f\x8b": "gzip", b"BZh91AY&SY": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd",
 }  # fmt: skip
 
 
-def without_suffix(path: str) -> str:
-    """Return a path without the suffix of a compressed file."""
-    return re.sub(r"\.(gz|bz2|xz|zst)\Z", "", path, flags=re.IGNORECASE)
-
-
 def decompress(path: str, stream: BinaryIO) -> BinaryIO:
-    """Return a stream of the text: the stream itself, or its decompression, by its first bytes."""
+    """Return a stream of the text: of the decompressed bytes, or the same stream, if it is text."""
     start = stream.peek(10)
     if len(start) < max(map(len, MAGICS)):  # a pipe that pauses, or a tiny file
         start, stream = read_head(stream, 10)
@@ -35,15 +30,15 @@ def decompress(path: str, stream: BinaryIO) -> BinaryIO:
     for magic, name in MAGICS.items():
         if start.startswith(magic):
             return io.BufferedReader(_DecompressedStream(path, stream, name), PIECE_BYTES)
-    if path.lower().endswith(SUFFIXES) and start:
+    if without_compressed_suffix(path) != path and start:
         raise InputError(f"{path}: not compressed as its name says; rename it or write it again")
     return stream
 
 
 class _Decompressor:
-    """Give one of zlib or the package zstandard the interface of the decompressors of bz2, lzma.
+    """Give a decompressor of zlib or zstandard the interface of those of bz2 and lzma.
 
-    That package knows no bound of the output.
+    zstandard cannot limit the size of the output (`is_bounded` is False).
     """
 
     def __init__(self, wrapped: Any, is_bounded: bool = True) -> None:
@@ -67,16 +62,16 @@ class _Decompressor:
 
 
 class _DecompressedStream(io.RawIOBase):
-    """Read the decompressed bytes of a stream, also of several members, as cat joins them.
+    """Read the decompressed bytes of a stream, which may be several compressed files in a row.
 
-    Raises InputError for one that is broken, cut off, or far larger than it may be.
+    Raises InputError for a stream that is broken, cut off, or decompresses to far too much.
     """
 
     def __init__(self, path: str, stream: BinaryIO, name: str) -> None:
         self.path, self.stream, self.name = path, stream, name
-        self.decompressor: Any = None  # of the current member
-        self.waiting = b""  # read, but not decompressed
-        self.text = memoryview(b"")  # decompressed
+        self.decompressor: Any = None  # for the current compressed file
+        self.waiting = b""  # bytes that are read but not decompressed
+        self.text = memoryview(b"")  # bytes that are decompressed but not returned
         self.read_bytes = self.text_bytes = 0
 
     def readable(self) -> bool:
@@ -87,7 +82,7 @@ class _DecompressedStream(io.RawIOBase):
             self.text = self.text or memoryview(self._read_text(len(buffer)))
         except InputError:
             raise
-        except Exception as error:  # each library has its own
+        except Exception as error:  # each library raises other types
             raise InputError(
                 f"{self.path}: broken {self.name} data ({error}); copy or write it again"
             ) from None
@@ -102,7 +97,7 @@ class _DecompressedStream(io.RawIOBase):
         return len(data)
 
     def _read_text(self, size: int) -> bytes:
-        """Return some text, of about this size; none at its end. Raises EOFError if cut off."""
+        """Return about `size` bytes of text, or none at its end. Raises EOFError if cut off."""
         while True:
             if self.decompressor is None:
                 self._fill()
@@ -119,7 +114,7 @@ class _DecompressedStream(io.RawIOBase):
                 return data
 
     def _fill(self) -> bytes:
-        """Return what is read and not decompressed, more of the file if that is nothing."""
+        """Return the bytes that wait for decompression, reading more if there are none."""
         if not self.waiting:
             self.waiting = self.stream.read1(
                 ZSTD_PIECE_BYTES if self.name == "zstd" else PIECE_BYTES
@@ -132,7 +127,7 @@ def _make_decompressor(path: str, name: str) -> Any:
     """Return a decompressor of a format. Raises InputError where this Python has none."""
     if name == "gzip":
         return _Decompressor(zlib.decompressobj(31))  # with gzip's header and checksum
-    import bz2  # here, as they take milliseconds to import
+    import bz2  # here, since they take milliseconds to import
     import lzma
 
     if name == "bzip2":

@@ -1,19 +1,19 @@
-"""Find out from its first lines how a text table separates its cells."""
+"""Find out how a text table separates its cells, from its first lines."""
 
 import functools
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-HEAD_LINES, DIALECT_BYTES = 20, 1 << 17  # size, at most, of the first lines that are compared
+HEAD_LINES, DIALECT_BYTES = 20, 1 << 17  # greatest size of the first lines that are compared
 _QUOTED = re.compile(rb'"(?:[^"]|"")*"')
-_MASKED = re.compile(_QUOTED.pattern + rb"|\[[^\]\n]*\]|\{[^}\n]*\}|\([^)\n]*\)")  # and lists
+_MASKED = re.compile(_QUOTED.pattern + rb"|\[[^\]\n]*\]|\{[^}\n]*\}|\([^)\n]*\)")  # also lists
 _BRACKET = re.compile(rb"[\[({]")
-_SEP_LINE = re.compile(rb'"?sep=([,;|\t])"?\r?', re.IGNORECASE)  # which Excel writes and reads
-_COUNTS_LINE = re.compile(rb"\d+ (\d+)\r?")  # of rows and of numbers, as word2vec has it
-_RULE = re.compile(rb"[-+|: =]*(?:---|===)[-+|: =]*\r?\n?")  # below printed titles
-_DPUT = re.compile(rb"\s*(?:list|structure)\(|\s*c\([^)]*$")  # c(...) in a line is a vector
-_DECIMAL = rb"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"  # with a decimal comma
+_SEP_LINE = re.compile(rb'"?sep=([,;|\t])"?\r?', re.IGNORECASE)  # Excel writes and reads it
+_COUNTS_LINE = re.compile(rb"\d+ (\d+)\r?")  # word2vec's counts of rows and of numbers
+_RULE = re.compile(rb"[-+|: =]*(?:---|===)[-+|: =]*\r?\n?")  # line below printed titles
+_DPUT = re.compile(rb"\s*(?:list|structure)\(|\s*c\([^)]*$")  # c(...) within a line is a vector
+_DECIMAL = rb"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"  # number with a decimal comma
 _DECIMAL_CELL = re.compile(rb'"?%s"?' % _DECIMAL)
 _QUOTED_DECIMALS = re.compile(rb'"%s"' % _DECIMAL)
 _NUMBER = re.compile(rb"\s*[+-]?\.?\d[\d.,]*(?:[eE][+-]?\d+)?\s*")
@@ -22,11 +22,11 @@ SPACES = [  # rewrites: any number of spaces separates two cells
     (re.compile(rb"[ \t]+"), b" "),
     (re.compile(rb"(?m)^ | (?=\r?$)"), b""),
 ]
-MIN_SEPARATORS = 15  # separators in a line of numbers; fewer may belong to names
+MIN_SEPARATORS = 15  # least separators in a line of numbers; fewer may belong to names
 
 
 class Dialect(NamedTuple):
-    """Hold the separators of cells and of decimals, and how the text becomes CSV."""
+    """Hold the separators of cells and of decimals, and how to turn the text into CSV."""
 
     delimiter: bytes = b","
     decimal_comma: bool = False
@@ -42,7 +42,7 @@ class Dialect(NamedTuple):
 
 @functools.cache
 def _bare_lists(delimiter: bytes) -> Rewrite:
-    """Return the rewrite that quotes a cell that is a list which holds the delimiter."""
+    """Return the rewrite that quotes a list whose numbers are separated by the delimiter."""
     mark = re.escape(delimiter)
     before = rb"^ *| *[:=] *| +" if delimiter == b" " else rb"^ *|%s *" % mark  # name: [0.1, 0.2]
     inside = rb'[^\[\](){}"\n]*'
@@ -52,13 +52,13 @@ def _bare_lists(delimiter: bytes) -> Rewrite:
 
 
 def _padding(delimiter: bytes) -> Rewrite:
-    """Return the rewrite that takes away spaces round delimiters that are not in quotes."""
+    """Return the rewrite that removes spaces around delimiters outside quotes."""
     pattern = rb'(?m)("(?:[^"\n]|"")*")| *(%s) *| +(?=\r?$)' % re.escape(delimiter)
     return re.compile(pattern), rb"\1\2"
 
 
 def _sql_quotes(delimiter: bytes) -> Rewrite:
-    """Return the rewrite of cells that are quoted as SQL quotes text: 'it''s'."""
+    """Return the rewrite of cells in SQL's quotes ('it''s') to CSV's quotes."""
     pattern = rb"(?m)(?:^|(?<=%s))'((?:[^'\n]|'')*)'(?=%s|\r?$)"
     return re.compile(pattern.replace(rb"%s", re.escape(delimiter))), _requote
 
@@ -68,8 +68,8 @@ def _requote(cell: re.Match[bytes]) -> bytes:
 
 
 def find_dialect(text: bytes) -> Dialect:
-    """Return the dialect with most cells of those in which the first lines have equally many."""
-    # What stands above the table, and the separators
+    """Return the dialect that splits most first lines into the same, largest number of cells."""
+    # Find the lines above the table, and the separators
     head = text[:DIALECT_BYTES]
     skipped, delimiter = _count_skipped(head.split(b"\n"))
     head = head.split(b"\n", skipped)[skipped]
@@ -79,14 +79,14 @@ def find_dialect(text: bytes) -> Dialect:
     if not skipped and _has_title(lines, delimiter):
         skipped = next(i for i, line in enumerate(head.split(b"\n"), 1) if line.strip())
 
-    # What is not as in CSV
+    # Find what must be rewritten to be CSV
     rewrites = []
     has_quotes = bool(lines) and all(b"'" in line for line in lines)
     if has_quotes and all(map(_sql_quotes(delimiter)[0].search, lines)):
         rewrites.append(_sql_quotes(delimiter))
     unquoted = _QUOTED.sub(b'""', head)
-    bare_lists = _BRACKET.search(unquoted)  # the other pattern would take 2 ms where there is none
-    if bare_lists and _bare_lists(delimiter)[0].search(unquoted):
+    has_brackets = _BRACKET.search(unquoted)  # without brackets, the other search would take 2 ms
+    if has_brackets and _bare_lists(delimiter)[0].search(unquoted):
         rewrites.append(_bare_lists(delimiter))
     if delimiter == b" ":
         rewrites += SPACES
@@ -96,19 +96,19 @@ def find_dialect(text: bytes) -> Dialect:
 
 
 def describe_printed(lines: list[bytes]) -> str:
-    """Return what text that is no table of cells is and what exports it, for a message; else ""."""
+    """Return a message on text that is no table of cells, with what exports it, or ""."""
     if any(map(_RULE.fullmatch, lines[:4])):
         return (
-            "a table as it is printed, with rules between its lines; export it as CSV: "
-            "psql --csv, mysql --batch, sqlite3 -csv, table.to_csv()"
+            "a printed table, with rules between its lines; export it as CSV: psql --csv, "
+            "mysql --batch, sqlite3 -csv, table.to_csv()"
         )
     if lines and _DPUT.match(lines[0]):
-        return "R's dput, not a table; write a matrix with a row a face: write.csv(embeddings, ...)"
+        return "R's dput, not a table; write a matrix, a row per face: write.csv(embeddings, ...)"
     return ""
 
 
 def _count_skipped(lines: list[bytes]) -> tuple[int, bytes]:
-    """Return how many lines stand before the table, and the delimiter if the first one names it."""
+    """Return the number of lines above the table, and the delimiter that the first line names."""
     if (match := _SEP_LINE.fullmatch(lines[0])) and len(lines) > 1:
         return 1, match[1]
     counts = _COUNTS_LINE.fullmatch(lines[0])
@@ -119,7 +119,7 @@ def _count_skipped(lines: list[bytes]) -> tuple[int, bytes]:
 
 
 def _is_comment(line: bytes) -> bool:
-    """Return whether a line begins with # and is no row: it has no list and few numbers."""
+    """Return whether a line begins with # and is no row, as it has no list and few numbers."""
     if not line.startswith(b"#") or _MASKED.search(line):
         return False
     cells = re.split(rb"[,;|\t ]+", line[1:].strip())
@@ -127,7 +127,7 @@ def _is_comment(line: bytes) -> bool:
 
 
 def _has_title(lines: list[bytes], delimiter: bytes) -> bool:
-    """Return whether the first line has one cell, and the second is the header of those below."""
+    """Return whether the first line is a title: one cell, above the header of the other lines."""
     counts = [len(line.split(delimiter)) for line in lines]
     if len(lines) < 3 or counts[0] > 1 or counts[1] < 2 or _most_common(counts[1:]) != counts[1]:
         return False
@@ -135,14 +135,14 @@ def _has_title(lines: list[bytes], delimiter: bytes) -> bool:
 
 
 def _find_separators(head: bytes, lines: list[bytes], delimiter: bytes) -> Dialect:
-    """Return the separators of the first lines of a text, where no line names the delimiter."""
+    """Return the separators of a text's first lines; `delimiter` is empty if no line names it."""
     if delimiter:
         return Dialect(delimiter, _has_decimal_commas(lines, delimiter))
     counts = {d: _most_common([line.count(d) for line in lines]) for d in (b",", b"\t", b";", b"|")}
     for delimiter in (b";", b"\t", b"|"):
         if counts[delimiter] >= MIN_SEPARATORS and _has_decimal_commas(lines, delimiter):
             return Dialect(delimiter, True)
-    delimiter = max(counts, key=counts.__getitem__)  # the comma where two are alike
+    delimiter = max(counts, key=counts.__getitem__)  # of equal counts, the comma's
     if counts[delimiter]:
         decimals = len(_QUOTED_DECIMALS.findall(head.rstrip().rpartition(b"\n")[2]))
         return Dialect(delimiter, decimals > MIN_SEPARATORS)
@@ -153,20 +153,20 @@ def _find_separators(head: bytes, lines: list[bytes], delimiter: bytes) -> Diale
 
 
 def _mask_lines(head: bytes) -> list[bytes]:
-    """Return the first lines that are not blank, without what stands in quotes and brackets."""
+    """Return the first lines that are not blank, without the contents of quotes and brackets."""
     head = head[: head.rfind(b"\n") + 1] or head
     lines = _MASKED.sub(lambda cell: b"[]" if cell[0][:1] == b"[" else b'""', head).split(b"\n")
     return [line.strip(b"\r") for line in lines if line.strip()][:HEAD_LINES]
 
 
 def _most_common(counts: list[int]) -> int:
-    """Return the count that most lines have, or 0 where they do not agree."""
-    count = max(counts, key=counts.count, default=0)  # Counter would import heapq, for 1 ms
+    """Return the count that most lines have, or 0 if the lines do not agree."""
+    count = max(counts, key=counts.count, default=0)  # Counter would take 1 ms to import heapq
     return count if 2 * counts.count(count) > len(counts) or len(counts) <= 2 else 0
 
 
 def _has_decimal_commas(lines: list[bytes], delimiter: bytes) -> bool:
-    """Return whether most cells of the last line are numbers with a decimal comma."""
+    """Return whether over half the cells of the last line are numbers with a decimal comma."""
     cells = [cell for line in lines[-1:] for cell in line.split(delimiter)]
     decimals = sum(_DECIMAL_CELL.fullmatch(cell.strip()) is not None for cell in cells)
     return 2 * decimals > len(cells)

@@ -1,4 +1,4 @@
-"""Read CSV: cut it at row ends, and parse a chunk's numbers at once where that is safe."""
+"""Read CSV: split it at row ends, and parse a chunk's numbers in bulk where that is safe."""
 
 import functools
 import io
@@ -17,7 +17,7 @@ from age_gender.readers.schema import UNKNOWN_COLUMNS, Columns, ReadOptions
 
 
 def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Yield chunks of whole rows; what stands above the first row is a chunk without data."""
+    """Yield chunks of whole rows; the lines above the first row are a chunk without data."""
     # Find the separators and the header
     size = chunks.MAX_ROW_BYTES
     head, stream = text_chunks.read_head(stream, size)
@@ -37,12 +37,12 @@ def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[c
     if header.lines:
         yield replace(start, lines_above=header.lines)
 
-    # Cut the rows, and choose the columns by the first usable one
+    # Split the text into chunks, and choose the columns by the first usable row
     find_end = functools.partial(text_chunks.last_row_end, delimiter=dialect.delimiter)
     parts = text_chunks.split_into_chunks(start, stream, find_end, skipped_bytes=header.bytes)
     choose = functools.partial(csv_headers.choose, path, header.titles, options)
     find_rows = functools.partial(_numbered_rows, dialect)
-    is_transposed = functools.cache(  # reads the file: once, and only if a row shows no columns
+    is_transposed = functools.cache(  # it reads the file: only once, and if rows show no columns
         functools.partial(csv_headers.is_transposed, path, header.lines, dialect, options)
     )
     for chunk in chunks.assign_columns(parts, find_rows, choose):
@@ -53,7 +53,7 @@ def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[c
 
 
 def _numbered_rows(dialect: Dialect, chunk: chunks.Chunk) -> Iterator[tuple[int, CsvRow]]:
-    """Yield the rows of a chunk with their lines."""
+    """Yield the rows of a chunk with their line numbers."""
     return ((row.line, row) for row in read_rows(io.BytesIO(chunk.data).readlines(), dialect))
 
 
@@ -63,18 +63,18 @@ def _parse(dialect: Dialect, chunk: chunks.Chunk) -> chunks.Batch:
     return chunks.parse_chunk(chunk, parse_in_bulk, functools.partial(_split_rows, dialect))
 
 
-# ------------------------------------------------------------------------ a chunk at once
+# ------------------------------------------------------------------------ a chunk in bulk
 
 
 @functools.cache
 def _cell_pattern(delimiter: bytes) -> bytes:
-    """Return a pattern with two groups: a plain cell, or what a quoted one holds."""
+    """Return a pattern with two groups: an unquoted cell, and the contents of a quoted one."""
     return rb'(?:([^"%s\n]*)|"((?:[^"\n]|"")*+)")' % re.escape(delimiter)
 
 
 def _parse_in_bulk(dialect: Dialect, chunk: chunks.Chunk) -> chunks.Parsed | None:
-    """Return the chunk's numbers and metadata, or None if row by row they could be others."""
-    # The embedding must be neighbouring cells, or a list in brackets; a line must be a row
+    """Return the chunk's numbers and metadata, or None if they might differ row by row."""
+    # Check that the embedding is neighbouring cells, or a list in brackets, and a line a row
     columns, data = chunk.columns, chunk.data
     start, end = columns.embedding[0], columns.embedding[-1] + 1
     if len(data) < chunks.SMALL_BYTES or columns.embedding != tuple(range(start, end)):
@@ -96,7 +96,7 @@ def _parse_in_bulk(dialect: Dialect, chunk: chunks.Chunk) -> chunks.Parsed | Non
     if values is None:
         return None
 
-    # Decode the cells that are metadata
+    # Decode the cells of metadata
     metadata = {}
     for role, column in columns.metadata.items():
         first_group = 2 * (column if column < start else column - end + start)
@@ -111,16 +111,16 @@ def _parse_in_bulk(dialect: Dialect, chunk: chunks.Chunk) -> chunks.Parsed | Non
 def _split_lines(
     data: bytes, columns: Columns, delimiter: bytes
 ) -> Iterator[tuple[memoryview, tuple] | None]:
-    """Yield the text of each line's embedding, and the cells beside it, two groups each.
+    """Yield the text of each line's embedding, and its other cells, two groups each.
 
-    A line that may read otherwise by itself gives None, and is the last one.
+    Yields None for a line that might differ when parsed by itself, and ends there.
     """
     start, end = columns.embedding[0], columns.embedding[-1] + 1
     separator, cell = re.escape(delimiter), _cell_pattern(delimiter)
     before = re.compile((cell + separator) * start)
     after_count = columns.count - end
     after = re.compile((separator + cell) * after_count)
-    view, line_start = memoryview(data), 0  # a part of a view is no copy
+    view, line_start = memoryview(data), 0  # slicing a view copies nothing
     while line_start < len(data):
         line_end = data.find(b"\n", line_start)
         line_end = len(data) if line_end < 0 else line_end
@@ -139,11 +139,11 @@ def _split_lines(
         line_start = line_end + 1
 
 
-Span = tuple[int, int, int]  # where the numbers begin and end, and where the embedding ends
+Span = tuple[int, int, int]  # start and end of the numbers, and end of the embedding
 
 
 def _find_list(data: bytes, start: int, stop: int, delimiter: bytes) -> Span | None:
-    """Return where a list is, in quotes or not, that begins at `start`, or None."""
+    """Return the span of the list, in quotes or not, that begins at `start`, or None."""
     is_quoted = data.startswith(b'"', start)
     opening, closing = (b'"[', b']"') if is_quoted else (b"[", b"]")
     end = data.find(closing, start, stop)
@@ -156,7 +156,7 @@ def _find_list(data: bytes, start: int, stop: int, delimiter: bytes) -> Span | N
 def _find_cells(
     data: bytes, start: int, stop: int, delimiter: bytes, after_count: int
 ) -> Span | None:
-    """Return where the cells from `start` on are, without the last ones, or None."""
+    """Return the span of the cells from `start` on, without the last `after_count`, or None."""
     end = stop
     for _ in range(after_count):
         end = data.rfind(delimiter, start, max(start, end))
@@ -164,11 +164,11 @@ def _find_cells(
 
 
 def _with_commas(row: bytes, dialect: Dialect) -> bytes:
-    """Return a row with points in its numbers and commas between them."""
+    """Return a row with decimal points, and commas between its numbers."""
     if dialect.decimal_comma:
         row = row.replace(b",", b".")
     elif b"," in row:
-        return b""  # not a row of numbers: the chunk is parsed row by row
+        return b""  # not a row of numbers, so that the chunk is parsed row by row
     return row.replace(dialect.delimiter, b",")
 
 
@@ -180,14 +180,14 @@ def _decode(cell: bytes, quoted: bytes | None) -> str:
 
 
 def _split_rows(dialect: Dialect, chunk: chunks.Chunk) -> Iterator[chunks.Row]:
-    """Yield the rows of a chunk; each must have as many cells as the columns."""
+    """Yield the rows of a chunk, with an error where the number of cells is wrong."""
     for line, row in _numbered_rows(dialect, chunk):
         error = row.error or _find_count_error(len(row.cells), chunk.columns)
         yield chunks.Row(line, row.cells.__getitem__, error)
 
 
 def _find_count_error(count: int, columns: Columns) -> RowError | None:
-    """Return the error of a row of another number of cells, or None."""
+    """Return the error of a row with `count` cells, or None if the table has as many columns."""
     if count == columns.count:
         return None
     name_count = columns.count - columns.width

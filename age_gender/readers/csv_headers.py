@@ -17,12 +17,12 @@ from age_gender.readers.csv_dialects import Dialect
 from age_gender.readers.csv_rows import CsvRow, read_rows
 from age_gender.readers.schema import Columns, ColumnSummary, ReadOptions, summarise_columns
 
-MAX_CELLS = 1 << 16  # cells of a row: far more than an embedding and what stands beside it
-MAX_SAMPLED_CELLS = 1 << 18  # cells of the rows by which columns are chosen
+MAX_CELLS = 1 << 16  # cells in a row: far more than an embedding and its metadata
+MAX_SAMPLED_CELLS = 1 << 18  # cells in the rows by which columns are chosen
 
 
 class Header(NamedTuple):
-    """Hold the titles of the columns, or None, and the size of all that stands above the rows."""
+    """Hold the titles of the columns, or None, and the size of the text above the rows."""
 
     titles: list[str] | None
     lines: int
@@ -30,9 +30,9 @@ class Header(NamedTuple):
 
 
 def find_header(lines: list[bytes], dialect: Dialect, width: int | None) -> Header:
-    """Return the header of a table that begins with these lines, perhaps below other ones.
+    """Return the header of a table, which may follow other lines.
 
-    Of two levels of titles, as pandas writes them, the second one counts if it numbers the columns.
+    If pandas wrote two levels of titles, the second is used where it numbers the columns.
     """
     skipped = lines[: dialect.skipped_lines]
     rows = read_rows(lines[len(skipped) :], dialect)
@@ -48,14 +48,14 @@ def find_header(lines: list[bytes], dialect: Dialect, width: int | None) -> Head
 
 
 def _find_titles_in_comment(line: bytes, count: int, dialect: Dialect) -> list[str] | None:
-    """Return so many titles in the line above a table, as numpy.savetxt writes them, or None."""
+    """Return `count` titles from the comment that numpy.savetxt writes above a table, or None."""
     row = next(read_rows([line.lstrip(b"# ")], dialect), None) if line.startswith(b"#") else None
     return row.cells if row and not row.error and len(row.cells) == count else None
 
 
 def _is_header(cells: list[str], width: int | None) -> bool:
-    """Return whether no cell after the first is a number, or they are column numbers of pandas."""
-    if len(cells) == 1:  # a line of text is a row, whatever separates its cells
+    """Return whether no cell after the first is a number, or all are pandas' column numbers."""
+    if len(cells) == 1:  # only a short word is a title; a line of text is a row
         return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
     if _are_numbers_of_columns(cells, width):
         return True
@@ -64,7 +64,7 @@ def _is_header(cells: list[str], width: int | None) -> bool:
 
 
 def _are_numbers_of_columns(cells: list[str], width: int | None) -> bool:
-    """Return whether all numbers of a row count up from 0 or 1, as pandas numbers columns."""
+    """Return whether a row's numbers count up from 0 or 1, as pandas numbers columns."""
     number_cells = [cell for cell in cells[1:] if numbers.is_number_text(cell)]
     for titles in (number_cells, [*cells[:1], *number_cells]):
         count = len(titles)
@@ -78,7 +78,7 @@ def choose(
     path: str, header: list[str] | None, options: ReadOptions, rows: Sequence[CsvRow]
 ) -> Columns:
     """Return the columns to read, chosen by the first of these rows. Raises RowError."""
-    # Inspect the columns
+    # Summarise the columns
     if rows[0].error:
         raise rows[0].error
     cells = rows[0].cells
@@ -93,7 +93,7 @@ def choose(
     if not header and not any(summary.width for summary in summaries):
         _check_numbers(cells, placeholders, summaries, options)
 
-    # Choose them; a first one with another title that is not a label holds names
+    # Choose columns; before the embedding, a single column that is no label holds names
     columns = _choose_by_titles(path, header, placeholders, summaries, options)
     is_rest = columns.embedding == tuple(range(1, len(cells)))
     first_title = (header or placeholders)[0].strip().casefold()
@@ -103,14 +103,14 @@ def choose(
 
 
 def _align_titles(cells: list[str], header: list[str] | None) -> tuple[list[str], list[str] | None]:
-    """Return the first row's cells and as many titles, or None. Raises RowError for a misfit."""
-    # An empty cell behind a separator that ends each row is no column
+    """Return the first row's cells and as many titles, or None. Raises RowError if they differ."""
+    # Drop the empty cell after a separator that ends each row
     ends_empty = len(cells) > 2 and not cells[-1].strip()
     if ends_empty and (not header or not header[-1].strip() or len(header) == len(cells) - 1):
         cells = cells[:-1]
         header = header and header[: len(cells)]
 
-    # R's write.table gives the names of rows no title
+    # Add the title that R's write.table does not give to row names
     has_row_name = not numbers.is_number_text(cells[0]) or cells[0] == "1"
     if header and len(header) == len(cells) - 1 and has_row_name:
         header = ["", *header]
@@ -125,7 +125,7 @@ def _check_numbers(
 ) -> None:  # fmt: skip
     """Raise RowError unless all cells but a name are the numbers of an embedding.
 
-    Without a header, nothing but these cells says what the row is: all of them must be good.
+    Without a header, only these cells show what the row is, so that all of them must be good.
     """
     name_count = sum(not title.isdecimal() for title in placeholders)
     if not options.fits(len(cells) - name_count):
@@ -137,7 +137,7 @@ def _check_numbers(
 
 
 def is_transposed(path: str, header_lines: int, dialect: Dialect, options: ReadOptions) -> bool:
-    """Return whether the rows of a file, not of a pipe, are as many as an embedding has numbers."""
+    """Return whether a file has as many rows as an embedding has numbers; False for a pipe."""
     if not os.path.isfile(path):
         return False
     rows, last_line = -header_lines, b""
@@ -153,7 +153,7 @@ def _choose_by_titles(
     path: str, header: list[str] | None, placeholders: list[str],
     summaries: Sequence[ColumnSummary], options: ReadOptions,
 ) -> Columns:  # fmt: skip
-    """Return the columns by the header, or, where its titles do not help, by a known width."""
+    """Return the columns by the header, or, if its titles do not help, by a known width."""
     try:
         return choose_columns(path, header or placeholders, summaries, options)
     except RowError:
@@ -174,7 +174,7 @@ def _make_placeholders(
     if width:
         has_name = count > width
     else:
-        # 513 cells are a name and 512 numbers, also where the name looks like a number.
+        # 513 cells are a name and 512 numbers, even if the name looks like a number.
         is_row_number = cells[0].isdecimal() and not any(map(str.isdecimal, cells[1:]))
         has_name = not summaries[0].is_number or count % 16 == 1 or is_row_number
     return ["filename"] * has_name + [*map(str, range(count - has_name))]
@@ -183,10 +183,10 @@ def _make_placeholders(
 def _make_placeholders_around(
     summaries: Sequence[ColumnSummary], options: ReadOptions
 ) -> list[str] | None:
-    """Return titles for a table without a header that has other cells beside the embedding.
+    """Return titles for a headerless table whose embedding is among other cells.
 
-    That is a run of as many numbers as a model takes; the name is the cell before it, or else
-    behind. None where there is no such run.
+    The embedding is a run of as many numbers as a model takes. The cell before the run is the
+    name, or else the cell after it. None if there is no such run.
     """
     if not (options.width or options.widths) or any(summary.width for summary in summaries):
         return None

@@ -1,4 +1,4 @@
-"""Split the text of a CSV into rows of cells, one by one, and say what is wrong with a row."""
+"""Split the text of a CSV into rows of cells, one by one, and find what is wrong with a row."""
 
 import csv
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from age_gender.readers import chunks
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.csv_dialects import Dialect
 
-MAX_ATTEMPTS = 100  # in a text to read on behind the first line of a broken row
+MAX_ATTEMPTS = 100  # broken rows of a text after which reading resumes at the very next line
 
 
 class CsvRow(NamedTuple):
-    """Hold the cells of a row that is not blank, or its fault; lines count from 1."""
+    """Hold the cells of a row that is not blank, or its error; lines count from 1."""
 
     line: int
     last_line: int
@@ -23,13 +23,13 @@ class CsvRow(NamedTuple):
 def read_rows(lines: list[bytes], dialect: Dialect) -> Iterator[CsvRow]:
     """Yield the rows of a text.
 
-    Of one that is not CSV only the first line is passed over, as a quote there may never have been
-    closed; after MAX_ATTEMPTS of these, all that the parser took.
+    After a row that is not CSV, reading resumes at the next line, since an unclosed quote may have
+    swallowed good rows; after MAX_ATTEMPTS such rows, after all that the parser has consumed.
     """
-    csv.field_size_limit(chunks.MAX_ROW_BYTES)  # here, so that it holds on a Dask worker too
+    csv.field_size_limit(chunks.MAX_ROW_BYTES)  # here, so that Dask workers have it too
     line_index, attempts, delimiter = 0, MAX_ATTEMPTS, dialect.delimiter.decode()
     while line_index < len(lines):
-        if lines[line_index] in (b"\n", b"\r\n"):  # a parser each would take 15 microseconds
+        if lines[line_index] in (b"\n", b"\r\n"):  # a parser takes 15 microseconds per line
             line_index += 1
             continue
         first, error, cells = line_index + 1, None, []
@@ -52,13 +52,13 @@ def read_rows(lines: list[bytes], dialect: Dialect) -> Iterator[CsvRow]:
 
 
 def _with_point(cell: str) -> str:
-    """Return a number's text with a point for its decimal comma; other text as it is."""
+    """Return a number's text with a decimal point for its comma; other text unchanged."""
     return cell.replace(",", ".") if cell.count(",") == 1 and cell[-1:].isdigit() else cell
 
 
 def _describe_fault(error: csv.Error) -> str:
-    """Return what the parser found, for a message."""
-    # The module has one exception for all faults; its words are all that tells them apart.
+    """Return what is wrong with a row, for a message."""
+    # The csv module raises one exception for all faults; only its words tell them apart.
     if "new-line" in str(error):
         return "a lone carriage return outside quotes; end lines with a line feed"
     if "end of data" in str(error):

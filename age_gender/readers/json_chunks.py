@@ -1,4 +1,4 @@
-"""Cut JSON of any shape into one row per line, in bounded memory where its shape allows it."""
+"""Split JSON of any shape into one row per line, in bounded memory if its shape allows it."""
 
 import contextlib
 import itertools
@@ -15,24 +15,24 @@ from age_gender.readers import chunks, json_documents, json_faces, numbers, text
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.schema import ReadOptions
 
-JSON_HEAD_BYTES = 1 << 20  # the first bytes, which show the shape of JSON
-SHAPE_BYTES = 1 << 18  # the part of them that is parsed where they are not a whole document
-MAX_DOCUMENT_BYTES = 1 << 30  # the longest document that cannot be read in parts
+JSON_HEAD_BYTES = 1 << 20  # first bytes, which show the shape of JSON
+SHAPE_BYTES = 1 << 18  # bytes of these that are parsed if they are not a whole document
+MAX_DOCUMENT_BYTES = 1 << 30  # size of the longest document that is read as a whole
 
-_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)  # one that is still open, too
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)  # also one that is still open
 _KEY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*', re.DOTALL)
 _COMMA = re.compile(b",")
 _SEPARATORS = b", \t\r\n"  # between elements of an array
-_GAP = re.compile(r"[ \t\r\n,:]*")  # between keys and values, and documents behind each other
-_ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")  # both are white space outside strings
+_GAP = re.compile(r"[ \t\r\n,:]*")  # between keys and values, and between documents
+_ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")  # outside strings both are white space
 _BRACKETS = "a bracket is missing, or one too many"
-# How text begins that only looks like JSON.
+# beginnings of text that only looks like JSON, what it is, and the remedy
 _NEARLY_JSON = (
     (rb"""[\[({\s]*(?:b?'|\()""", "Python's print of objects, not JSON", "write it with json.dump"),
     (rb"[\s\[]*[-+.\de]+\s+[-+.\d]", "NumPy's print, not JSON",
      "write it with numpy.savetxt, or its tolist() with json.dump"),
 )  # fmt: skip
-_CUT_OFF = "the array does not end here, but the file does: it is cut off"
+_CUT_OFF = "the file ends here, but the array does not: it is cut off"
 
 
 def split_into_lines(
@@ -88,8 +88,8 @@ def _read_entries(
 ) -> Iterator[chunks.Chunk]:
     """Yield the entries of an array, or of an object whose keys are names, one per line.
 
-    The stream is positioned after the opening bracket; `closing_bracket` ends the array. What
-    follows is ignored, but is an error where the array `is_whole_file`.
+    The stream is positioned after the opening bracket; `closing_bracket` ends the entries. Text
+    after it is ignored, but is an error if the array `is_whole_file`.
     """
     count, is_open, path = 0, True, start.path
 
@@ -101,7 +101,7 @@ def _read_entries(
         for row in chunk.bad_rows:
             raise InputError(f"{path}: row {count + 1}: {row.reason}; write the file again")
 
-        # Entries, and what stands behind the last of them
+        # Find the entries, and what follows the last of them
         entries, found_bracket, remainder = [], closing_bracket, chunk.data
         if is_open:
             entries, found_bracket, remainder = _split_entries(chunk.data)
@@ -110,7 +110,10 @@ def _read_entries(
         if found_bracket not in (b"", closing_bracket):
             raise InputError(f"{path}: row {count}: {_BRACKETS}; write the file again")
         if is_whole_file and remainder.strip(_SEPARATORS):
-            raise InputError(f"{path}: there is more behind the end of the array; write one array")
+            raise InputError(
+                f"{path}: there is more text after the end of the array; write one array, or one "
+                "object per line"
+            )
         if entries:
             lines = map(_row_of_name, entries) if closing_bracket == b"}" else entries
             data = b"".join(line.translate(_ONE_LINE) + b"\n" for line in lines)
@@ -120,9 +123,9 @@ def _read_entries(
 
 
 def _split_entries(data: bytes) -> tuple[list[bytes], bytes, bytes]:
-    """Return the entries that end in `data`, the bracket that closes them, and what is behind it.
+    """Return the entries that end in `data`, the array's closing bracket and what follows it.
 
-    Both are empty where that bracket is still to come.
+    Both are empty if that bracket is still to come.
     """
     ends, closing_offset = _find_ends(data)
     parts = (data[start:end].strip(_SEPARATORS) for start, end in itertools.pairwise(ends))
@@ -135,20 +138,21 @@ def _split_entries(data: bytes) -> tuple[list[bytes], bytes, bytes]:
 
 
 def _find_ends(data: bytes) -> tuple[list[int], int | None]:
-    """Return 0 and where the entries of an array end in `data`, and its closing bracket or None.
+    """Return 0 and the ends of an array's entries in `data`, and the closing bracket's offset.
 
-    An entry ends behind its own last bracket, or, a text or number, behind the comma after it.
+    An object or list ends after its last bracket, a text or number after the comma that follows
+    it. The offset is None if the closing bracket is still to come.
     """
     masked = _mask_strings(data)
-    codes = np.frombuffer(masked, np.uint8) | 32  # which makes braces of brackets
+    codes = np.frombuffer(masked, np.uint8) | 32  # this turns brackets into braces
     positions = np.flatnonzero((codes == ord("{")) | (codes == ord("}")))
     steps = np.where(codes[positions] == ord("{"), np.int8(1), np.int8(-1))
     depth = np.cumsum(steps, dtype=np.int32)
-    count = next(iter(np.flatnonzero(depth < 0).tolist()), None)  # of brackets before the closing
+    count = next(iter(np.flatnonzero(depth < 0).tolist()), None)  # brackets before the closing one
     closing_offset = None if count is None else int(positions[count])
     positions, steps, depth = positions[:count], steps[:count], depth[:count]
 
-    # Between two entries with brackets, and behind the last one unless it is still open
+    # Find commas between entries with brackets, and after the last of these unless one is open
     starts = [*positions[(steps > 0) & (depth == 1)].tolist(), closing_offset or len(data)]
     ends: list[int] = []
     for end, start in zip([0, *(positions[depth == 0] + 1).tolist()], starts, strict=False):
@@ -161,7 +165,7 @@ def _mask_strings(data: bytes) -> bytes:
 
 
 def _row_of_name(entry: bytes) -> bytes:
-    """Return the row of a key, which is a name, and its value: vectors, or a row."""
+    """Return the row of a name, which is a key, and its value: vectors, or a row."""
     key = _KEY.match(entry)
     if key is None:
         return entry
@@ -180,7 +184,7 @@ _NAME, _EMBEDDING = json_faces.NAME.encode(), json_faces.EMBEDDING.encode()
 
 
 def _find_rows_offset(head: bytes) -> int | None:
-    """Return the offset of a document's rows, behind their bracket; None: it must be read whole."""
+    """Return the offset of a document's first row, or None if the document must be read whole."""
     try:
         path = json_documents.find_path_to_rows(_parse_beginning(head[:SHAPE_BYTES]))
         if path is None:
@@ -195,7 +199,7 @@ def _find_rows_offset(head: bytes) -> int | None:
 
 
 def _find_value(text: str, offset: int, key: str) -> int:
-    """Return the index of a key's value in an object, from `offset` on. Raises ValueError."""
+    """Return the offset of a key's value in an object, from `offset` on; or raise ValueError."""
     other, decoder = None, json.JSONDecoder()
     while other != key:
         if other is not None:
@@ -206,9 +210,9 @@ def _find_value(text: str, offset: int, key: str) -> int:
 
 
 def _parse_beginning(head: bytes) -> dict:
-    """Return a document as far as its beginning shows it. Raises ValueError."""
+    """Return a document's beginning as an object, its open brackets closed; or raise ValueError."""
     opened: list[bytes] = []
-    commas: dict[int, tuple[int, bytes]] = {}  # by depth: the last comma, and what closes it
+    commas: dict[int, tuple[int, bytes]] = {}  # by depth: last comma, and what closes it
     for mark in re.finditer(rb"[\[\]{},]", _mask_strings(head)):
         if mark[0] in b"[{":
             opened.append(b"]" if mark[0] == b"[" else b"}")
@@ -216,7 +220,7 @@ def _parse_beginning(head: bytes) -> dict:
             opened.pop()
         else:
             commas[len(opened)] = mark.start(), b"".join(reversed(opened))
-    commas.pop(max(commas, default=0), None)  # those between numbers: no list is cut
+    commas.pop(max(commas, default=0), None)  # the innermost, so that no list of numbers is cut
     last, closing_bracket = max(commas.values(), default=(0, b""))
     return json.loads(head[:last] + closing_bracket)
 
@@ -224,12 +228,12 @@ def _parse_beginning(head: bytes) -> dict:
 def _read_document(
     start: chunks.Chunk, stream: BinaryIO, options: ReadOptions
 ) -> Iterator[chunks.Chunk]:
-    """Yield the rows of a document, or of several behind each other, that is read whole."""
+    """Yield the rows of a document, or of consecutive ones, after reading all of it."""
     data = stream.read(MAX_DOCUMENT_BYTES + 1)
     if len(data) > MAX_DOCUMENT_BYTES:
         raise InputError(
-            f"{start.path}: JSON of this shape must be read whole, and is over 1 GB; write an "
-            "object per line"
+            f"{start.path}: JSON of this shape must be read whole, and this is over 1 GB; write "
+            "one object per line"
         )
     input_bytes, rows, lines, size = len(data), _document_rows(start.path, data, options), [], 0
     del data
@@ -247,7 +251,7 @@ def _join_lines(start: chunks.Chunk, lines: list[bytes]) -> chunks.Chunk:
 
 
 def _document_rows(path: str, data: bytes, options: ReadOptions) -> Iterator[object]:
-    """Yield the rows of documents behind each other; raw text where there is none at all."""
+    """Yield the rows of consecutive documents; text that is no JSON at all is one bad row."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -270,8 +274,8 @@ def _document_rows(path: str, data: bytes, options: ReadOptions) -> Iterator[obj
         yield from json_documents.iterate_rows(document, options.fits)
 
 
-# What databases write around a value to say its type (MongoDB, DynamoDB, Firestore): by its key,
-# the types of the value and what makes a plain one of it.
+# Keys by which databases (MongoDB, DynamoDB, Firestore) say the type of a value, with the type
+# that the value has in JSON, and what converts it to a plain value.
 _TYPE_KEYS: dict[str, tuple[type, Callable]] = {
     "$oid": (str, str), "$numberDouble": (str, float), "$numberDecimal": (str, float),
     "$numberInt": (str, int), "$numberLong": (str, int), "S": (str, str), "N": (str, float),
@@ -282,7 +286,7 @@ _TYPE_KEYS: dict[str, tuple[type, Callable]] = {
 
 
 def _make_object(pairs: list[tuple[str, object]]) -> object:
-    """Return an object, or the value of one that only says its type. Raises RowError."""
+    """Return an object, or the value inside one that only says its type; or raise RowError."""
     values = dict(pairs)
     if len(pairs) == 1 and (known := _TYPE_KEYS.get(pairs[0][0])):
         value_type, convert = known
@@ -297,7 +301,7 @@ def _make_object(pairs: list[tuple[str, object]]) -> object:
 
 
 def _parse_int(text: str) -> int | float:
-    """Return a whole number; one that is no count or name of anything as `float` gives it."""
+    """Return a whole number; -0 and numbers of over 20 characters as `float` reads them."""
     return float(text) if text == "-0" or len(text) > 20 else int(text)
 
 

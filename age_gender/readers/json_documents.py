@@ -20,21 +20,21 @@ from age_gender.readers.json_faces import (
 from age_gender.readers.names import NAME_COLUMNS
 from age_gender.readers.numbers import MIN_WIDTH
 
-# Where APIs keep the rows: DeepFace, Qdrant, Milvus, Elasticsearch, Weaviate, Pinecone, CompreFace.
+# keys of the rows from DeepFace, Qdrant, Milvus, Elasticsearch, Weaviate, Pinecone and CompreFace
 ROW_KEYS = (
     "result", "results", "data", "rows", "points", "hits", "objects", "records", "items",
     "documents", "entities", "vectors", "embeddings", "faces", "descriptors",
 )  # fmt: skip
-# Words in keys that hold embeddings: such keys are not the names of faces
+# words in the keys of embeddings; such keys are not the names of faces
 EMBEDDING_WORDS = ("embed", "vector", "descriptor", "encoding", "feature", "repr", "value", "data")
 
 KeyPath = tuple[str, ...]
 
 
 def iterate_rows(document: object, fits: Callable[[int], bool]) -> Iterator[object]:
-    """Yield the rows of a whole document, most of them objects.
+    """Yield the rows of a whole document, most of which are objects.
 
-    `fits` returns whether so many numbers may be an embedding, where the shape leaves it open.
+    `fits` returns whether a count of numbers may be an embedding's, if the shape leaves that open.
     """
     if isinstance(document, list):
         for row in document:
@@ -58,19 +58,19 @@ def iterate_rows(document: object, fits: Callable[[int], bool]) -> Iterator[obje
 
 
 def find_path_to_rows(document: Mapping) -> KeyPath | None:
-    """Return the keys that lead to the rows of a document that begins like this one.
+    """Return the keys that lead to the rows of a document with this beginning.
 
-    () is the document itself: its keys are names. None: it must be read whole to know.
+    () means that the document's own keys are names, None that it must be read whole.
     """
     if _has_names_as_keys(document):
-        # One key may be a column, those that end in digits columns of a number each
+        # A single key may be a column, and keys that end in digits columns of one number each
         is_clear = len(document) > 1 and not any(key[-1:].isdigit() for key in document)
         return () if is_clear and not _are_photos(document) else None
     key = _find_container(document)
     if key is None or _find_columns(document):
         return None
     if isinstance(rows := document[key], list):
-        # Of bare vectors, the names may stand somewhere else
+        # The names of bare vectors may be in another list
         is_rows = isinstance(rows[0], Mapping) and {"shape", "datatype"}.isdisjoint(rows[0])
         return (key,) if is_rows else None
     below = find_path_to_rows(rows)
@@ -78,7 +78,7 @@ def find_path_to_rows(document: Mapping) -> KeyPath | None:
 
 
 def _find_container(document: Mapping) -> str | None:
-    """Return the key of the list or object of rows in a document; None where it is itself a row."""
+    """Return the key of a document's list or object of rows; None if the document is a row."""
     inner = [key for key, value in document.items() if _holds_rows(value)]
     key = next((key for key in (*ROW_KEYS, *inner) if key in inner), None)
     has_name = any(_is_photo_title(k) and isinstance(v, str) for k, v in document.items())
@@ -89,7 +89,7 @@ def _find_container(document: Mapping) -> str | None:
 
 
 def _is_photo_title(key: str) -> bool:
-    """Return whether a key may hold the name of a photo or person; "id" also is a request's."""
+    """Return whether a key may hold the name of a photo or person; "id" may be a request's."""
     return key.casefold().rpartition(".")[2] in NAME_COLUMNS and key.casefold() != "id"
 
 
@@ -98,7 +98,7 @@ def _holds_rows(value: object) -> bool:
 
 
 def _has_names_as_keys(document: Mapping) -> bool:
-    """Return whether keys are names: each value is an embedding, or a row, or lists of them."""
+    """Return whether keys are names: each value is an embedding, a row, or a list of these."""
     values = [*document.values()]
     if not all(isinstance(value, list | Mapping | str) for value in values):
         return False
@@ -111,7 +111,7 @@ def _has_names_as_keys(document: Mapping) -> bool:
 
 
 def _is_entry(value: object) -> bool:
-    """Return whether a value is the faces, the row, or the photos of one name."""
+    """Return whether a value holds the faces, the row, or the photos of one name."""
     if isinstance(value, str) or is_vector(value):
         return False
     if isinstance(value, list):
@@ -120,12 +120,12 @@ def _is_entry(value: object) -> bool:
 
 
 def _are_photos(names: Mapping) -> bool:
-    """Return whether an object has for each name vectors by the names of photos."""
+    """Return whether an object maps each name to an object of photo names and vectors."""
     rows = [*names.values()]
     if not all(isinstance(row, Mapping) and row and not is_vector(row) for row in rows):
         return False
-    is_one_key = len(rows) > 1 and len({*map(tuple, rows)}) == 1  # which is no photo's name
-    return not is_one_key and all(
+    have_same_keys = len(rows) > 1 and len({*map(tuple, rows)}) == 1  # no names of photos
+    return not have_same_keys and all(
         is_vector(vector) and not _is_embedding_word(photo)
         for row in rows for photo, vector in row.items()
     )  # fmt: skip
@@ -150,21 +150,22 @@ def row_of_name(name: str, value: object) -> dict:
     return {**value, "": name} if is_row else {NAME: name, EMBEDDING: value}
 
 
-JsonColumn = list | Mapping  # pandas writes objects of values by their index
+JsonColumn = list | Mapping  # pandas writes objects that map an index to values
 
 
 def _find_columns(
     document: Mapping, fits: Callable[[int], bool] | None = None
 ) -> dict[str, JsonColumn]:
-    """Return the columns of a document, all of one length and type; {} where it has none.
+    """Return the columns of a column-wise document, all of one length and type; else {}.
 
-    Some hold vectors, or MIN_WIDTH and more the numbers of one each: e0, e1, ...
+    Either some columns hold vectors, or at least MIN_WIDTH of them (e0, e1, ...) one number of a
+    vector each.
     """
     columns = {key: c for key, c in document.items() if isinstance(c, JsonColumn) and len(c)}
     of_vectors = [column for column in columns.values() if _holds_vectors(column)]
     of_numbers = [c for key, c in columns.items() if key[-1:].isdigit() and _holds_numbers(c)]
     is_wide = not of_vectors and len(of_numbers) >= MIN_WIDTH
-    if _has_names_as_keys(document):  # or it looks so: {"0": {"0": 0.1, "1": 0.2, ...}, ...}
+    if _has_names_as_keys(document):  # or pandas' {"0": {"0": 0.1, "1": 0.2, ...}, ...}
         first = next(iter(document.values()))
         count = count_running_numbers(first) if isinstance(first, Mapping) else len(first)
         if not is_wide or fits is None or fits(count) or not fits(len(of_numbers)):
@@ -220,7 +221,7 @@ def _find_series(document: Mapping) -> dict[str, list]:
 
 
 def _rows_of_tensor(tensor: object) -> list[dict]:
-    """Return the rows of numbers behind each other, {"shape": [N, W], "data": [...]}: Triton's."""
+    """Return the rows of Triton's flat tensor, {"shape": [N, W], "data": [...]}; else []."""
     if not isinstance(tensor, Mapping) or not {"shape", "data"} <= tensor.keys():
         return []
     shape, data = tensor["shape"], tensor["data"]

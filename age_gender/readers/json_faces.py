@@ -9,13 +9,13 @@ from age_gender.readers.bad_rows import RowError
 from age_gender.readers.names import NAME_COLUMNS
 from age_gender.readers.numbers import MIN_WIDTH
 
-NAME, EMBEDDING = "name", "embedding"  # keys of rows that are made here
-FACE = "\0face"  # key of a face's number among those of its row, which its name ends with
-MAX_DEPTH = 4  # nested objects whose keys become paths
+NAME, EMBEDDING = "name", "embedding"  # keys in rows that this reader makes
+FACE = "\0face"  # key of a face's number in its row, which is appended to its name
+MAX_DEPTH = 4  # levels of nested objects whose keys become paths
 
 
 def is_vector(value: object) -> bool:
-    """Return whether a value is one embedding: a list of numbers, an object with running keys."""
+    """Return whether a value is one embedding: a list or text of numbers, or an object of them."""
     if isinstance(value, list):
         return len(value) >= MIN_WIDTH and all(map(is_json_number, value[:MIN_WIDTH]))
     if isinstance(value, Mapping):
@@ -26,12 +26,12 @@ def is_vector(value: object) -> bool:
 
 
 def is_json_number(value: object) -> bool:
-    """Return whether a value is a number, which true and false are not."""
+    """Return whether a value is a number; true and false are not."""
     return type(value) in (float, int)
 
 
 def _count_numbers_in_text(value: str) -> int:
-    """Return how many numbers a text holds for sure."""
+    """Return how many numbers a text holds, 0 if that is uncertain."""
     vector_format = vectors.find_format([value])
     with contextlib.suppress(RowError):  # a list of several faces
         if vector_format and not vector_format.other_dtypes:
@@ -52,7 +52,7 @@ def has_vector(value: object, depth: int = 3 * MAX_DEPTH) -> bool:
 
 
 def has_running_numbers(row: Mapping) -> bool:
-    """Return whether an object holds the numbers of an embedding beside others: e0, e1, ..."""
+    """Return whether an object holds an embedding's numbers under keys such as e0, e1, ..."""
     return count_running_numbers(row) >= MIN_WIDTH
 
 
@@ -62,7 +62,7 @@ def count_running_numbers(row: Mapping) -> int:
 
 
 def is_face(value: object) -> bool:
-    """Return whether a value is a vector, perhaps in a list of its own, or an object with one."""
+    """Return whether a value is a vector or an object with one, perhaps in a list by itself."""
     value = _unwrapped(value)
     return is_vector(value) or (isinstance(value, Mapping) and has_vector(value))
 
@@ -72,12 +72,12 @@ def _unwrapped(value: object) -> object:
 
 
 def are_faces(value: object) -> bool:
-    """Return whether a value is a list of faces and nothing else."""
+    """Return whether a value is a list of nothing but faces."""
     return isinstance(value, list) and bool(value) and all(map(is_face, value))
 
 
 def split_faces(row: object) -> list[dict]:
-    """Return the faces of a row as flat objects; those of several have their number as FACE."""
+    """Return the faces of a row as flat objects; several faces have their numbers under FACE."""
     if isinstance(row, list):
         return _split_list(row)
     if not isinstance(row, Mapping):
@@ -85,19 +85,20 @@ def split_faces(row: object) -> list[dict]:
     flat = flatten(row)
     lengths = {len(value) for value in flat.values() if is_vector(value)}
     for key, value in flat.items():
-        if are_faces(value) and lengths <= {len(value)}:  # vectors are, or a number a face
+        # vectors of the same length are this list's, or hold one number per face
+        if are_faces(value) and lengths <= {len(value)}:
             return _split_value(flat, key)
     return [{key: _unwrapped_scalar(value) for key, value in flat.items()}]
 
 
 def _unwrapped_scalar(value: object) -> object:
-    """Return a text or number out of a list of it alone, as R's jsonlite writes them."""
+    """Return the text or number in a list by itself, as R's jsonlite writes it; else the value."""
     inner = _unwrapped(value)
     return inner if type(inner) in (str, int, float) else value
 
 
 def _split_value(row: dict[str, object], key: str) -> list[dict]:
-    """Return the faces that a key's value lists; lists of the same length hold a value of each."""
+    """Return a face per element of a key's list; lists of that length hold a value for each."""
     values, others = row[key], {other: cell for other, cell in row.items() if other != key}
     lists = [k for k, v in others.items() if isinstance(v, list) and len(v) == len(values)]
     faces = []
@@ -111,7 +112,7 @@ def _split_value(row: dict[str, object], key: str) -> list[dict]:
 
 
 def _split_list(row: Sequence) -> list[dict]:
-    """Return the faces of a list: an embedding, a name beside it, or several faces of one photo."""
+    """Return the faces of a list: an embedding, a name and an embedding, or several faces."""
     if all(is_json_number(cell) or cell is None for cell in row):
         return [{EMBEDDING: row}]
     if row and all(map(is_face, row)):
@@ -123,7 +124,7 @@ def _split_list(row: Sequence) -> list[dict]:
 
 
 def flatten(row: Mapping, depth: int = MAX_DEPTH) -> dict[str, object]:
-    """Return an object with what is of use in objects inside it, by their paths (payload.path)."""
+    """Return an object with useful values of nested objects under their paths (payload.path)."""
     flat: dict[str, object] = {}
     for key, value in row.items():
         inner = {}

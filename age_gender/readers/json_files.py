@@ -1,4 +1,4 @@
-"""Read JSON: one object per line, an array, or a document that holds rows in another shape."""
+"""Read JSON: one object per line, an array, or a document with rows in another shape."""
 
 import contextlib
 import functools
@@ -14,12 +14,12 @@ from age_gender.readers.column_choice import choose_columns
 from age_gender.readers.schema import Columns, ReadOptions, summarise_columns
 
 _LIST = re.compile(rb"\s*:\s*\[")
-# The line before a document in Elasticsearch's bulk files.
+# the line before a document in Elasticsearch's bulk files
 _ACTION = re.compile(rb'\s*\{\s*"(?:index|create)"\s*:\s*\{[^{}]*\}\s*\}\s*\Z')
 
 
 def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Yield chunks of whole lines, a row each."""
+    """Yield chunks of whole lines, each of which is a row."""
     start = chunks.Chunk(path, _parse, has_lines=True)
     parts = json_chunks.split_into_lines(start, stream, options)
     choose = functools.partial(_choose_columns, path, options)
@@ -32,7 +32,7 @@ def _parse(chunk: chunks.Chunk) -> chunks.Batch:
 
 
 def _choose_columns(path: str, options: ReadOptions, lines: list[bytes]) -> Columns:
-    """Return the columns, which are keys of the first line's objects. Raises RowError."""
+    """Return the columns, which are keys of the first line's objects, or raise RowError."""
     faces = _parse_line(lines[0])[:1]
     for line in lines[1:]:
         with contextlib.suppress(RowError):
@@ -43,7 +43,7 @@ def _choose_columns(path: str, options: ReadOptions, lines: list[bytes]) -> Colu
 
 
 def _parse_in_bulk(chunk: chunks.Chunk) -> chunks.Parsed | None:
-    """Return the chunk's numbers and metadata, or None if row by row they could be others."""
+    """Return the chunk's numbers and metadata, or None if they might differ row by row."""
     columns = chunk.columns
     if len(chunk.data) < chunks.SMALL_BYTES or not columns.has_format(vectors.LIST):
         return None
@@ -56,7 +56,7 @@ def _parse_in_bulk(chunk: chunks.Chunk) -> chunks.Parsed | None:
         if end < 0 or line.find(word, end) >= 0:
             return None
 
-        # Without its numbers, the object is short, and is parsed as any JSON
+        # Parse the object without its numbers, which is short, as any JSON
         try:
             short = json_chunks.DECODER.decode((line[: start.end()] + line[end:]).decode())
         except (ValueError, RecursionError, RowError):
@@ -77,7 +77,7 @@ def _parse_in_bulk(chunk: chunks.Chunk) -> chunks.Parsed | None:
 
 
 def _split_rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
-    """Yield the rows of a chunk: the faces of each line."""
+    """Yield the rows of a chunk, which are the faces of each line."""
     columns = chunk.columns
     for number, line in _numbered_lines(chunk):
         try:
@@ -90,7 +90,7 @@ def _split_rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
 
 
 def _number_name(face: dict, columns: Columns) -> dict:
-    """Return a face, named `name#1` where it is one of several that have no names of their own."""
+    """Return a face, named `name#1` if it is one of several without names of their own."""
     number, own_keys = face.get(json_faces.FACE, (0, []))
     name = columns.metadata.get("name")
     if not number or name in own_keys or face.get(name) is None:
@@ -99,7 +99,7 @@ def _number_name(face: dict, columns: Columns) -> dict:
 
 
 def _numbered_lines(chunk: chunks.Chunk) -> Iterator[tuple[int, bytes]]:
-    """Yield each line that is not blank, with its number where the file has such lines, else 0."""
+    """Yield each line that is not blank, with its number, or 0 if it is not a line of the file."""
     lines = enumerate(io.BytesIO(chunk.data), 1)
     return (
         (n * chunk.has_lines, line)
@@ -108,7 +108,7 @@ def _numbered_lines(chunk: chunks.Chunk) -> Iterator[tuple[int, bytes]]:
 
 
 def _parse_line(line: bytes) -> list[dict[str, object]]:
-    """Return the faces of the row that a line holds. Raises RowError."""
+    """Return the faces in a line's row, or raise RowError."""
     if len(line) > chunks.MAX_ROW_BYTES:
         raise RowError(text_chunks.TOO_LONG)
     try:

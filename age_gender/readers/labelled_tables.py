@@ -16,8 +16,8 @@ from age_gender.readers.schema import ReadOptions
 class LabelledTable(NamedTuple):
     """Hold names (n,), features float32 (n, W), and columns of ages and genders, one per file.
 
-    `other_genders` are further columns of genders by their titles, of the same rows. `has_name`
-    (n,) says which rows are not called by their number.
+    `other_genders` are the same rows' further columns of genders, by title. `has_name` (n,) is
+    False for rows without a name, which `names` calls by their number.
     """
 
     names: list[str]
@@ -30,11 +30,11 @@ class LabelledTable(NamedTuple):
 
 
 def read_table(paths: Sequence[str | Path], options: ReadOptions) -> LabelledTable:
-    """Return all rows of tables that fit into memory, with the labels that they hold.
+    """Return all rows of tables, which must fit into memory, with their labels.
 
-    Raises InputError that names the file and the row of the first fault.
+    Raises InputError that names the file and the number of the first bad row.
     """
-    # All rows, and which of them have names
+    # Read all rows, and find which of them have names
     numbered_batches = [*tables.read_batches(paths, options)]
     names = [name for numbered in numbered_batches for name in numbered.names]
     cells = [
@@ -45,7 +45,7 @@ def read_table(paths: Sequence[str | Path], options: ReadOptions) -> LabelledTab
     has_name = [cell is not None or name != str(number) for number, (cell, name) in named_cells]
     unread = (numbered.batch.chunk.columns.unread_columns for numbered in numbered_batches)
 
-    # The columns of labels of each file: of genders the first is read
+    # Find each file's columns of labels; `genders` are its first column of genders
     with_rows = (numbered for numbered in numbered_batches if numbered.names)
     files = [
         _label_columns(path, [*parts])
@@ -69,9 +69,9 @@ def read_table(paths: Sequence[str | Path], options: ReadOptions) -> LabelledTab
 def _label_columns(
     path: str, numbered_batches: list[tables.NumberedBatch]
 ) -> dict[str, LabelColumn]:
-    """Return the columns of ages and of genders of a file, by their titles and in their order.
+    """Return a file's columns of ages and of genders by title, in the order of their titles.
 
-    Without a column of ages or of any gender, it is that of the labels in the rows' names.
+    Ages or genders without a column are read from the rows' names.
     """
     rows, lines = [], []
     for numbered in numbered_batches:

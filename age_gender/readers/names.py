@@ -7,36 +7,43 @@ from collections.abc import Sequence
 
 from age_gender.readers.numbers import excerpt
 
-# Titles of columns of names, also in the plural, nested (image.path) or with an underscore before
-# them (_id). The first of them that a table has is read.
+# Titles of columns of names, best first; a plural, a nested title (image.path) and a leading
+# underscore (_id) count as the same.
 NAME_COLUMNS = ("filename", "file", "path", "image", "name", "identity", "id", "label")
-# Compound titles such as img_path or face_id: each ranks as its last word does, behind all words
-# alone.
+# Compound titles such as img_path or face_id rank like their last word, after all single words.
 _COMPOUND_TITLE = re.compile(
     r"(?:known_)?(?:img|image|file|photo|picture|face|person|source)s?_?(path|file|name|id)s?"
     r"|(?:img|photo|picture)()"
 )
-_INDEX_TITLE = re.compile(r"|__index_level_\d+__|Unnamed: \d+|_row")  # of pandas; of jsonlite
-INDEX_RANK = 2 * len(NAME_COLUMNS)  # of an index column, behind all other titles
+# index columns of pandas and of R's jsonlite
+_INDEX_TITLE = re.compile(r"|__index_level_\d+__|Unnamed: \d+|_row")
+INDEX_RANK = 2 * len(NAME_COLUMNS)  # rank of an index column, after all other titles
 MAX_NAME = 1000  # characters; a longer text is an image as base64, or a list
-# How pictures as base64, lists and objects begin, but hardly a name.
+# beginnings of images as base64, of lists and objects: hardly of names
 _NOT_NAME_PREFIXES = ("/9j/", "iVBORw0KGgo", "UklGR", "data:image", "[", "{", "b'\\x")
-MAX_DOUBTFUL_NAME = 100  # characters of a name that begins like one
-_QUOTED_CHARACTERS = ',"\r\n\ufeff'  # what a cell of CSV holds in quotes alone
+MAX_DOUBTFUL_NAME = 100  # characters of a name with such a beginning
+_QUOTED_CHARACTERS = ',"\r\n\ufeff'  # characters that need quotes in a CSV cell
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 
 def text_name(name: str) -> str:
-    """Return a file's name or path as text that any table can hold, also where it is not UTF-8."""
+    """Return a file name or path as valid UTF-8 text; other bytes are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace").replace(os.sep, "/")
 
 
+def without_compressed_suffix(path: str) -> str:
+    """Return a path without the suffix of a compressed file."""
+    stem, suffix = os.path.splitext(path)
+    return stem if suffix.lower() in COMPRESSED_SUFFIXES else path
+
+
 def name_of_file(path: str) -> str:
-    """Return the name of the one face of a file: the file's own, without a table's suffixes."""
-    return text_name(re.sub(r"(\.csv)?(\.(gz|bz2|xz|zst))?\Z", "", os.path.basename(path)))
+    """Return the name of a file's only face: the file's, without the suffixes of a table."""
+    return text_name(without_compressed_suffix(os.path.basename(path)).removesuffix(".csv"))
 
 
 def is_name(value: object) -> bool:
-    """Return whether a value may be a name: text, a whole number, a UUID, or a missing one."""
+    """Return whether a value may be a name: text, a whole number, a UUID, or missing."""
     if isinstance(value, bytes):
         value = _decode(value)
     if isinstance(value, str):
@@ -48,7 +55,7 @@ def is_name(value: object) -> bool:
 
 
 def rank_title(title: str) -> int | None:
-    """Return how well a title suits a column of names, 0 is best; None where it says nothing."""
+    """Return how well a title suits a column of names (0 is best), or None if not at all."""
     last = title.casefold().rpartition(".")[2]
     word = last.lstrip("_")
     word = word if word in NAME_COLUMNS else word.removesuffix("s")
@@ -60,11 +67,11 @@ def rank_title(title: str) -> int | None:
 
 
 def to_text(values: list) -> tuple[list[str | None], dict[int, str]]:
-    """Return names as text, None for missing ones, and the faults of bad ones by their indices.
+    """Return names as text, None for missing ones, and the faults of bad names by their indices.
 
-    Whole numbers, UUIDs and bytes of UTF-8 are written as people would.
+    Names may be text, whole numbers, UUIDs or bytes of UTF-8.
     """
-    with contextlib.suppress(TypeError, UnicodeEncodeError):  # all of them at once
+    with contextlib.suppress(TypeError, UnicodeEncodeError):  # fast: all names are text
         if b"\0" not in "".join(values).encode() and "" not in values:
             return values, {}
     texts = [_to_text(value) for value in values]
@@ -72,7 +79,7 @@ def to_text(values: list) -> tuple[list[str | None], dict[int, str]]:
 
 
 def _to_text(value: object) -> object:
-    """Return a name as text; a value that is no name as it is."""
+    """Return a name as text, and any other value unchanged."""
     if isinstance(value, float):
         return None if value != value else str(int(value)) if value.is_integer() else value
     if type(value) is int or _is_uuid(value):
@@ -82,16 +89,16 @@ def _to_text(value: object) -> object:
 
 
 def _is_uuid(value: object) -> bool:
-    return type(value).__module__ == "uuid"  # which takes a millisecond to import
+    return type(value).__module__ == "uuid"  # importing uuid takes a millisecond
 
 
 def _decode(value: bytes) -> object:
-    """Return the text of bytes, the text of a UUID's 16, or the bytes if they are neither."""
+    """Return bytes as text if they are UTF-8 or the 16 of a UUID, else unchanged."""
     text: object = value
     with contextlib.suppress(UnicodeDecodeError):
         text = value.decode()
     is_printable = isinstance(text, str) and text.isprintable()
-    if len(value) != 16 or is_printable:  # those of a UUID may be UTF-8 by chance
+    if len(value) != 16 or is_printable:  # bytes of a UUID may be UTF-8 by chance
         return text
     import uuid
 
@@ -112,7 +119,7 @@ def _find_fault(name: object) -> str:
 
 
 def quote_csv(name: str) -> str:
-    """Return a name as a cell of CSV. (csv.writer leaves a carriage return bare before 3.13.)"""
+    """Return a name as a CSV cell. (Before Python 3.13 csv.writer leaves \\r without quotes.)"""
     return (
         '"' + name.replace('"', '""') + '"'
         if any(mark in name for mark in _QUOTED_CHARACTERS)
@@ -122,5 +129,5 @@ def quote_csv(name: str) -> str:
 
 def quote_csv_cells(names: Sequence[str]) -> Sequence[str]:
     """Return names as cells of CSV."""
-    text = "".join(names)  # to look for each mark takes less than a regular expression
+    text = "".join(names)  # searching for each mark is faster than a regular expression
     return [*map(quote_csv, names)] if any(mark in text for mark in _QUOTED_CHARACTERS) else names

@@ -1,4 +1,4 @@
-"""Parse text into numbers, to the last bit as `float` does: many rows at once, or one carefully."""
+"""Parse text into numbers, to the last bit as `float` does: many rows in bulk, or a single one."""
 
 import contextlib
 import re
@@ -9,25 +9,25 @@ import numpy as np
 
 from age_gender.readers.bad_rows import RowError
 
-MIN_WIDTH, MAX_WIDTH = 16, 4096  # numbers of an embedding that no model sets the width of
-MIN_MAGNITUDE = 1e-37  # float32 has no accuracy left below
+MIN_WIDTH, MAX_WIDTH = 16, 4096  # bounds of an embedding's width where no model sets it
+MIN_MAGNITUDE = 1e-37  # float32 loses accuracy below this magnitude
 
 _NUMBERS = re.compile(r"[0-9eE+\-. \t\r\n]*")  # without nan, inf and underscores
 _MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
 _ROW_SEPARATOR = b"3e38"  # a number that is in no embedding
 
-_thread_local = threading.local()  # keeps a parser: a new one for each chunk takes 25 % more
+_thread_local = threading.local()  # keeps a parser: a new one for each chunk takes 25 % longer
 
 
 def parse_number_table(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
-    """Return (n, width) float64 of the rows' numbers, each a text of numbers between commas.
+    """Return the numbers of rows, float64 (n, width); a row is text with commas between numbers.
 
     Returns None for any other text, and where JSON and `float` might give different numbers.
     """
     # Parse one JSON array of all rows with separators between them
     try:
         import simdjson
-    except ImportError:  # no wheel for this Python: row by row gives the same
+    except ImportError:  # no wheel for this Python; parsing row by row gives the same
         return None
     parser = _thread_local.parser = getattr(_thread_local, "parser", None) or simdjson.Parser()
     text = (b",%s," % _ROW_SEPARATOR).join([b"[1", *rows, b"1]"])
@@ -39,7 +39,7 @@ def parse_number_table(rows: Sequence[bytes | memoryview], width: int) -> np.nda
     except (ValueError, TypeError, RuntimeError):
         return None
     finally:
-        document = None  # or the parser would refuse the next text
+        document = None  # otherwise the parser refuses the next text
 
     # Check that each row has its width
     if values.size != len(rows) * (width + 1) + 3:
@@ -49,7 +49,7 @@ def parse_number_table(rows: Sequence[bytes | memoryview], width: int) -> np.nda
     if not np.array_equal(separators, np.arange(1, values.size, width + 1)):
         return None
 
-    # Restore -0, which JSON takes for the whole number 0
+    # Restore -0, which JSON reads as the whole number 0
     for row in np.flatnonzero(~table.all(axis=1)) if (values == 0).any() else ():
         if _MINUS_ZERO.search(rows[row]):
             table = table if table.flags.writeable else table.copy()
@@ -58,7 +58,7 @@ def parse_number_table(rows: Sequence[bytes | memoryview], width: int) -> np.nda
 
 
 def is_number_text(text: str) -> bool:
-    """Return whether `float` reads the text; digits with underscores do not count."""
+    """Return whether `float` reads the text; text with underscores does not count."""
     try:
         float(text)
     except ValueError:
@@ -67,7 +67,7 @@ def is_number_text(text: str) -> bool:
 
 
 def find_not_finite(values: np.ndarray) -> str:
-    """Return which number of a row (n,) is not finite as float32, for a message; else ""."""
+    """Return a message on the first number of a row (n,) that is not finite as float32, or ""."""
     with np.errstate(over="ignore", invalid="ignore"):
         not_finite = np.flatnonzero(~np.isfinite(values.astype(np.float32)))
     if not len(not_finite):
@@ -78,7 +78,7 @@ def find_not_finite(values: np.ndarray) -> str:
 
 
 def to_float32(values: np.ndarray) -> np.ndarray:
-    """Return a row (n,) as float32. Raises RowError that says which number is not finite."""
+    """Return a row (n,) as float32. Raises RowError for the first number that is not finite."""
     if fault := find_not_finite(values):
         raise RowError(fault)
     return values.astype(np.float32)
@@ -88,8 +88,8 @@ def to_float32(values: np.ndarray) -> np.ndarray:
 def parse_cells(cells: Sequence, noun: str, first: int) -> np.ndarray:
     """Return a row's numbers, which may be text, as float32 (n,).
 
-    Raises RowError that says which cell is not a number: cells are called `noun` ("cell",
-    "number") and counted from `first`.
+    Raises RowError for the first cell that is no finite number; it is called `noun` ("cell",
+    "number"), and cells count from `first`.
     """
     with contextlib.suppress(ValueError):
         values = np.array(_to_floats(cells)).astype(np.float32)
@@ -105,20 +105,15 @@ def parse_cells(cells: Sequence, noun: str, first: int) -> np.ndarray:
         if not np.isfinite(np.float32(value)):
             fault = "not a finite number" if value != value else "too large a number"
             raise RowError(f"{noun} {number} is {excerpt(cell)}, {fault}")
-    raise RowError("not a row of numbers")  # never reached: one of its cells is bad
+    raise RowError("not a row of numbers")  # never reached, as one of the cells is bad
 
 
 def _to_floats(cells: Sequence) -> list[float]:
-    """Return what `float` does; ValueError also for what only Python takes: 1_0, nan, True."""
+    """Return cells as `float` reads them; raises ValueError also for 1_0, nan and True."""
     text = " ".join(cell for cell in cells if isinstance(cell, str))
     if not {*map(type, cells)} <= {str, int, float} or not _NUMBERS.fullmatch(text):
         raise ValueError("not numbers alone")
     return [*map(float, cells)]
-
-
-def count_text(count: int) -> str:
-    """Return how many numbers a vector has, for a message."""
-    return f"{count} number{'s' * (count != 1)}"
 
 
 def excerpt(value: object) -> str:

@@ -24,22 +24,22 @@ from age_gender.readers.names import text_name
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 from age_gender.readers.schema import Columns, ReadOptions
 
-MAX_NPY_HEADER_BYTES = 10_000  # of an NPY: NumPy's own bound on what it evaluates
-FORTRAN_BYTES = 64 << 20  # size of the part of an array in column order that is in memory
-MAX_NAME_BYTES = 10_000  # the longest name of --names
-# Titles of an array, the only one of its file, that do not name the face whose vector it is.
+MAX_NPY_HEADER_BYTES = 10_000  # NumPy evaluates no longer headers either
+FORTRAN_BYTES = 64 << 20  # bytes of an array in column order that are in memory at a time
+MAX_NAME_BYTES = 10_000  # bytes of the longest name in the file of --names
+# titles of a file's only array that are not the name of a face
 GENERIC_TITLES = {
     "embeddings", "embedding", "arr_0", "vector", "features", "encoding", "descriptor",
 }  # fmt: skip
 
 
 def parse_array(chunk: chunks.Chunk) -> chunks.Batch:
-    """Return the batch of a chunk of an array, with the metadata beside it."""
+    """Return the batch of a chunk of an array, with its metadata."""
     return chunks.make_batch(chunk, chunk.data, chunk.metadata)
 
 
 def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Yield chunks of the embeddings of a file, with the metadata of their rows."""
+    """Yield chunks of a file's embeddings, with the metadata of their rows."""
     with contextlib.ExitStack() as stack:
         arrays = _open_arrays(path, stack)
         are_vectors = all(array.is_vector for array in arrays.values()) and bool(arrays)
@@ -57,16 +57,19 @@ def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[c
 
 
 def _open_arrays(path: str, stack: contextlib.ExitStack) -> dict[str, "_NpyArray"]:
-    """Return the arrays of a file by their names; those of an NPZ as long as the stack is open."""
+    """Return the arrays of a file by title; those of an NPZ are readable until the stack closes."""
     if path.lower().endswith(".npy"):
         return {"embeddings": _NpyArray(path, functools.partial(open, path, "rb"))}
     arrays: dict[str, _NpyArray] = {}
-    titles = set()  # by which NumPy calls all members, with and without their suffix
+    titles = set()  # of all members; NumPy leaves out the suffix .npy
     archive = stack.enter_context(zipfile.ZipFile(path))
     for info in archive.infolist():
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            # zipfile decompresses these in pieces of any size
-            raise InputError(f"{path}: not compressed as NPZ is; save it with numpy.savez")
+            # zipfile does not bound the memory for the other methods
+            raise InputError(
+                f"{path}: compressed by a method that NPZ does not use; save it with "
+                "numpy.savez_compressed"
+            )
         title = info.filename.removesuffix(".npy")
         if title in titles:
             raise InputError(f"{path}: two arrays are called {title}; save it again")
@@ -74,14 +77,14 @@ def _open_arrays(path: str, stack: contextlib.ExitStack) -> dict[str, "_NpyArray
         if info.filename.endswith(".npy"):
             arrays[title] = _NpyArray(path, functools.partial(archive.open, info))
         else:
-            archive.open(info).close()  # which compares its name: a changed one loses an array
+            archive.open(info).close()  # raises an error if a damaged name would hide an array
     return arrays
 
 
 def _read_face_arrays(
     path: str, arrays: dict[str, "_NpyArray"], options: ReadOptions
 ) -> Iterator[chunks.Chunk]:
-    """Yield chunks of faces of an array each, (W,) or (1, W), by their names."""
+    """Yield chunks of a file with one array, (W,) or (1, W), for each face, named by its key."""
     width = options.width or next(iter(arrays.values())).width
     if not options.fits(width):
         raise InputError(f"{path}: {width_error(width, options)}")
@@ -104,7 +107,7 @@ def _read_face_arrays(
 def _read_table(
     path: str, arrays: dict[str, "_NpyArray"], options: ReadOptions
 ) -> Iterator[chunks.Chunk]:
-    """Yield chunks of the one array that holds all embeddings, with names and labels."""
+    """Yield chunks of the array that holds all embeddings, with their names and labels."""
     # Choose the arrays
     embedding, titles = _choose_arrays(path, arrays, options)
     array, metadata = arrays[embedding], {role: arrays[title] for role, title in titles.items()}
@@ -113,28 +116,30 @@ def _read_table(
     unread_columns = tuple(title for title in arrays if title not in (embedding, *titles.values()))
     columns = Columns(array.column_count, unread_columns=unread_columns)
 
-    # Blocks of all of them, side by side
+    # Read blocks of the same rows from all arrays
     row_bytes = max([array.row_bytes // 4, *(values.row_bytes for values in metadata.values())])
     size = max(1, min(chunks.CHUNK_ROWS, chunks.CHUNK_BYTES * 4 // row_bytes))
     blocks = {role: map(_to_list, values.blocks(size)) for role, values in metadata.items()}
     if options.names_file:
         if "name" in titles:
-            raise InputError(f"{path}: its names are in {titles['name']}; leave out --names")
+            raise InputError(
+                f"{path}: it has names of its own, in the array {titles['name']}; leave out --names"
+            )
         names = _read_names(options.names_file, array.row_count)
         blocks["name"] = iter(lambda: [*itertools.islice(names, size)], [])
     for block in array.blocks(size):
         values = {role: next(lists) for role, lists in blocks.items()}
         yield chunks.Chunk(path, parse_array, block, columns, values, input_bytes=block.nbytes)
     for rest in blocks.values():
-        next(rest, None)  # the end, where checksums are compared
+        next(rest, None)  # reads to the end, where zipfile compares checksums
 
 
 def _choose_arrays(
     path: str, arrays: dict[str, "_NpyArray"], options: ReadOptions
 ) -> tuple[str, dict[str, str]]:
-    """Return the title of the array of embeddings, and those of names, ages and genders by role.
+    """Return the title of the array of embeddings, and the titles of names and labels by role.
 
-    Raises InputError where none or several fit, or where they do not go together.
+    Raises InputError if no array or several fit, or if their numbers of rows differ.
     """
     # Choose the embeddings
     tables = [title for title, array in arrays.items() if array.is_table]
@@ -158,10 +163,10 @@ def _choose_arrays(
     name = _choose_array(path, arrays, texts, options.name_column, "filenames", "--name-column")
     metadata |= {"name": name} if name is not None else {}
 
-    # Check that they have one value a row
+    # Check that they have one value per row
     for title, array in arrays.items():
-        of_objects = array.dtype.hasobject and array.shape == (rows,)  # names, most likely
-        if title in metadata.values() or of_objects:
+        are_objects = array.dtype.hasobject and array.shape == (rows,)  # most likely names
+        if title in metadata.values() or are_objects:
             array.check(title, options, 1)
         if title in metadata.values() and array.row_count != rows:
             raise InputError(
@@ -174,7 +179,7 @@ def _choose_array(
     path: str, arrays: dict[str, "_NpyArray"], candidates: list[str], title: str | None,
     usual: str, option: str,
 ) -> str | None:  # fmt: skip
-    """Return the title that the user has given, else the usual one, else the only candidate."""
+    """Return the user's `title`, else the usual one, else the only candidate, else None."""
     if title is not None and title not in arrays:
         raise InputError(f"{path}: no array {title}, has {_listed(arrays)}")
     if title is not None or usual in arrays:
@@ -188,21 +193,23 @@ def _listed(arrays: dict[str, "_NpyArray"]) -> str:
     return ", ".join(sorted(arrays)[:5]) or "none"
 
 
-def _read_names(path: str, rows: int) -> Iterator[str]:
-    """Return the lines of a text file of a name a row, which may come through a pipe."""
+def _read_names(path: str, row_count: int) -> Iterator[str]:
+    """Return the names in a text file or pipe, one per line.
+
+    Raises InputError unless there are `row_count` of them.
+    """
     import shutil
     import tempfile
 
-    stream = open(path, "rb")  # noqa: SIM115  (as long as names are read)
+    stream = open(path, "rb")  # noqa: SIM115  (open until the names are read)
     if not stream.seekable():
         stream, pipe = tempfile.TemporaryFile(), stream  # noqa: SIM115
         with pipe:
             shutil.copyfileobj(pipe, stream)
         stream.seek(0)
-    if (count := sum(1 for _ in _read_lines(path, stream))) != rows:
-        raise InputError(
-            f"{path}: {counted(count, 'name')} for {counted(rows, 'row')}; give one name a line"
-        )
+    if (count := sum(1 for _ in _read_lines(path, stream))) != row_count:
+        names, rows = counted(count, "name"), counted(row_count, "row")
+        raise InputError(f"{path}: {names} for {rows}; give one name per line")
     stream.seek(0)
     return _read_lines(path, stream)
 
@@ -228,8 +235,8 @@ def _to_list(values: np.ndarray) -> list:
 def to_texts(values: np.ndarray) -> list[str]:
     """Return an array (n,) of strings as a list.
 
-    Bytes that are not UTF-8, and numbers that are no code point, become lone surrogates, which no
-    encoder accepts: NumPy would make strings of them that break all output.
+    Bytes that are not UTF-8 and numbers that are no code point become lone surrogates, so that the
+    name is refused; NumPy would return strings that no output can take.
     """
     if values.dtype.kind == "S":
         return [value.decode("utf-8", "surrogateescape") for value in values.tolist()]
@@ -241,7 +248,7 @@ def to_texts(values: np.ndarray) -> list[str]:
 
 
 class _NpyArray:
-    """Read an array in the NPY format block by block: its header allocates nothing."""
+    """Read an array in the NPY format in blocks; no memory is taken for what its header claims."""
 
     def __init__(self, path: str, open_stream: Callable[[], BinaryIO]) -> None:
         self.path, self.open_stream = path, open_stream
@@ -257,7 +264,10 @@ class _NpyArray:
         self.is_vector = self.is_vector and MIN_WIDTH <= self.width <= MAX_WIDTH
 
     def check(self, name: str, options: ReadOptions, dimensions: int) -> None:
-        """Raise InputError unless it is an array of numbers (N, width), or of values (N,)."""
+        """Raise InputError unless the array is (N, W) of numbers, or (N,) of metadata.
+
+        `name` is its title, `dimensions` 2 or 1.
+        """
         path, shape = self.path, self.shape
         if self.dtype.hasobject:
             raise InputError(
@@ -266,7 +276,9 @@ class _NpyArray:
             )
         if len(shape) != dimensions or min(shape) < 0:
             needed = "(N,)" if dimensions == 1 else f"(N, {options.width or 'W'})"
-            raise InputError(f"{path}: an array of shape {shape}, not {needed}; save it as that")
+            raise InputError(
+                f"{path}: {name} has shape {shape}, not {needed}; save it in that shape"
+            )
         allowed_metadata = "USfiub" if name.casefold() in LABEL_COLUMNS else "US"
         allowed = "fiu" if dimensions == 2 else allowed_metadata
         if self.dtype.kind not in allowed and self.row_count:
@@ -277,7 +289,7 @@ class _NpyArray:
             raise InputError(f"{path}: {name}: {self.row_bytes:,} bytes a row; {remedy}")
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """Yield (n, columns), or (n,) of names, with n at most `size`."""
+        """Yield blocks of at most `size` rows: (n, columns), or (n,) of a one-dimensional array."""
         with self.open_stream() as stream:
             stream.seek(self.start)
             if self.fortran and self.column_count > 1 and self.row_count > 1:
@@ -289,7 +301,7 @@ class _NpyArray:
                     yield (
                         values if len(self.shape) == 1 else values.reshape(count, self.column_count)
                     )
-            if stream.read(1):  # reading to the end also has the checksum compared
+            if stream.read(1):  # at the end, zipfile also compares the checksum
                 raise InputError(f"{self.path}: more data than its header says; write it again")
 
     def _read(self, stream: BinaryIO, count: int) -> np.ndarray:
@@ -299,7 +311,7 @@ class _NpyArray:
         return np.frombuffer(data, self.dtype)
 
     def _column_order_blocks(self, stream: BinaryIO, size: int) -> Iterator[np.ndarray]:
-        """Yield the same of an array that lies column after column, of many rows read at a time."""
+        """Yield the blocks of an array in column order, FORTRAN_BYTES of which are read at once."""
         part_rows = max(size, FORTRAN_BYTES // self.row_bytes)
         for first_row in range(0, self.row_count, part_rows):
             rows = min(part_rows, self.row_count - first_row)
@@ -313,7 +325,7 @@ class _NpyArray:
 
 
 def _read_header(path: str, stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Return the shape, whether in column order, the type, and where the numbers begin."""
+    """Return the shape, whether it is in column order, the type, and the offset of the numbers."""
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise InputError(f"{path}: NPY version {version} is not known; save it with numpy.save")
@@ -324,9 +336,9 @@ def _read_header(path: str, stream: BinaryIO) -> tuple[tuple[int, ...], bool, np
     return *_parse_header(version[0], length + header), 8 + len(length) + len(header)
 
 
-@functools.lru_cache(16)  # a folder has thousands of the same
+@functools.lru_cache(16)  # a folder may have thousands of files with the same header
 def _parse_header(version: int, text: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
     read_header = getattr(np.lib.format, f"read_array_header_{version}_0")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about headers of Python 2, which are read
+        warnings.simplefilter("ignore")  # about headers that Python 2 wrote, which are fine
         return read_header(io.BytesIO(text))

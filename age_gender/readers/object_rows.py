@@ -1,4 +1,4 @@
-"""Parse rows of Python objects, as SQLite and some columns of Parquet give them."""
+"""Parse rows of Python objects, from SQLite and from some columns of Parquet."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,29 +7,29 @@ import numpy as np
 
 from age_gender.readers import chunks, numbers, vectors
 
-MAX_VALUE_BYTES = chunks.MAX_ROW_BYTES  # of a text or bytes
+MAX_VALUE_BYTES = chunks.MAX_ROW_BYTES  # size of a text or bytes
 
 
 class TooLarge:
     """Replace a value that is too large to keep, so that its row is reported as bad."""
 
-    def __repr__(self) -> str:  # in the reason why the row is bad
+    def __repr__(self) -> str:  # the reason why the row is bad quotes it
         return f"over {MAX_VALUE_BYTES:,} bytes"
 
 
 def parse(chunk: chunks.Chunk) -> chunks.Batch:
-    """Return the batch of a chunk of rows: tuples of values, or dicts of them by their titles."""
+    """Return the batch of a chunk of rows, which are tuples of values, or dicts by title."""
     return chunks.parse_chunk(chunk, _parse_in_bulk, _split_rows)
 
 
 def limit_size(value: object) -> object:
-    """Return a value, or TooLarge in its place."""
+    """Return a value, or TooLarge if it is larger than MAX_VALUE_BYTES."""
     is_large = isinstance(value, bytes | str) and len(value) > MAX_VALUE_BYTES
     return TooLarge() if is_large else value
 
 
 def _parse_in_bulk(chunk: chunks.Chunk) -> chunks.Parsed | None:
-    """Return the numbers of BLOBs of one length, or of lists as text, and the metadata, or None."""
+    """Return the numbers and metadata of BLOBs of one length or of lists as text; else None."""
     columns, values = chunk.columns, None
     cells = [row[columns.embedding[0]] for row in chunk.data]
     types = {*map(type, cells)} if columns.holds_vectors else set()

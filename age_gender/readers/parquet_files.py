@@ -1,4 +1,4 @@
-"""Read Parquet by Arrow's batches, once the file's pages are checked."""
+"""Read Parquet in Arrow's batches, after the file's pages are checked."""
 
 import contextlib
 import functools
@@ -7,13 +7,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from age_gender.cli import quiet_stderr, require
+from age_gender.cli import counted, quiet_stderr, require
 from age_gender.errors import InputError
 from age_gender.readers import chunks, object_rows, parquet_pages, vectors
 from age_gender.readers.bad_rows import MISSING_EMBEDDING, BadRow, RowError
 from age_gender.readers.column_choice import choose_columns
 from age_gender.readers.names import NAME_COLUMNS
-from age_gender.readers.numbers import MIN_WIDTH, count_text
+from age_gender.readers.numbers import MIN_WIDTH
 from age_gender.readers.numpy_files import parse_array
 from age_gender.readers.object_rows import MAX_VALUE_BYTES, limit_size
 from age_gender.readers.schema import (
@@ -24,18 +24,18 @@ from age_gender.readers.schema import (
     summarise_column,
 )
 
-BUFFER_BYTES = 64 << 10  # Arrow's buffer for a column
-BATCH_BYTES = 64 << 20  # size of a batch's names, and of embeddings that are texts or bytes
+BUFFER_BYTES = 64 << 10  # size of Arrow's buffer for a column
+BATCH_BYTES = 64 << 20  # greatest size of a batch's column of texts or bytes
 
 
 def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Yield chunks of the rows of a file: arrays or Python's values."""
+    """Yield chunks of a file's rows, as arrays or as Python objects."""
     require(f"{path}: Parquet needs", pyarrow="pyarrow")
-    with quiet_stderr():  # an allocator of Arrow's writes a line where memory is short
+    with quiet_stderr():  # Arrow's allocator writes a line when memory is short
         import pyarrow.parquet
 
-    # A small buffer a column: otherwise Arrow holds a whole row group. Of 512 columns it still
-    # holds a page and a dictionary each, some 2 MB.
+    # With a small buffer per column, Arrow does not hold a whole row group. It still holds a page
+    # and a dictionary of each column, some 2 MB.
     arrow_options = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
     with pyarrow.parquet.ParquetFile(path, **arrow_options) as file:
         table = _CheckedFile(path, file, parquet_pages.read_layout(path))
@@ -45,7 +45,7 @@ def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[c
 class _CheckedFile:
     """Read a Parquet file whose pages are checked before they are decoded.
 
-    The fields of a struct are columns: `image.path`.
+    The fields of a struct are columns, such as `image.path`.
     """
 
     def __init__(self, path: str, file: Any, layout: parquet_pages.Layout) -> None:
@@ -53,9 +53,9 @@ class _CheckedFile:
         schema = _flatten_structs(file.schema_arrow.empty_table()).schema
         self.types = dict(zip(schema.names, schema.types, strict=True))
         if len(self.types) < len(schema):
-            raise InputError(f"{path}: two columns of one name; give each its own")
+            raise InputError(f"{path}: two columns have the same name; rename one of them")
         for column in map(file.schema.column, range(len(file.schema.names))):
-            if column.length > MAX_VALUE_BYTES:  # of each value, for which Arrow takes memory
+            if column.length > MAX_VALUE_BYTES:  # Arrow takes so much memory for each value
                 title, size = column.path, f"{column.length:,} bytes"
                 raise InputError(f"{path}: the column {title}: values of {size}; leave it out")
         self._lists = {title for title in self.types if is_list_type(self.types[title])}
@@ -67,9 +67,9 @@ class _CheckedFile:
                 title = title.rpartition(".")[0]
             self._leaves.setdefault(title, []).append(i)
 
-    @functools.cache  # noqa: B019  (a table is open as long as its file is read)
+    @functools.cache  # noqa: B019  (an object lives no longer than its file is read)
     def pages(self, title: str, group: int) -> list[parquet_pages.Pages]:
-        """Return what the pages of a column hold, once they are checked."""
+        """Return what the pages of a column in a row group hold, after checking them."""
         has_pages = self.layout.rows_per_group[group] > 0
         leaves = self._leaves[title] if has_pages else []
         return [
@@ -81,30 +81,30 @@ class _CheckedFile:
         ]  # fmt: skip
 
     def batches(
-        self, titles: Sequence[str], rows: int, groups: Sequence[int] | None = None
+        self, titles: Sequence[str], max_rows: int, groups: Sequence[int] | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Yield Arrow's arrays of at most `rows` rows of columns, by their titles."""
+        """Yield columns as Arrow's arrays of at most `max_rows` rows, by title."""
         import pyarrow as pa
 
         groups = range(len(self.layout.rows_per_group)) if groups is None else groups
         for group in groups:
             for title in titles:
                 self.pages(title, group)
-        # Threads of Arrow's own would take the processors from scoring, and twice the time.
+        # Arrow's own threads would take processors from scoring, and twice the time.
         arrow_options = {"columns": [*titles], "row_groups": [*groups], "use_threads": False}
-        for batch in self.file.iter_batches(rows, **arrow_options) if groups else ():
+        for batch in self.file.iter_batches(max_rows, **arrow_options) if groups else ():
             table = _flatten_structs(pa.Table.from_batches([batch]))
             yield {title: table.column(title).chunk(0) for title in titles}
 
     def head(self, title: str) -> Any:
-        """Return the first rows of a column as Arrow's array, or None where there are none."""
+        """Return the first rows of a column as Arrow's array, or None without rows."""
         groups = [i for i, rows in enumerate(self.layout.rows_per_group) if rows][:1]
         first = next(self.batches([title], SAMPLE_ROWS, groups), None)
         return first and first[title]
 
     def batch_rows(self, columns: Columns) -> int:
-        """Return how many rows a batch may have for what they are decoded to."""
-        # A batch of 512 columns costs more, so there are fewer of them.
+        """Return how many rows a batch may have, so that its decoded values fit into memory."""
+        # Batches of 512 columns cost more than those of one, so they have more rows.
         size = chunks.CHUNK_ROWS if columns.holds_vectors else 4 * chunks.CHUNK_ROWS
         used = {*columns.read_columns()} - self._numbers
         for title in used:
@@ -115,14 +115,14 @@ class _CheckedFile:
                         size = min(size, max(1, parquet_pages.MAX_LIST_VALUES // row_values))
                     else:
                         largest = max(1, pages.value_bytes, pages.largest_entry)
-                        with contextlib.suppress(ValueError):  # of a type without a fixed width
+                        with contextlib.suppress(ValueError):  # the type has no fixed width
                             largest = max(largest, self.types[title].byte_width)
                         size = min(size, max(1, BATCH_BYTES // largest))
         return size
 
 
 def _flatten_structs(table: Any) -> Any:
-    """Return an Arrow table with the fields of structs as columns, called by their paths."""
+    """Return an Arrow table with the fields of structs as columns, titled by their paths."""
     import pyarrow.types
 
     while any(map(pyarrow.types.is_struct, table.schema.types)):
@@ -147,7 +147,7 @@ def is_list_type(arrow_type: Any) -> bool:
 
 
 def is_name_column(arrow_type: Any, title: str) -> bool:
-    """Return whether a column of texts holds names for sure, and no images as base64."""
+    """Return whether a column surely holds names: texts, but not images as base64."""
     import pyarrow.types as types
 
     is_text = types.is_string(arrow_type) or types.is_large_string(arrow_type)
@@ -155,8 +155,8 @@ def is_name_column(arrow_type: Any, title: str) -> bool:
 
 
 def _choose_columns(table: _CheckedFile, options: ReadOptions) -> Columns:
-    """Return the columns to read, chosen by values only where types and titles do not suffice."""
-    # What types, titles and values show
+    """Return the columns to read; values are read only if types and titles do not suffice."""
+    # Summarise the columns by types, titles and values
     summaries = {title: _summarise_by_type(table, title) for title in table.types}
     columns_of_numbers = sum(summary.is_number for summary in summaries.values())
     has_vectors = any(summary.width for summary in summaries.values())
@@ -190,7 +190,7 @@ def _choose_columns(table: _CheckedFile, options: ReadOptions) -> Columns:
 
 
 def _summarise_by_type(table: _CheckedFile, title: str) -> ColumnSummary:
-    """Return what a column's type says of it, and the lengths of its first lists of numbers."""
+    """Return a column's summary by its type, and by the lengths of its first lists of numbers."""
     arrow_type = table.types[title]
     if is_number_type(arrow_type):
         return ColumnSummary(is_number=True, is_name=False)
@@ -204,14 +204,14 @@ def _summarise_by_type(table: _CheckedFile, title: str) -> ColumnSummary:
 
 
 def _summarise_by_values(table: _CheckedFile, title: str, options: ReadOptions) -> ColumnSummary:
-    """Return what the first values of a column say of it."""
+    """Return a column's summary by its first values."""
     head = table.head(title)
     values = [] if head is None else [value for value in _to_list(head) if value is not None]
     return summarise_column(values, options) if values else ColumnSummary()
 
 
 def _read_table(table: _CheckedFile, columns: Columns) -> Iterator[chunks.Chunk]:
-    """Yield chunks of numbers where Arrow has them as such, else of Python's values."""
+    """Yield chunks of arrays if Arrow holds numbers, else of Python objects."""
     used = dict.fromkeys(columns.read_columns())
     embedding = table.types[columns.embedding[0]]
     is_nested = is_list_type(embedding) and not is_number_type(embedding.value_type)
@@ -229,27 +229,27 @@ def _read_table(table: _CheckedFile, columns: Columns) -> Iterator[chunks.Chunk]
 
 
 def _check_numbers(table: _CheckedFile, titles: Sequence[str]) -> None:
-    """Raise InputError for a column of something else among those of an embedding's numbers."""
+    """Raise InputError unless all columns of an embedding's numbers hold numbers."""
     import pyarrow as pa
 
     for title in titles:
         arrow_type = table.types[title]
         if not is_number_type(arrow_type) and not pa.types.is_null(arrow_type):
             raise InputError(
-                f"{table.path}: the column {title}, one of the embedding's, is of type "
-                f"{arrow_type}; write it as numbers, or drop it"
+                f"{table.path}: the column {title} of the embedding has the type {arrow_type}; "
+                "write it as numbers, or drop it"
             )
 
 
 def _read_numbers(path: str, columns: Columns, arrays: dict[str, Any]) -> Iterator[chunks.Chunk]:
-    """Yield chunks of the rows of a batch, whose numbers Arrow has in a list or in columns."""
+    """Yield chunks of a batch's rows, whose numbers are in one column of lists or in columns."""
     bad_rows: list[BadRow] = []
     if columns.holds_vectors:
         arrays, rows, bad_rows = _stack_lists(path, arrays, columns)
     else:
         rows = np.stack([_to_numpy(arrays[title]) for title in columns.embedding]).T
     metadata = {role: _to_list(arrays[title]) for role, title in columns.metadata.items()}
-    for start in range(0, len(rows) or 1, chunks.CHUNK_ROWS):  # once, for lists
+    for start in range(0, len(rows) or 1, chunks.CHUNK_ROWS):  # batches of lists give one chunk
         part = slice(start, start + chunks.CHUNK_ROWS)
         values = {role: column[part] for role, column in metadata.items()}
         data = rows[part]
@@ -261,7 +261,7 @@ def _read_numbers(path: str, columns: Columns, arrays: dict[str, Any]) -> Iterat
 def _stack_lists(
     path: str, arrays: dict[str, Any], columns: Columns
 ) -> tuple[dict[str, Any], np.ndarray, list[BadRow]]:
-    """Return a batch without lists of another length, its embeddings, and the rows without one."""
+    """Return a batch without lists of a wrong length, its embeddings (n, W), and the bad rows."""
     import pyarrow as pa
 
     title, width = columns.embedding[0], columns.width
@@ -269,8 +269,8 @@ def _stack_lists(
     bad_rows = []
     for row, length in enumerate(lengths.tolist(), 1):
         if length != width:
-            reason = f"{count_text(length)}, not {width}" if length >= 0 else MISSING_EMBEDDING
-            bad_rows.append(BadRow(path, row, 0, reason))
+            reason = f"{counted(length, 'number')}, not {width:,}"
+            bad_rows.append(BadRow(path, row, 0, reason if length >= 0 else MISSING_EMBEDDING))
     if bad_rows:
         good = pa.array(lengths == width)
         arrays = {word: array.filter(good) for word, array in arrays.items()}
@@ -278,7 +278,7 @@ def _stack_lists(
 
 
 def _to_list(array: Any) -> list:
-    """Return the values of an array of names, ages, genders, or of embeddings in any form."""
+    """Return the values of an array of names, labels, or embeddings in any format."""
     import pyarrow as pa
 
     if pa.types.is_decimal(array.type):
@@ -292,11 +292,11 @@ def _to_list(array: Any) -> list:
 
 
 def _to_numpy(numbers: Any) -> np.ndarray:
-    """Return an Arrow array as NumPy's; missing numbers are NaN. Without any, pandas stays away."""
+    """Return an Arrow array as a NumPy array, with NaN for missing numbers."""
     import pyarrow as pa
 
     if pa.types.is_decimal(numbers.type) or pa.types.is_null(numbers.type):
         numbers = numbers.cast(pa.float64())
     if numbers.null_count:
         return numbers.to_numpy(zero_copy_only=False)
-    return np.from_dlpack(numbers)
+    return np.from_dlpack(numbers)  # unlike to_numpy, this does not import pandas

@@ -1,6 +1,6 @@
-"""Check Parquet's pages before Arrow decodes them: a few bytes may claim gigabytes.
+"""Check Parquet's pages before Arrow decodes them, since a few bytes may claim gigabytes.
 
-The format: https://github.com/apache/parquet-format, parquet.thrift, in Thrift's compact protocol.
+The format: parquet.thrift of https://github.com/apache/parquet-format, in the compact protocol.
 """
 
 import contextlib
@@ -12,53 +12,55 @@ from typing import NamedTuple
 from age_gender.errors import InputError
 from age_gender.readers import thrift
 
-MAX_PAGE_BYTES = 128 << 20  # decompressed: DuckDB writes up to 100 MB, others 1 MB
-MAX_PAGE_HEADER_BYTES = 16 << 20  # of a page: Arrow's own bound
-MAX_LIST_VALUES = 1 << 22  # numbers of lists, however few bytes they take
-# What Arrow calls the compression codecs of parquet.thrift, by their numbers.
+MAX_PAGE_BYTES = 128 << 20  # size of a decompressed page; DuckDB writes up to 100 MB, others 1 MB
+MAX_PAGE_HEADER_BYTES = 16 << 20  # Arrow has the same bound
+MAX_LIST_VALUES = 1 << 22  # numbers in lists that are decoded however few bytes they take
+# Arrow's names of parquet.thrift's compression codecs, by their numbers
 _CODECS = ("", "snappy", "gzip", "", "brotli", "", "zstd", "lz4_raw")
 _PATH = thrift.make_list_reader(thrift.read_text)
-SMALL_DICTIONARY_BYTES = 32 << 10  # of one whose entries any number of rows may repeat unharmed
-MAX_VALUES_PER_BYTE = 8  # of longer lists: a bit each; a run of zeros claims any number of them
-# Numbers of fields in parquet.thrift: of FileMetaData, RowGroup, ColumnChunk, ColumnMetaData, and
-# of PageHeader.
+# bytes of a dictionary page up to which its entries are not measured: repeating them is harmless
+SMALL_DICTIONARY_BYTES = 32 << 10
+# numbers per compressed byte above which lists are refused; a run of zeros may claim any number
+MAX_VALUES_PER_BYTE = 8
+# field numbers of parquet.thrift: of FileMetaData, RowGroup and ColumnChunk; of ColumnMetaData; of
+# PageHeader
 ROW_GROUPS, GROUP_COLUMNS, GROUP_ROWS, COLUMN_METADATA = 4, 1, 3, 3
 PATH, CODEC, COMPRESSED_SIZE, DATA_OFFSET, DICTIONARY_OFFSET = 3, 4, 7, 9, 11
 PAGE_TYPE, DECOMPRESSED_SIZE, PAGE_SIZE, DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 1, 2, 3, 5, 7, 8
 _PAGES_BY_TYPE = {0: DATA_PAGE, 2: DICTIONARY_PAGE, 3: DATA_PAGE_V2}
-_PAGE_FIELDS = dict.fromkeys(_PAGES_BY_TYPE.values(), thrift.read_struct)  # of a page's header
-_LENGTH = struct.Struct("<I").unpack_from  # of a text in a dictionary
+_PAGE_FIELDS = dict.fromkeys(_PAGES_BY_TYPE.values(), thrift.read_struct)
+_LENGTH = struct.Struct("<I").unpack_from  # length of a text in a dictionary
 
 
 class Span(NamedTuple):
     """Say where the pages of a column in a row group are."""
 
-    start: int  # in the file
+    start: int  # offset in the file
     size: int
-    codec: int  # of their compression, a number of parquet.thrift
+    codec: int  # number of the compression codec in parquet.thrift
 
 
 class Layout(NamedTuple):
-    """Say where a file has its columns; leaves of nested ones are called as in `image.path`."""
+    """Say where the columns of a file are; leaves of nested ones have titles as `image.path`."""
 
     columns: list[str]
     rows_per_group: list[int]
-    spans: list[list[Span]]  # of each row group, of each of its columns
+    spans: list[list[Span]]  # by row group and column
 
 
 class Pages(NamedTuple):
-    """Say what the pages of a column of a row group claim to hold, together."""
+    """Say what a column's pages in a row group claim to hold in all."""
 
     values: int
-    value_bytes: int  # the largest average size of a page's values
-    largest_entry: int  # bytes of the dictionary's largest entry: any number of rows may have it
+    value_bytes: int  # mean size of a value in the page where it is largest
+    largest_entry: int  # bytes of the dictionary's largest entry, which any number of rows may have
 
 
 def read_layout(path: str) -> Layout:
-    """Return where the columns of a file are. Raises InputError where its metadata is broken.
+    """Return where the columns of a file are. Raises InputError if its metadata is broken.
 
-    Arrow's own objects for it end the process over broken metadata (of version 26: statistics of
-    sizes that do not fit the schema), its decoders do not.
+    Arrow 26 crashes the process over some broken metadata (statistics of sizes that do not fit
+    the schema), so it is parsed here; Arrow's decoders do not crash.
     """
     with open(path, "rb") as stream:
         stream.seek(-8, os.SEEK_END)
@@ -72,14 +74,14 @@ def read_layout(path: str) -> Layout:
         if any(len(group.columns) != len(columns) for group in groups):
             raise ValueError
         spans = [[span for _, span in group.columns] for group in groups]
-        return Layout(columns, [group.rows for group in groups], spans)
+        return Layout(columns, [group.row_count for group in groups], spans)
     except (LookupError, ValueError, TypeError, RecursionError, OverflowError):
         raise _metadata_error(path) from None
 
 
 class _RowGroup(NamedTuple):
-    columns: list[tuple[str, Span]]  # by their paths
-    rows: int
+    columns: list[tuple[str, Span]]  # with their paths
+    row_count: int
 
 
 def _read_row_group(data: bytes, offset: int) -> tuple[_RowGroup, int]:
@@ -102,10 +104,10 @@ def _read_column_metadata(data: bytes, offset: int) -> tuple[dict, int]:
 
 
 def check_pages(path: str, name: str, span: Span, is_list: bool, is_number: bool = False) -> Pages:
-    """Return what the pages of a column in a row group hold.
+    """Return what a column's pages in a row group hold.
 
-    Raises InputError where it is too much to decode. Numbers (`is_number`) are decoded a batch at
-    a time, however many a page claims to have.
+    Raises InputError if they are too large to decode. Numbers (`is_number`) are decoded batch by
+    batch, however many a page claims to have.
     """
     values = value_bytes = largest_entry = 0
     for page in _read_headers(path, span.start, span.start + span.size):
@@ -133,10 +135,10 @@ def check_pages(path: str, name: str, span: Span, is_list: bool, is_number: bool
 
 class _PageHeader(NamedTuple):
     is_dictionary: bool
-    decompressed: int  # bytes of the page
-    size: int  # of it in the file
+    decompressed: int  # size of the decompressed page
+    size: int  # size in the file
     values: int
-    start: int  # of the page in the file
+    start: int  # offset in the file
 
 
 def _read_headers(path: str, offset: int, end: int) -> Iterator[_PageHeader]:
@@ -164,7 +166,7 @@ def _read_header(path: str, file: int, offset: int) -> _PageHeader:
             values = fields[page][1]
             sizes = fields[DECOMPRESSED_SIZE], fields[PAGE_SIZE]
             return _PageHeader(page == DICTIONARY_PAGE, *sizes, values, offset + end)
-        except IndexError:  # it goes on behind these bytes
+        except IndexError:  # the header is longer
             size *= 16
         except (KeyError, ValueError, TypeError, RecursionError):
             break
@@ -172,7 +174,7 @@ def _read_header(path: str, file: int, offset: int) -> _PageHeader:
 
 
 def _largest_entry(path: str, page: _PageHeader, codec: int) -> int:
-    """Return the length of the longest text or bytes in a page of a dictionary, at most."""
+    """Return an upper bound of the longest entry's length in a dictionary page, mostly exact."""
     import pyarrow as pa
 
     with open(path, "rb") as stream:
@@ -182,10 +184,10 @@ def _largest_entry(path: str, page: _PageHeader, codec: int) -> int:
         if codec > 0:
             data = pa.decompress(data, page.decompressed, _CODECS[codec], asbytes=True)
     except (pa.ArrowException, OSError, ValueError, IndexError):
-        return page.decompressed  # whatever compressed it, this is the most
+        return page.decompressed  # no entry is longer than the page
     offset = largest = 0
     with contextlib.suppress(struct.error):  # at the end
-        while True:  # each entry behind its length
+        while True:  # each entry follows its length
             (size,) = _LENGTH(data, offset)
             offset += 4 + size
             if size > largest:

@@ -1,4 +1,4 @@
-"""Define what is read of a table, the roles of its columns, and what a column's values show."""
+"""Define the options of reading a table, the roles of its columns, and summaries of columns."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -10,66 +10,67 @@ from age_gender.readers import names, vectors
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH, parse_cells
 
-SAMPLE_ROWS = 20  # rows that show the roles of columns, and which type bytes hold
+SAMPLE_ROWS = 20  # rows from which the roles of columns and the type of bytes are inferred
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Say what is read of tables: what the caller needs, and what the user said about them."""
+    """Say what to read from tables: what the caller needs, and what the user said about them."""
 
-    width: int | None = None  # numbers of an embedding; None: as many as the first table has
-    width_source: str | None = None  # the file whose width must be kept; None: a model sets it
-    widths: tuple[int, ...] = ()  # if `width` is None, those of the models here; (): any
-    models_description: str = ""  # the models here, for a message
-    embedding_column: str | None = None  # its title
-    name_column: str | None = None  # its title
-    names_file: str | None = None  # a text file of the names of an NPY
+    width: int | None = None  # numbers in an embedding; None: as many as in the first table
+    width_source: str | None = None  # the file that set `width`; None: a model set it
+    widths: tuple[int, ...] = ()  # if `width` is None, the widths of the models; (): any
+    models_description: str = ""  # the models of these widths, for a message
+    embedding_column: str | None = None  # title
+    name_column: str | None = None  # title
+    names_file: str | None = None  # text file of names, for an NPY or an NPZ without names
     query: str | None = None  # a SELECT for SQLite
     blob_type: str | None = None  # type of the numbers in bytes: a key of blobs.DTYPES
     reads_labels: bool = False  # whether ages and genders are read
 
     def fits(self, count: int) -> bool:
-        """Return whether `count` numbers are an embedding of a width that is read."""
+        """Return whether `count` numbers are as many as an embedding to read may have."""
         if self.width or self.widths:
             return count == self.width if self.width else count in self.widths
         return MIN_WIDTH <= count <= MAX_WIDTH
 
     def is_known_width(self, count: int) -> bool:
-        """Return whether a model or an earlier table sets this width."""
+        """Return whether a model or an earlier table has this width."""
         return count in (self.width, *self.widths)
 
-    def looks_transposed(self, rows: int, count: int) -> bool:
-        """Return whether rows of `count` numbers are as many as an embedding has numbers.
+    def looks_transposed(self, row_count: int, count: int) -> bool:
+        """Return whether a table of `row_count` rows of `count` numbers is probably transposed.
 
-        Most networks make multiples of 64 numbers: these are taken for embeddings.
+        It has as many rows as an embedding has numbers. A `count` that is a multiple of 64 is
+        taken for another network's width instead.
         """
-        return self.is_known_width(rows) and count % 64 > 0
+        return self.is_known_width(row_count) and count % 64 > 0
 
     def find_row_width(self, count: int) -> int | None:
-        """Return the width of which `count` cells are a row, perhaps behind a name; or None."""
+        """Return the width that `count` cells have with or without a name, or None."""
         widths = (self.width,) if self.width else self.widths
         return next((width for width in widths if 0 <= count - width <= 1), None)
 
 
-DEFAULT_OPTIONS = ReadOptions()  # tables of any width; the roles of their columns are inferred
+DEFAULT_OPTIONS = ReadOptions()  # any width; the roles of columns are inferred
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Hold the columns that are read, by their indices or, in JSON and Parquet, by their titles."""
+    """Hold the columns that are read: their indices, or, in JSON and Parquet, their titles."""
 
     width: int = 0
     embedding: Sequence[Hashable] = ()  # one column of vectors, or columns of one number each
     vector_format: vectors.VectorFormat | None = None  # None: columns of numbers
     # column by role: "name" or a title of LABEL_COLUMNS
     metadata: dict[str, Hashable] = field(default_factory=dict)
-    count: int = 0  # of all columns of the table
-    unread_columns: tuple[str, ...] = ()
+    count: int = 0  # number of all columns of the table
+    unread_columns: tuple[str, ...] = ()  # titles
 
     def read_vector(self, get: Callable) -> np.ndarray:
-        """Return a row's float32 (width,); `get(column)` is the row's value in a column.
+        """Return a row's embedding, float32 (width,); `get` returns the row's value in a column.
 
-        Raises RowError.
+        Raises RowError for a row without a usable embedding.
         """
         if self.vector_format is None:
             first = self.embedding[0] + 1 if isinstance(self.embedding[0], int) else 1
@@ -77,7 +78,7 @@ class Columns:
         return self.vector_format.read(get(self.embedding[0]), self.width)
 
     def read_columns(self) -> list[Hashable]:
-        """Return the columns that are read."""
+        """Return the columns of the embedding, the name and the labels."""
         return [*self.embedding, *self.metadata.values()]
 
     @property
@@ -86,7 +87,8 @@ class Columns:
         return self.vector_format is not None
 
     def has_format(self, vector_format: vectors.VectorFormat) -> bool:
-        """Return whether one column holds vectors in this form, here or in another process."""
+        """Return whether one column holds vectors in this format."""
+        # by name, since a format that was sent to another process is another object
         return self.vector_format is not None and self.vector_format.name == vector_format.name
 
 
@@ -94,18 +96,18 @@ UNKNOWN_COLUMNS = Columns()
 
 
 class ColumnSummary(NamedTuple):
-    """Say what the first values of a column show of it."""
+    """Summarise a column by its first values."""
 
-    width: int = 0  # numbers of its vectors; 0 for other columns
+    width: int = 0  # numbers in each of its vectors; 0 for other columns
     is_number: bool = False
     vector_format: vectors.VectorFormat | None = None
     is_name: bool = True
-    error: RowError | None = None  # of a first value that is a faulty vector
+    error: RowError | None = None  # why the first value is no usable vector, though it is meant so
     text: str = ""  # what the first value seems to be, for a message
 
 
 def summarise_column(values: Sequence[object], options: ReadOptions) -> ColumnSummary:
-    """Return what the values of a column in the first rows show."""
+    """Return the summary of a column with these values in the first rows."""
     if vectors.is_scalar(values[0]):  # most columns of most tables
         return ColumnSummary(is_number=True, is_name=names.is_name(values[0]))
     vector_format = vectors.find_format(values, options.width, options.blob_type)
@@ -124,7 +126,7 @@ def summarise_column(values: Sequence[object], options: ReadOptions) -> ColumnSu
 
 
 def _are_bytes(value: object, vector_format: vectors.VectorFormat, options: ReadOptions) -> bool:
-    """Return whether a list holds the bytes of an embedding of known width, a number each."""
+    """Return whether a list holds an embedding's bytes, each as a number from 0 to 255."""
     cells = vector_format.extract(value)
     sizes = (size for size in (2, 4, 8) if len(cells) % size == 0)
     if not any(options.is_known_width(len(cells) // size) for size in sizes):
@@ -133,6 +135,6 @@ def _are_bytes(value: object, vector_format: vectors.VectorFormat, options: Read
 
 
 def summarise_columns(rows: Sequence[Sequence], options: ReadOptions) -> list[ColumnSummary]:
-    """Return a sample of each column of the first row; rows of another length do not count."""
+    """Return the summary of each column; rows of another length than the first are left out."""
     rows = [row for row in rows if len(row) == len(rows[0])]
     return [summarise_column(values, options) for values in zip(*rows, strict=True)]

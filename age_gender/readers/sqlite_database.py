@@ -13,27 +13,25 @@ from age_gender.errors import InputError
 from age_gender.readers.chunks import MAX_ROW_BYTES
 from age_gender.readers.schema import SAMPLE_ROWS
 
-SQLITE_LIMIT_BYTES = (
-    1 << 30
-)  # SQLite's own bound: under it, a row of larger values could not be read
-HEAP_BYTES = 128 << 20  # SQLite's own memory: a row of wide BLOBs, what it sorts by
-TEMPORARY_BYTES = 256 << 20  # SQLite's temporary files, besides twice the database's size
-CHECK_STEPS = 1000  # steps of SQLite's machine between two checks for an interrupt
+SQLITE_LIMIT_BYTES = 1 << 30  # SQLite's default; with less, a row of larger values is unreadable
+HEAP_BYTES = 128 << 20  # SQLite's memory, for a row of wide BLOBs and for sorting
+TEMPORARY_BYTES = 256 << 20  # size of SQLite's temporary files, besides twice the database's size
+CHECK_STEPS = 1000  # steps of SQLite's virtual machine between two checks for an interrupt
 CHECK_SECONDS = 0.2  # time between two checks of the temporary files
-VIEW_SECONDS = 1.0  # processor time in which all views have to yield their sample rows
-SAMPLE_BYTES = 8 << 20  # size of one sample row at most, and of all of a table
-# The actions that a query may take; all others are refused.
+VIEW_SECONDS = 1.0  # processor time for the sample rows of all views together
+SAMPLE_BYTES = 8 << 20  # greatest size of a sample row, and of a table's sample rows
+# actions that a query may take; all others are refused
 _ALLOWED = (
     sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE
 )  # fmt: skip
 
 
 class Database:
-    """Read a database.
+    """Read an SQLite database without changing it.
 
-    An interrupt ends a statement, which SQLite alone would not heed, and so do temporary files of
-    TEMPORARY_BYTES. Raises InputError, or, where the machine lacks something, OSError or
-    MemoryError.
+    A statement ends at an interrupt, which SQLite alone would ignore, and when its temporary files
+    exceed TEMPORARY_BYTES plus twice the database. Raises InputError, sqlite3.Error for a broken
+    file, or, where the machine lacks something, OSError or MemoryError.
     """
 
     def __init__(self, path: str) -> None:
@@ -58,7 +56,7 @@ class Database:
         self._connection.close()
 
     def select(self, query: str) -> Iterator[tuple]:
-        """Yield the names of the columns, then the rows of one SELECT; nothing else runs."""
+        """Yield the titles, then the rows, of one SELECT; any other statement is refused."""
         try:
             cursor = self._connection.execute(query)
             if cursor.description is None:
@@ -75,14 +73,15 @@ class Database:
             ) from None
 
     def find_titles(self, query: str) -> tuple[str, ...]:
-        """Return the names of the columns of one SELECT, whose rows are not read."""
-        next(self.select(f"explain {query}"))  # whose errors name what the user wrote
+        """Return the titles of one SELECT's columns without reading its rows."""
+        next(self.select(f"explain {query}"))  # its errors quote what the user wrote
         return next(self.select(f"select * from ({query}\n) limit 0"))
 
     def rows(self, source: str, titles: Sequence[str], used: Container[int]) -> Iterator[tuple]:
-        """Return the rows of a table or of a query in brackets; NULL in columns that are not used.
+        """Return the rows of a table or of a query in brackets, with NULL in unused columns.
 
-        A value that is larger than any embedding is bytes of zeros, a little too many.
+        A value over MAX_ROW_BYTES is returned as that many zero bytes and one, so that its row is
+        bad.
         """
         columns = (
             f"iif(length({name}) > {MAX_ROW_BYTES}, zeroblob({MAX_ROW_BYTES + 1}), {name})"
@@ -94,10 +93,10 @@ class Database:
         return rows
 
     def inspect(self, table: str, is_view: bool) -> tuple[list[str], list[tuple]] | None:
-        """Return the columns of a table and some rows, or None where they cannot be had.
+        """Return the titles and some rows of a table, or None if they cannot be read.
 
-        What is too large for an embedding is None in these rows. All views together have
-        VIEW_SECONDS: one may take for ever.
+        Values too large for an embedding are None in these rows. All views together have
+        VIEW_SECONDS, since one may take for ever.
         """
         began = time.thread_time()
         self._deadline = began + self._view_seconds if is_view else None
@@ -106,7 +105,7 @@ class Database:
         except sqlite3.Error as error:
             of_table = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_AUTH)
             if _result_code(error) in of_table or self._fault:
-                return None  # a table of an extension that is not there; a view without an end
+                return None  # a table of a missing extension, or a view without an end
             raise self._to_user_error(error) from None
         except MemoryError:
             self._check_memory()
@@ -119,7 +118,7 @@ class Database:
         execute = self._connection.execute
         description = execute(f"select * from {quote_sql(table)} limit 0").description
         titles = [title for title, *_ in description]
-        max_characters = SAMPLE_BYTES // max(32, len(titles)) // 4  # of UTF-8: 4 bytes each
+        max_characters = SAMPLE_BYTES // max(32, len(titles)) // 4  # UTF-8 has up to 4 bytes each
         columns = ", ".join(
             f"iif(length({name}) <= {max_characters}, {name}, null)"
             for name in map(quote_sql, titles)
@@ -134,9 +133,9 @@ class Database:
         return titles, rows
 
     def _must_stop(self) -> bool:
-        """Return whether SQLite must end its statement; it calls this every CHECK_STEPS.
+        """Return whether SQLite must end its statement; SQLite calls this every CHECK_STEPS.
 
-        Python handles signals on the way, and SQLite takes the KeyboardInterrupt for a yes.
+        Python handles signals in the call, and SQLite takes a KeyboardInterrupt for True.
         """
         if self._deadline is not None and time.thread_time() > self._deadline:
             self._fault = "it takes too long"
@@ -150,11 +149,11 @@ class Database:
         return bool(self._fault)
 
     def _check_memory(self) -> None:
-        """Raise MemoryError where it is the machine that has no more."""
+        """Raise MemoryError if the machine is out of memory, not only SQLite's own limit."""
         bytearray(HEAP_BYTES)
 
     def _to_user_error(self, error: sqlite3.Error) -> BaseException:
-        """Return the error for the user, or SQLite's own where the file is broken."""
+        """Return the error for the user, or SQLite's own error if the file is broken."""
         code, path = _result_code(error), self.path
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             reason = "this database is locked; close what writes to it, or copy the file"
@@ -176,7 +175,7 @@ class Database:
                 f"a value of over {SQLITE_LIMIT_BYTES >> 30} GB; leave such columns or rows out of "
                 "--query"
             )
-        elif code in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_SCHEMA):  # and two statements
+        elif code in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_SCHEMA):  # also two statements
             reason = "--query runs one SELECT and nothing else"
         elif code == sqlite3.SQLITE_ERROR:
             reason = f"--query: {error}; name columns and tables as they are"
@@ -193,9 +192,9 @@ def quote_sql(name: str) -> str:
 def _connect(path: str) -> sqlite3.Connection:
     """Open a database such that neither it nor its folder changes.
 
-    In WAL mode a reader makes files beside it and leaves them, where nobody else has the database
-    open. Without a log, SQLite reads the file as one that cannot change. With one, it keeps the
-    index of the log in memory if nobody else can have the database (https://sqlite.org/wal.html).
+    In WAL mode a reader leaves files beside the database if nobody else has it open. Without a log,
+    the option immutable prevents that. With a log, SQLite keeps the log's index in memory if
+    nobody else can open the database (https://sqlite.org/wal.html).
     """
     real = os.path.realpath(path)
     with open(real, "rb") as stream:
@@ -216,12 +215,12 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 def _result_code(error: Exception) -> int:
-    """Return SQLite's primary result code; Python's own errors are of what was asked for."""
+    """Return SQLite's primary result code; SQLITE_AUTH for sqlite3's own errors (a wrong query)."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_AUTH) & 0xFF
 
 
 def _find_open_file_shortage(path: str) -> OSError | None:
-    """Return the error where this process may open no more files, of which SQLite needs some."""
+    """Return the error if this process cannot open the few files that SQLite needs, else None."""
     try:
         with contextlib.ExitStack() as stack:
             for _ in range(4):
@@ -232,7 +231,7 @@ def _find_open_file_shortage(path: str) -> OSError | None:
 
 
 def _temporary_bytes() -> int:
-    """Return the size of SQLite's temporary files, which have no name any more."""
+    """Return the size of SQLite's temporary files, which are already deleted from their folder."""
     size = 0
     with contextlib.suppress(OSError), os.scandir("/proc/self/fd") as descriptors:
         for descriptor in descriptors:

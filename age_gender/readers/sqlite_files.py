@@ -1,4 +1,4 @@
-"""Read SQLite: the one table that holds embeddings, or what a query returns."""
+"""Read SQLite: the only table that holds embeddings, or the rows that a query returns."""
 
 import contextlib
 import functools
@@ -15,11 +15,11 @@ from age_gender.readers.schema import SAMPLE_ROWS, Columns, ReadOptions, summari
 from age_gender.readers.sqlite_database import Database, quote_sql
 from age_gender.readers.sqlite_vec import Vec0Table
 
-CHUNK_VALUE_BYTES = 8 << 20  # size of the values of a chunk's rows
+CHUNK_VALUE_BYTES = 8 << 20  # size of the values in a chunk
 
 
 def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Yield chunks of what the query returns, or of the one table that holds embeddings."""
+    """Yield chunks of the query's rows, or of the only table that holds embeddings."""
     with contextlib.closing(Database(path)) as database:
         start = chunks.Chunk(path, object_rows.parse)
         if options.query is None:
@@ -34,13 +34,13 @@ class _Relation(NamedTuple):
 
     titles: Sequence[str]
     head: list[tuple]
-    select: Callable[[Columns], Iterator[tuple]]  # values only of these columns
+    select: Callable[[Columns], Iterator[tuple]]  # values of other columns are None
 
 
 def _run_query(
     start: chunks.Chunk, database: Database, options: ReadOptions
 ) -> tuple[chunks.Chunk, Iterator[tuple]]:
-    """Return the chunk that knows the columns of `--query`, and its rows."""
+    """Return `start` with the columns of `--query`, and the rows of the query."""
     query = options.query.rstrip("; \r\n\t")
     try:
         titles = database.find_titles(query)
@@ -57,9 +57,9 @@ def _run_query(
 
 
 def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, Iterator[tuple]]:
-    """Return the columns and the rows of the one table with embeddings, or else of the one view.
+    """Return the columns and the rows of the only table with embeddings, or else the only view.
 
-    Views come second: they may be slow, or show a table's rows once more.
+    Views come second, since they may be slow, or show a table's rows again.
     """
     tables, views, vec0_tables = _list_relations(database)
     empty = chunks.Chunk(database.path)
@@ -75,7 +75,7 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
             return _Relation(titles, head, lambda columns: select({*columns.read_columns()}))
         return None
 
-    # Tables and views with a column of the width, else of another width: their rows say so
+    # Try columns of the width that is read, then of another width, whose rows are then bad
     for accept_other_width, names in itertools.product((False, True), (tables, views)):
         readable = {name: relation for name in names if (relation := inspect(name))}
         columns = {
@@ -90,7 +90,7 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
         if fitting:
             return columns[fitting[0]], readable[fitting[0]].select(columns[fitting[0]])
 
-    # Say what there is
+    # List the tables, and what a column of text holds
     relations = {name: inspect(name) for name in (*tables, *views)}
     listed = ", ".join([*relations][:8]) or "none"
     if skipped := [name for name, relation in relations.items() if relation is None]:
@@ -110,7 +110,7 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
 
 
 def _list_relations(database: Database) -> tuple[list[str], list[str], dict[str, Vec0Table]]:
-    """Return the names of tables and of views, and those of the tables that are sqlite-vec's."""
+    """Return the names of tables and of views, and the tables of sqlite-vec by name."""
     master = database.select(
         "select name, type, coalesce(sql, '') from sqlite_master where type in ('table', 'view') "
         "and name not like 'sqlite!_%' escape '!' order by name"
@@ -132,7 +132,7 @@ def _assign_columns(
     start: chunks.Chunk, titles: Sequence[str], head: list[tuple], options: ReadOptions,
     accept_other_width: bool = True,
 ) -> chunks.Chunk:  # fmt: skip
-    """Return `start` with the columns that its first usable row shows, as `with_columns` does."""
+    """Return `start` with the columns that the first usable row shows, as `with_columns` does."""
 
     def choose(rows: list[tuple]) -> Columns:
         summaries = summarise_columns(rows, options)
@@ -144,7 +144,7 @@ def _assign_columns(
 
 
 def _read_rows(start: chunks.Chunk, rows: Iterator[tuple]) -> Iterator[chunks.Chunk]:
-    """Yield `start` with some rows, until there are no more."""
+    """Yield copies of `start` that hold the rows, in order."""
     part, size = [], 0
     for row in rows:
         row_size = sum(len(value) if isinstance(value, bytes | str) else 8 for value in row)

@@ -1,9 +1,10 @@
-"""Read `vec0` tables of the SQLite extension sqlite-vec from the tables in which it keeps them.
+"""Read `vec0` tables of the SQLite extension sqlite-vec from its shadow tables.
 
-Rows lie in chunks. `T_chunks` has for each a bit for each slot that is taken, and the rowids;
-`T_vector_chunks00` the vectors of the first vector column; `T_metadatachunks00` numbers and the
-beginnings of texts, `T_metadatatext00` the long ones; `T_auxiliary` the columns marked `+`, and
-`T_rowids` keys that are text (https://github.com/asg017/sqlite-vec, sqlite-vec.c).
+The rows of a table T are in chunks. For each chunk, `T_chunks` has the rowids, and a bit for each
+slot that is in use; `T_vector_chunks00` has the vectors of the first vector column;
+`T_metadatachunks00` numbers and the beginnings of texts. `T_metadatatext00` has long texts,
+`T_auxiliary` the columns marked `+`, and `T_rowids` keys that are text (sqlite-vec.c of
+https://github.com/asg017/sqlite-vec).
 """
 
 import re
@@ -16,25 +17,28 @@ import numpy as np
 
 from age_gender.readers.sqlite_database import Database, quote_sql
 
-# What follows the table's name in the names of the tables that keep it
+# ends of the names of shadow tables, after the table's name and _
 _SHADOWS = r"info|rowids|chunks|auxiliary|(vector_chunks|metadatachunks|metadatatext)\d\d"
-# The definitions of columns: of a vector, of a vector of bits, and of anything else
+# definitions of columns: of vectors, of vectors of bits, and of anything else
 _VECTOR = re.compile(r"(\w+)\s+(float|f32|int8|i8)\s*\[\s*(\d+)\s*\]", re.ASCII | re.IGNORECASE)
 _BITS = re.compile(r"\w+\s+bit\s*\[", re.ASCII | re.IGNORECASE)
 _COLUMN = re.compile(r"(\+?)(\w+)\s+(\w+)(\s+partition\s+key|\s+primary\s+key)?", re.ASCII | re.I)
-# Bytes of a slot for a text: its length, and as much of it as has room
+# bytes of a text's slot, and of the length at its start; the rest holds the text's beginning
 _TEXT_SLOT, _TEXT_LENGTH = 16, 4
 
 
 class _ColumnSource(NamedTuple):
-    """Say where a column's values are: a table without this one's name, or "rowids"; their type."""
+    """Say where a column's values are stored, and their type.
+
+    `place` ends a shadow table's name, or names a column in one.
+    """
 
     place: str
     dtype: str = ""
 
 
 class _Vec0Chunk(NamedTuple):
-    """Hold a chunk's slots that are taken, the rowids in them, and its contents by their place."""
+    """Hold a chunk's slots in use, the rowids in them, and the chunk's contents by place."""
 
     slots: np.ndarray
     keys: list[int]
@@ -43,15 +47,15 @@ class _Vec0Chunk(NamedTuple):
 
 @dataclass
 class Vec0Table:
-    """Describe and read what a `create virtual table … using vec0(…)` declares."""
+    """Describe and read a table that `create virtual table … using vec0(…)` made."""
 
     name: str
     titles: list[str]
-    sources: list[_ColumnSource]  # of each title
+    sources: list[_ColumnSource]  # one for each title
 
     @classmethod
     def from_sql(cls, name: str, sql: str) -> "Vec0Table | None":
-        """Return the table that the statement `sql` made, or None where that is another's."""
+        """Return the table that the statement `sql` made, or None if it is not sqlite-vec's."""
         match = re.search(r"\busing\s+vec0\s*\((.*)\)", sql, re.DOTALL | re.IGNORECASE)
         if not match:
             return None
@@ -61,11 +65,11 @@ class Vec0Table:
         return cls(name, *map(list, zip(*columns, strict=True)))
 
     def owns_shadow(self, table: str) -> bool:
-        """Return whether a table of the database is one in which this one is kept."""
+        """Return whether a table of the database is a shadow table of this one."""
         return bool(re.fullmatch(rf"{re.escape(self.name)}_({_SHADOWS})", table))
 
     def rows(self, database: Database) -> Iterator[tuple]:
-        """Yield the rows, chunk by chunk, as sqlite-vec does; vectors as bytes of float32."""
+        """Yield the rows in sqlite-vec's order, with vectors as bytes of float32."""
         for chunk in self._chunks(database):
             yield from zip(
                 *(self._read_column(database, chunk, source) for source in self.sources),
@@ -89,10 +93,10 @@ class Vec0Table:
             yield _Vec0Chunk(slots, keys, dict(zip([*partitions, *shadows], contents, strict=True)))
 
     def _read_column(self, database: Database, chunk: _Vec0Chunk, source: _ColumnSource) -> list:
-        """Return what the taken slots of a chunk hold in a column."""
+        """Return a column's values in the used slots of a chunk."""
         place, dtype = source
         content = chunk.contents.get(place)
-        if place == "rowids":  # or what the user has as a key
+        if place == "rowids":  # or the user's own keys
             keys = self._select(database, "rowids", "id", chunk.keys)
             return [key if keys.get(key) is None else keys[key] for key in chunk.keys]
         if place.startswith("value"):
@@ -113,7 +117,7 @@ class Vec0Table:
         return np.frombuffer(content, "<i8" if dtype[:3] == "int" else "<f8")[chunk.slots].tolist()
 
     def _select(self, database: Database, shadow: str, column: str, keys: list[int]) -> dict:
-        """Return the values of a column by their rowids, of these."""
+        """Return the values of a column for the rowids `keys`, by rowid."""
         rows = database.select(
             f"select rowid, {column} from {self._shadow(shadow)} "
             f"where rowid in ({', '.join(map(str, keys))})"
@@ -126,7 +130,7 @@ class Vec0Table:
 
 
 def _parse_definitions(text: str) -> Iterator[tuple[str, _ColumnSource]]:
-    """Yield the title and the source of each column, whose places are numbered by their kind."""
+    """Yield the title and the source of each column; each kind of place is numbered from 00."""
     counts: Counter[str] = Counter()
 
     def number(place: str) -> str:
@@ -154,7 +158,7 @@ def _unpack_bits(data: bytes) -> np.ndarray:
 
 
 def _read_short_text(data: bytes, slot: int) -> str | None:
-    """Return the text of a slot, or None where there is room for its beginning alone."""
+    """Return the text of a slot, or None if the slot holds only its beginning."""
     start = slot * _TEXT_SLOT
     size = int.from_bytes(data[start : start + _TEXT_LENGTH], "little")
     if size > _TEXT_SLOT - _TEXT_LENGTH:

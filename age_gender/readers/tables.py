@@ -1,4 +1,4 @@
-"""Read tables of embeddings of any format: find the files, cut them into chunks, parse these."""
+"""Read tables of embeddings of any format: find the files, split them into chunks, parse these."""
 
 import argparse
 import contextlib
@@ -17,14 +17,15 @@ from age_gender import cli, files, interrupts
 from age_gender.errors import InputError, error_line, is_resource_shortage, is_user_error
 from age_gender.readers import blobs, compressed, text_chunks, unsupported_formats
 from age_gender.readers.chunks import STDIN, Batch, Chunk, RowNumbering, make_batch
+from age_gender.readers.names import COMPRESSED_SUFFIXES, without_compressed_suffix
 from age_gender.readers.schema import DEFAULT_OPTIONS, ReadOptions
 
 
 class ChunkReader(Protocol):
-    """Yield the chunks of a file, `stream` being open on it.
+    """Yield the chunks of a file, which `stream` is open on.
 
-    Raises InputError for a file that is not a table of embeddings. The module of a format is
-    imported with its first file: all would take 20 ms.
+    Raises InputError for a file that is not a table of embeddings. A format's module is imported
+    with the first such file, since all modules together take 20 ms.
     """
 
     def __call__(self, path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[Chunk]: ...
@@ -72,7 +73,7 @@ TEXT_READERS = (read_csv_chunks, read_json_chunks)
 SUFFIXES = (*READERS, *(
     suffix + compressed_suffix
     for suffix, reader in READERS.items() if reader in TEXT_READERS
-    for compressed_suffix in compressed.SUFFIXES
+    for compressed_suffix in COMPRESSED_SUFFIXES
 ))  # fmt: skip
 LONG_TEXT_BYTES = 32 << 20  # least size of text for which starting worker processes pays
 
@@ -88,7 +89,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "first of these")  # fmt: skip
     add("--name-column", type=cli.utf8, metavar="NAME",
         help="the column (in an NPZ: the array) of names")  # fmt: skip
-    add("--names", metavar="FILE", help="text file with the names for an NPY, one per line")
+    add("--names", metavar="FILE",
+        help="text file of names, one per line, for an NPY or for an NPZ without "
+        "names")  # fmt: skip
     add("--blob-type", choices=blobs.DTYPES, metavar="TYPE",
         help="the type of numbers stored as bytes: float16, float32, float64, with -be "
         "big-endian; otherwise inferred from their size")  # fmt: skip
@@ -97,7 +100,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def make_read_options(args: argparse.Namespace, **more) -> ReadOptions:
-    """Return the values of these options, and `more` that the script sets itself."""
+    """Return the ReadOptions of the parsed arguments; `more` are fields that the script sets."""
     return ReadOptions(
         embedding_column=args.embedding_column, name_column=args.name_column,
         names_file=args.names, query=args.query, blob_type=args.blob_type, **more,
@@ -108,16 +111,17 @@ def make_read_options(args: argparse.Namespace, **more) -> ReadOptions:
 
 
 def list_files(features: Sequence[str | Path]) -> list[str]:
-    """Return files, globs, folders and "-" (standard input) as a list of files, each once.
+    """Return the files that paths, globs, folders and "-" (standard input) name, each once.
 
-    Raises InputError for what does not exist and for a folder without tables.
+    Raises InputError for a path that does not exist and for a folder without tables.
     """
     paths: list[str] = []
     for pattern in map(str, features):
         path = Path(pattern)
         if path.is_dir():
             unsupported_formats.refuse_folder(pattern)
-            inside = sorted(files.walk_files(pattern, SUFFIXES, (".partial",)))  # embed.py's
+            # a .partial folder is what embed.py keeps of unfinished work
+            inside = sorted(files.walk_files(pattern, SUFFIXES, (".partial",)))
             if not inside:
                 raise InputError(
                     f"{pattern}: no {', '.join(READERS)} file in this folder; name another"
@@ -133,24 +137,19 @@ def list_files(features: Sequence[str | Path]) -> list[str]:
 
 
 def find_reader(path: str, options: ReadOptions) -> ChunkReader:
-    """Return the reader of a file by its suffix; with `--query` it is SQLite's."""
-    suffix = os.path.splitext(compressed.without_suffix(path))[1].lower()
+    """Return the reader that suits the suffix of a file, or SQLite's with `--query`."""
+    suffix = os.path.splitext(without_compressed_suffix(path))[1].lower()
     return read_sqlite_chunks if options.query else READERS.get(suffix, read_csv_chunks)
-
-
-def is_compressed(path: str) -> bool:
-    """Return whether a file's name says that it is compressed."""
-    return path.lower().endswith(compressed.SUFFIXES)
 
 
 def estimate_input_bytes(
     paths: Iterable[str], options: ReadOptions = DEFAULT_OPTIONS
 ) -> int | None:
-    """Return about how many `input_bytes` these files' chunks have in all; None if unknown."""
+    """Return the approximate sum of `input_bytes` of the files' chunks; None if unknown."""
     total = 0
     for path in paths:
         is_unknown = find_reader(path, options) in (read_parquet_chunks, read_sqlite_chunks)
-        if path == "-" or is_unknown or is_compressed(path):
+        if path == "-" or is_unknown or without_compressed_suffix(path) != path:
             return None
         size = os.path.getsize(path)
         if path.lower().endswith(".npz"):
@@ -163,9 +162,9 @@ def estimate_input_bytes(
 
 
 def is_long_text(paths: Iterable[str], options: ReadOptions = DEFAULT_OPTIONS) -> bool:
-    """Return whether worker processes that parse these files are worth their start.
+    """Return whether it pays to start worker processes that parse these files.
 
-    They read chunks from the files as they are: not from a pipe, nor decompressed, nor an array.
+    They read chunks from the files themselves, so these must not be pipes, compressed or arrays.
     """
     only_text = all(find_reader(path, options) in TEXT_READERS for path in paths)
     is_long = only_text and (estimate_input_bytes(paths, options) or 0) >= LONG_TEXT_BYTES
@@ -183,14 +182,16 @@ def _is_plain_rows(path: str) -> bool:
 
 
 def read_chunks(paths: Sequence[str], options: ReadOptions = DEFAULT_OPTIONS) -> Iterator[Chunk]:
-    """Yield chunks of bounded size of the files ("-": standard input), in order.
+    """Yield chunks of bounded size of the files ("-" is standard input), in order.
 
-    Where the options give no width, it is that of the first file. Raises InputError for a file that
-    is not a table of embeddings at all, and where an option does not go with the files.
+    Where the options give no width, the first file sets it. Raises InputError for a file that is
+    not a table of embeddings, and for options that do not suit the files.
     """
     readers = [find_reader(path, options) for path in paths]
     if options.names_file and readers != [read_numpy_chunks]:
-        raise InputError("--names goes with one NPY file; other tables hold their names")
+        raise InputError(
+            "--names needs exactly one NPY or NPZ file; in other tables names are a column"
+        )
     for path, reader in zip(paths, readers, strict=True):
         _check_file(path, reader)
         for chunk in _read_file(path, reader, options):
@@ -202,16 +203,18 @@ def read_chunks(paths: Sequence[str], options: ReadOptions = DEFAULT_OPTIONS) ->
 def _check_file(path: str, reader: ChunkReader) -> None:
     """Raise InputError for a file that its reader cannot read."""
     is_text = reader in TEXT_READERS
-    if not is_text and is_compressed(path):
-        raise InputError(f"{path}: only text is read compressed; decompress it")
+    if not is_text and without_compressed_suffix(path) != path:
+        raise InputError(
+            f"{path}: this format cannot be read compressed, as CSV and JSON can; decompress it"
+        )
     if not is_text and not os.path.isfile(path):
-        raise InputError(f"{path}: not a regular file; only CSV and JSON come from a pipe")
+        raise InputError(f"{path}: not a regular file; a pipe can hold only CSV or JSON")
     if os.path.splitext(path)[1].lower() not in READERS:
         unsupported_formats.refuse_unsupported(path)
 
 
 def _read_file(path: str, reader: ChunkReader, options: ReadOptions) -> Iterator[Chunk]:
-    """Yield chunks of one file. Text is JSON where it begins like it, but for files called .csv."""
+    """Yield the chunks of one file; text that begins with { or [ is JSON, except in a .csv."""
     with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as stream:
         source, content = STDIN if path == "-" else path, stream
         is_text = reader in TEXT_READERS
@@ -219,28 +222,28 @@ def _read_file(path: str, reader: ChunkReader, options: ReadOptions) -> Iterator
             stream = io.BufferedReader(interrupts.Interruptible(stream))
             content = compressed.decompress(source, stream)
             character, content = text_chunks.first_character(content)
-            is_csv = compressed.without_suffix(path).lower().endswith(".csv")
+            is_csv = without_compressed_suffix(path).lower().endswith(".csv")
             reader = read_json_chunks if character in b"{[" and not is_csv else reader
         parts = reader(source, content, options)
         if not is_text:
             parts = translate_errors(path, parts)
         for chunk in mark_last(source, parts):
-            is_as_in_file = content is stream  # where another process finds it again
-            yield chunk if is_as_in_file else replace(chunk, file_range=None)
+            # offsets in decompressed or joined text are not those in the file
+            yield chunk if content is stream else replace(chunk, file_range=None)
 
 
 def mark_last(path: str, parts: Iterable[Chunk]) -> Iterator[Chunk]:
-    """Yield the chunks of a file, the last one marked: at least one, which may be empty."""
-    waiting = None
+    """Yield the chunks of a file, the last one marked; an empty chunk if there is none."""
+    previous = None
     for chunk in parts:
-        if waiting:
-            yield waiting
-        waiting = chunk
-    yield replace(waiting or Chunk(path), is_last=True)
+        if previous:
+            yield previous
+        previous = chunk
+    yield replace(previous or Chunk(path), is_last=True)
 
 
 def translate_errors(path: str, parts: Iterable[Chunk]) -> Iterator[Chunk]:
-    """Yield the chunks of a file; what a library raises on a broken one becomes InputError."""
+    """Yield the chunks of a file; a library's error over broken data becomes InputError."""
     try:
         yield from parts
     except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many types
@@ -255,7 +258,7 @@ def translate_errors(path: str, parts: Iterable[Chunk]) -> Iterator[Chunk]:
 
 
 def parse(chunk: Chunk) -> Batch:
-    """Return what a chunk holds: a pure function, for any thread, process or machine."""
+    """Return the batch of a chunk; this pure function runs in any thread, process or machine."""
     chunk = chunk.with_data()
     return chunk.parser(chunk) if len(chunk.data) else make_batch(chunk, [], {})
 
@@ -264,7 +267,7 @@ def parse(chunk: Chunk) -> Batch:
 
 
 class NumberedBatch(NamedTuple):
-    """Hold a batch whose rows are all good, their names, and where they stand in their file."""
+    """Hold a batch whose rows are all good, their names, and their numbers in their file."""
 
     batch: Batch
     names: list[str]
@@ -294,6 +297,6 @@ def read(
 
 
 def join_features(batches: Sequence[NumberedBatch]) -> np.ndarray:
-    """Return the features (n, W) of all batches; those without rows may not know the width."""
-    features = [part.batch.features for part in batches]
+    """Return the features (n, W) of all batches; the width of a batch without rows may be wrong."""
+    features = [numbered.batch.features for numbered in batches]
     return np.concatenate([rows for rows in features if len(rows)])

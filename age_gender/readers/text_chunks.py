@@ -1,4 +1,4 @@
-"""Cut text at the ends of its rows, in bounded memory whatever the length of a line."""
+"""Split text at the ends of its rows, in bounded memory whatever the length of a line."""
 
 import io
 import re
@@ -10,9 +10,9 @@ from age_gender.errors import InputError
 from age_gender.readers import chunks, unsupported_formats
 from age_gender.readers.bad_rows import BadRow
 
-DENSE_ROW_BYTES = 512  # mean bytes of rows that are short; a row of 512 numbers has over 1,000
-DENSE_BYTES = 64 << 10  # bytes of a chunk of short rows, each of which costs memory of its own
-MAX_BLANK_BYTES = 64 << 20  # of white space, before which text is looked for what it is
+DENSE_ROW_BYTES = 512  # mean bytes of a short row; a row of 512 numbers has over 1,000
+DENSE_BYTES = 64 << 10  # bytes in a chunk of short rows, since each row takes memory of its own
+MAX_BLANK_BYTES = 64 << 20  # bytes of leading white space that are skipped to see what the text is
 TOO_LONG = (
     f"longer than {chunks.MAX_ROW_BYTES:,} bytes: a quote, a bracket or the line end is missing"
 )
@@ -29,22 +29,23 @@ def split_into_chunks(
     row_terminator: bytes = b"\n",
     skipped_bytes: int = 0,
 ) -> Iterator[chunks.Chunk]:
-    """Yield `start` with text up to the end of its last whole row, again and again.
+    """Yield copies of `start` that hold the bytes of whole rows, in order.
 
-    `find_end` returns the offset of that end in a text, or 0; rows end with `row_terminator`. A row
-    that is too long is reported as bad, and reading goes on behind its first line: a quote there
-    may never have been closed. If that does not help, or there is no line end, all that has been
-    read is passed over. So are a byte-order mark and the `skipped_bytes` behind it.
+    `find_end` returns the offset after the last whole row in a text, or 0; rows end with
+    `row_terminator`. A row over MAX_ROW_BYTES is reported as bad, and reading resumes after its
+    first line, since a quote there may be unclosed; if the rest is still too long, or has no line
+    end, after all that has been read. A byte-order mark and the `skipped_bytes` after it are left
+    out.
     """
-    offset = len(BOM) if stream.peek(len(BOM)).startswith(BOM) else 0  # in the file, of `rest`
+    offset = len(BOM) if stream.peek(len(BOM)).startswith(BOM) else 0  # offset of `rest`
     offset += skipped_bytes
     stream.read(offset)
     rest, needed, pieces = b"", 0, _read_pieces(stream, row_terminator)
     for piece in pieces:
         rest += piece
-        if len(rest) < needed:  # it has no whole row: twice as much is read before it is searched
+        if len(rest) < needed:  # without a whole row, twice as much is read before the next search
             continue
-        for find_line_end in (bytes.find, bytes.rfind):  # of a row that is too long: first, last
+        for find_line_end in (bytes.find, bytes.rfind):  # first or last line end of too long a row
             if end := find_end(rest):
                 yield replace(start, data=rest[:end], file_range=(offset, end), input_bytes=end)
                 rest, offset = rest[end:], offset + end
@@ -63,13 +64,13 @@ def split_into_chunks(
 def _skip_long_row(
     rest: bytes, pieces: Iterator[bytes], find_line_end: Callable[[bytes, bytes], int]
 ) -> tuple[int, int, bytes]:
-    """Return how many lines and bytes a row takes that `rest` begins with, and what is behind it.
+    """Return how many lines and bytes the first row of `rest` takes, and the bytes after it.
 
-    It ends at the line end that is found in `rest`, or else at the first one in `pieces`.
+    The row ends at the line end that `find_line_end` finds, or else at the first in `pieces`.
     """
     end, skipped = find_line_end(rest, b"\n") + 1, 0
     line_count = rest.count(b"\n", 0, end) or 1
-    while rest and not end:  # none is kept in memory
+    while rest and not end:  # keep only one piece in memory
         skipped += len(rest)
         rest = next(pieces, b"")
         end = rest.find(b"\n") + 1
@@ -77,7 +78,7 @@ def _skip_long_row(
 
 
 class JoinedStream(io.RawIOBase):
-    """Read once more what was read from a stream, and then the rest of it."""
+    """Read the bytes that were already read from a stream again, and then the rest."""
 
     def __init__(self, head: bytes, rest: BinaryIO) -> None:
         self.head, self.rest = memoryview(head), rest
@@ -93,8 +94,8 @@ class JoinedStream(io.RawIOBase):
 
 
 def read_head(stream: BinaryIO, size: int) -> tuple[bytes, BinaryIO]:
-    """Return the first bytes of a stream, and a stream that yields them once more."""
-    if stream.seekable():  # a JoinedStream would copy everything once more
+    """Return the first bytes of a stream, and a stream that begins with them again."""
+    if stream.seekable():  # a JoinedStream would copy all bytes again
         start = stream.tell()
         head = stream.read(size)
         stream.seek(start)
@@ -104,9 +105,9 @@ def read_head(stream: BinaryIO, size: int) -> tuple[bytes, BinaryIO]:
 
 
 def first_character(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
-    """Return the first character but spaces and a byte-order mark, and a stream that yields all.
+    """Return the first byte after white space and a byte-order mark, and the whole stream.
 
-    A pipe may pause before it: no more is waited for than it takes to see it.
+    No more is read from a pipe than it takes to see that byte.
     """
     character = stream.peek(64).removeprefix(BOM).lstrip()[:1]
     if character and character not in BOM:
@@ -121,9 +122,9 @@ def first_character(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
 
 
 def _read_pieces(stream: BinaryIO, row_terminator: bytes) -> Iterator[bytes]:
-    """Yield what the stream holds in pieces, smaller ones where rows are short.
+    """Yield the bytes of a stream in pieces, smaller ones if rows are short.
 
-    They end at line ends where these are not far; rows end with `row_terminator`.
+    They end at line ends where lines are not too long; rows end with `row_terminator`.
     """
     while piece := stream.read(chunks.CHUNK_BYTES):
         piece += stream.readline(chunks.MAX_ROW_BYTES)
@@ -135,7 +136,7 @@ def _read_pieces(stream: BinaryIO, row_terminator: bytes) -> Iterator[bytes]:
 
 
 def check_is_text(path: str, start: bytes) -> None:
-    """Raise InputError where a file that begins like this is no UTF-8 text."""
+    """Raise InputError if the bytes at the start of a file show that it is not UTF-8 text."""
     formats = {
         b"\xff\xfe": "UTF-16 text; save it as UTF-8",
         b"\xfe\xff": "UTF-16 text; save it as UTF-8",
@@ -157,7 +158,7 @@ def check_is_text(path: str, start: bytes) -> None:
 
 
 def last_row_end(data: bytes, delimiter: bytes = b",") -> int:
-    """Return the offset behind the last row of CSV that ends in `data`, outside quotes."""
+    """Return the offset after the last CSV row that ends in `data`, outside quotes; or 0."""
     position, end, starts = 0, 0, delimiter + b"\r\n"
     quote = data.find(b'"')
     while quote >= 0:
@@ -166,7 +167,7 @@ def last_row_end(data: bytes, delimiter: bytes = b",") -> int:
             continue
         cell = _QUOTED.match(data, quote)
         end = max(end, data.rfind(b"\n", position, quote) + 1)
-        if not cell[1]:  # it is still open
+        if not cell[1]:  # the quote is still open
             return end
         position = cell.end()
         quote = data.find(b'"', position)

@@ -1,24 +1,24 @@
 """Read Thrift's compact protocol, as far as Parquet's metadata needs it.
 
 The protocol: https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.
-All functions take bytes and the offset at which to begin, and return that behind what they read.
-They raise IndexError where the bytes end too soon, ValueError or RecursionError where they are
-something else.
+Each function takes bytes and an offset, and returns what it read there and the offset after it
+(`skip_value` the offset alone). It raises IndexError where the bytes end too soon, and ValueError
+or RecursionError where they are not this protocol.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-I16, I32, I64 = 4, 5, 6  # numbers of the types in the protocol
+I16, I32, I64 = 4, 5, 6  # the protocol's numbers of types
 TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
 
-ValueReader = Callable[[bytes, int], tuple[Any, int]]  # returns a value, and the offset behind it
+ValueReader = Callable[[bytes, int], tuple[Any, int]]  # returns a value and the offset after it
 
 
 def read_struct(
     data: bytes, offset: int, nested: dict[int, ValueReader] | None = None
 ) -> tuple[dict, int]:
-    """Return the fields of a struct that are whole numbers, and those that `nested` reads."""
+    """Return a struct's fields, by number: whole numbers, and the fields that `nested` reads."""
     fields: dict[int, Any] = {}
     number = 0
     while header := data[offset]:
@@ -58,7 +58,7 @@ def read_text(data: bytes, offset: int) -> tuple[str, int]:
 
 
 def skip_value(data: bytes, offset: int, field_type: int) -> int:
-    """Return the offset behind a value of a type."""
+    """Return the offset after a value of a type."""
     if field_type in (TRUE, FALSE):
         return offset
     if field_type in (I16, I32, I64):
@@ -78,14 +78,14 @@ def skip_value(data: bytes, offset: int, field_type: int) -> int:
     if field_type in (LIST, SET):
         element_type = data[offset] & 15
         count, offset = _read_count(data, offset)
-        step = 1 if element_type in (TRUE, FALSE) else 0  # in a list these have a byte each
+        step = 1 if element_type in (TRUE, FALSE) else 0  # in a list these take a byte each
         for _ in range(count):
             offset = skip_value(data, offset, element_type) + step
             data[offset - 1]  # raises IndexError
         return offset
     if field_type in (BYTE, DOUBLE):
         return offset + (1 if field_type == BYTE else 8)
-    raise ValueError("maps are in no metadata of Parquet")
+    raise ValueError("Parquet's metadata has no maps")
 
 
 def _read_count(data: bytes, offset: int) -> tuple[int, int]:
@@ -94,7 +94,7 @@ def _read_count(data: bytes, offset: int) -> tuple[int, int]:
 
 
 def _read_integer(data: bytes, offset: int) -> tuple[int, int]:
-    if (byte := data[offset]) < 128:  # a quarter of a header's time
+    if (byte := data[offset]) < 128:  # this shortcut saves a quarter of a header's time
         return (byte >> 1) ^ -(byte & 1), offset + 1
     value, offset = _read_varint(data, offset)
     return (value >> 1) ^ -(value & 1), offset

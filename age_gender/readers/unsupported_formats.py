@@ -1,4 +1,4 @@
-"""Refuse files that are not tables, with the lines that export each. None is opened."""
+"""Refuse files of formats that are not read, with the code that exports each to a table."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from age_gender.errors import InputError
 
 
 class _Format(NamedTuple):
-    """Hold a format's suffixes, first bytes and name, and code that exports {name} to {new}."""
+    """Hold a format's suffixes, first bytes, name, and the code that exports {name} to {new}."""
 
     suffixes: tuple[str, ...]
     magics: tuple[bytes, ...]
@@ -23,7 +23,7 @@ FORMATS = (
             "import numpy, pandas; table = pandas.DataFrame(pandas.read_pickle({name!r})); "
             "numpy.savez({new!r}, filenames=numpy.array(table['identity'], str), "
             "embeddings=numpy.stack(table['embedding']))"),
-    _Format((".pt", ".pth", ".ckpt"), (), "PyTorch's, which is never opened",
+    _Format((".pt", ".pth", ".ckpt"), (), "a PyTorch file, which is never opened",
             "import numpy, torch; tensor = torch.load({name!r}, weights_only=True); "
             "numpy.savez({new!r}, embeddings=tensor.cpu().numpy())"),
     _Format((".safetensors",), (), "a safetensors file",
@@ -84,7 +84,7 @@ FORMATS = (
 
 
 def refuse_unsupported(path: str) -> None:
-    """Raise InputError for a file or folder of one of these formats, with lines to export it."""
+    """Raise InputError, with code to export it, for a file or folder of one of FORMATS."""
     start = b""
     if Path(path).is_file():
         with open(path, "rb") as stream:
@@ -96,7 +96,7 @@ def refuse_unsupported(path: str) -> None:
 
 
 def refuse_folder(path: str) -> None:
-    """Raise InputError for a folder that is a vector database's, or holds one's tables."""
+    """Raise InputError for a folder that is a table of LanceDB, or holds such tables."""
     tables = [path] if path.rstrip("/").endswith(".lance") else sorted(Path(path).glob("*.lance"))
     for table in tables[:1]:
         refuse_unsupported(str(table))
@@ -107,7 +107,7 @@ def _message(path: str, known: _Format) -> str:
     stem = name.partition(".")[0]
     packed = "'GZIP'" if name.lower().endswith(".gz") else "''"
     export = known.export.format(name=name, new=stem + known.new_suffix, stem=stem, packed=packed)
-    fault = f"not a readable {Path(path).suffix} file but {known.name}"
-    trust = "if you trust it, turn it" if "never opened" in known.name else "turn it"
-    columns = ", with your columns' names" if "[" in known.export else ""
-    return f"{path}: {fault}; {trust} into {known.new_suffix[1:].upper()}{columns}: {export}"
+    trust = "if you trust it, " * ("never opened" in known.name)
+    columns = " (put in your column names)" * ("[" in known.export)
+    convert = f"{trust}convert it to {known.new_suffix[1:].upper()}{columns}: {export}"
+    return f"{path}: {known.name}; this format cannot be read; {convert}"

@@ -1,8 +1,8 @@
-"""Turn a value of any form into the numbers of an embedding: text, bytes, lists, objects.
+"""Turn a value of any format into the numbers of an embedding: text, bytes, lists, objects.
 
-`find_format` finds the form of a column in its first values; it holds for the file. A form is one
-entry in a table: what stands around the numbers of a text (WRAPPERS), what lists and objects look
-like (OBJECTS), what encodes bytes as text and which type of numbers they hold (blobs.py).
+`find_format` finds the format of a column from its first values; it is the same in the whole file.
+Formats are entries in tables: what surrounds the numbers of a text (WRAPPERS), what lists and
+objects look like (OBJECTS), and how bytes and their encodings hold numbers (blobs.py).
 """
 
 import contextlib
@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from age_gender.cli import counted
 from age_gender.readers import blobs
 from age_gender.readers.bad_rows import MISSING_EMBEDDING, RowError
 from age_gender.readers.numbers import (
     MAX_WIDTH,
     MIN_WIDTH,
-    count_text,
     excerpt,
     is_number_text,
     parse_cells,
@@ -33,9 +33,9 @@ SHORTENED = RowError(
 )
 _SEVERAL_FACES = RowError("a list of several faces", "write a row a face")
 
-# Forms of text, by the name that messages use: regular expressions of what stands before and behind
-# the numbers, or another form. To add one, add an entry (CONTRIBUTING.md). The first that matches
-# is a column's form: a special form stands above a general one.
+# Formats of text, by the name that messages use: regular expressions of what comes before and
+# after the numbers, or before and after another format. The first match is the column's, so put a
+# special one above a general one. To add one, see CONTRIBUTING.md.
 _NAMED = r"(?:,\s*\w+=(?:<[^<>]*>|'[^']*'|\([\d, ]*\)|[\w.]+))*"  # dtype=float32, grad_fn=<...>
 WRAPPERS = {
     "a DeepFace answer": (  # str or JSON of what represent() returns
@@ -69,9 +69,9 @@ WRAPPERS = {
 }
 _OPENED = {name: re.compile(opening) for name, (opening, _) in WRAPPERS.items()}
 _CLOSED = {name: re.compile(rf"(?:{closing})\Z") for name, (_, closing) in WRAPPERS.items()}
-_CLOSING_LENGTH = 400  # characters at the end of a text in which a closing is searched
+_CLOSING_LENGTH = 400  # characters at the end of a text in which a closing is searched for
 _BRACKET = re.compile(r"[\[({]")
-_SCALARS = re.compile(r"(?:np\.float\d+|Decimal)\('?([^()']*)'?\)")  # numbers of a list, printed
+_SCALARS = re.compile(r"(?:np\.float\d+|Decimal)\('?([^()']*)'?\)")  # printed numbers of a list
 _QUOTES = re.compile(r"""(?<![^\s,])['"]|['"](?![^\s,])""")  # around the numbers of a list of texts
 _JULIA_EXPONENT = re.compile(r"(?<=[\d.])f(?=[-+]?\d)")  # 1.0f-5
 _TYPE_NAMES = re.compile(r"System\.\w+\[\]|\[[FD]@\w+|\[object \w+\]|<memory at \w+>|<\w[^>]*>")
@@ -81,13 +81,13 @@ _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")
 class VectorFormat(NamedTuple):
     """Describe how a column's values hold numbers.
 
-    `extract` returns a value's numbers, which may be texts, or None for a value of another form.
+    `extract` returns a value's numbers, which may be texts, or None for another format.
     """
 
     name: str
     extract: Callable[[object], Sequence | None]
-    dtype: np.dtype | None = None  # of bytes that are the numbers and nothing else
-    other_dtypes: tuple[str, ...] = ()  # types that the bytes may be as well
+    dtype: np.dtype | None = None  # type of bytes that hold nothing but the numbers
+    other_dtypes: tuple[str, ...] = ()  # other types that the bytes may have
 
     def read(self, value: object, width: int) -> np.ndarray:
         """Return the value as float32 (width,). Raises RowError."""
@@ -97,7 +97,7 @@ class VectorFormat(NamedTuple):
         if cells is None:
             raise _other_format_error(self, value)
         if len(cells) != width:
-            raise RowError(f"{count_text(len(cells))}, not {width}")
+            raise RowError(f"{counted(len(cells), 'number')}, not {width:,}")
         if isinstance(cells, np.ndarray):
             return to_float32(cells)
         return parse_cells(cells, "number", 1)
@@ -106,14 +106,14 @@ class VectorFormat(NamedTuple):
 def find_format(
     values: Sequence[object], width: int | None = None, blob_type: str | None = None
 ) -> VectorFormat | None:
-    """Return the form of the first of these values that is not missing, or None.
+    """Return the format of the first of these values that is not missing, or None.
 
-    The others help to find which type of numbers bytes hold, unless `blob_type` names it.
+    The other values help to find which type of numbers bytes hold, unless `blob_type` names it.
     """
     values = [value for value in values if not _is_missing(value)]
     if not values or is_scalar(values[0]) or _is_word(values[0]):
         return None
-    is_list = isinstance(values[0], list)  # also of bytes, if they make sense as numbers
+    is_list = isinstance(values[0], list)  # a list of bytes, if these make sense as numbers
     if is_list and (vector_format := _find_encoded_format(values, width, blob_type)):
         return vector_format
     for vector_format in (*OBJECTS, *TEXTS):
@@ -125,7 +125,7 @@ def find_format(
 def _find_encoded_format(
     values: Sequence[object], width: int | None, blob_type: str | None
 ) -> VectorFormat | None:
-    """Return the form of values that are bytes, or encode bytes in the way of the first one."""
+    """Return the format of values that are bytes, or that encode bytes as the first one does."""
     for name, decode in blobs.ENCODINGS.items():
         if (data := decode(values[0])) is None:
             continue
@@ -138,9 +138,9 @@ def _find_encoded_format(
 
 
 def count_numbers(value: object, vector_format: VectorFormat | None) -> int:
-    """Return how many numbers a value of this form holds; 0 for a value of another form.
+    """Return how many numbers a value of this format holds; 0 for another format.
 
-    Raises RowError for a value of the form that is faulty.
+    Raises RowError for a faulty value of this format.
     """
     cells = vector_format.extract(value) if vector_format else None
     return 0 if cells is None else len(cells)
@@ -151,7 +151,7 @@ def _is_missing(value: object) -> bool:
 
 
 def _is_word(value: object) -> bool:
-    """Return whether a text is too short for any form, as most headers and names are."""
+    """Return whether a text is too short for any format, as most titles and names are."""
     return isinstance(value, str) and len(value) < 12 and not _BRACKET.search(value)
 
 
@@ -161,10 +161,13 @@ def is_scalar(value: object) -> bool:
 
 
 def _has_format(vector_format: VectorFormat, value: object, width: int | None) -> bool:
-    """Return whether a value is of a form; a few numbers are, like "(1)", only in a list."""
+    """Return whether a value has a format.
+
+    Fewer than MIN_WIDTH numbers count only in a list, or if they are `width`.
+    """
     try:
         cells = vector_format.extract(value)
-    except RowError:  # of this form, but faulty
+    except RowError:  # a faulty value of this format
         return True
     is_list = vector_format is TEXT_LIST or vector_format in OBJECTS
     return cells is not None and (is_list or len(cells) == width or len(cells) >= MIN_WIDTH)
@@ -174,7 +177,7 @@ def _has_format(vector_format: VectorFormat, value: object, width: int | None) -
 
 
 def _unwrap_numbers(name: str, value: object) -> list[str] | None:
-    """Return the numbers inside this wrapper, and inside others within it, as texts."""
+    """Return the numbers inside this wrapper, and inside wrappers within it, as texts."""
     if not isinstance(value, str) or (body := _unwrap(name, value.strip())) is None:
         return None
     for _ in range(3):
@@ -197,7 +200,7 @@ def _unwrap_numbers(name: str, value: object) -> list[str] | None:
 
 
 def _split_cells(body: str) -> list[str]:
-    """Return the cells between semicolons, bars, commas or spaces; these may be decimal commas."""
+    """Return cells between semicolons, bars, commas or spaces; the first two allow 0,1."""
     for separator in (";", "|"):
         if separator in body:
             return body.replace(",", ".").split(separator)
@@ -245,7 +248,7 @@ def _object_values(value: object) -> Sequence | None:
 
 
 def _parse_object(value: object) -> Sequence | None:
-    """Return the values of the text of such an object, as JSON."""
+    """Return the values of an object with running keys that is JSON in a text."""
     if isinstance(value, str) and value.startswith('{"'):
         with contextlib.suppress(ValueError, RecursionError):
             return _object_values(json.loads(value))
@@ -253,7 +256,7 @@ def _parse_object(value: object) -> Sequence | None:
 
 
 def _split_number(key: str) -> tuple[str, int]:
-    """Return a key without the number at its end, and that number, or -1."""
+    """Return a key without the number at its end, and the number, or -1 without one."""
     digits = re.search(r"[0-9]{1,6}\Z", key)
     return (key[: digits.start()], int(digits[0])) if digits else (key, -1)
 
@@ -290,7 +293,7 @@ UTF8 = VectorFormat("a list as text", _parse_utf8)
 def _find_bytes_format(
     values: Sequence[bytes], width: int | None, blob_type: str | None
 ) -> VectorFormat | None:
-    """Return the form of bytes: an .npy, text, or numbers of a type that fits or is plausible."""
+    """Return the format of bytes: an .npy, text, or numbers of a fitting or plausible type."""
     for vector_format in (NPY, UTF8):
         if _has_format(vector_format, values[0], width):
             return vector_format
@@ -306,7 +309,7 @@ def _find_bytes_format(
 # ------------------------------------------------------------------- what is no embedding
 
 LONG_VALUE = 100  # characters of a value that may be meant as an embedding
-_NO_EMBEDDINGS = (  # how bytes, or base64 of them, begin
+_NO_EMBEDDINGS = (  # beginnings of bytes, and of base64, by what they are
     (_IMAGES, ("/9j/", "iVBORw0KGgo", "R0lGOD", "data:image"), "an image"),
     ((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), ("gASV", "gAN", "gAV"), "a pickle"),
     ((b"\x1f\x8b", b"x\x9c", b"x\xda", b"x\x01"), ("H4sI",), "compressed by gzip or zlib"),
@@ -315,7 +318,7 @@ _NO_EMBEDDINGS = (  # how bytes, or base64 of them, begin
 
 
 def _identify(value: object) -> str:
-    """Return what a value that is no embedding is, for a message, or ""."""
+    """Return what a value is that is no embedding, for a message, or ""."""
     for beginnings, text_beginnings, identity in _NO_EMBEDDINGS:
         known = beginnings if isinstance(value, bytes) else text_beginnings
         if isinstance(value, bytes | str) and value.startswith(known):
@@ -329,18 +332,18 @@ def _identify(value: object) -> str:
 
 
 def describe_value(value: object) -> str:
-    """Return what a value that is no embedding seems to be, or how a long one begins, else ""."""
+    """Return what a value seems to be that is no embedding, or the beginning of a long one."""
     if identity := _identify(value):
         return f"{excerpt(value)}, {identity}"
     return excerpt(value) if isinstance(value, str | bytes) and len(value) > LONG_VALUE else ""
 
 
 def _other_format_error(vector_format: VectorFormat, value: object) -> RowError:
-    """Return the error of a value that is not of a column's form, with what it seems to be."""
+    """Return the error of a value without its column's format, with what it seems to be."""
     if identity := _identify(value):
         return RowError(f"{excerpt(value)} is {identity}", "write the list")
     if isinstance(value, bytes):
-        return RowError(f"a BLOB of {len(value):,} bytes is not {vector_format.name}")
+        return RowError(f"{len(value):,} bytes, not {vector_format.name} as in the first rows")
     if isinstance(value, list) and value and isinstance(value[0], list):
         return _SEVERAL_FACES
     other = find_format([value])

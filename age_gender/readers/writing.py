@@ -16,10 +16,10 @@ from age_gender.readers.numbers import MIN_WIDTH
 
 
 def write(path: str | Path, names: Sequence[str], batches: Iterable[np.ndarray]) -> None:
-    """Write a table as its suffix says: .npz, .csv or .parquet, whole or not at all.
+    """Write a table in the format of its suffix, .npz, .csv or .parquet, whole or not at all.
 
-    `batches` are arrays (n, width) that hold len(names) rows together. CSV carries 9
-    significant digits, which is all that float32 has.
+    `batches` are arrays (n, width) with len(names) rows in all. CSV has 9 significant digits,
+    which keep every float32 exactly.
     """
     check_output(path)
     batches = iter(batches)
@@ -31,7 +31,7 @@ def write(path: str | Path, names: Sequence[str], batches: Iterable[np.ndarray])
 
 
 def check_output(path: str | Path) -> None:
-    """Raise InputError unless a table can be written at `path`: before the work, not after it."""
+    """Raise InputError unless a table can be written at `path`; call it before long work."""
     if Path(path).suffix.lower() not in (".npz", ".csv", ".parquet"):
         raise InputError(f"{path}: give an output that ends in .npz, .csv or .parquet")
     if Path(path).suffix.lower() == ".parquet":
@@ -62,11 +62,11 @@ def _write_parquet(stream: BinaryIO, names: Sequence[str], batches: Iterable, wi
     import pyarrow as pa
     import pyarrow.parquet
 
-    # Read back twice as fast where no number can be missing.
+    # A schema without missing numbers is read twice as fast.
     vector = pa.list_(pa.field("element", pa.float32(), nullable=False), width)
     schema = pa.schema([("filename", pa.string()), pa.field("embedding", vector, nullable=False)])
     remaining = iter(names)
-    # Random numbers: a dictionary or compression costs time and saves nothing.
+    # A dictionary or compression costs time and saves nothing, since the numbers look random.
     plain = {"use_dictionary": False, "compression": "none"}
     with pa.parquet.ParquetWriter(stream, schema, **plain) as writer:
         for batch in batches:

@@ -95,9 +95,9 @@ def test_rows_of_json_that_are_no_objects_are_refused(tmp_path, good):
         said = refusal(tmp_path / "t.jsonl")
         assert "row 2 (line 3): " in said and reason in said
     for text, reason in [
-        ("", "no row of embeddings"), ("[]", "no row of embeddings"), ("[\n", "cut off"),
-        (f"[{good[0]},{good[1][:99]}", "row 2: the array does not end here"),
-        (f"[{good[0]}]\n{good[1]}", "more behind the end of the array"),
+        ("", "this file has no rows"), ("[]", "this file has no rows"), ("[\n", "cut off"),
+        (f"[{good[0]},{good[1][:99]}", "row 2: the file ends here, but the array does not"),
+        (f"[{good[0]}]\n{good[1]}", "more text after the end of the array"),
         (f"[{good[0]}, null, 3]", "row 2: not a JSON object"),
         ('{"a": {"0": 1}}', "no column of lists"), (f"[{good[0]}}}", "row 1: a bracket is missing"),
     ]:  # fmt: skip
@@ -121,7 +121,7 @@ def test_a_blob_of_another_length_is_a_bad_row(tmp_path, good):
     names, features, plain = good
     blobs = [row.tobytes() for row in features]
     for bad, reason in [
-        (blobs[4][:-4], "511 numbers, not 512"), (b"\xff" * 7, "a BLOB of 7 bytes"),
+        (blobs[4][:-4], "511 numbers, not 512"), (b"\xff" * 7, "7 bytes"),
         (bytes(2048), "a row of zeros"), (None, "the embedding is missing"),
         (b"\xff" * 2048, "not a finite number"), (3, "3 is not a list of numbers"),
     ]:  # fmt: skip

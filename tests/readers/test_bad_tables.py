@@ -17,11 +17,11 @@ from age_gender.readers import chunks, csv_files
 # ------------------------------------------------------------------------- whole files
 
 TEXTS = {  # content of a CSV: words of the message
-    "empty": ("", ["no row of embeddings", "write it again"]),
-    "blank lines": ("\n\n  \n\r\n", ["no row of embeddings", "write it again"]),
-    "only a header": (HEADER + "\n", ["no row of embeddings"]),
-    "only a header, no line end": (HEADER, ["no row of embeddings"]),
-    "only a byte-order mark": ("\ufeff", ["no row of embeddings"]),
+    "empty": ("", ["this file has no rows", "write it again"]),
+    "blank lines": ("\n\n  \n\r\n", ["this file has no rows", "write it again"]),
+    "only a header": (HEADER + "\n", ["this file has no rows"]),
+    "only a header, no line end": (HEADER, ["this file has no rows"]),
+    "only a byte-order mark": ("\ufeff", ["this file has no rows"]),
     "NUL bytes": ("\0" * 3000, ["binary data", "save the embeddings as UTF-8 CSV"]),
 }
 
@@ -59,7 +59,7 @@ def test_embeddings_of_another_length_are_refused_with_their_length(tmp_path, co
     rows = [line(np.full(count, 0.1), "a.jpg" if named else None)] * 3
     (tmp_path / "my.csv").write_text("\n".join(rows))
     said = refusal(tmp_path / "my.csv")
-    assert "row 1 (line 1)" in said and f"{count} numbers, not 512" in said
+    assert "row 1 (line 1)" in said and f"{count:,} numbers, not 512" in said
     assert "need a model of their own" in said
 
 
@@ -139,7 +139,7 @@ def test_the_script_says_one_line_and_leaves_no_file(tmp_path, rows):
     done = script("run.py", "--features", path, "--output", output, "--model", MODEL)
     refused(done, str(path), "row 2 (line 2)", "too large", "correct this row")
     done = program("run.py", "--features", "-", "--model", MODEL, input=b"")
-    refused(done, "standard input", "no row of embeddings")
+    refused(done, "standard input", "this file has no rows")
     refused(
         script("run.py", "--features", tmp_path / "none.csv", "--model", MODEL),
         "none.csv",
@@ -170,7 +170,7 @@ def test_object_arrays_are_never_unpickled(tmp_path, faces):
     (tmp_path / "c.npy").write_bytes(pickle.dumps(trap[0]))
     for name in ("a.npy", "a.npz", "b.npz"):
         assert "Python objects, which are never unpickled" in refusal(tmp_path / name)
-    assert "not a readable .npy file" in refusal(tmp_path / "c.npy")
+    assert "a pickle, which is never opened" in refusal(tmp_path / "c.npy")
     assert not (tmp_path / "sprung").exists()
     with contextlib.suppress(Exception):
         np.load(tmp_path / "c.npy", allow_pickle=True)
@@ -195,7 +195,7 @@ def test_arrays_of_another_shape_or_type_are_refused(tmp_path, faces):
         ({"filenames": names, "embeddings": table[None]}, "shape (1, 4, 512), not (N, 512)"),
         ({"filenames": names, "embeddings": nan}, "row 3: number 6 is nan, not a finite number"),
         ({"filenames": names, "embeddings": table.astype(float) * 1e300}, "row 1: number 1 is"),
-        ({"filenames": names[:0], "embeddings": table[:0]}, "no row of embeddings"),
+        ({"filenames": names[:0], "embeddings": table[:0]}, "this file has no rows"),
         ({"filenames": np.array(["a", "\udcff", "b", "c"]), "embeddings": table}, "row 2: the"),
     ]:  # fmt: skip
         np.savez(tmp_path / "t.npz", **arrays)
@@ -272,7 +272,7 @@ def test_other_parquet_tables_are_refused(tmp_path, faces):
         ({"e": pa.array([row[:7] for row in table.tolist()])}, "row 1: 7 numbers, not 512"),
         ({"e": pa.array([["x"]])}, "1 number, not 512"),
         ({"e": pa.array(holes, vector)}, "row 2: the embedding is missing"),
-        ({"filename": [], "e": pa.array([], vector)}, "no row of embeddings"),
+        ({"filename": [], "e": pa.array([], vector)}, "this file has no rows"),
     ]:
         parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
         assert word in refusal(tmp_path / "t.parquet")

@@ -135,13 +135,13 @@ def test_names_that_do_not_go_with_the_table_are_refused(tmp_path, faces):
     names = tmp_path / "names.txt"
     for text, word in [
         ("a\n" + "x" * 10_001, "line 2: over 10,000 bytes; shorten this name"),
-        ("a\n", "1 name for 2 rows; give one name a line"),
+        ("a\n", "1 name for 2 rows; give one name per line"),
     ]:
         names.write_text(text)
         assert word in refusal(tmp_path / "t.npy", "--names", str(names))
     names.write_text("a\nb\n")
     said = refusal(tmp_path / "t.npz", "--names", str(names))
-    assert "its names are in paths; leave out --names" in said
+    assert "it has names of its own, in the array paths; leave out --names" in said
     said = refusal(tmp_path / "t.npy", "--names", str(tmp_path))
     assert said == f"{tmp_path}: is a directory"  # and not the NPY is to blame
 

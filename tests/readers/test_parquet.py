@@ -129,7 +129,7 @@ def test_a_column_without_any_number_among_those_of_an_embedding_makes_bad_rows(
 def test_a_column_of_another_type_among_those_of_an_embedding_is_named(tmp_path, features, value):
     columns = {f"e{i}": features[:, i] for i in range(512)}
     path = write(tmp_path / "t.parquet", **columns | {"e9": pa.array([value] * len(features))})
-    assert "the column e9, one of the embedding's, is of type " in refusal(path)
+    assert "the column e9 of the embedding has the type " in refusal(path)
 
 
 # ------------------------------------------------------------------------------- claims

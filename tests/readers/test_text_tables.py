@@ -137,9 +137,9 @@ def test_a_name_that_begins_with_a_hash_is_no_comment(tmp_path, features):
 
 
 @pytest.mark.parametrize("content, said", [
-    (" path  | embedding\n-------+-----------\n a.jpg | [0.1,0.2]\n(1 row)\n", "as it is printed"),
-    ("| path | embedding |\n|------|-----------|\n| a | [0.1,0.2] |\n", "as it is printed"),
-    ("+------+\n| path |\n+------+\n| a    |\n+------+\n", "as it is printed"),
+    (" path  | embedding\n-------+-----------\n a.jpg | [0.1,0.2]\n(1 row)\n", "a printed table"),
+    ("| path | embedding |\n|------|-----------|\n| a | [0.1,0.2] |\n", "a printed table"),
+    ("+------+\n| path |\n+------+\n| a    |\n+------+\n", "a printed table"),
     ("INSERT INTO faces VALUES('a.jpg', X'00');\n", "an SQL dump"),
     ("--\n-- PostgreSQL database dump\n--\n", "an SQL dump"), ("<?xml version='1.0'?>\n", "XML"),
     ("path,embedding\na.jpg,System.Single[]\n", "'System.Single[]', the name of a type"),

@@ -195,7 +195,7 @@ def test_where_two_types_fit_the_error_names_both_and_the_option(tmp_path):
 @pytest.mark.parametrize("value, reason", [
     ("(0.5, 1.5)", "'(0.5, 1.5)' is not a list of numbers"),
     ("System.Single[]", "is the name of a type"), ("[F@1b6d3586", "is the name of a type"),
-    (b"\xff\xd8\xff\xe0" + bytes(20), "is an image"), (bytes(7), "a BLOB of 7 bytes"),
+    (b"\xff\xd8\xff\xe0" + bytes(20), "is an image"), (bytes(7), "7 bytes"),
     (base64.b64encode(np.arange(20, dtype="<f4").tobytes()).decode(), "is base64 of float32, not"),
     ("[[1, 2], [3, 4]]", "a list of several faces"), ("[1 2 ... 3]", "numpy shortened"),
     ("['a', 'b']", "2 numbers, not 20"), ("nonsense", "'nonsense' is not a list"),
