@@ -6,6 +6,7 @@ KILLS=50 pytest -k killed -s    the long version, which prints its figures
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +89,7 @@ def test_a_training_killed_and_interrupted_and_resumed_ends_as_if_it_had_not_bee
         if (folder / trained_models.DESCRIPTION).exists():  # finished: the next one starts anew
             assert trained_models.find_model(folder, trained_models.LITERT_MODEL)
             assert described(folder) == described(whole)
+            shutil.rmtree(folder)
         resumed += any(work.glob("[!.]*.npz"))
     print(f"\ntrain.py: {killed} killed while running, {resumed} times there was a state to resume")
     for state in work.glob("[!.]*.npz"):
