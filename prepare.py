@@ -148,9 +148,9 @@ def describe_embeddings(table: LabelledTable, model_scores: model_choice.ModelSc
             first = int(is_ood.argmax())
             source = next(itertools.islice(label_parsing.row_sources(table.ages), first, None))
             raise InputError(
-                f"{source}: {printable(table.names[first])} is not an embedding of the network of "
-                f"{model}, or is rounded too coarsely; leave out or embed again all such rows "
-                f"({is_ood.sum():,} of {len(is_ood):,})"
+                f"{source}: {printable(table.names[first])} is an embedding of another network "
+                f"than that of {model}, or too coarsely rounded; leave out or embed again all such "
+                f"rows ({is_ood.sum():,} of {len(is_ood):,})"
             )
     norm = embedding_space.median_norm(table.features)
     return f"embeddings of {table.features.shape[1]} numbers, median norm {norm:.3g}{network}"

@@ -56,7 +56,7 @@ def test_bad_rows_are_an_error_or_rows_of_missing_values():
         estimate(features)
     assert isinstance(caught.value, ValueError) and "\n" not in str(caught.value)
     features[[5, 8]] = features[[0, 1]]
-    with pytest.raises(EmbeddingError, match="row 3: not an embedding of the model's network"):
+    with pytest.raises(EmbeddingError, match="row 3: an embedding of another network"):
         estimate(features)
     features[5] = np.inf
     table = estimate(features, skip_bad_rows=True)
