@@ -155,7 +155,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--views", type=Path, default=paths.VIEWS, metavar="NPZ",
         help="augmented views written by embed.py --views; none to train without")
     add("--models", type=Path, default=paths.MODELS, metavar="DIR", help="folder for the model")
-    add("--epochs", type=whole_number(1), default=20, metavar="N",
+    add("--epochs", type=whole_number(1), default=18, metavar="N",
         help="epochs without the held-out faces; 5/8 as many follow on all faces")
     add("--batch-size", type=whole_number(1), default=768, metavar="N",
         help="maximum number of faces per step")
