@@ -103,7 +103,7 @@ def parse_npy(data: bytes) -> np.ndarray | None:
 
 
 def parse_numbers(dtype: np.dtype, data: bytes) -> np.ndarray:
-    """Return bytes as numbers of a type. Raises RowError if the last number is cut off."""
+    """Return bytes as numbers of a type. Raises RowError for no bytes or a cut-off number."""
     if not data or len(data) % dtype.itemsize:
         raise RowError(f"{len(data):,} bytes cannot be read as {dtype_name(dtype)} numbers")
     return np.frombuffer(data, dtype)

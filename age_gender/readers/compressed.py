@@ -134,10 +134,6 @@ def _make_decompressor(path: str, name: str) -> Any:
         return bz2.BZ2Decompressor()
     if name == "xz":
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
-    with contextlib.suppress(ImportError):  # from Python 3.14 on
-        from compression.zstd import ZstdDecompressor
-
-        return ZstdDecompressor()
     with contextlib.suppress(ImportError):
         import zstandard
 

@@ -54,7 +54,10 @@ def _find_titles_in_comment(line: bytes, count: int, dialect: Dialect) -> list[s
 
 
 def _is_header(cells: list[str], width: int | None) -> bool:
-    """Return whether no cell after the first is a number, or all are pandas' column numbers."""
+    """Return whether a row is a header: pandas' column numbers, or no numbers and no vectors.
+
+    The first cell may be a number.
+    """
     if len(cells) == 1:  # only a short word is a title; a line of text is a row
         return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
     if _are_numbers_of_columns(cells, width):

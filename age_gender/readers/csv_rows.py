@@ -8,7 +8,7 @@ from age_gender.readers import chunks
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.csv_dialects import Dialect
 
-MAX_ATTEMPTS = 100  # broken rows of a text after which reading resumes at the very next line
+MAX_BROKEN_ROWS = 100  # of fewer broken rows in a text, each costs no more than its first line
 
 
 class CsvRow(NamedTuple):
@@ -23,11 +23,12 @@ class CsvRow(NamedTuple):
 def read_rows(lines: list[bytes], dialect: Dialect) -> Iterator[CsvRow]:
     """Yield the rows of a text.
 
-    After a row that is not CSV, reading resumes at the next line, since an unclosed quote may have
-    swallowed good rows; after MAX_ATTEMPTS such rows, after all that the parser has consumed.
+    A row that is not CSV may have swallowed good rows by an unclosed quote, so that reading resumes
+    at the next line. From the MAX_BROKEN_ROWS-th such row on, it resumes after all lines that the
+    parser has consumed.
     """
     csv.field_size_limit(chunks.MAX_ROW_BYTES)  # here, so that Dask workers have it too
-    line_index, attempts, delimiter = 0, MAX_ATTEMPTS, dialect.delimiter.decode()
+    line_index, attempts, delimiter = 0, MAX_BROKEN_ROWS, dialect.delimiter.decode()
     while line_index < len(lines):
         if lines[line_index] in (b"\n", b"\r\n"):  # a parser takes 15 microseconds per line
             line_index += 1

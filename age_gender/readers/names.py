@@ -1,4 +1,4 @@
-"""Turn names of faces into text, and into cells of CSV."""
+"""Find columns of names by their titles, and turn names into text and cells of CSV."""
 
 import contextlib
 import os

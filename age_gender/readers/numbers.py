@@ -22,7 +22,8 @@ _thread_local = threading.local()  # keeps a parser: a new one for each chunk ta
 def parse_number_table(rows: Sequence[bytes | memoryview], width: int) -> np.ndarray | None:
     """Return the numbers of rows, float64 (n, width); a row is text with commas between numbers.
 
-    Returns None for any other text, and where JSON and `float` might give different numbers.
+    Returns None for any other text, where JSON and `float` might give different numbers, and
+    without pysimdjson.
     """
     # Parse one JSON array of all rows with separators between them
     try:
