@@ -25,6 +25,7 @@ if __name__ == "__main__":
 import argparse
 import contextlib
 import functools
+import gc
 import importlib.util
 import math
 import platform
@@ -342,4 +343,5 @@ def describe_training(
 
 
 if __name__ == "__main__":
+    gc.disable()  # searching for cyclic garbage took 3 % of the processor time and freed no memory
     cli.run(main)
