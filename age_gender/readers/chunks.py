@@ -16,7 +16,7 @@ from age_gender.cli import say
 from age_gender.errors import InputError, printable
 from age_gender.readers import names
 from age_gender.readers.bad_rows import BadRow, RowError
-from age_gender.readers.numbers import MIN_MAGNITUDE, find_not_finite
+from age_gender.readers.numbers import MIN_MAGNITUDE, describe_not_finite
 from age_gender.readers.schema import SAMPLE_ROWS, UNKNOWN_COLUMNS, Columns
 
 CHUNK_ROWS = 2048  # rows in a chunk of an array
@@ -44,7 +44,7 @@ class Chunk:
     columns: Columns = UNKNOWN_COLUMNS  # unknown until a row shows them; rows before it are bad
     metadata: dict[str, list] = field(default_factory=dict)  # names and labels of an array's rows
     bad_rows: Sequence[BadRow] = ()  # rows that are not in the data
-    lines_above: int = 0  # lines of text above the data
+    lines_above_count: int = 0  # lines of text above the data
     has_lines: bool = False  # whether messages give lines of the file
     is_last: bool = False  # whether it is the last chunk of its file
     input_bytes: int = 0
@@ -82,8 +82,8 @@ class Chunk:
             except RowError as error:
                 row, line = len(bad_rows) + 1, window[0][0]
                 bad_rows.append(BadRow(self.path, row, line, error.reason, error.remedy))
-        line_count = self.lines_above + self.data.count(b"\n")
-        return replace(self, data=b"", bad_rows=bad_rows, lines_above=line_count)
+        line_count = self.lines_above_count + self.data.count(b"\n")
+        return replace(self, data=b"", bad_rows=bad_rows, lines_above_count=line_count)
 
 
 @dataclass
@@ -117,11 +117,11 @@ class Batch:
         )  # fmt: skip
 
 
-Parsed = tuple[Sequence, dict[str, list]]  # rows (n, width) and their metadata
+ParsedRows = tuple[Sequence, dict[str, list]]  # rows (n, width) and their metadata
 
 
 def assign_columns(
-    parts: Iterable[Chunk],
+    unassigned: Iterable[Chunk],
     find_rows: Callable[[Chunk], Iterable[tuple[int, Any]]],
     choose: Callable[[list], Columns],
 ) -> Iterator[Chunk]:
@@ -130,7 +130,7 @@ def assign_columns(
     `find_rows` returns the rows of a chunk.
     """
     columns = UNKNOWN_COLUMNS
-    for chunk in parts:
+    for chunk in unassigned:
         if columns is UNKNOWN_COLUMNS:
             chunk = chunk.with_columns(find_rows(chunk), choose)
             columns = chunk.columns
@@ -148,7 +148,7 @@ def row_windows(rows: Iterable) -> Iterator[list]:
 
 def parse_chunk(
     chunk: Chunk,
-    parse_in_bulk: Callable[[Chunk], Parsed | None],
+    parse_in_bulk: Callable[[Chunk], ParsedRows | None],
     split_rows: Callable[[Chunk], Iterable[Row]],
 ) -> Batch:
     """Return the batch of a chunk, parsed in bulk, or else row by row.
@@ -167,7 +167,7 @@ def parse_chunk(
 
 def _parse_row_by_row(chunk: Chunk, rows: Iterable[Row]) -> Batch:
     """Return the batch of a chunk with these rows, and the reason why each bad row is bad."""
-    metadata: dict[str, list] = {role: [] for role in chunk.columns.metadata}
+    metadata: dict[str, list] = {role: [] for role in chunk.columns.metadata_columns}
     embeddings, line_numbers, bad_rows = [], [], []
     for number, row in enumerate(rows, 1):
         try:
@@ -179,7 +179,7 @@ def _parse_row_by_row(chunk: Chunk, rows: Iterable[Row]) -> Batch:
             continue
         line_numbers.append(row.line)
         for role, values in metadata.items():
-            values.append(row.get(chunk.columns.metadata[role]))
+            values.append(row.get(chunk.columns.metadata_columns[role]))
     data_lines = chunk.data.count(b"\n") if chunk.has_lines else 0
     return make_batch(chunk, embeddings, metadata, data_lines, bad_rows, line_numbers)
 
@@ -204,7 +204,7 @@ def make_batch(
         line = line_numbers[i] if line_numbers else 0
         bad_rows.append(BadRow(chunk.path, int(row_indices[i]) + 1, line, reason))
     origin = replace(chunk, data=b"", metadata={}, bad_rows=())
-    line_count = chunk.lines_above + data_lines
+    line_count = chunk.lines_above_count + data_lines
     batch = Batch(
         origin, features, row_indices, count, line_count, sorted(bad_rows), metadata, line_numbers
     )
@@ -223,7 +223,7 @@ def _check_rows(rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
         is_good = (largest >= MIN_MAGNITUDE) & (largest < np.inf)
     reasons = {}
     for i in suspects[~is_good].tolist():
-        fault = find_not_finite(rows[i])
+        fault = describe_not_finite(rows[i])
         reasons[i] = (
             fault or f"a row of zeros is no embedding (all numbers are under {MIN_MAGNITUDE:g})"
         )

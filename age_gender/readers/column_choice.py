@@ -66,8 +66,8 @@ def choose_columns(
         width=options.width or _count_numbers(chosen, summaries),
         embedding=tuple(keys[index] for index in chosen),
         vector_format=vector_format,
-        metadata={role: keys[index] for role, index in metadata.items()},
-        count=len(titles),
+        metadata_columns={role: keys[index] for role, index in metadata.items()},
+        column_count=len(titles),
         unread_columns=unread_columns,
     )
 
@@ -171,7 +171,7 @@ def _find_name(
         return titles.index(options.name_column)
     by_rank: dict[int, list[int]] = {}
     for index, (title, summary) in enumerate(zip(titles, summaries, strict=True)):
-        rank = names.rank_title(title) if summary.is_name else None
+        rank = names.rank_title(title) if summary.may_be_name else None
         if rank is not None and not (rank == names.INDEX_RANK and summary.is_number):
             by_rank.setdefault(rank, []).append(index)
     if not by_rank:

@@ -33,7 +33,7 @@ class Dialect(NamedTuple):
     skipped_lines: int = 0  # lines before the header or the first row
     rewrites: tuple[Rewrite, ...] = ()  # applied to lines before they are split
 
-    def prepared(self, data: bytes) -> bytes:
+    def to_csv(self, data: bytes) -> bytes:
         """Return the text as CSV with this delimiter."""
         for pattern, replacement in self.rewrites:
             data = pattern.sub(replacement, data)

@@ -33,19 +33,21 @@ def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[c
     dialect = find_dialect(head)
     whole_lines = first_lines[:-1] if is_cut_off else first_lines
     header = csv_headers.find_header(whole_lines, dialect, options.width)
-    start = chunks.Chunk(path, functools.partial(_parse, dialect), has_lines=True)
-    if header.lines:
-        yield replace(start, lines_above=header.lines)
+    template = chunks.Chunk(path, functools.partial(_parse, dialect), has_lines=True)
+    if header.line_count:
+        yield replace(template, lines_above_count=header.line_count)
 
     # Split the text into chunks, and choose the columns by the first usable row
     find_end = functools.partial(text_chunks.last_row_end, delimiter=dialect.delimiter)
-    parts = text_chunks.split_into_chunks(start, stream, find_end, skipped_bytes=header.bytes)
-    choose = functools.partial(csv_headers.choose, path, header.titles, options)
+    unassigned = text_chunks.split_into_chunks(
+        template, stream, find_end, skipped_bytes=header.byte_count
+    )
+    choose = functools.partial(csv_headers.choose_csv_columns, path, header.titles, options)
     find_rows = functools.partial(_numbered_rows, dialect)
     is_transposed = functools.cache(  # it reads the file: only once, and if rows show no columns
-        functools.partial(csv_headers.is_transposed, path, header.lines, dialect, options)
+        functools.partial(csv_headers.is_transposed, path, header.line_count, dialect, options)
     )
-    for chunk in chunks.assign_columns(parts, find_rows, choose):
+    for chunk in chunks.assign_columns(unassigned, find_rows, choose):
         if chunk.columns is UNKNOWN_COLUMNS and is_transposed():
             bad_rows = [row._replace(remedy=TRANSPOSE) for row in chunk.bad_rows]
             chunk = replace(chunk, bad_rows=bad_rows)
@@ -72,7 +74,7 @@ def _cell_pattern(delimiter: bytes) -> bytes:
     return rb'(?:([^"%s\n]*)|"((?:[^"\n]|"")*+)")' % re.escape(delimiter)
 
 
-def _parse_in_bulk(dialect: Dialect, chunk: chunks.Chunk) -> chunks.Parsed | None:
+def _parse_in_bulk(dialect: Dialect, chunk: chunks.Chunk) -> chunks.ParsedRows | None:
     """Return the chunk's numbers and metadata, or None if they might differ row by row."""
     # Check that the embedding is neighbouring cells, or a list in brackets, and a line a row
     columns, data = chunk.columns, chunk.data
@@ -86,7 +88,7 @@ def _parse_in_bulk(dialect: Dialect, chunk: chunks.Chunk) -> chunks.Parsed | Non
         return None
 
     # Split each line, and parse the numbers
-    lines = [*_split_lines(dialect.prepared(data), columns, dialect.delimiter)]
+    lines = [*_split_lines(dialect.to_csv(data), columns, dialect.delimiter)]
     if None in lines:
         return None
     texts = [text for text, _ in lines]
@@ -98,7 +100,7 @@ def _parse_in_bulk(dialect: Dialect, chunk: chunks.Chunk) -> chunks.Parsed | Non
 
     # Decode the cells of metadata
     metadata = {}
-    for role, column in columns.metadata.items():
+    for role, column in columns.metadata_columns.items():
         first_group = 2 * (column if column < start else column - end + start)
         cells = (groups[first_group : first_group + 2] for _, groups in lines)
         try:
@@ -118,7 +120,7 @@ def _split_lines(
     start, end = columns.embedding[0], columns.embedding[-1] + 1
     separator, cell = re.escape(delimiter), _cell_pattern(delimiter)
     before = re.compile((cell + separator) * start)
-    after_count = columns.count - end
+    after_count = columns.column_count - end
     after = re.compile((separator + cell) * after_count)
     view, line_start = memoryview(data), 0  # slicing a view copies nothing
     while line_start < len(data):
@@ -188,10 +190,10 @@ def _split_rows(dialect: Dialect, chunk: chunks.Chunk) -> Iterator[chunks.Row]:
 
 def _find_count_error(count: int, columns: Columns) -> RowError | None:
     """Return the error of a row with `count` cells, or None if the table has as many columns."""
-    if count == columns.count:
+    if count == columns.column_count:
         return None
-    name_count = columns.count - columns.width
-    if columns.holds_vectors or name_count not in (0, 1) or columns.metadata.get("name"):
-        return RowError(f"{count} cells, not {columns.count}")
+    name_count = columns.column_count - columns.width
+    if columns.holds_vectors or name_count not in (0, 1) or columns.metadata_columns.get("name"):
+        return RowError(f"{count} cells, not {columns.column_count}")
     after_name = " after the name" * name_count
     return RowError(f"{count - name_count} numbers{after_name}, not {columns.width}")

@@ -25,8 +25,8 @@ class Header(NamedTuple):
     """Hold the titles of the columns, or None, and the size of the text above the rows."""
 
     titles: list[str] | None
-    lines: int
-    bytes: int
+    line_count: int
+    byte_count: int
 
 
 def find_header(lines: list[bytes], dialect: Dialect, width: int | None) -> Header:
@@ -77,7 +77,7 @@ def _are_numbers_of_columns(cells: list[str], width: int | None) -> bool:
     return False
 
 
-def choose(
+def choose_csv_columns(
     path: str, header: list[str] | None, options: ReadOptions, rows: Sequence[CsvRow]
 ) -> Columns:
     """Return the columns to read, chosen by the first of these rows. Raises RowError."""
@@ -100,9 +100,10 @@ def choose(
     columns = _choose_by_titles(path, header, placeholders, summaries, options)
     is_rest = columns.embedding == tuple(range(1, len(cells)))
     first_title = (header or placeholders)[0].strip().casefold()
-    if is_rest and "name" not in columns.metadata and first_title not in LABEL_COLUMNS:
-        columns = replace(columns, metadata=columns.metadata | {"name": 0}, unread_columns=())
-    return replace(columns, count=count)
+    if is_rest and "name" not in columns.metadata_columns and first_title not in LABEL_COLUMNS:
+        metadata_columns = columns.metadata_columns | {"name": 0}
+        columns = replace(columns, metadata_columns=metadata_columns, unread_columns=())
+    return replace(columns, column_count=count)
 
 
 def _align_titles(cells: list[str], header: list[str] | None) -> tuple[list[str], list[str] | None]:

@@ -35,7 +35,7 @@ def read_rows(lines: list[bytes], dialect: Dialect) -> Iterator[CsvRow]:
             continue
         first, error, cells = line_index + 1, None, []
         rest = map(lines.__getitem__, range(line_index, len(lines)))
-        texts = (dialect.prepared(line).decode("utf-8", "surrogateescape") for line in rest)
+        texts = (dialect.to_csv(line).decode("utf-8", "surrogateescape") for line in rest)
         reader = csv.reader(texts, delimiter=delimiter, strict=True)
         try:
             cells = next(reader)

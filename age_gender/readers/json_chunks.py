@@ -36,30 +36,32 @@ _CUT_OFF = "the file ends here, but the array does not: it is cut off"
 
 
 def split_into_lines(
-    start: chunks.Chunk, stream: BinaryIO, options: ReadOptions
+    template: chunks.Chunk, stream: BinaryIO, options: ReadOptions
 ) -> Iterator[chunks.Chunk]:
-    """Yield `start` with the rows of JSON in any shape, one per line. Raises InputError."""
-    path = start.path
+    """Yield `template` with the rows of JSON in any shape, one per line. Raises InputError."""
+    path = template.path
     head, stream = text_chunks.read_head(stream, JSON_HEAD_BYTES)
     text_chunks.check_is_text(path, head)
     text = head.removeprefix(text_chunks.BOM).lstrip()
     for beginning, description, remedy in _NEARLY_JSON:
         if re.match(beginning, text):
             raise InputError(f"{path}: {description}; {remedy}")
-    if text.startswith(b"[") and not _is_lists(text):
+    if text.startswith(b"[") and not _has_list_per_line(text):
         stream.read(head.find(b"[") + 1)
-        yield from _read_entries(start, stream, b"]", is_whole_file=True)
-    elif text.startswith(b"[") or _is_lines(text):
-        yield from text_chunks.split_into_chunks(start, stream, lambda data: data.rfind(b"\n") + 1)
+        yield from _read_entries(template, stream, b"]", is_whole_file=True)
+    elif text.startswith(b"[") or _has_object_per_line(text):
+        yield from text_chunks.split_into_chunks(
+            template, stream, lambda data: data.rfind(b"\n") + 1
+        )
     elif len(head) < JSON_HEAD_BYTES or (offset := _find_rows_offset(head)) is None:
-        yield from _read_document(start, stream, options)
+        yield from _read_document(template, stream, options)
     else:
         stream.read(offset)
         closing_bracket = b"]" if head[offset - 1 : offset] == b"[" else b"}"
-        yield from _read_entries(start, stream, closing_bracket, is_whole_file=False)
+        yield from _read_entries(template, stream, closing_bracket, is_whole_file=False)
 
 
-def _is_lists(text: bytes) -> bool:
+def _has_list_per_line(text: bytes) -> bool:
     """Return whether text that begins with a list has a list on each line."""
     line, _, rest = text.partition(b"\n")
     if not line.rstrip().endswith(b"]") or rest.lstrip()[:1] != b"[":
@@ -70,7 +72,7 @@ def _is_lists(text: bytes) -> bool:
     return False
 
 
-def _is_lines(text: bytes) -> bool:
+def _has_object_per_line(text: bytes) -> bool:
     """Return whether text that begins with an object has an object on each line."""
     line, _, rest = text.partition(b"\n")
     try:
@@ -84,20 +86,20 @@ def _is_lines(text: bytes) -> bool:
 
 
 def _read_entries(
-    start: chunks.Chunk, stream: BinaryIO, closing_bracket: bytes, is_whole_file: bool
+    template: chunks.Chunk, stream: BinaryIO, closing_bracket: bytes, is_whole_file: bool
 ) -> Iterator[chunks.Chunk]:
     """Yield the entries of an array, or of an object whose keys are names, one per line.
 
     The stream is positioned after the opening bracket; `closing_bracket` ends the entries. Text
     after it is ignored, but is an error if the array `is_whole_file`.
     """
-    count, is_open, path = 0, True, start.path
+    count, is_open, path = 0, True, template.path
 
     def find_end(data: bytes) -> int:
         ends, closing_offset = _find_ends(data) if is_open else ([], 0)
         return ends[-1] if closing_offset is None else len(data)
 
-    for chunk in text_chunks.split_into_chunks(start, stream, find_end, b"]"):
+    for chunk in text_chunks.split_into_chunks(template, stream, find_end, b"]"):
         for row in chunk.bad_rows:
             raise InputError(f"{path}: row {count + 1}: {row.reason}; write the file again")
 
@@ -115,7 +117,7 @@ def _read_entries(
                 "object per line"
             )
         if entries:
-            lines = map(_row_of_name, entries) if closing_bracket == b"}" else entries
+            lines = map(_entry_to_row, entries) if closing_bracket == b"}" else entries
             data = b"".join(line.translate(_ONE_LINE) + b"\n" for line in lines)
             yield replace(chunk, data=data, file_range=None, has_lines=False)
     if is_open:
@@ -164,7 +166,7 @@ def _mask_strings(data: bytes) -> bytes:
     return _STRING.sub(lambda string: b" " * len(string[0]), data)
 
 
-def _row_of_name(entry: bytes) -> bytes:
+def _entry_to_row(entry: bytes) -> bytes:
     """Return the row of a name, which is a key, and its value: vectors, or a row."""
     key = _KEY.match(entry)
     if key is None:
@@ -226,28 +228,28 @@ def _parse_beginning(head: bytes) -> dict:
 
 
 def _read_document(
-    start: chunks.Chunk, stream: BinaryIO, options: ReadOptions
+    template: chunks.Chunk, stream: BinaryIO, options: ReadOptions
 ) -> Iterator[chunks.Chunk]:
     """Yield the rows of a document, or of consecutive ones, after reading all of it."""
     data = stream.read(MAX_DOCUMENT_BYTES + 1)
     if len(data) > MAX_DOCUMENT_BYTES:
         raise InputError(
-            f"{start.path}: JSON of this shape must be read whole, and this is over 1 GB; write "
+            f"{template.path}: JSON of this shape must be read whole, and this is over 1 GB; write "
             "one object per line"
         )
-    input_bytes, rows, lines, size = len(data), _document_rows(start.path, data, options), [], 0
+    input_bytes, rows, lines, size = len(data), _document_rows(template.path, data, options), [], 0
     del data
     for row in rows:
         lines.append(row if isinstance(row, bytes) else json.dumps(row).encode())
         size += len(lines[-1])
         if size > chunks.CHUNK_BYTES:
-            yield _join_lines(start, lines)
+            yield _join_lines(template, lines)
             lines, size = [], 0
-    yield replace(_join_lines(start, lines), input_bytes=input_bytes)
+    yield replace(_join_lines(template, lines), input_bytes=input_bytes)
 
 
-def _join_lines(start: chunks.Chunk, lines: list[bytes]) -> chunks.Chunk:
-    return replace(start, data=b"".join(line + b"\n" for line in lines), has_lines=False)
+def _join_lines(template: chunks.Chunk, lines: list[bytes]) -> chunks.Chunk:
+    return replace(template, data=b"".join(line + b"\n" for line in lines), has_lines=False)
 
 
 def _document_rows(path: str, data: bytes, options: ReadOptions) -> Iterator[object]:

@@ -20,10 +20,10 @@ _ACTION = re.compile(rb'\s*\{\s*"(?:index|create)"\s*:\s*\{[^{}]*\}\s*\}\s*\Z')
 
 def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Yield chunks of whole lines, each of which is a row."""
-    start = chunks.Chunk(path, _parse, has_lines=True)
-    parts = json_chunks.split_into_lines(start, stream, options)
+    template = chunks.Chunk(path, _parse, has_lines=True)
+    unassigned = json_chunks.split_into_lines(template, stream, options)
     choose = functools.partial(_choose_columns, path, options)
-    return chunks.assign_columns(parts, _numbered_lines, choose)
+    return chunks.assign_columns(unassigned, _numbered_lines, choose)
 
 
 def _parse(chunk: chunks.Chunk) -> chunks.Batch:
@@ -42,12 +42,12 @@ def _choose_columns(path: str, options: ReadOptions, lines: list[bytes]) -> Colu
     return choose_columns(path, titles, summarise_columns(rows, options), options, by_title=True)
 
 
-def _parse_in_bulk(chunk: chunks.Chunk) -> chunks.Parsed | None:
+def _parse_in_bulk(chunk: chunks.Chunk) -> chunks.ParsedRows | None:
     """Return the chunk's numbers and metadata, or None if they might differ row by row."""
     columns = chunk.columns
     if len(chunk.data) < chunks.SMALL_BYTES or not columns.has_format(vectors.LIST):
         return None
-    key, is_nested = columns.embedding[0], any("." in name for name in columns.read_columns())
+    key, is_nested = columns.embedding[0], any("." in name for name in columns.used_columns())
     last_key = key.rpartition(".")[2] if is_nested else key
     word, texts, objects = json.dumps(last_key, ensure_ascii=False).encode(), [], []
     for line in chunk.data.removesuffix(b"\n").split(b"\n"):
@@ -71,7 +71,8 @@ def _parse_in_bulk(chunk: chunks.Chunk) -> chunks.Parsed | None:
         objects.append(_number_name(short, columns))
     values = numbers.parse_number_table(texts, columns.width)
     metadata = {
-        role: [short.get(column) for short in objects] for role, column in columns.metadata.items()
+        role: [short.get(column) for short in objects]
+        for role, column in columns.metadata_columns.items()
     }
     return None if values is None else (values, metadata)
 
@@ -92,7 +93,7 @@ def _split_rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
 def _number_name(face: dict, columns: Columns) -> dict:
     """Return a face, named `name#1` if it is one of several without names of their own."""
     number, own_keys = face.get(json_faces.FACE, (0, []))
-    name = columns.metadata.get("name")
+    name = columns.metadata_columns.get("name")
     if not number or name in own_keys or face.get(name) is None:
         return face
     return face | {name: f"{face[name]}#{number}"}

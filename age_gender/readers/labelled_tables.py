@@ -55,8 +55,9 @@ def read_table(paths: Sequence[str | Path], options: ReadOptions) -> LabelledTab
     genders = [columns.pop(next(iter(columns))) for columns in files]
     others = {
         title: [
-            columns.get(title) or read._replace(title="", values=[None] * len(read.values))
-            for columns, read in zip(files, genders, strict=True)
+            columns.get(title)
+            or first_column._replace(title="", values=[None] * len(first_column.values))
+            for columns, first_column in zip(files, genders, strict=True)
         ]
         for title in GENDER_COLUMNS if any(title in columns for columns in files)
     }  # fmt: skip

@@ -42,7 +42,7 @@ def name_of_file(path: str) -> str:
     return text_name(without_compressed_suffix(os.path.basename(path)).removesuffix(".csv"))
 
 
-def is_name(value: object) -> bool:
+def may_be_name(value: object) -> bool:
     """Return whether a value may be a name: text, a whole number, a UUID, or missing."""
     if isinstance(value, bytes):
         value = _decode(value)

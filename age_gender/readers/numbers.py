@@ -67,7 +67,7 @@ def is_number_text(text: str) -> bool:
     return "_" not in text
 
 
-def find_not_finite(values: np.ndarray) -> str:
+def describe_not_finite(values: np.ndarray) -> str:
     """Return a message on the first number of a row (n,) that is not finite as float32, or ""."""
     with np.errstate(over="ignore", invalid="ignore"):
         not_finite = np.flatnonzero(~np.isfinite(values.astype(np.float32)))
@@ -80,7 +80,7 @@ def find_not_finite(values: np.ndarray) -> str:
 
 def to_float32(values: np.ndarray) -> np.ndarray:
     """Return a row (n,) as float32. Raises RowError for the first number that is not finite."""
-    if fault := find_not_finite(values):
+    if fault := describe_not_finite(values):
         raise RowError(fault)
     return values.astype(np.float32)
 

@@ -88,7 +88,7 @@ def _read_face_arrays(
     width = options.width or next(iter(arrays.values())).width
     if not options.fits(width):
         raise InputError(f"{path}: {width_error(width, options)}")
-    columns, faces = Columns(width, metadata={"name": "name"}), iter(arrays.items())
+    columns, faces = Columns(width, metadata_columns={"name": "name"}), iter(arrays.items())
     while part := [*itertools.islice(faces, chunks.CHUNK_ROWS)]:
         names, rows, bad_rows = [], [], []
         for number, (name, array) in enumerate(part, 1):

@@ -28,7 +28,7 @@ def limit_size(value: object) -> object:
     return TooLarge() if is_large else value
 
 
-def _parse_in_bulk(chunk: chunks.Chunk) -> chunks.Parsed | None:
+def _parse_in_bulk(chunk: chunks.Chunk) -> chunks.ParsedRows | None:
     """Return the numbers and metadata of BLOBs of one length or of lists as text; else None."""
     columns, values = chunk.columns, None
     cells = [row[columns.embedding[0]] for row in chunk.data]
@@ -43,7 +43,8 @@ def _parse_in_bulk(chunk: chunks.Chunk) -> chunks.Parsed | None:
                 [cell[1:-1].encode() for cell in cells], columns.width
             )
     metadata = {
-        role: [row[column] for row in chunk.data] for role, column in columns.metadata.items()
+        role: [row[column] for row in chunk.data]
+        for role, column in columns.metadata_columns.items()
     }
     return None if values is None else (values, metadata)
 

@@ -37,9 +37,9 @@ def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[c
     # With a small buffer per column, Arrow does not hold a whole row group. It still holds a page
     # and a dictionary of each column, some 2 MB.
     arrow_options = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
-    with pyarrow.parquet.ParquetFile(path, **arrow_options) as file:
-        table = _CheckedFile(path, file, parquet_pages.read_layout(path))
-        yield from _read_table(table, _choose_columns(table, options))
+    with pyarrow.parquet.ParquetFile(path, **arrow_options) as parquet_file:
+        file = _CheckedFile(path, parquet_file, parquet_pages.read_layout(path))
+        yield from _read_table(file, _choose_columns(file, options))
 
 
 class _CheckedFile:
@@ -106,7 +106,7 @@ class _CheckedFile:
         """Return how many rows a batch may have, so that its decoded values fit into memory."""
         # Batches of 512 columns cost more than those of one, so they have more rows.
         size = chunks.CHUNK_ROWS if columns.holds_vectors else 4 * chunks.CHUNK_ROWS
-        used = {*columns.read_columns()} - self._numbers
+        used = {*columns.used_columns()} - self._numbers
         for title in used:
             for group, rows in enumerate(self.layout.rows_per_group):
                 for pages in self.pages(title, group):
@@ -154,89 +154,85 @@ def is_name_column(arrow_type: Any, title: str) -> bool:
     return is_text and "image" not in title.casefold()
 
 
-def _choose_columns(table: _CheckedFile, options: ReadOptions) -> Columns:
+def _choose_columns(file: _CheckedFile, options: ReadOptions) -> Columns:
     """Return the columns to read; values are read only if types and titles do not suffice."""
     # Summarise the columns by types, titles and values
-    summaries = {title: _summarise_by_type(table, title) for title in table.types}
+    summaries = {title: _summarise_by_type(file, title) for title in file.types}
     columns_of_numbers = sum(summary.is_number for summary in summaries.values())
     has_vectors = any(summary.width for summary in summaries.values())
     has_vectors = has_vectors or columns_of_numbers >= MIN_WIDTH
+    plurals = {f"{name}s" for name in NAME_COLUMNS}
     for title, summary in summaries.items():
         last = title.casefold().rpartition(".")[2].lstrip("_")
         titles = {options.name_column, options.embedding_column, last}
-        may_be_name = title in titles or titles & {*NAME_COLUMNS, *(f"{n}s" for n in NAME_COLUMNS)}
-        is_name = title != options.embedding_column and is_name_column(table.types[title], title)
+        has_name_title = title in titles or titles & {*NAME_COLUMNS, *plurals}
+        is_name = title != options.embedding_column and is_name_column(file.types[title], title)
         if summary.width:
             continue
         if not summary.is_number and has_vectors and is_name:
             summaries[title] = ColumnSummary()
-        elif may_be_name or (not summary.is_number and not has_vectors):
-            summaries[title] = _summarise_by_values(table, title, options)
+        elif has_name_title or (not summary.is_number and not has_vectors):
+            summaries[title] = _summarise_by_values(file, title, options)
 
     # Choose
-    is_fixed = any(hasattr(arrow_type, "list_size") for arrow_type in table.types.values())
+    is_fixed = any(hasattr(arrow_type, "list_size") for arrow_type in file.types.values())
     values = [*summaries.values()]
     try:
         return choose_columns(
-            table.path,
-            [*summaries],
-            values,
-            options,
-            by_title=True,
-            accept_other_width=not is_fixed,
+            file.path, [*summaries], values, options, by_title=True, accept_other_width=not is_fixed
         )
     except RowError as error:
-        raise InputError(f"{table.path}: {error}") from None
+        raise InputError(f"{file.path}: {error}") from None
 
 
-def _summarise_by_type(table: _CheckedFile, title: str) -> ColumnSummary:
+def _summarise_by_type(file: _CheckedFile, title: str) -> ColumnSummary:
     """Return a column's summary by its type, and by the lengths of its first lists of numbers."""
-    arrow_type = table.types[title]
+    arrow_type = file.types[title]
     if is_number_type(arrow_type):
-        return ColumnSummary(is_number=True, is_name=False)
+        return ColumnSummary(is_number=True, may_be_name=False)
     if not is_list_type(arrow_type) or not is_number_type(arrow_type.value_type):
-        return ColumnSummary(is_name=False)
-    head = table.head(title)
+        return ColumnSummary(may_be_name=False)
+    head = file.head(title)
     lengths = [] if head is None else head.value_lengths().drop_null().to_pylist()
     claimed = getattr(arrow_type, "list_size", 0)
     width = max({*lengths}, key=lengths.count, default=claimed)
-    return ColumnSummary(width, vector_format=vectors.LIST if width else None, is_name=False)
+    return ColumnSummary(width, vector_format=vectors.LIST if width else None, may_be_name=False)
 
 
-def _summarise_by_values(table: _CheckedFile, title: str, options: ReadOptions) -> ColumnSummary:
+def _summarise_by_values(file: _CheckedFile, title: str, options: ReadOptions) -> ColumnSummary:
     """Return a column's summary by its first values."""
-    head = table.head(title)
+    head = file.head(title)
     values = [] if head is None else [value for value in _to_list(head) if value is not None]
     return summarise_column(values, options) if values else ColumnSummary()
 
 
-def _read_table(table: _CheckedFile, columns: Columns) -> Iterator[chunks.Chunk]:
+def _read_table(file: _CheckedFile, columns: Columns) -> Iterator[chunks.Chunk]:
     """Yield chunks of arrays if Arrow holds numbers, else of Python objects."""
-    used = dict.fromkeys(columns.read_columns())
-    embedding = table.types[columns.embedding[0]]
+    used = dict.fromkeys(columns.used_columns())
+    embedding = file.types[columns.embedding[0]]
     is_nested = is_list_type(embedding) and not is_number_type(embedding.value_type)
     has_values = columns.holds_vectors and (is_nested or not is_list_type(embedding))
     if not columns.holds_vectors:
-        _check_numbers(table, columns.embedding)
-    for arrays in table.batches([*used], table.batch_rows(columns)):
+        _check_numbers(file, columns.embedding)
+    for arrays in file.batches([*used], file.batch_rows(columns)):
         if has_values:
             values = [_to_list(arrays[title]) for title in used]
             rows = [dict(zip(used, row, strict=True)) for row in zip(*values, strict=True)]
             size = sum(array.nbytes for array in arrays.values())
-            yield chunks.Chunk(table.path, object_rows.parse, rows, columns, input_bytes=size)
+            yield chunks.Chunk(file.path, object_rows.parse, rows, columns, input_bytes=size)
         else:
-            yield from _read_numbers(table.path, columns, arrays)
+            yield from _read_numbers(file.path, columns, arrays)
 
 
-def _check_numbers(table: _CheckedFile, titles: Sequence[str]) -> None:
+def _check_numbers(file: _CheckedFile, titles: Sequence[str]) -> None:
     """Raise InputError unless all columns of an embedding's numbers hold numbers."""
     import pyarrow as pa
 
     for title in titles:
-        arrow_type = table.types[title]
+        arrow_type = file.types[title]
         if not is_number_type(arrow_type) and not pa.types.is_null(arrow_type):
             raise InputError(
-                f"{table.path}: the column {title} of the embedding has the type {arrow_type}; "
+                f"{file.path}: the column {title} of the embedding has the type {arrow_type}; "
                 "write it as numbers, or drop it"
             )
 
@@ -248,7 +244,7 @@ def _read_numbers(path: str, columns: Columns, arrays: dict[str, Any]) -> Iterat
         arrays, rows, bad_rows = _stack_lists(path, arrays, columns)
     else:
         rows = np.stack([_to_numpy(arrays[title]) for title in columns.embedding]).T
-    metadata = {role: _to_list(arrays[title]) for role, title in columns.metadata.items()}
+    metadata = {role: _to_list(arrays[title]) for role, title in columns.metadata_columns.items()}
     for start in range(0, len(rows) or 1, chunks.CHUNK_ROWS):  # batches of lists give one chunk
         part = slice(start, start + chunks.CHUNK_ROWS)
         values = {role: column[part] for role, column in metadata.items()}

@@ -63,8 +63,8 @@ class Columns:
     embedding: Sequence[Hashable] = ()  # one column of vectors, or columns of one number each
     vector_format: vectors.VectorFormat | None = None  # None: columns of numbers
     # column by role: "name" or a title of LABEL_COLUMNS
-    metadata: dict[str, Hashable] = field(default_factory=dict)
-    count: int = 0  # number of all columns of the table
+    metadata_columns: dict[str, Hashable] = field(default_factory=dict)
+    column_count: int = 0  # of the whole table
     unread_columns: tuple[str, ...] = ()  # titles
 
     def read_vector(self, get: Callable) -> np.ndarray:
@@ -77,9 +77,9 @@ class Columns:
             return parse_cells([*map(get, self.embedding)], "cell", first)
         return self.vector_format.read(get(self.embedding[0]), self.width)
 
-    def read_columns(self) -> list[Hashable]:
+    def used_columns(self) -> list[Hashable]:
         """Return the columns of the embedding, the name and the labels."""
-        return [*self.embedding, *self.metadata.values()]
+        return [*self.embedding, *self.metadata_columns.values()]
 
     @property
     def holds_vectors(self) -> bool:
@@ -101,7 +101,7 @@ class ColumnSummary(NamedTuple):
     width: int = 0  # numbers in each of its vectors; 0 for other columns
     is_number: bool = False
     vector_format: vectors.VectorFormat | None = None
-    is_name: bool = True
+    may_be_name: bool = True
     error: RowError | None = None  # why the first value is no usable vector, though it is meant so
     text: str = ""  # what the first value seems to be, for a message
 
@@ -109,20 +109,20 @@ class ColumnSummary(NamedTuple):
 def summarise_column(values: Sequence[object], options: ReadOptions) -> ColumnSummary:
     """Return the summary of a column with these values in the first rows."""
     if vectors.is_scalar(values[0]):  # most columns of most tables
-        return ColumnSummary(is_number=True, is_name=names.is_name(values[0]))
+        return ColumnSummary(is_number=True, may_be_name=names.may_be_name(values[0]))
     vector_format = vectors.find_format(values, options.width, options.blob_type)
     try:
         width = vectors.count_numbers(values[0], vector_format)
     except RowError as error:
-        return ColumnSummary(is_name=False, error=error)
+        return ColumnSummary(may_be_name=False, error=error)
     if width and _are_bytes(values[0], vector_format, options):
         reason = f"{width:,} whole numbers from 0 to 255, the bytes of an embedding"
         error = RowError(reason, "decode each row: numpy.frombuffer(bytes(row), numpy.float32)")
-        return ColumnSummary(is_name=False, error=error)
+        return ColumnSummary(may_be_name=False, error=error)
     if width:
-        return ColumnSummary(width, vector_format=vector_format, is_name=False)
+        return ColumnSummary(width, vector_format=vector_format, may_be_name=False)
     value = next((value for value in values if value is not None), None)
-    return ColumnSummary(is_name=names.is_name(value), text=vectors.describe_value(value))
+    return ColumnSummary(may_be_name=names.may_be_name(value), text=vectors.describe_value(value))
 
 
 def _are_bytes(value: object, vector_format: vectors.VectorFormat, options: ReadOptions) -> bool:

@@ -21,12 +21,12 @@ CHUNK_VALUE_BYTES = 8 << 20  # size of the values in a chunk
 def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
     """Yield chunks of the query's rows, or of the only table that holds embeddings."""
     with contextlib.closing(Database(path)) as database:
-        start = chunks.Chunk(path, object_rows.parse)
+        template = chunks.Chunk(path, object_rows.parse)
         if options.query is None:
             columns, rows = _choose_table(database, options)
-            yield from _read_rows(replace(start, columns=columns), rows)
+            yield from _read_rows(replace(template, columns=columns), rows)
         else:
-            yield from _read_rows(*_run_query(start, database, options))
+            yield from _read_rows(*_run_query(template, database, options))
 
 
 class _Relation(NamedTuple):
@@ -38,9 +38,9 @@ class _Relation(NamedTuple):
 
 
 def _run_query(
-    start: chunks.Chunk, database: Database, options: ReadOptions
+    template: chunks.Chunk, database: Database, options: ReadOptions
 ) -> tuple[chunks.Chunk, Iterator[tuple]]:
-    """Return `start` with the columns of `--query`, and the rows of the query."""
+    """Return `template` with the columns of `--query`, and the rows of the query."""
     query = options.query.rstrip("; \r\n\t")
     try:
         titles = database.find_titles(query)
@@ -50,10 +50,10 @@ def _run_query(
         raise InputError(f"{error}{hint * names_vec0}") from None
     rows = database.rows(f"({query}\n)", titles, range(len(titles)))
     head = [tuple(map(limit_size, row)) for row in itertools.islice(rows, SAMPLE_ROWS)]
-    start = _assign_columns(start, titles, head, options)
-    for row in start.bad_rows:
+    template = _assign_columns(template, titles, head, options)
+    for row in template.bad_rows:
         raise InputError("; ".join(filter(None, [str(row), row.remedy])))
-    return start, itertools.chain(head, rows)
+    return template, itertools.chain(head, rows)
 
 
 def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, Iterator[tuple]]:
@@ -72,7 +72,7 @@ def _choose_table(database: Database, options: ReadOptions) -> tuple[Columns, It
         if inspected := database.inspect(name, name in views):
             titles, head = inspected
             select = functools.partial(database.rows, quote_sql(name), titles)
-            return _Relation(titles, head, lambda columns: select({*columns.read_columns()}))
+            return _Relation(titles, head, lambda columns: select({*columns.used_columns()}))
         return None
 
     # Try columns of the width that is read, then of another width, whose rows are then bad
@@ -129,28 +129,28 @@ def _list_relations(database: Database) -> tuple[list[str], list[str], dict[str,
 
 
 def _assign_columns(
-    start: chunks.Chunk, titles: Sequence[str], head: list[tuple], options: ReadOptions,
+    template: chunks.Chunk, titles: Sequence[str], head: list[tuple], options: ReadOptions,
     accept_other_width: bool = True,
 ) -> chunks.Chunk:  # fmt: skip
-    """Return `start` with the columns that the first usable row shows, as `with_columns` does."""
+    """Return `template` with the columns of the first usable row, as `with_columns` does."""
 
     def choose(rows: list[tuple]) -> Columns:
         summaries = summarise_columns(rows, options)
         return choose_columns(
-            start.path, titles, summaries, options, accept_other_width=accept_other_width
+            template.path, titles, summaries, options, accept_other_width=accept_other_width
         )
 
-    return start.with_columns(((0, row) for row in head), choose)
+    return template.with_columns(((0, row) for row in head), choose)
 
 
-def _read_rows(start: chunks.Chunk, rows: Iterator[tuple]) -> Iterator[chunks.Chunk]:
-    """Yield copies of `start` that hold the rows, in order."""
+def _read_rows(template: chunks.Chunk, rows: Iterator[tuple]) -> Iterator[chunks.Chunk]:
+    """Yield copies of `template` that hold the rows, in order."""
     part, size = [], 0
     for row in rows:
         row_size = sum(len(value) if isinstance(value, bytes | str) else 8 for value in row)
         part.append(row if row_size <= MAX_VALUE_BYTES else tuple(map(limit_size, row)))
         size += row_size
         if len(part) == chunks.CHUNK_ROWS or size >= CHUNK_VALUE_BYTES:
-            yield replace(start, data=part, input_bytes=size)
+            yield replace(template, data=part, input_bytes=size)
             part, size = [], 0
-    yield replace(start, data=part, input_bytes=size)
+    yield replace(template, data=part, input_bytes=size)

@@ -30,15 +30,15 @@ _TEXT_SLOT, _TEXT_LENGTH = 16, 4
 class _ColumnSource(NamedTuple):
     """Say where a column's values are stored, and their type.
 
-    `place` ends a shadow table's name, or names a column in one.
+    `storage` ends a shadow table's name, or names a column in one.
     """
 
-    place: str
+    storage: str
     dtype: str = ""
 
 
 class _Vec0Chunk(NamedTuple):
-    """Hold a chunk's slots in use, the rowids in them, and the chunk's contents by place."""
+    """Hold a chunk's slots in use, the rowids in them, and the chunk's contents by storage."""
 
     slots: np.ndarray
     keys: list[int]
@@ -60,7 +60,7 @@ class Vec0Table:
         if not match:
             return None
         columns = [*_parse_definitions(match[1])]
-        if not any(source.place == "rowids" for _, source in columns):
+        if not any(source.storage == "rowids" for _, source in columns):
             columns.insert(0, ("id", _ColumnSource("rowids")))
         return cls(name, *map(list, zip(*columns, strict=True)))
 
@@ -77,9 +77,9 @@ class Vec0Table:
             )
 
     def _chunks(self, database: Database) -> Iterator[_Vec0Chunk]:
-        places = [source.place for source in self.sources]
-        shadows = [place for place in places if place.startswith(("vector", "meta"))]
-        partitions = [place for place in places if place.startswith("partition")]
+        storages = [source.storage for source in self.sources]
+        shadows = [storage for storage in storages if storage.startswith(("vector", "meta"))]
+        partitions = [storage for storage in storages if storage.startswith("partition")]
         selected = [f"c.{column}" for column in ("rowids", "validity", *partitions)]
         selected += [f"{table}.{'vectors' if table[0] == 'v' else 'data'}" for table in shadows]
         query = f"select {', '.join(selected)} from {self._shadow('chunks')} c"
@@ -94,21 +94,22 @@ class Vec0Table:
 
     def _read_column(self, database: Database, chunk: _Vec0Chunk, source: _ColumnSource) -> list:
         """Return a column's values in the used slots of a chunk."""
-        place, dtype = source
-        content = chunk.contents.get(place)
-        if place == "rowids":  # or the user's own keys
+        storage, dtype = source
+        content = chunk.contents.get(storage)
+        if storage == "rowids":  # or the user's own keys
             keys = self._select(database, "rowids", "id", chunk.keys)
             return [key if keys.get(key) is None else keys[key] for key in chunk.keys]
-        if place.startswith("value"):
-            values = self._select(database, "auxiliary", place, chunk.keys)
+        if storage.startswith("value"):
+            values = self._select(database, "auxiliary", storage, chunk.keys)
             return [values.get(key) for key in chunk.keys]
-        if place.startswith("partition"):
+        if storage.startswith("partition"):
             return [content] * len(chunk.keys)
-        if place.startswith("vector"):
+        if storage.startswith("vector"):
             vectors = np.frombuffer(content, np.dtype(dtype))[chunk.slots].astype(np.float32)
             return [vector.tobytes() for vector in vectors]
         if dtype == "text":
-            long_texts = self._select(database, place.replace("chunks", "text"), "data", chunk.keys)
+            shadow = storage.replace("chunks", "text")
+            long_texts = self._select(database, shadow, "data", chunk.keys)
             texts = (_read_short_text(content, slot) for slot in chunk.slots.tolist())
             pairs = zip(chunk.keys, texts, strict=True)
             return [long_texts.get(key) if text is None else text for key, text in pairs]
@@ -130,12 +131,12 @@ class Vec0Table:
 
 
 def _parse_definitions(text: str) -> Iterator[tuple[str, _ColumnSource]]:
-    """Yield the title and the source of each column; each kind of place is numbered from 00."""
+    """Yield the title and the source of each column; each kind of storage is numbered from 00."""
     counts: Counter[str] = Counter()
 
-    def number(place: str) -> str:
-        counts[place] += 1
-        return f"{place}{counts[place] - 1:02}"
+    def number(storage: str) -> str:
+        counts[storage] += 1
+        return f"{storage}{counts[storage] - 1:02}"
 
     for definition in map(str.strip, text.split(",")):
         if vector := _VECTOR.match(definition):

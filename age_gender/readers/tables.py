@@ -224,28 +224,28 @@ def _read_file(path: str, reader: ChunkReader, options: ReadOptions) -> Iterator
             character, content = text_chunks.first_character(content)
             is_csv = without_compressed_suffix(path).lower().endswith(".csv")
             reader = read_json_chunks if character in b"{[" and not is_csv else reader
-        parts = reader(source, content, options)
+        chunks = reader(source, content, options)
         if not is_text:
-            parts = translate_errors(path, parts)
-        for chunk in mark_last(source, parts):
+            chunks = translate_errors(path, chunks)
+        for chunk in mark_last(source, chunks):
             # offsets in decompressed or joined text are not those in the file
             yield chunk if content is stream else replace(chunk, file_range=None)
 
 
-def mark_last(path: str, parts: Iterable[Chunk]) -> Iterator[Chunk]:
+def mark_last(path: str, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """Yield the chunks of a file, the last one marked; an empty chunk if there is none."""
     previous = None
-    for chunk in parts:
+    for chunk in chunks:
         if previous:
             yield previous
         previous = chunk
     yield replace(previous or Chunk(path), is_last=True)
 
 
-def translate_errors(path: str, parts: Iterable[Chunk]) -> Iterator[Chunk]:
+def translate_errors(path: str, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """Yield the chunks of a file; a library's error over broken data becomes InputError."""
     try:
-        yield from parts
+        yield from chunks
     except Exception as error:  # zipfile, zlib, NumPy, Arrow, SQLite raise many types
         if is_user_error(error) or is_resource_shortage(error):
             raise

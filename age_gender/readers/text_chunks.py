@@ -23,13 +23,13 @@ _QUOTED = re.compile(rb'"(?:[^"]+|"")*+("?)')  # "" stands for a quote
 
 
 def split_into_chunks(
-    start: chunks.Chunk,
+    template: chunks.Chunk,
     stream: BinaryIO,
     find_end: Callable[[bytes], int],
     row_terminator: bytes = b"\n",
     skipped_bytes: int = 0,
 ) -> Iterator[chunks.Chunk]:
-    """Yield copies of `start` that hold the bytes of whole rows, in order.
+    """Yield copies of `template` that hold the bytes of whole rows, in order.
 
     `find_end` returns the offset after the last whole row in a text, or 0; rows end with
     `row_terminator`. A row over MAX_ROW_BYTES is reported as bad, and reading resumes after its
@@ -47,18 +47,18 @@ def split_into_chunks(
             continue
         for find_line_end in (bytes.find, bytes.rfind):  # first or last line end of too long a row
             if end := find_end(rest):
-                yield replace(start, data=rest[:end], file_range=(offset, end), input_bytes=end)
+                yield replace(template, data=rest[:end], file_range=(offset, end), input_bytes=end)
                 rest, offset = rest[end:], offset + end
             needed = 0 if end else min(2 * len(rest), chunks.MAX_ROW_BYTES + 1)
             if len(rest) <= chunks.MAX_ROW_BYTES:
                 break
             line_count, skipped, rest = _skip_long_row(rest, pieces, find_line_end)
-            bad_rows = [BadRow(start.path, 1, 1, TOO_LONG)]
-            yield replace(start, bad_rows=bad_rows, lines_above=line_count)
+            bad_rows = [BadRow(template.path, 1, 1, TOO_LONG)]
+            yield replace(template, bad_rows=bad_rows, lines_above_count=line_count)
             offset += skipped
     if rest:
         size = len(rest)
-        yield replace(start, data=rest, file_range=(offset, size), input_bytes=size)
+        yield replace(template, data=rest, file_range=(offset, size), input_bytes=size)
 
 
 def _skip_long_row(

@@ -2,7 +2,7 @@
 
 `find_format` finds the format of a column from its first values; it is the same in the whole file.
 Formats are entries in tables: what surrounds the numbers of a text (WRAPPERS), what lists and
-objects look like (OBJECTS), and how bytes and their encodings hold numbers (blobs.py).
+objects look like (OBJECT_FORMATS), and how bytes and their encodings hold numbers (blobs.py).
 """
 
 import contextlib
@@ -67,8 +67,8 @@ WRAPPERS = {
     "a list in quotes": (r"['\"](?=[\[({])", r"['\"]"),
     "bare numbers": (r"(?=[-+.\d][-+.\deE,;|\s]+\Z)", ""),  # ','.join(map(str, embedding))
 }
-_OPENED = {name: re.compile(opening) for name, (opening, _) in WRAPPERS.items()}
-_CLOSED = {name: re.compile(rf"(?:{closing})\Z") for name, (_, closing) in WRAPPERS.items()}
+_OPENINGS = {name: re.compile(opening) for name, (opening, _) in WRAPPERS.items()}
+_CLOSINGS = {name: re.compile(rf"(?:{closing})\Z") for name, (_, closing) in WRAPPERS.items()}
 _CLOSING_LENGTH = 400  # characters at the end of a text in which a closing is searched for
 _BRACKET = re.compile(r"[\[({]")
 _SCALARS = re.compile(r"(?:np\.float\d+|Decimal)\('?([^()']*)'?\)")  # printed numbers of a list
@@ -116,7 +116,7 @@ def find_format(
     is_list = isinstance(values[0], list)  # a list of bytes, if these make sense as numbers
     if is_list and (vector_format := _find_encoded_format(values, width, blob_type)):
         return vector_format
-    for vector_format in (*OBJECTS, *TEXTS):
+    for vector_format in (*OBJECT_FORMATS, *TEXT_FORMATS):
         if _has_format(vector_format, values[0], width):
             return vector_format
     return None if is_list else _find_encoded_format(values, width, blob_type)
@@ -132,8 +132,8 @@ def _find_encoded_format(
         all_data = [data, *(other for other in map(decode, values[1:]) if other is not None)]
         if inner := _find_bytes_format(all_data, width, blob_type):
             dtype = inner.dtype if decode is blobs.as_bytes else None
-            split = functools.partial(_split_encoded, decode, inner)
-            return VectorFormat(name + inner.name, split, dtype, inner.other_dtypes)
+            extract = functools.partial(_extract_encoded, decode, inner)
+            return VectorFormat(name + inner.name, extract, dtype, inner.other_dtypes)
     return None
 
 
@@ -169,7 +169,7 @@ def _has_format(vector_format: VectorFormat, value: object, width: int | None) -
         cells = vector_format.extract(value)
     except RowError:  # a faulty value of this format
         return True
-    is_list = vector_format is TEXT_LIST or vector_format in OBJECTS
+    is_list = vector_format is TEXT_LIST or vector_format in OBJECT_FORMATS
     return cells is not None and (is_list or len(cells) == width or len(cells) >= MIN_WIDTH)
 
 
@@ -208,31 +208,31 @@ def _split_cells(body: str) -> list[str]:
 
 
 def _unwrap(name: str, text: str) -> str | None:
-    opened = _OPENED[name].match(text)
-    closed = opened and _CLOSED[name].search(text, max(opened.end(), len(text) - _CLOSING_LENGTH))
+    opened = _OPENINGS[name].match(text)
+    closed = opened and _CLOSINGS[name].search(text, max(opened.end(), len(text) - _CLOSING_LENGTH))
     return text[opened.end() : closed.start()].strip() if closed else None
 
 
-TEXTS = [VectorFormat(name, functools.partial(_unwrap_numbers, name)) for name in WRAPPERS]
-TEXT_LIST = next(vector_format for vector_format in TEXTS if vector_format.name == "a list")
+TEXT_FORMATS = [VectorFormat(name, functools.partial(_unwrap_numbers, name)) for name in WRAPPERS]
+TEXT_LIST = next(vector_format for vector_format in TEXT_FORMATS if vector_format.name == "a list")
 
 
 # --------------------------------------------------------------------- lists and objects
 
 
-def _list_values(value: object) -> Sequence | None:
+def _extract_list(value: object) -> Sequence | None:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if not isinstance(value, list | tuple):
         return None
     if len(value) == 1 and isinstance(value[0], list | tuple | dict):
-        parse = _object_values if isinstance(value[0], dict) else _list_values
-        return parse(value[0])
+        extract = _extract_object if isinstance(value[0], dict) else _extract_list
+        return extract(value[0])
     are_points = bool(value) and isinstance(value[0], list | tuple | dict)  # or several faces
     return None if are_points else value
 
 
-def _object_values(value: object) -> Sequence | None:
+def _extract_object(value: object) -> Sequence | None:
     """Return the values of {"0": 0.1, "1": 0.2, ...}: keys that count up from 0 or 1, in order."""
     if not isinstance(value, Mapping) or len(value) < 2:
         return None
@@ -247,11 +247,11 @@ def _object_values(value: object) -> Sequence | None:
     return [cell for _, cell in sorted(zip(numbers, value.values(), strict=True))]  # all differ
 
 
-def _parse_object(value: object) -> Sequence | None:
+def _extract_json_object(value: object) -> Sequence | None:
     """Return the values of an object with running keys that is JSON in a text."""
     if isinstance(value, str) and value.startswith('{"'):
         with contextlib.suppress(ValueError, RecursionError):
-            return _object_values(json.loads(value))
+            return _extract_object(json.loads(value))
     return None
 
 
@@ -261,33 +261,33 @@ def _split_number(key: str) -> tuple[str, int]:
     return (key[: digits.start()], int(digits[0])) if digits else (key, -1)
 
 
-LIST = VectorFormat("a list of numbers", _list_values)
-OBJECTS = [
+LIST = VectorFormat("a list of numbers", _extract_list)
+OBJECT_FORMATS = [
     LIST,
-    VectorFormat("an object with running keys", _object_values),
-    VectorFormat("the text of an object with running keys", _parse_object),
+    VectorFormat("an object with running keys", _extract_object),
+    VectorFormat("the text of an object with running keys", _extract_json_object),
 ]
 
 # --------------------------------------------------------------------------------- bytes
 
 
-def _split_encoded(decode: Callable, inner: VectorFormat, value: object) -> Sequence | None:
+def _extract_encoded(decode: Callable, inner: VectorFormat, value: object) -> Sequence | None:
     data = decode(value)
     return None if data is None else inner.extract(data)
 
 
-def _parse_utf8(data: bytes) -> Sequence | None:
+def _extract_utf8(data: bytes) -> Sequence | None:
     if data[:1] not in (b"[", b"(", b"{"):
         return None
     with contextlib.suppress(UnicodeDecodeError):
         text = data.decode()
-        extracted = (vector_format.extract(text) for vector_format in TEXTS)
+        extracted = (vector_format.extract(text) for vector_format in TEXT_FORMATS)
         return next((cells for cells in extracted if cells is not None), None)
     return None
 
 
 NPY = VectorFormat("an .npy file", blobs.parse_npy)
-UTF8 = VectorFormat("a list as text", _parse_utf8)
+UTF8 = VectorFormat("a list as text", _extract_utf8)
 
 
 def _find_bytes_format(
@@ -309,7 +309,7 @@ def _find_bytes_format(
 # ------------------------------------------------------------------- what is no embedding
 
 LONG_VALUE = 100  # characters of a value that may be meant as an embedding
-_NO_EMBEDDINGS = (  # beginnings of bytes, and of base64, by what they are
+_OTHER_CONTENTS = (  # beginnings of bytes, and of base64, by what they are
     (_IMAGES, ("/9j/", "iVBORw0KGgo", "R0lGOD", "data:image"), "an image"),
     ((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), ("gASV", "gAN", "gAV"), "a pickle"),
     ((b"\x1f\x8b", b"x\x9c", b"x\xda", b"x\x01"), ("H4sI",), "compressed by gzip or zlib"),
@@ -319,7 +319,7 @@ _NO_EMBEDDINGS = (  # beginnings of bytes, and of base64, by what they are
 
 def _identify(value: object) -> str:
     """Return what a value is that is no embedding, for a message, or ""."""
-    for beginnings, text_beginnings, identity in _NO_EMBEDDINGS:
+    for beginnings, text_beginnings, identity in _OTHER_CONTENTS:
         known = beginnings if isinstance(value, bytes) else text_beginnings
         if isinstance(value, bytes | str) and value.startswith(known):
             return identity

@@ -32,7 +32,7 @@ def test_the_name_is_the_first_of_the_names_that_tools_give(tmp_path):
         row = ["t"] * (len(header) - 20)
         place = header.index("v_0")
         columns = chosen(tmp_path, header, row[:place] + numbers + row[place:])
-        assert columns.metadata.get("name") == name and columns.width == 20
+        assert columns.metadata_columns.get("name") == name and columns.width == 20
         assert columns.embedding == tuple(range(place, place + 20))
 
 
@@ -48,7 +48,7 @@ def test_where_two_answers_fit_the_error_names_both_and_the_option(tmp_path):
     columns = chosen(
         tmp_path, ["Path", "path", "e"], ["x", "y", listed], ReadOptions(name_column="path")
     )
-    assert columns.metadata["name"] == 1
+    assert columns.metadata_columns["name"] == 1
     two = [f"{w}{i}" for w in "ef" for i in range(16)]
     with pytest.raises(InputError, match=r"e0 and f0 both hold embeddings.*--embedding-column e0"):
         chosen(tmp_path, two, ["0.5"] * 32)
