@@ -17,7 +17,7 @@ DTYPES = {
     "float32": np.dtype("<f4"), "float64": np.dtype("<f8"), "float16": np.dtype("<f2"),
     "float32-be": np.dtype(">f4"), "float64-be": np.dtype(">f8"), "float16-be": np.dtype(">f2"),
 }  # fmt: skip
-# hex as PostgreSQL, MySQL and SQLite write it, and with spaces, or with C#'s hyphens
+# Hex as PostgreSQL, MySQL and SQLite write it, also with spaces or C#'s hyphens
 _HEX = re.compile(r"(?:\\\\?x|0x|[xX]')?((?:[0-9a-fA-F]{2}[ -]?)+)'?")
 _HEX_MARKS = str.maketrans("", "", " -")
 _BASE64_MARKS = re.compile(r"data:application/[\w.-]+;base64,|b(?=')|'")  # around base64
@@ -80,7 +80,7 @@ def decode_object(value: object) -> bytes | None:
     return data[2:] if is_vector else data  # after the type and the padding
 
 
-# functions that return a value's bytes, or None for another encoding, by their name in messages
+# Functions that return a value's bytes, or None for another encoding, by their name in messages
 ENCODINGS: dict[str, Callable[[object], bytes | None]] = {
     "": as_bytes,
     "hex of ": decode_hex,

@@ -2,7 +2,9 @@
 
 Reading has two steps, so that the slow one can run anywhere: `read_chunks` of a format's module
 splits a file into chunks of bounded size, in order, and a chunk's `parser` turns it into a `Batch`
-of names and features. `RowNumbering` numbers the rows of batches in their file and the whole input.
+of names and features. A reader makes a template chunk with the path and the parser, and yields
+copies of it that hold data. `RowNumbering` numbers the rows of batches in their file and the whole
+input.
 """
 
 import itertools
@@ -48,7 +50,7 @@ class Chunk:
     has_lines: bool = False  # whether messages give lines of the file
     is_last: bool = False  # whether it is the last chunk of its file
     input_bytes: int = 0
-    # offset and size of the data in the file; None for decompressed text, pipes and arrays
+    # Offset and size of the data in the file; None for decompressed text, pipes and arrays
     file_range: tuple[int, int] | None = None
 
     def without_data(self) -> "Chunk":

@@ -17,7 +17,9 @@ from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 from age_gender.readers.schema import Columns, ColumnSummary, ReadOptions
 from age_gender.trained_models import TRAIN_COMMAND
 
-TRANSPOSE = "the table looks transposed; write a row a face, as table.T does in pandas and NumPy"
+TRANSPOSE = (
+    "the table looks transposed; write one row per face, as table.T does in pandas and NumPy"
+)
 TRAIN_YOUR_OWN = f"embeddings of another network need a model of their own: {TRAIN_COMMAND}"
 
 Candidate = tuple[int, ...]  # index of one column of vectors, or indices of columns of numbers
@@ -182,7 +184,7 @@ def _find_name(
     if len(exact) > 1:
         both = [titles[index] for index in exact]
         raise ambiguity_error(path, "columns", both, "hold names", "--name-column")
-    # of several index columns, none is a name by itself
+    # Of several index columns, none is a name by itself
     has_levels = best == names.INDEX_RANK and len(indices) > 1
     return None if has_levels else (exact or indices)[0]
 
@@ -243,7 +245,7 @@ def width_error(count: int, options: ReadOptions, row_count: int = 0) -> RowErro
         return RowError(f"{row_count:,} rows of {numbers}", TRANSPOSE)
     known_widths = filter(None, (options.width, *options.widths))
     is_multiple = any(count > width and count % width == 0 for width in known_widths)
-    remedy = "write a row a face if a row holds several; " * is_multiple + TRAIN_YOUR_OWN
+    remedy = "write one row per face if a row holds several; " * is_multiple + TRAIN_YOUR_OWN
     if options.width is None and options.widths:
         return RowError(
             f"{numbers}, which no model here takes ({options.models_description})", remedy

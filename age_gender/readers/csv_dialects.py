@@ -96,7 +96,7 @@ def find_dialect(text: bytes) -> Dialect:
 
 
 def describe_printed(lines: list[bytes]) -> str:
-    """Return a message on text that is no table of cells, with what exports it, or ""."""
+    """Return why a text is not a table, and what exports it as one, or ""."""
     if any(map(_RULE.fullmatch, lines[:4])):
         return (
             "a printed table, with rules between its lines; export it as CSV: psql --csv, "

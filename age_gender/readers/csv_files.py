@@ -76,7 +76,7 @@ def _cell_pattern(delimiter: bytes) -> bytes:
 
 def _parse_in_bulk(dialect: Dialect, chunk: chunks.Chunk) -> chunks.ParsedRows | None:
     """Return the chunk's numbers and metadata, or None if they might differ row by row."""
-    # Check that the embedding is neighbouring cells, or a list in brackets, and a line a row
+    # Check that the embedding is neighbouring cells, or a list in brackets, and one line per row
     columns, data = chunk.columns, chunk.data
     start, end = columns.embedding[0], columns.embedding[-1] + 1
     if len(data) < chunks.SMALL_BYTES or columns.embedding != tuple(range(start, end)):

@@ -26,7 +26,7 @@ _SEPARATORS = b", \t\r\n"  # between elements of an array
 _GAP = re.compile(r"[ \t\r\n,:]*")  # between keys and values, and between documents
 _ONE_LINE = bytes.maketrans(b"\r\n", b"\t\t")  # outside strings both are white space
 _BRACKETS = "a bracket is missing, or one too many"
-# beginnings of text that only looks like JSON, what it is, and the remedy
+# Beginnings of text that only looks like JSON, what it is, and the remedy
 _NEARLY_JSON = (
     (rb"""[\[({\s]*(?:b?'|\()""", "Python's print of objects, not JSON", "write it with json.dump"),
     (rb"[\s\[]*[-+.\de]+\s+[-+.\d]", "NumPy's print, not JSON",
@@ -167,7 +167,10 @@ def _mask_strings(data: bytes) -> bytes:
 
 
 def _entry_to_row(entry: bytes) -> bytes:
-    """Return the row of a name, which is a key, and its value: vectors, or a row."""
+    """Return an entry `"name": value` as a row.
+
+    The value is a row without a name, or one or more vectors.
+    """
     key = _KEY.match(entry)
     if key is None:
         return entry

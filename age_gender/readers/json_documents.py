@@ -20,12 +20,12 @@ from age_gender.readers.json_faces import (
 from age_gender.readers.names import NAME_COLUMNS
 from age_gender.readers.numbers import MIN_WIDTH
 
-# keys of the rows from DeepFace, Qdrant, Milvus, Elasticsearch, Weaviate, Pinecone and CompreFace
+# Keys of the rows from DeepFace, Qdrant, Milvus, Elasticsearch, Weaviate, Pinecone and CompreFace
 ROW_KEYS = (
     "result", "results", "data", "rows", "points", "hits", "objects", "records", "items",
     "documents", "entities", "vectors", "embeddings", "faces", "descriptors",
 )  # fmt: skip
-# words in the keys of embeddings; such keys are not the names of faces
+# Words in the keys of embeddings; such keys are not the names of faces
 EMBEDDING_WORDS = ("embed", "vector", "descriptor", "encoding", "feature", "repr", "value", "data")
 
 KeyPath = tuple[str, ...]
@@ -195,6 +195,7 @@ def _holds_numbers(column: JsonColumn) -> bool:
 
 
 def _rows_of_columns(columns: dict[str, JsonColumn]) -> Iterator[dict]:
+    """Yield the rows of a table that is given as columns by title."""
     first = next(iter(columns.values()))
     if isinstance(first, Mapping):
         for key in first:

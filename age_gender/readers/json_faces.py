@@ -85,7 +85,7 @@ def split_faces(row: object) -> list[dict]:
     flat = flatten(row)
     lengths = {len(value) for value in flat.values() if is_vector(value)}
     for key, value in flat.items():
-        # vectors of the same length are this list's, or hold one number per face
+        # Vectors of the same length are this list's, or hold one number per face
         if are_faces(value) and lengths <= {len(value)}:
             return _split_value(flat, key)
     return [{key: _unwrapped_scalar(value) for key, value in flat.items()}]

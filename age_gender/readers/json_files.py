@@ -14,12 +14,12 @@ from age_gender.readers.column_choice import choose_columns
 from age_gender.readers.schema import Columns, ReadOptions, summarise_columns
 
 _LIST = re.compile(rb"\s*:\s*\[")
-# the line before a document in Elasticsearch's bulk files
+# The line before a document in Elasticsearch's bulk files
 _ACTION = re.compile(rb'\s*\{\s*"(?:index|create)"\s*:\s*\{[^{}]*\}\s*\}\s*\Z')
 
 
 def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:
-    """Yield chunks of whole lines, each of which is a row."""
+    """Yield chunks of whole lines; each line is a row."""
     template = chunks.Chunk(path, _parse, has_lines=True)
     unassigned = json_chunks.split_into_lines(template, stream, options)
     choose = functools.partial(_choose_columns, path, options)

@@ -15,11 +15,11 @@ _COMPOUND_TITLE = re.compile(
     r"(?:known_)?(?:img|image|file|photo|picture|face|person|source)s?_?(path|file|name|id)s?"
     r"|(?:img|photo|picture)()"
 )
-# index columns of pandas and of R's jsonlite
+# Index columns of pandas and of R's jsonlite
 _INDEX_TITLE = re.compile(r"|__index_level_\d+__|Unnamed: \d+|_row")
 INDEX_RANK = 2 * len(NAME_COLUMNS)  # rank of an index column, after all other titles
 MAX_NAME = 1000  # characters; a longer text is an image as base64, or a list
-# beginnings of images as base64, of lists and objects: hardly of names
+# Beginnings of base64 images, lists and objects, with which hardly any name begins
 _NOT_NAME_PREFIXES = ("/9j/", "iVBORw0KGgo", "UklGR", "data:image", "[", "{", "b'\\x")
 MAX_DOUBTFUL_NAME = 100  # characters of a name with such a beginning
 _QUOTED_CHARACTERS = ',"\r\n\ufeff'  # characters that need quotes in a CSV cell

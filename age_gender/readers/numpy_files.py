@@ -27,7 +27,7 @@ from age_gender.readers.schema import Columns, ReadOptions
 MAX_NPY_HEADER_BYTES = 10_000  # NumPy evaluates no longer headers either
 FORTRAN_BYTES = 64 << 20  # bytes of an array in column order that are in memory at a time
 MAX_NAME_BYTES = 10_000  # bytes of the longest name in the file of --names
-# titles of a file's only array that are not the name of a face
+# Titles of a file's only array that are not the name of a face
 GENERIC_TITLES = {
     "embeddings", "embedding", "arr_0", "vector", "features", "encoding", "descriptor",
 }  # fmt: skip
@@ -65,7 +65,7 @@ def _open_arrays(path: str, stack: contextlib.ExitStack) -> dict[str, "_NpyArray
     archive = stack.enter_context(zipfile.ZipFile(path))
     for info in archive.infolist():
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            # zipfile does not bound the memory for the other methods
+            # The module zipfile does not bound the memory for other methods
             raise InputError(
                 f"{path}: compressed by a method that NPZ does not use; save it with "
                 "numpy.savez_compressed"
@@ -286,7 +286,7 @@ class _NpyArray:
             raise InputError(f"{path}: {name} of type {self.dtype}; save them as {needed}")
         if self.row_bytes > chunks.MAX_ROW_BYTES:
             remedy = "give embeddings" if dimensions == 2 else "shorten these texts"
-            raise InputError(f"{path}: {name}: {self.row_bytes:,} bytes a row; {remedy}")
+            raise InputError(f"{path}: {name}: {self.row_bytes:,} bytes per row; {remedy}")
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """Yield blocks of at most `size` rows: (n, columns), or (n,) of a one-dimensional array."""

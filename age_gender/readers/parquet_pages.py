@@ -18,14 +18,15 @@ MAX_LIST_VALUES = 1 << 22  # numbers in lists that are decoded however few bytes
 # Arrow's names of parquet.thrift's compression codecs, by their numbers
 _CODECS = ("", "snappy", "gzip", "", "brotli", "", "zstd", "lz4_raw")
 _PATH = thrift.make_list_reader(thrift.read_text)
-# bytes of a dictionary page up to which its entries are not measured: repeating them is harmless
+# Bytes of a dictionary page up to which its entries are not measured: repeating them is harmless
 SMALL_DICTIONARY_BYTES = 32 << 10
-# numbers per compressed byte above which lists are refused; a run of zeros may claim any number
+# Numbers per compressed byte above which lists are refused; a run of zeros may claim any number
 MAX_VALUES_PER_BYTE = 8
-# field numbers of parquet.thrift: of FileMetaData, RowGroup and ColumnChunk; of ColumnMetaData; of
-# PageHeader
+# Field numbers of FileMetaData, RowGroup and ColumnChunk in parquet.thrift
 ROW_GROUPS, GROUP_COLUMNS, GROUP_ROWS, COLUMN_METADATA = 4, 1, 3, 3
+# Of ColumnMetaData
 PATH, CODEC, COMPRESSED_SIZE, DATA_OFFSET, DICTIONARY_OFFSET = 3, 4, 7, 9, 11
+# Of PageHeader
 PAGE_TYPE, DECOMPRESSED_SIZE, PAGE_SIZE, DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 1, 2, 3, 5, 7, 8
 _PAGES_BY_TYPE = {0: DATA_PAGE, 2: DICTIONARY_PAGE, 3: DATA_PAGE_V2}
 _PAGE_FIELDS = dict.fromkeys(_PAGES_BY_TYPE.values(), thrift.read_struct)
@@ -158,6 +159,7 @@ def _read_headers(path: str, offset: int, end: int) -> Iterator[_PageHeader]:
 
 
 def _read_header(path: str, file: int, offset: int) -> _PageHeader:
+    """Read a page's header, of up to MAX_PAGE_HEADER_BYTES, in growing pieces."""
     size = 256
     while size <= MAX_PAGE_HEADER_BYTES:
         try:

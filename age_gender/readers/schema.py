@@ -15,7 +15,7 @@ SAMPLE_ROWS = 20  # rows from which the roles of columns and the type of bytes a
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Say what to read from tables: what the caller needs, and what the user said about them."""
+    """Hold options of reading tables: the width that the caller needs, and the user's options."""
 
     width: int | None = None  # numbers in an embedding; None: as many as in the first table
     width_source: str | None = None  # the file that set `width`; None: a model set it
@@ -62,7 +62,7 @@ class Columns:
     width: int = 0
     embedding: Sequence[Hashable] = ()  # one column of vectors, or columns of one number each
     vector_format: vectors.VectorFormat | None = None  # None: columns of numbers
-    # column by role: "name" or a title of LABEL_COLUMNS
+    # Column by role: "name" or a title of LABEL_COLUMNS
     metadata_columns: dict[str, Hashable] = field(default_factory=dict)
     column_count: int = 0  # of the whole table
     unread_columns: tuple[str, ...] = ()  # titles
@@ -88,7 +88,7 @@ class Columns:
 
     def has_format(self, vector_format: vectors.VectorFormat) -> bool:
         """Return whether one column holds vectors in this format."""
-        # by name, since a format that was sent to another process is another object
+        # Compared by name: a format that came from another process is another object
         return self.vector_format is not None and self.vector_format.name == vector_format.name
 
 

@@ -20,7 +20,7 @@ CHECK_STEPS = 1000  # steps of SQLite's virtual machine between two checks for a
 CHECK_SECONDS = 0.2  # time between two checks of the temporary files
 VIEW_SECONDS = 1.0  # processor time for the sample rows of all views together
 SAMPLE_BYTES = 8 << 20  # greatest size of a sample row, and of a table's sample rows
-# actions that a query may take; all others are refused
+# Actions that a query may take; all others are refused
 _ALLOWED = (
     sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE
 )  # fmt: skip
@@ -115,6 +115,7 @@ class Database:
             self._deadline, self._fault = None, ""
 
     def _inspect(self, table: str) -> tuple[list[str], list[tuple]]:
+        """Return the titles and the sample rows of a table; values too large are None."""
         execute = self._connection.execute
         description = execute(f"select * from {quote_sql(table)} limit 0").description
         titles = [title for title, *_ in description]

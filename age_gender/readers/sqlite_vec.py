@@ -17,20 +17,20 @@ import numpy as np
 
 from age_gender.readers.sqlite_database import Database, quote_sql
 
-# ends of the names of shadow tables, after the table's name and _
+# Ends of the names of shadow tables, after the table's name and _
 _SHADOWS = r"info|rowids|chunks|auxiliary|(vector_chunks|metadatachunks|metadatatext)\d\d"
-# definitions of columns: of vectors, of vectors of bits, and of anything else
+# Definitions of columns: of vectors, of vectors of bits, and of anything else
 _VECTOR = re.compile(r"(\w+)\s+(float|f32|int8|i8)\s*\[\s*(\d+)\s*\]", re.ASCII | re.IGNORECASE)
 _BITS = re.compile(r"\w+\s+bit\s*\[", re.ASCII | re.IGNORECASE)
 _COLUMN = re.compile(r"(\+?)(\w+)\s+(\w+)(\s+partition\s+key|\s+primary\s+key)?", re.ASCII | re.I)
-# bytes of a text's slot, and of the length at its start; the rest holds the text's beginning
+# A text has a slot of 16 bytes: 4 for its length, 12 for its beginning
 _TEXT_SLOT, _TEXT_LENGTH = 16, 4
 
 
 class _ColumnSource(NamedTuple):
-    """Say where a column's values are stored, and their type.
+    """Describe the storage of a column.
 
-    `storage` ends a shadow table's name, or names a column in one.
+    `storage` is the end of a shadow table's name, or a column in a shadow table.
     """
 
     storage: str
@@ -77,6 +77,7 @@ class Vec0Table:
             )
 
     def _chunks(self, database: Database) -> Iterator[_Vec0Chunk]:
+        """Yield the table's chunks, joined with their shadow tables."""
         storages = [source.storage for source in self.sources]
         shadows = [storage for storage in storages if storage.startswith(("vector", "meta"))]
         partitions = [storage for storage in storages if storage.startswith("partition")]

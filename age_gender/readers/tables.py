@@ -69,7 +69,7 @@ READERS: dict[str, ChunkReader] = {  # by suffix; a file with any other is CSV
 }  # fmt: skip
 # Files of text may be compressed, and come through a pipe.
 TEXT_READERS = (read_csv_chunks, read_json_chunks)
-# suffixes of the files that are read from a folder
+# Suffixes of the files that are read from a folder
 SUFFIXES = (*READERS, *(
     suffix + compressed_suffix
     for suffix, reader in READERS.items() if reader in TEXT_READERS
@@ -120,7 +120,7 @@ def list_files(features: Sequence[str | Path]) -> list[str]:
         path = Path(pattern)
         if path.is_dir():
             unsupported_formats.refuse_folder(pattern)
-            # a .partial folder is what embed.py keeps of unfinished work
+            # A .partial folder is what embed.py keeps of unfinished work
             inside = sorted(files.walk_files(pattern, SUFFIXES, (".partial",)))
             if not inside:
                 raise InputError(
@@ -228,7 +228,7 @@ def _read_file(path: str, reader: ChunkReader, options: ReadOptions) -> Iterator
         if not is_text:
             chunks = translate_errors(path, chunks)
         for chunk in mark_last(source, chunks):
-            # offsets in decompressed or joined text are not those in the file
+            # Offsets in decompressed or joined text are not those in the file
             yield chunk if content is stream else replace(chunk, file_range=None)
 
 

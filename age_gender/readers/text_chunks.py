@@ -32,10 +32,10 @@ def split_into_chunks(
     """Yield copies of `template` that hold the bytes of whole rows, in order.
 
     `find_end` returns the offset after the last whole row in a text, or 0; rows end with
-    `row_terminator`. A row over MAX_ROW_BYTES is reported as bad, and reading resumes after its
-    first line, since a quote there may be unclosed; if the rest is still too long, or has no line
-    end, after all that has been read. A byte-order mark and the `skipped_bytes` after it are left
-    out.
+    `row_terminator`. A row over MAX_ROW_BYTES is reported as bad. Reading resumes after its
+    first line, since a quote in it may be unclosed. If the rest is too long as well, or has no line
+    end, reading resumes after all bytes read so far. A byte-order mark and the `skipped_bytes`
+    after it are left out.
     """
     offset = len(BOM) if stream.peek(len(BOM)).startswith(BOM) else 0  # offset of `rest`
     offset += skipped_bytes

@@ -103,6 +103,7 @@ def refuse_folder(path: str) -> None:
 
 
 def _message(path: str, known: _Format) -> str:
+    """Return the message that refuses a file, with code that exports it."""
     name = Path(path).name
     stem = name.partition(".")[0]
     packed = "'GZIP'" if name.lower().endswith(".gz") else "''"

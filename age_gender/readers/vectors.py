@@ -31,12 +31,14 @@ SHORTENED = RowError(
     "numpy shortened this list (...)",
     "write whole lists: table.embedding.map(lambda e: e.tolist())",
 )
-_SEVERAL_FACES = RowError("a list of several faces", "write a row a face")
+_SEVERAL_FACES = RowError("a list of several faces", "write one row per face")
 
-# Formats of text, by the name that messages use: regular expressions of what comes before and
-# after the numbers, or before and after another format. The first match is the column's, so put a
-# special one above a general one. To add one, see CONTRIBUTING.md.
+# Formats of text, by the name that messages use: the regular expressions of the text before and
+# after the numbers. Formats may be nested. The first match is the column's, so put a special one
+# above a general one. To add one, see CONTRIBUTING.md.
 _NAMED = r"(?:,\s*\w+=(?:<[^<>]*>|'[^']*'|\([\d, ]*\)|[\w.]+))*"  # dtype=float32, grad_fn=<...>
+_NUMPY_OPENING = r"(?:np\.|numpy\.|jnp\.|jax\.)?[aA]rray\((?:'[fd]',\s*)?"
+_PADDLE_OPENING = r"Tensor\((?:\w+=(?:\[[\d, ]*\]|Place\([^()]*\)|[\w.]+),\s*)+"
 WRAPPERS = {
     "a DeepFace answer": (  # str or JSON of what represent() returns
         r"\[?\{['\"]embedding['\"]:\s*(?=\[)",
@@ -46,16 +48,10 @@ WRAPPERS = {
     "a list": (r"\[", r",?\s*\]"),  # Python, JSON, pgvector, Java; with spaces NumPy, Go
     "a tuple": (r"\(", r",?\s*\)"),  # Python, PostgreSQL's cube
     "a PostgreSQL array": (r"\{", r"\}"),
-    "a NumPy array": (
-        r"(?:np\.|numpy\.|jnp\.|jax\.)?[aA]rray\((?:'[fd]',\s*)?",
-        rf"{_NAMED},?\s*\)",
-    ),
+    "a NumPy array": (_NUMPY_OPENING, rf"{_NAMED},?\s*\)"),
     "an MXNet array": (r"(?=\[)", r"\s*<NDArray [^<>]*>"),
     "a PyTorch tensor": (r"(?:Parameter containing:\s*)?(?:torch\.)?tensor\(", rf"{_NAMED},?\s*\)"),
-    "a PaddlePaddle tensor": (
-        r"Tensor\((?:\w+=(?:\[[\d, ]*\]|Place\([^()]*\)|[\w.]+),\s*)+",
-        r"\)",
-    ),
+    "a PaddlePaddle tensor": (_PADDLE_OPENING, r"\)"),
     "a TensorFlow tensor": (r"tf\.Tensor\(", rf"{_NAMED}\)"),
     "a TensorFlow value": (r"<tf\.Tensor:[^\[]*numpy=", ">"),
     "a typed array": (r"(?:new )?Float(?:32|64)Array\s*(?:\(\d+\)\s*)?(?=[\[{(])", ""),
@@ -163,7 +159,8 @@ def is_scalar(value: object) -> bool:
 def _has_format(vector_format: VectorFormat, value: object, width: int | None) -> bool:
     """Return whether a value has a format.
 
-    Fewer than MIN_WIDTH numbers count only in a list, or if they are `width`.
+    Fewer than MIN_WIDTH numbers have a format only in a list or an object, or if there are `width`
+    of them.
     """
     try:
         cells = vector_format.extract(value)
@@ -221,6 +218,7 @@ TEXT_LIST = next(vector_format for vector_format in TEXT_FORMATS if vector_forma
 
 
 def _extract_list(value: object) -> Sequence | None:
+    """Return the cells of a list or an array, or None; a list of one vector is that vector."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if not isinstance(value, list | tuple):
@@ -240,9 +238,8 @@ def _extract_object(value: object) -> Sequence | None:
         return None
     stems, numbers = zip(*map(_split_number, map(str, value)), strict=True)
     start = min(numbers)
-    if start not in (0, 1) or len({*stems}) > 1 or len({*numbers}) < len(numbers):
-        return None
-    if max(numbers) - start + 1 != len(numbers):
+    is_run = sorted(numbers) == [*range(start, start + len(numbers))]
+    if start not in (0, 1) or len({*stems}) > 1 or not is_run:
         return None
     return [cell for _, cell in sorted(zip(numbers, value.values(), strict=True))]  # all differ
 
@@ -301,9 +298,8 @@ def _find_bytes_format(
     if not types:
         return None
     names = [blobs.dtype_name(dtype) for dtype in types]
-    return VectorFormat(
-        names[0], functools.partial(blobs.parse_numbers, types[0]), types[0], tuple(names[1:])
-    )
+    extract = functools.partial(blobs.parse_numbers, types[0])
+    return VectorFormat(names[0], extract, types[0], tuple(names[1:]))
 
 
 # ------------------------------------------------------------------- what is no embedding

@@ -75,7 +75,7 @@ def halves(faces: Faces) -> list[slice]:
     return [slice(0, middle), slice(middle, None)]
 
 
-# A row a face, and its own name
+# One row per face, and its own name
 NAMED: dict[str, Callable[[Faces], object]] = {
     "an array of objects": Faces.rows,
     "an array of nested objects": nested,

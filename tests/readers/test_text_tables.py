@@ -173,7 +173,7 @@ def test_a_transposed_table_is_called_that(tmp_path, faces, titles):
     path = tmp_path / "table.csv"
     header = titles is not None
     pandas.DataFrame(faces[1][:3].T, columns=titles).to_csv(path, header=header, index=header)
-    assert "the table looks transposed; write a row a face" in refusal(path)
+    assert "the table looks transposed; write one row per face" in refusal(path)
     np.save(tmp_path / "table.npy", faces[1][:3].T)
     assert "512 rows of 3 numbers; the table looks transposed" in refusal(tmp_path / "table.npy")
 
