@@ -22,7 +22,7 @@ from age_gender.readers.numbers import MIN_MAGNITUDE, describe_not_finite
 from age_gender.readers.schema import SAMPLE_ROWS, UNKNOWN_COLUMNS, Columns
 
 CHUNK_ROWS = 2048  # rows in a chunk of an array
-CHUNK_BYTES = 2 << 20  # bytes in a chunk of text: 300 rows of 512 numbers; fewer cost more per row
+CHUNK_BYTES = 2 << 20  # bytes of text in a chunk, 300 rows of 512; smaller ones cost more per row
 SMALL_BYTES = 64 << 10  # bytes of text below which parsing row by row is faster
 MAX_ROW_BYTES = 1 << 20  # bytes of the longest row of text: 4,096 numbers and a name need far less
 STDIN = "standard input"

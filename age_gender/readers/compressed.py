@@ -10,7 +10,7 @@ from age_gender.readers.names import without_compressed_suffix
 from age_gender.readers.text_chunks import read_head
 
 PIECE_BYTES = 64 << 10  # compressed bytes read at a time
-ZSTD_PIECE_BYTES = 512  # of zstd, of which one read may decompress to 16 MB
+ZSTD_PIECE_BYTES = 512  # compressed bytes of zstd; one such read may decompress to 16 MB
 # Greatest ratio of text to file size: random numbers give 3, one repeated face gives 100
 MAX_RATIO = 200
 UNLIMITED_BYTES = 64 << 20  # bytes of text up to which any ratio is accepted

@@ -22,7 +22,7 @@ SPACES = [  # rewrites: any number of spaces separates two cells
     (re.compile(rb"[ \t]+"), b" "),
     (re.compile(rb"(?m)^ | (?=\r?$)"), b""),
 ]
-MIN_SEPARATORS = 15  # least separators in a line of numbers; fewer may belong to names
+MIN_SEPARATORS = 15  # fewest separators in a line of numbers; a name may have some too
 
 
 class Dialect(NamedTuple):

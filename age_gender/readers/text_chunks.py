@@ -11,7 +11,7 @@ from age_gender.readers import chunks, unsupported_formats
 from age_gender.readers.bad_rows import BadRow
 
 DENSE_ROW_BYTES = 512  # mean bytes of a short row; a row of 512 numbers has over 1,000
-DENSE_BYTES = 64 << 10  # bytes in a chunk of short rows, since each row takes memory of its own
+DENSE_BYTES = 64 << 10  # bytes in a chunk of short rows, as each row takes memory of its own
 MAX_BLANK_BYTES = 64 << 20  # bytes of leading white space that are skipped to see what the text is
 TOO_LONG = (
     f"longer than {chunks.MAX_ROW_BYTES:,} bytes: a quote, a bracket or the line end is missing"
