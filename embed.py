@@ -110,7 +110,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="another network, in LiteRT's format, from RGB chips to embeddings of any width")
     add = parser.add_argument_group("work").add_argument
     add("--batch-size", type=cli.whole_number(1), default=32, metavar="N",
-        help="images per batch")
+        help="maximum number of images per batch")
     add("--dask", metavar="ADDRESS",
         help='spread the batches over this Dask scheduler, or "local" for processes here')
     add = parser.add_argument_group("contact sheet").add_argument

@@ -169,8 +169,9 @@ def build_scorer(
     """Return the model to export: features (n, W) to these outputs, each (n,).
 
     `age` is the expected age in years; `age_low` and `age_high` a 90 % interval in whole years;
-    `distance` is that of `EmbeddingSpace`, over 1 outside it; `rounding_years` is by how many years
-    the rounding of the row's numbers changes ages, by the curve of `rounding.measure`.
+    `female_probability` is calibrated; `distance` is that of `EmbeddingSpace`, over 1 outside it;
+    `rounding_years` is by how many years the rounding of the row's numbers changes ages, by the
+    curve of `rounding.measure`.
     """
     unit = preprocessing.get_layer("principal_axes").input
     softmax = (
@@ -277,8 +278,8 @@ def calibrate(
     if not is_adult.all():
         may_be_child, certainties = estimate < CHILD_CERTAINTY_AGE, np.linspace(0, 1, 101)
         factors = np.asarray(child_factor(estimate[may_be_child], certainties[:, None]))
-        losses = label_logit[may_be_child] * factors / temperature
-        certainty = certainties[argmin_loss(losses)]
+        scaled_logits = label_logit[may_be_child] * factors / temperature
+        certainty = certainties[argmin_loss(scaled_logits)]
     tail = fit_tail(softmax["age"][is_adult], age[is_adult])
     return Calibration(tail, float(temperature), float(certainty))
 

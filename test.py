@@ -207,7 +207,7 @@ def describe_measured_files(
     if difference > 0.01:
         raise InputError(
             f"{exported}: its ages differ from {model.name}'s by up to {difference:.2f} years; "
-            "they are not of one training: run train.py again"
+            "the two files come from different trainings; run train.py again"
         )
 
     def identify(path: Path | None) -> dict | None:

@@ -53,7 +53,7 @@ FINAL_EPOCHS_FRACTION = 5 / 8
 NONE = Path("none")
 WITHOUT_INPUT = {
     "children": "training without children (prepare.py writes them)",
-    "views": "training without other crops (embed.py --aligned --views makes them)",
+    "views": "training without crop augmentation (to make views: embed.py --aligned --views)",
 }
 
 
@@ -289,7 +289,7 @@ def fit(
             )
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise InputError(
-            "the training diverged: its weights are no finite numbers; train again with a lower "
+            "the training diverged: its weights are not finite; train again with a lower "
             f"--learning-rate than {training.recipe.learning_rate:g}"
         )
 

@@ -215,7 +215,7 @@ def test_missing_views_and_children_are_an_error_unless_they_are_the_defaults(
     with pytest.raises(ZeroDivisionError):  # it went on without the views
         train.main(training(mobile_folder, tmp_path, "--views", str(absent)))
     said = [line for line in capfd.readouterr().err.splitlines() if "views.npz" in line]
-    assert len(said) == 1 and "without other crops" in said[0] and "embed.py" in said[0]
+    assert len(said) == 1 and "without crop augmentation" in said[0] and "embed.py" in said[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", "names only", "nan"])

@@ -43,7 +43,7 @@ OUT_OF_DISTRIBUTION_SAMPLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def measure(features: np.ndarray, labels_and_names: tuple, score_by_name: Callable) -> dict:
-    """Return the measures of coarsely stored embeddings, and how many foreign ones are refused.
+    """Return the measures of coarsely stored embeddings, and how many others are refused.
 
     For each STORAGE: the measures of the faces and the fraction refused. For each of
     OUT_OF_DISTRIBUTION_SAMPLES: the fraction refused. `score_by_name` returns the exported model's

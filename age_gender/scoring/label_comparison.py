@@ -24,9 +24,9 @@ def compare_with_model(
 ) -> list[str]:  # fmt: skip
     """Return warnings where labels (n,), -1 if missing, differ much from a model's estimates.
 
-    `model_scores` are the table's scores by the model in models/ that fits it, or None. The model
-    that train.py wrote last is not used: it may have learnt the same mistake. Files are compared
-    one by one.
+    `model_scores` are the table's scores by the model that fits it, or None. The model in models/
+    itself, which train.py writes by default, is not used: it may have learnt the same mistake.
+    Files are compared one by one.
 
     Raises InputError where the model sees the other gender in most faces of a file, unless the user
     has confirmed the genders (`is_confirmed`) or the column means the same without `codes`; and
