@@ -42,7 +42,7 @@ from age_gender.photographs.chips import draw_contact_sheet, find_chip_path, wri
 from age_gender.photographs.embedder import CropOptions, Embedder
 from age_gender.photographs.faces import TEMPLATES
 from age_gender.photographs.images import find_images, hash_images
-from age_gender.photographs.networks import read_graph, read_litert
+from age_gender.photographs.networks import read_facenet, read_litert
 from age_gender.photographs.views import CROPS
 from age_gender.readers import writing
 from age_gender.scoring import predictions
@@ -168,7 +168,7 @@ def check_before_work(args: argparse.Namespace) -> None:
 
 def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
     """Return the embedder, with template and margin resolved for its network."""
-    network = read_litert(args.embedder) if args.embedder else read_graph(args.facenet)
+    network = read_litert(args.embedder) if args.embedder else read_facenet(args.facenet)
     template = args.template or {112: "arcface", 160: "utkface"}.get(network.chip_size)
     if template is None:
         raise InputError(

@@ -53,7 +53,7 @@ class OpenedInput(NamedTuple):
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     inputs = tables.list_files(args.features)
-    model_widths = {} if args.model else trained_models.find_models(paths.MODELS)
+    model_widths = {} if args.model else trained_models.find_model_widths(paths.MODELS)
     check_outputs(args, inputs, model_widths)
     scored = score_in_order(args, inputs, open_input(args, inputs, model_widths))
     with contextlib.closing(scored), open_output(args.output) as output:

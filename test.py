@@ -81,11 +81,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def measure_records(args: argparse.Namespace) -> None:
     """Print a line per batch, the summary and a line per crop; write the report."""
-    model = trained_models.find_model(args.model, trained_models.KERAS_MODEL)
+    model = trained_models.find_model_file(args.model, trained_models.KERAS_MODEL)
     if args.report:
         page.check(args.report)
     if args.report or args.views:
-        exported = trained_models.find_model(args.model, trained_models.LITERT_MODEL)
+        exported = trained_models.find_model_file(args.model, trained_models.LITERT_MODEL)
     views = crop_augmentation.read(args.views) if args.views else None
 
     # Print batches and summary, by the Keras model

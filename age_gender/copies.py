@@ -51,7 +51,7 @@ def group_copies(
             query, face = np.divmod(np.flatnonzero(is_near), others.stop - begin)
             pairs = np.array([face_rows[rows[query]], face_rows[others][face]])
             pairs = pairs[:, copy_group[pairs[0]] != copy_group[pairs[1]]]
-            links.append(copy_group[_above_limit(unit_features, pairs)])
+            links.append(copy_group[_select_similar(unit_features, pairs)])
             if sum(linked.shape[1] for linked in links) > MAX_LINKS:
                 copy_group, links = _merge(copy_group, links), []
     return _merge(copy_group, links)
@@ -78,7 +78,7 @@ def _leading_components(unit_features: np.ndarray, face_rows: np.ndarray) -> np.
     return np.concatenate([unit_features[block] @ pca.components_.T for block in blocks])
 
 
-def _above_limit(unit_features: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+def _select_similar(unit_features: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Return those of the pairs of rows (2, k) whose cosine is above MIN_COSINE."""
     (first, first_index), (second, second_index) = (
         np.unique(rows, return_inverse=True) for rows in pairs

@@ -36,7 +36,7 @@ def write_model(folder: Path, network: "keras.Model", exported: bytes, descripti
         text.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def find_models(root: Path) -> dict[Path, int]:
+def find_model_widths(root: Path) -> dict[Path, int]:
     """Return the width of the embeddings that each model in and below `root` takes, by its folder.
 
     The first is `root` itself, if train.py wrote a model there, then its folders by name. Raises
@@ -46,7 +46,7 @@ def find_models(root: Path) -> dict[Path, int]:
     return {path.parent: _read_description(path)[1] for path in described if path.exists()}
 
 
-def find_model(model: str | os.PathLike[str] | None, file_name: str) -> Path:
+def find_model_file(model: str | os.PathLike[str] | None, file_name: str) -> Path:
     """Return the path of a trained model's file, KERAS_MODEL or LITERT_MODEL.
 
     `model` is a folder, one of its files, or None for models/ if train.py has written there, else

@@ -163,7 +163,7 @@ def print_memory(what: str, commands: list[list], stdin: Sequence[Path | str] = 
 
 def find_facenet(name: str) -> Path:
     """Return the path of a file of the model that ships for FaceNet."""
-    return trained_models.find_model(paths.FACENET, name)
+    return trained_models.find_model_file(paths.FACENET, name)
 
 
 def measure_start_up(folder: Path) -> None:

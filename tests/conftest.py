@@ -136,13 +136,15 @@ def refusal(path, *more: str) -> str:
 @pytest.fixture(scope="session", autouse=True)
 def without_own_model():
     """Tests expect the shipped models: one that `make` has trained in models/ is passed over."""
-    find_models = trained_models.find_models
+    find_model_widths = trained_models.find_model_widths
 
     def find_shipped(models: Path) -> dict[Path, int]:
-        return {path: width for path, width in find_models(models).items() if path != OWN_MODEL}
+        return {
+            path: width for path, width in find_model_widths(models).items() if path != OWN_MODEL
+        }
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trained_models, "find_models", find_shipped)
+        patch.setattr(trained_models, "find_model_widths", find_shipped)
         yield
 
 

@@ -87,7 +87,7 @@ def test_a_training_killed_and_interrupted_and_resumed_ends_as_if_it_had_not_bee
     for _ in range(KILLS):
         killed += kill_at_random("train.py", *arguments, *more, "--resume", within=within)
         if (folder / trained_models.DESCRIPTION).exists():  # finished: the next one starts anew
-            assert trained_models.find_model(folder, trained_models.LITERT_MODEL)
+            assert trained_models.find_model_file(folder, trained_models.LITERT_MODEL)
             assert described(folder) == described(whole)
             shutil.rmtree(folder)
         resumed += any(work.glob("[!.]*.npz"))
@@ -157,10 +157,12 @@ def test_a_training_killed_between_its_files_leaves_a_whole_model_or_a_refused_o
     assert subprocess.run(command, cwd=paths.ROOT).returncode == 9
 
     if renames == 3 or (renames == 2 and not had_a_model):  # only the description is missing
-        model = trained_models.find_model(tmp_path, trained_models.LITERT_MODEL)
-        network = trained_models.find_model(tmp_path, trained_models.KERAS_MODEL)
+        model = trained_models.find_model_file(tmp_path, trained_models.LITERT_MODEL)
+        network = trained_models.find_model_file(tmp_path, trained_models.KERAS_MODEL)
         assert (model.read_bytes(), network.read_bytes()) == (b"new model", b"new network")
     else:
         with pytest.raises(InputError, match=r"python train\.py"):
-            trained_models.find_model(tmp_path, trained_models.LITERT_MODEL)
-    assert [*trained_models.find_models(tmp_path)] == [tmp_path] * (had_a_model or renames == 3)
+            trained_models.find_model_file(tmp_path, trained_models.LITERT_MODEL)
+    assert [*trained_models.find_model_widths(tmp_path)] == [tmp_path] * (
+        had_a_model or renames == 3
+    )

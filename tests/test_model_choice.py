@@ -100,7 +100,7 @@ def copy_models(folder, *names: str) -> None:
 
 
 def chosen_name(features: np.ndarray) -> str:
-    return model_choice.choose_model(trained_models.find_models(paths.MODELS), features).path
+    return model_choice.choose_model(trained_models.find_model_widths(paths.MODELS), features).path
 
 
 def test_what_train_wrote_comes_first_of_two_models_for_one_network(tmp_path, monkeypatch):
@@ -108,7 +108,7 @@ def test_what_train_wrote_comes_first_of_two_models_for_one_network(tmp_path, mo
     for file in (paths.MODELS / "facenet").glob("age_gender.*"):
         shutil.copy(file, tmp_path)
     monkeypatch.setattr(paths, "MODELS", tmp_path)
-    assert [*trained_models.find_models(tmp_path).values()] == [512, 128, 512]
+    assert [*trained_models.find_model_widths(tmp_path).values()] == [512, 128, 512]
     assert chosen_name(rows_of("facenet")[1]) == str(tmp_path / trained_models.LITERT_MODEL)
     assert "dlib" in chosen_name(rows_of("dlib")[1])
 

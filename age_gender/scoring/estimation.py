@@ -69,7 +69,7 @@ def find_scorer(model: "str | os.PathLike[str] | None", rows: np.ndarray, must_f
         if model is not None:
             scorer = _load_cached(str(model))
         else:
-            model_widths = trained_models.find_models(paths.MODELS)
+            model_widths = trained_models.find_model_widths(paths.MODELS)
             scorer = model_choice.choose_model(model_widths, rows, must_fit, _load_cached)
     if scorer.width != rows.shape[1]:
         raise InputError(f"embeddings of {rows.shape[1]} numbers; this model takes {scorer.width}")

@@ -12,7 +12,7 @@ from age_gender.readers.labelled_tables import LabelledTable
 from age_gender.scoring import model_choice
 
 # Fewer labels prove nothing
-MIN_CLASSES, MIN_GENDER_LABELS, MIN_AGE_LABELS = 20, 100, 200
+MIN_LABELS_FOR_CLASS_CHECK, MIN_GENDER_LABELS, MIN_AGE_LABELS = 20, 100, 200
 MIN_CORRELATION = 0.3  # rank correlation of labelled and estimated ages; UTKFace's is 0.93
 MAX_YEARS = 15  # median difference of the two; UTKFace's is 4
 MAX_CONTRADICTED = 0.4  # fraction of genders; UTKFace's is 0.03, its children's 0.32
@@ -45,10 +45,10 @@ def compare_with_model(
     file_index = np.repeat(np.arange(len(files)), sizes)[rows]
 
     # Compare ages
-    for prefix, is_in_file in _split_by_file(file_index, files, MIN_CLASSES):
+    for prefix, is_in_file in _split_by_file(file_index, files, MIN_LABELS_FOR_CLASS_CHECK):
         _refuse_classes(prefix, age[is_in_file], estimate[is_in_file], model)
     doubts = (
-        _doubt_ages(prefix, age[is_in_file], estimate[is_in_file], model)
+        _describe_age_doubt(prefix, age[is_in_file], estimate[is_in_file], model)
         for prefix, is_in_file in _split_by_file(file_index, files, MIN_AGE_LABELS)
     )
     warnings = [doubt for doubt in doubts if doubt][:1]
@@ -114,7 +114,7 @@ def _describe_contradiction(prefix: str, is_wrong: np.ndarray, model: str) -> st
 
 def _refuse_classes(prefix: str, age: np.ndarray, estimate: np.ndarray, model: str) -> None:
     """Raise InputError where ages (n,) are all under 10 and most estimated ones are not."""
-    if len(age) >= MIN_CLASSES and age.max() < ADULT_AGE <= np.median(estimate):
+    if len(age) >= MIN_LABELS_FOR_CLASS_CHECK and age.max() < ADULT_AGE <= np.median(estimate):
         raise InputError(
             f"{prefix}all ages are from {age.min()} to {age.max()}, but the model {model} "
             f"estimates a median of {np.median(estimate):.0f} years: they look like class numbers; "
@@ -122,7 +122,7 @@ def _refuse_classes(prefix: str, age: np.ndarray, estimate: np.ndarray, model: s
         )
 
 
-def _doubt_ages(prefix: str, age: np.ndarray, estimate: np.ndarray, model: str) -> str:
+def _describe_age_doubt(prefix: str, age: np.ndarray, estimate: np.ndarray, model: str) -> str:
     """Return a warning if the ages (n,) hardly correlate with the estimated ones, else ""."""
     from scipy.stats import spearmanr
 

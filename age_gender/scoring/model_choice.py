@@ -30,7 +30,7 @@ def load(model: str | Path, force: bool = False) -> Scorer:
 
     Raises InputError for a model that cannot be used.
     """
-    path = trained_models.find_model(model, trained_models.LITERT_MODEL)
+    path = trained_models.find_model_file(model, trained_models.LITERT_MODEL)
     return Scorer(path.read_bytes(), str(path), force)
 
 
@@ -43,7 +43,7 @@ def choose_model(
 ) -> Scorer:
     """Return the scorer of the model that most of a table's first rows (n, W) belong to.
 
-    `model_widths` are the folders of find_models. Among those of the rows' width, the model with
+    `model_widths` are those of find_model_widths. Among the models of the rows' width the one with
     the fewest out-of-distribution rows is chosen; ties go to the least median `distance`, rounded
     to tenths, then to the first folder. Without rows it is the first of all. Raises InputError
     where all rows are out of distribution for all models; unless `must_fit`, only where no model
@@ -85,7 +85,7 @@ def score_by_fitting_model(
     the rows, or none can be read.
     """
     with contextlib.suppress(InputError):
-        model_widths = trained_models.find_models(paths.MODELS)
+        model_widths = trained_models.find_model_widths(paths.MODELS)
         for folder in model_widths.keys() & {*exclude}:
             del model_widths[folder]
         scorer = choose_model(model_widths, subsample(features, PROBE_ROWS))

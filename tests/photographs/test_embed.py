@@ -81,7 +81,7 @@ def test_an_aligned_chip_goes_whole_into_the_graph_as_frozen(tmp_path):
 
     embeddings = embedded("--images", tmp_path, "--aligned", "--output", tmp_path / "out.npz")
 
-    graph = tf.compat.v1.GraphDef.FromString(networks.read_graph(None).content)
+    graph = tf.compat.v1.GraphDef.FromString(networks.read_facenet(None).content)
     as_frozen = tf.compat.v1.wrap_function(
         lambda: tf.graph_util.import_graph_def(graph, name=""), []
     ).prune("input:0", "embeddings:0")

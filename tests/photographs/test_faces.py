@@ -54,7 +54,7 @@ def test_a_packaged_graph_with_another_hash_is_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     with pytest.raises(InputError, match=r"graph_final.pb: SHA-256 .*--facenet"):
-        networks.read_graph(None)
+        networks.read_facenet(None)
 
 
 # ----------------------------------------------------------------------------- the sheet
