@@ -52,7 +52,7 @@ def test_the_model_of_the_network_is_found_and_said(network, tmp_path, suffix):
 def test_standard_input_is_read_once(network, tmp_path):
     names, features = rows_of(network, 700)  # several chunks
     writing.write(tmp_path / "t.csv", names, [features])
-    expected = script("run.py", "--features", tmp_path / "t.csv").out
+    expected = program("run.py", "--features", tmp_path / "t.csv").out
     text = (tmp_path / "t.csv").read_bytes()
     done = program("run.py", "--features", "-", input=text)
     assert done.code == 0 and done.out == expected, done.err
