@@ -20,7 +20,7 @@ import sys
 
 if __name__ == "__main__":
     sys.path.append(os.path.dirname(__file__))  # python -P leaves it out
-    from age_gender import startup
+    from age_gender.processes import startup
 
     startup.begin()  # errors and Ctrl-C take one line from here on, during the imports too
 # isort: split
@@ -34,7 +34,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from age_gender import checkpoints, cli, crop_augmentation, files, parallel
+from age_gender import checkpoints, cli, files, table_writing
 from age_gender.cli import counted
 from age_gender.errors import InputError, printable
 from age_gender.photographs.batch_results import read_embeddings, read_result, write_result
@@ -44,8 +44,9 @@ from age_gender.photographs.faces import TEMPLATES
 from age_gender.photographs.images import find_images, hash_images
 from age_gender.photographs.networks import read_facenet, read_litert
 from age_gender.photographs.views import CROPS
-from age_gender.readers import writing
+from age_gender.processes import parallel
 from age_gender.scoring import predictions
+from age_gender.training import crop_augmentation
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -161,7 +162,7 @@ def check_before_work(args: argparse.Namespace) -> None:
                 f"{args.sheet}: the sheet would overwrite this file of --chips; choose another"
             )
     else:
-        writing.check_output(args.output)
+        table_writing.check_output(args.output)
         if args.chips:
             files.make_folder(args.chips)
 
@@ -202,7 +203,7 @@ def embed(
         if embedder.options.views:
             crop_augmentation.write(args.output, names, CROPS[embedder.options.template], rows)
         else:
-            writing.write(args.output, names, rows)
+            table_writing.write(args.output, names, rows)
     checkpoints.remove_folder(folder)
     return len(names), skipped_counts
 

@@ -16,9 +16,9 @@ from keras import layers, ops
 from age_gender import rounding
 from age_gender.cli import quiet_stderr
 from age_gender.embedding_space import NEGATION_LIMIT, EmbeddingSpace
+from age_gender.embeddings import MIN_MAGNITUDE
 from age_gender.labels import AGE_CLASSES, GENDERS, INTERVAL_COVERAGE
 from age_gender.metrics import YEARS, compute_expected_age
-from age_gender.readers.numbers import MIN_MAGNITUDE
 
 UNITS = 384  # units of each dense layer
 # Estimated age in years at which the gender's logits are halfway between a newborn's and an

@@ -19,7 +19,7 @@ import sys
 
 if __name__ == "__main__":
     sys.path.append(os.path.dirname(__file__))  # python -P leaves it out
-    from age_gender import startup
+    from age_gender.processes import startup
 
     startup.begin()  # errors and Ctrl-C take one line from here on, during the imports too
 # isort: split
@@ -32,14 +32,16 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from age_gender import cli, copies, embedding_space, files, label_parsing, paths
+from age_gender import cli, files, paths
 from age_gender.cli import counted, display_path
+from age_gender.embeddings import median_norm, to_unit_length
 from age_gender.errors import InputError, printable
 from age_gender.labels import ADULT_AGE, GENDER_COLUMNS, GENDERS
-from age_gender.readers import tables
+from age_gender.processes.tensorflow_import import import_tensorflow, require_memory
+from age_gender.readers import label_parsing, tables
 from age_gender.readers.labelled_tables import LabelledTable, read_table
 from age_gender.scoring import label_comparison, model_choice
-from age_gender.tensorflow_import import import_tensorflow, require_memory
+from age_gender.training import near_duplicates
 
 # Names of the files of records
 TRAIN, TEST = paths.TRAIN_RECORDS.name, paths.TEST_RECORDS.name
@@ -152,7 +154,7 @@ def describe_embeddings(table: LabelledTable, model_scores: model_choice.ModelSc
                 f"than that of {model}, or too coarsely rounded; leave out or embed again all such "
                 f"rows ({is_ood.sum():,} of {len(is_ood):,})"
             )
-    norm = embedding_space.median_norm(table.features)
+    norm = median_norm(table.features)
     return f"embeddings of {table.features.shape[1]} numbers, median norm {norm:.3g}{network}"
 
 
@@ -168,8 +170,8 @@ def split_rows(
     check_adults(adults, table, labels, codes)
 
     # Split the adults, then the children
-    unit_features = embedding_space.to_unit_length(table.features)
-    test, train, copy_group = split_adults(
+    unit_features = to_unit_length(table.features)
+    test, train, duplicate_group = split_adults(
         adults, unit_features, args.test_size, args.split, args.seed
     )
     children = np.random.default_rng([args.seed, 1]).permutation(children)
@@ -187,7 +189,9 @@ def split_rows(
         CHILDREN: np.append(children, views_of_children),
     }
     repeated = len(other_views) - len(views_of_train) - len(views_of_children)
-    return Split(rows, repeated, copied=int(np.isin(copy_group[test], copy_group[train]).sum()))
+    return Split(
+        rows, repeated, copied=int(np.isin(duplicate_group[test], duplicate_group[train]).sum())
+    )
 
 
 def find_first_rows(table: LabelledTable, labels: Labels) -> np.ndarray:
@@ -271,12 +275,12 @@ def split_adults(
         raise InputError(f"--test-size {test_size} leaves none of {count} to train on; lower it")
     shuffled = np.random.default_rng(seed).permutation(adults)
     if split == "identity":
-        copy_group = copies.group_copies(unit_features, adults, adults)
-        test = copies.choose_whole_groups(shuffled, copy_group, test_size)
+        duplicate_group = near_duplicates.group_near_duplicates(unit_features, adults, adults)
+        test = near_duplicates.choose_whole_groups(shuffled, duplicate_group, test_size)
     else:
         test = shuffled[:test_size]
-        copy_group = copies.group_copies(unit_features, adults, test)
-    return test, shuffled[~np.isin(shuffled, test)], copy_group
+        duplicate_group = near_duplicates.group_near_duplicates(unit_features, adults, test)
+    return test, shuffled[~np.isin(shuffled, test)], duplicate_group
 
 
 def write_records(
@@ -287,7 +291,7 @@ def write_records(
     What an earlier run left there may be of another network.
     """
     import_tensorflow()
-    from age_gender import records
+    from age_gender.training import records
 
     def yield_faces(path: Path, rows: np.ndarray) -> Iterator[records.LabelledFace]:
         for i in tqdm(rows.tolist(), path.name, unit="face", disable=None):

@@ -16,7 +16,7 @@ import sys
 
 if __name__ == "__main__":
     sys.path.append(os.path.dirname(__file__))  # python -P leaves it out
-    from age_gender import startup
+    from age_gender.processes import startup
 
     startup.begin()  # errors and Ctrl-C take one line from here on, during the imports too
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start threads for nothing
@@ -33,10 +33,12 @@ from typing import BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 
-from age_gender import cli, files, parallel, paths, rounding, trained_models
+from age_gender import cli, files, paths, rounding, trained_models
 from age_gender.errors import InputError
+from age_gender.processes import parallel
 from age_gender.readers import chunks, tables
-from age_gender.scoring import litert, model_choice, predictions
+from age_gender.scoring import model_choice, predictions
+from age_gender.scoring.scorer import ROUNDING, Scorer
 
 FORCE_HINT = ", or use --force to score them all the same"  # end of messages on whole tables
 MAX_BAD_CHUNKS = 64  # the run ends if this many chunks at the start have no good row
@@ -45,7 +47,7 @@ MAX_BAD_CHUNKS = 64  # the run ends if this many chunks at the start have no goo
 class OpenedInput(NamedTuple):
     """Hold the scorer for the input, the batches parsed to choose it, and the remaining chunks."""
 
-    scorer: litert.Scorer
+    scorer: Scorer
     parsed_batches: list[chunks.Batch]
     unparsed_chunks: Iterator[chunks.Chunk]
 
@@ -191,7 +193,7 @@ class RoundingCheck:
         Raises InputError where the file is rounded too coarsely.
         """
         if self.years is not None:
-            self.years.append(batch.scores[:, litert.ROUNDING])
+            self.years.append(batch.scores[:, ROUNDING])
             if batch.chunk.is_last or sum(map(len, self.years)) >= rounding.CHECKED_ROWS:
                 years = np.concatenate(self.years)
                 warning = rounding.check(batch.chunk.path, years, self.force, FORCE_HINT)

@@ -17,7 +17,7 @@ import sys
 
 if __name__ == "__main__":
     sys.path.append(os.path.dirname(__file__))  # python -P leaves it out
-    from age_gender import startup
+    from age_gender.processes import startup
 
     startup.begin()  # errors and Ctrl-C take one line from here on, during the imports too
 # isort: split
@@ -27,18 +27,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from age_gender import cli, crop_augmentation, files, metrics, paths, trained_models
+from age_gender import cli, files, metrics, paths, trained_models
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.errors import InputError, error_line
 from age_gender.labels import ADULT_AGE, AGE_CLASSES, GENDERS, base_name
+from age_gender.processes.tensorflow_import import import_tensorflow
 from age_gender.report import lfw, measurement, page, robustness
-from age_gender.scoring import litert, predictions
-from age_gender.tensorflow_import import import_tensorflow
+from age_gender.scoring import predictions
+from age_gender.scoring.scorer import Scorer
+from age_gender.training import crop_augmentation
 
 if TYPE_CHECKING:  # these imports take time
     import pandas as pd
 
-    from age_gender.records import Records
+    from age_gender.training.records import Records
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -90,7 +92,7 @@ def measure_records(args: argparse.Namespace) -> None:
 
     # Print batches and summary, by the Keras model
     import_tensorflow()
-    from age_gender import records
+    from age_gender.training import records
 
     cli.say(f"model: {cli.display_path(model)}")
     faces = records.read(args.test)
@@ -108,7 +110,7 @@ def measure_records(args: argparse.Namespace) -> None:
         return
 
     # Print crops and write the report, by the exported model
-    scorer = litert.Scorer(exported.read_bytes(), str(exported))
+    scorer = Scorer(exported.read_bytes(), str(exported))
     by_crop = tabulate_crops(args.views, views, faces, scorer) if views else {}
     for crop, table in by_crop.items():
         print(f"{crop}: {format_crop(table)}")
@@ -170,7 +172,7 @@ def format_crop(table: "pd.DataFrame") -> str:
 
 
 def tabulate_crops(
-    path: Path, views: crop_augmentation.Views, faces: "Records", scorer: litert.Scorer
+    path: Path, views: crop_augmentation.Views, faces: "Records", scorer: Scorer
 ) -> dict:
     """Return, by crop, a table of the records' faces and the exported model's scores.
 

@@ -18,7 +18,7 @@ import sys
 
 if __name__ == "__main__":
     sys.path.append(os.path.dirname(__file__))  # python -P leaves it out
-    from age_gender import startup
+    from age_gender.processes import startup
 
     startup.begin()  # errors and Ctrl-C take one line from here on, during the imports too
 # isort: split
@@ -36,15 +36,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from age_gender import checkpoints, cli, embedding_space, files, metrics, paths, rounding
-from age_gender.crop_augmentation import CropMaps, fit_crop_maps
 from age_gender.embedding_space import EmbeddingSpace
+from age_gender.embeddings import median_norm, to_unit_length
 from age_gender.errors import InputError
-from age_gender.tensorflow_import import import_tensorflow
+from age_gender.processes.tensorflow_import import import_tensorflow
 from age_gender.trained_models import write_model
-from age_gender.training_data import Faces, Recipe, batches, hold_out, read_faces, read_views
+from age_gender.training.crop_augmentation import CropMaps, fit_crop_maps
+from age_gender.training.data_loading import (
+    Faces,
+    Recipe,
+    batches,
+    hold_out,
+    read_faces,
+    read_views,
+)
 
 if TYPE_CHECKING:
-    from age_gender.records import Records  # imports TensorFlow
+    from age_gender.training.records import Records  # imports TensorFlow
     from network_conv import Calibration
 
 # Epochs of the last part of the training, on all faces, as a fraction of the first part's. Two
@@ -220,8 +228,8 @@ def fit_space(
     Raises InputError where nothing can be learnt from the embeddings.
     """
     # Fit the space of the embeddings and the views
-    embeddings = embedding_space.to_unit_length(records.features)
-    norm = embedding_space.median_norm(records.features)
+    embeddings = to_unit_length(records.features)
+    norm = median_norm(records.features)
     rows, training_views = embeddings, None
     if views is not None:
         plain_space = embedding_space.fit(embeddings, norm, folds=0)

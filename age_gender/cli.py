@@ -15,8 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from age_gender import interrupts, startup
 from age_gender.errors import InputError, error_line, is_resource_shortage, is_user_error, printable
+from age_gender.processes import interrupts, startup
+
+# What trains a model for another network
+TRAIN_COMMAND = "python prepare.py --features YOURS && python train.py"
 
 _stderr_lock = threading.Lock()  # all threads share file descriptor 2
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from age_gender.embeddings import subsample, to_unit_length
+
 # Standard deviations of rounding errors: of a number, and as a fraction of the number
 THREE_DECIMALS_DEVIATION, FLOAT16_DEVIATION = 1e-3 / 12**0.5, 2e-4
 # A principal component is kept if its standard deviation is over this many times the rounding
@@ -33,7 +35,6 @@ MAX_ROWS = 100_000  # most rows that a space is fitted on; larger sets are subsa
 MIN_ROWS = 200  # a space fitted on fewer rows would reject faces of its own network
 FOLDS, MAX_FOLD_ROWS = 5, 15_000  # number of cross-validation folds, and of rows in all folds
 MAX_ERROR_RATE = 0.001  # with a greater error rate of the test, single rows are not judged
-BLOCK_ROWS = 1 << 16  # rows that `to_unit_length` scales at a time, to bound memory
 
 
 @dataclass(frozen=True)
@@ -101,26 +102,6 @@ class EmbeddingSpace:
 def is_out_of_distribution(distance: np.ndarray) -> np.ndarray:
     """Return whether each distance (n,) is that of an out-of-distribution embedding."""
     return distance > DISTANCE_LIMIT
-
-
-def subsample(rows: np.ndarray, most: int) -> np.ndarray:
-    """Return at most `most` of the rows, evenly spaced."""
-    return rows[:: -(-len(rows) // most) or 1]
-
-
-def to_unit_length(features: np.ndarray) -> np.ndarray:
-    """Return features scaled to unit length, whatever their length: float32 (n, W)."""
-    units = np.empty(features.shape, np.float32)
-    for start in range(0, len(features), BLOCK_ROWS):
-        rows = features[start : start + BLOCK_ROWS]
-        rows = rows / np.abs(rows).max(axis=1, keepdims=True)  # so that squares do not overflow
-        units[start : start + BLOCK_ROWS] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return units
-
-
-def median_norm(features: np.ndarray) -> float:
-    """Return the median Euclidean norm of features (n, W)."""
-    return float(np.median(np.sqrt(np.einsum("ij,ij->i", features, features))))
 
 
 def storage_deviation(width: int, norm: float) -> float:

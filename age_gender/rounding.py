@@ -36,7 +36,7 @@ class RoundingCurve(NamedTuple):
 
 def round_at_random(rows: np.ndarray) -> np.ndarray:
     """Return unit-length rows (n, W), each rounded to a random step of TRAINING_ROUNDING_STEPS."""
-    from age_gender.embedding_space import to_unit_length
+    from age_gender.embeddings import to_unit_length
 
     exponents = np.log10(TRAINING_ROUNDING_STEPS)
     steps = 10 ** np.random.default_rng(0).uniform(*exponents, (len(rows), 1)).astype(np.float32)
@@ -53,7 +53,7 @@ def measure(
     the mean absolute change of their ages. The first point is the faces as they are, with 0 years.
     `estimate_ages` maps (n, W) to years (n,).
     """
-    from age_gender.embedding_space import subsample, to_unit_length
+    from age_gender.embeddings import subsample, to_unit_length
 
     rows = subsample(rows, MEASURED_FACES)
     tables, deviations = [rows], [np.median(space.rounding_deviation(rows))]

@@ -17,8 +17,6 @@ KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
 DESCRIPTION = "age_gender.json"
 MODEL_FORMAT = 2  # increased when the outputs of the exported model change
-# What trains a model for another network
-TRAIN_COMMAND = "python prepare.py --features YOURS && python train.py"
 
 
 def write_model(folder: Path, network: "keras.Model", exported: bytes, description: dict) -> None:

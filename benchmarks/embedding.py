@@ -27,10 +27,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import embed
-from age_gender import cli, parallel
+from age_gender import cli
 from age_gender.photographs import faces
 from age_gender.photographs.embedder import Embedder
 from age_gender.photographs.images import find_images, normalise, read_image, resize
+from age_gender.processes import parallel
 from benchmarks.drawn_faces import draw_chip, draw_photograph
 
 if TYPE_CHECKING:

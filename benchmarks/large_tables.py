@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from age_gender import paths
-from age_gender.readers import tables, writing
+from age_gender import paths, table_writing
+from age_gender.readers import tables
 
 TEXT_ROWS = 5000  # different rows of a text table: to format more takes long
 
@@ -30,7 +30,7 @@ def write_faces(path: Path, rows: int) -> Path:
     elif file_format == "npy":
         np.save(path, features)
     elif file_format in ("npz", "parquet"):
-        writing.write(path, names, [features])
+        table_writing.write(path, names, [features])
     elif file_format == "double.parquet":
         import pyarrow as pa
         import pyarrow.parquet

@@ -16,10 +16,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from age_gender import paths  # noqa: E402
+from age_gender.processes.tensorflow_import import import_tensorflow  # noqa: E402
 from age_gender.report import measurement  # noqa: E402
 from age_gender.report.plots import BLUE, GREY, ORANGE, draw_figure  # noqa: E402
 from age_gender.scoring import model_choice  # noqa: E402
-from age_gender.tensorflow_import import import_tensorflow  # noqa: E402
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     import_tensorflow()
-    from age_gender import records
+    from age_gender.training import records
 
     faces = records.read(paths.TEST_RECORDS)
     scores = model_choice.load(paths.FACENET).score_by_name(faces.features)

@@ -24,7 +24,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from age_gender import cli, parallel, paths, trained_models  # noqa: E402
+from age_gender import cli, paths, trained_models  # noqa: E402
+from age_gender.processes import parallel  # noqa: E402
 from age_gender.scoring import predictions  # noqa: E402
 from benchmarks.large_tables import write_faces  # noqa: E402
 
@@ -70,7 +71,8 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 ORIGINAL = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from age_gender import paths, records
+from age_gender import paths
+from age_gender.training import records
 import keras
 from keras import layers
 faces = records.read(paths.TRAIN_RECORDS)

@@ -20,9 +20,9 @@ import pytest
 import prepare
 import run
 import train
-from age_gender import cli, paths, trained_models
+from age_gender import cli, paths, table_writing, trained_models
 from age_gender.errors import InputError, error_line, is_user_error
-from age_gender.readers import tables, writing
+from age_gender.readers import tables
 
 MODEL = str(paths.FACENET)
 OWN_MODEL = paths.MODELS  # the folder where train.py writes by default
@@ -166,7 +166,7 @@ def rows(faces) -> list[str]:
 def table(faces, tmp_path_factory) -> Path:
     """These faces as an NPZ."""
     path = tmp_path_factory.mktemp("features") / "faces.npz"
-    writing.write(path, faces[0], [faces[1]])
+    table_writing.write(path, faces[0], [faces[1]])
     return path
 
 
@@ -227,7 +227,7 @@ def mobile_folder(mobile, shared_folder) -> Path:
 
     def make(folder: Path) -> None:
         table, views = folder / "faces.parquet", paths.DATA / "utkface_mobilefacenet_views.npz"
-        writing.write(table, mobile[0], [mobile[1]])
+        table_writing.write(table, mobile[0], [mobile[1]])
         prepare.main(["--features", str(table), "--output", str(folder), "--test-size", "150"])
         with np.load(views) as arrays:
             names, embeddings = arrays["filenames"][::5], arrays["embeddings"][::5]

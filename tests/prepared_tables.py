@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import prepare
-from age_gender import records
 from age_gender.errors import InputError
+from age_gender.training import records
 
 WIDTH = 16  # width of embeddings that no model here takes
 

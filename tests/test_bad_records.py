@@ -15,8 +15,9 @@ from readers.fuzz_containers import checksum
 import run
 import test
 import train
-from age_gender import files, records
+from age_gender import files
 from age_gender.errors import InputError
+from age_gender.training import records
 
 # ------------------------------------------------------------------------ other scripts
 

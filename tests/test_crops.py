@@ -8,18 +8,11 @@ from conftest import script, training
 
 import prepare
 import train
-from age_gender import (
-    crop_augmentation,
-    embedding_space,
-    paths,
-    records,
-    tensorflow_import,
-    trained_models,
-    training_data,
-)
-from age_gender.crop_augmentation import UnusableViews
+from age_gender import embedding_space, paths, table_writing, trained_models
 from age_gender.errors import InputError
-from age_gender.readers import writing
+from age_gender.processes import tensorflow_import
+from age_gender.training import crop_augmentation, data_loading, records
+from age_gender.training.crop_augmentation import UnusableViews
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +26,7 @@ def views() -> crop_augmentation.Views:
 def records_of_views(views, tmp_path_factory):
     """A folder with the records of their plain crop, and views.npz."""
     folder = tmp_path_factory.mktemp("views")
-    writing.write(folder / "plain.npz", views.names, [views.embeddings[:, 0]])
+    table_writing.write(folder / "plain.npz", views.names, [views.embeddings[:, 0]])
     prepare.main(["--features", str(folder / "plain.npz"), "--output", str(folder),
                   "--test-size", "200"])  # fmt: skip
     np.savez(folder / "views.npz", filenames=np.array(views.names), crops=np.array(views.crops),
@@ -149,9 +142,9 @@ def test_what_an_epoch_shows_follows_from_its_seed_and_number(components, maps):
 
 
 def test_no_crop_of_a_known_face_is_out_of_distribution(views, model):
-    from age_gender.scoring import litert
+    from age_gender.scoring.scorer import Scorer
 
-    scorer = litert.Scorer((model / trained_models.LITERT_MODEL).read_bytes(), "model")
+    scorer = Scorer((model / trained_models.LITERT_MODEL).read_bytes(), "model")
     for number, crop in enumerate(views.crops):
         assert scorer.score_by_name(views.embeddings[:, number])["distance"].max() < 0.1, crop
 
@@ -160,9 +153,9 @@ def test_held_out_and_test_faces_are_never_fitted_on(
     views, records_of_views, tmp_path, monkeypatch
 ):
     folder, fitted = records_of_views, []
-    read_training_views = training_data.read_training_views
+    read_training_views = data_loading.read_training_views
     monkeypatch.setattr(
-        training_data,
+        data_loading,
         "read_training_views",
         lambda *args: fitted.append(read_training_views(*args)) or 1 / 0,
     )
@@ -235,10 +228,10 @@ def test_a_file_that_holds_no_views_is_refused(tmp_path, content):
 
 def estimates_of_children(records_folder, model) -> dict[str, np.ndarray]:
     """Return the outputs of the exported model for the children among the records."""
-    from age_gender.scoring import litert
+    from age_gender.scoring.scorer import Scorer
 
     children = records.read(records_folder / "children.tfrecords")
-    scorer = litert.Scorer((model / trained_models.LITERT_MODEL).read_bytes(), "model")
+    scorer = Scorer((model / trained_models.LITERT_MODEL).read_bytes(), "model")
     return scorer.score_by_name(children.features)
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from schedulers import Scheduler, running_scheduler
 
-from age_gender import dask_cluster, parallel
+from age_gender import table_writing
 from age_gender.errors import InputError
-from age_gender.readers import chunks, tables, writing
+from age_gender.processes import dask_cluster, parallel
+from age_gender.readers import chunks, tables
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def scheduler(tmp_path_factory) -> Iterator[Scheduler]:
 def test_workers_without_the_project_parse_embeddings(scheduler, tmp_path):
     features = np.random.default_rng(0).normal(size=(3000, 512)).astype(np.float32)
     path = tmp_path / "features.npz"
-    writing.write(path, [f"face {i}" for i in range(3000)], [features])
+    table_writing.write(path, [f"face {i}" for i in range(3000)], [features])
 
     def parse(chunk: chunks.Chunk) -> chunks.Batch:
         assert re.search(r"age_gender-.*\.zip/age_gender/readers", chunks.__file__), (

@@ -15,9 +15,10 @@ from conftest import start
 from schedulers import Scheduler, free_port, running_scheduler
 
 import run
-from age_gender import dask_cluster, parallel, paths
+from age_gender import paths, table_writing
 from age_gender.errors import InputError
-from age_gender.readers import chunks, tables, writing
+from age_gender.processes import dask_cluster, parallel
+from age_gender.readers import chunks, tables
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_run_on_a_cluster_writes_the_same_bytes_though_a_worker_is_killed(
 ):
     names, features = faces
     table, bare = tmp_path / "a.csv", tmp_path / "b.npy"
-    writing.write(table, [f'{name} "{i}"' for i, name in enumerate(names)], [features])
+    table_writing.write(table, [f'{name} "{i}"' for i, name in enumerate(names)], [features])
     np.save(bare, features)
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 400_000)  # 14 chunks of CSV
     inputs = [

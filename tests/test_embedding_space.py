@@ -8,10 +8,11 @@ from conftest import refused, script
 
 import prepare
 import run
-from age_gender import embedding_space, paths, records, rounding, trained_models
+from age_gender import embedding_space, paths, rounding, table_writing, trained_models
+from age_gender.embeddings import median_norm, to_unit_length
 from age_gender.errors import InputError
-from age_gender.readers import writing
-from age_gender.scoring import litert
+from age_gender.scoring.scorer import Scorer
+from age_gender.training import records
 
 RANDOM = np.random.default_rng(7)
 ROTATION = np.linalg.qr(RANDOM.normal(size=(512, 512)))[0].astype(np.float32)
@@ -31,7 +32,7 @@ SHIPPED = {
 
 
 def write(path, names, features):
-    writing.write(path, names, [np.ascontiguousarray(features)])
+    table_writing.write(path, names, [np.ascontiguousarray(features)])
     return str(path)
 
 
@@ -47,7 +48,7 @@ def every(step: int, file: str) -> np.ndarray:
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("other", [*OTHERS, *SHIPPED])
 def test_a_shipped_model_detects_every_row_of_another_network(name, other):
-    scorer = litert.Scorer((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
+    scorer = Scorer((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
     own = every(40, SHIPPED[name])
     if other == name:
         assert scorer.score_by_name(own)["distance"].max() < 0.3
@@ -64,7 +65,7 @@ def test_a_shipped_model_detects_every_row_of_another_network(name, other):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_no_crop_and_no_average_of_a_persons_faces_is_taken_for_another_networks(name):
-    scorer = litert.Scorer((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
+    scorer = Scorer((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
     with np.load(paths.DATA / SHIPPED[name].replace(".npz", "_views.npz")) as arrays:
         views = arrays["embeddings"][::10].astype(np.float32)
     for rows in (*views.transpose(1, 0, 2), views.mean(axis=1), views[:, 1:3].mean(axis=1)):
@@ -73,13 +74,13 @@ def test_no_crop_and_no_average_of_a_persons_faces_is_taken_for_another_networks
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_rounding_is_reported_in_years_and_float16_costs_nothing(name):
-    scorer = litert.Scorer((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
-    own = embedding_space.to_unit_length(every(40, SHIPPED[name]))
+    scorer = Scorer((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
+    own = to_unit_length(every(40, SHIPPED[name]))
     exact = scorer.score_by_name(own)
     assert np.median(exact["rounding_years"]) < 0.1
     half = scorer.score_by_name(own.astype(np.float16).astype(np.float32))
     assert np.median(half["rounding_years"]) < 0.1
-    length = embedding_space.median_norm(every(40, SHIPPED[name]))  # as the network has it
+    length = median_norm(every(40, SHIPPED[name]))  # as the network has it
     for scale in (1, length):
         for decimals in (3, 2):  # the years are those by which it moves ages, within a third
             rounded = scorer.score_by_name(np.round(own * scale, decimals))
@@ -94,7 +95,7 @@ def in_int8(rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_int8_with_each_vectors_own_scale_costs_little_and_a_warning_says_what(name):
-    scorer = litert.Scorer((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
+    scorer = Scorer((paths.MODELS / name / trained_models.LITERT_MODEL).read_bytes(), name)
     with np.load(paths.DATA / SHIPPED[name]) as arrays:
         names, rows = arrays["filenames"][::20], arrays["embeddings"][::20].astype(np.float32)
     age = np.array([int(file.split("_")[0]) for file in names])
@@ -109,7 +110,7 @@ def test_int8_with_each_vectors_own_scale_costs_little_and_a_warning_says_what(n
 
 
 def test_a_network_learns_from_rounded_embeddings_of_unit_length(faces):
-    rows = embedding_space.to_unit_length(faces[1])
+    rows = to_unit_length(faces[1])
     rounded = rounding.round_at_random(rows)
     assert np.linalg.norm(rounded, axis=1) == pytest.approx(1, abs=1e-5)
     likeness = (rows * rounded).sum(axis=1)
@@ -185,15 +186,11 @@ def test_a_rounded_table_is_warned_of_once_and_a_coarser_one_refused(faces, tmp_
 @pytest.fixture(scope="module")
 def space(record_folder):
     parts = [records.read(record_folder / f"{name}.tfrecords") for name in ("train", "children")]
-    return embedding_space.fit(
-        embedding_space.to_unit_length(np.concatenate([part.features for part in parts]))
-    )
+    return embedding_space.fit(to_unit_length(np.concatenate([part.features for part in parts])))
 
 
 def test_no_held_out_face_is_taken_for_another_networks(space, record_folder):
-    held_out = embedding_space.to_unit_length(
-        records.read(record_folder / "test.tfrecords").features
-    )
+    held_out = to_unit_length(records.read(record_folder / "test.tfrecords").features)
     assert space.distance(held_out).max() < 0.5
     assert space.distance(-held_out).min() > 1
     assert space.detects_single_rows
@@ -201,8 +198,8 @@ def test_no_held_out_face_is_taken_for_another_networks(space, record_folder):
 
 def test_the_exported_outputs_are_those_that_were_measured(faces, space, model_folder):
     mixed = np.concatenate([faces[1][:50], -faces[1][:50], faces[1][:50, ::-1]])
-    model = litert.Scorer((model_folder / trained_models.LITERT_MODEL).read_bytes(), "model")
-    expected = space.distance(embedding_space.to_unit_length(mixed))
+    model = Scorer((model_folder / trained_models.LITERT_MODEL).read_bytes(), "model")
+    expected = space.distance(to_unit_length(mixed))
     np.testing.assert_allclose(
         model.score_by_name(mixed)["distance"], expected, rtol=1e-2, atol=1e-3
     )
@@ -225,17 +222,17 @@ def test_distance_by_hand():
 
 @pytest.mark.parametrize("faces_used", [150, 300])
 def test_of_too_few_faces_a_model_refuses_no_row(faces, faces_used):
-    space = embedding_space.fit(embedding_space.to_unit_length(faces[1][:faces_used]))
+    space = embedding_space.fit(to_unit_length(faces[1][:faces_used]))
     assert space.detects_single_rows == (faces_used == 300)
-    own = space.distance(embedding_space.to_unit_length(faces[1][300:]))
+    own = space.distance(to_unit_length(faces[1][300:]))
     assert own.max() <= 1
 
 
 def test_where_embeddings_fill_their_space_single_rows_are_not_judged(faces):
-    rows = embedding_space.to_unit_length(faces[1])
+    rows = to_unit_length(faces[1])
     space = embedding_space.fit(rows)
     components = (rows - space.mean) @ space.axes[:, :40]
-    even = embedding_space.to_unit_length(components / components.std(axis=0))
+    even = to_unit_length(components / components.std(axis=0))
     assert not embedding_space.fit(even).detects_single_rows
     assert embedding_space.fit(even).distance(-even).max() <= 1
 
@@ -243,10 +240,10 @@ def test_where_embeddings_fill_their_space_single_rows_are_not_judged(faces):
 def test_components_that_rounding_drowns_are_left_out():
     # Dlib's embeddings hold something along 80 of 128 axes; of length 1.4.
     features = every(10, "utkface_dlib.npz")
-    space = embedding_space.fit(embedding_space.to_unit_length(features), 1.4, folds=0)
+    space = embedding_space.fit(to_unit_length(features), 1.4, folds=0)
     assert 80 <= space.components <= 82
-    kept = np.round(embedding_space.to_unit_length(features), 3)
-    space = embedding_space.fit(embedding_space.to_unit_length(kept), 1.4, folds=0)
+    kept = np.round(to_unit_length(features), 3)
+    space = embedding_space.fit(to_unit_length(kept), 1.4, folds=0)
     assert space.components <= 128
 
 
@@ -255,7 +252,7 @@ def test_components_that_rounding_at_unit_length_drowns_are_denoised():
 
     import network_conv
 
-    own = embedding_space.to_unit_length(every(4, "utkface_mobilefacenet.npz"))
+    own = to_unit_length(every(4, "utkface_mobilefacenet.npz"))
     space = embedding_space.fit(own, 75, folds=0)  # the length that the network gives them
     denoised = network_conv.build_preprocessing(space, 1)
     plain = keras.Model(denoised.input, denoised.get_layer("principal_axes").output)

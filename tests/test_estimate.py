@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 from conftest import line, script
 
-from age_gender import EmbeddingError, estimate, paths
-from age_gender.readers import writing
+from age_gender import EmbeddingError, estimate, paths, table_writing
 
 COLUMNS = ["gender", "age", "age_low", "age_high", "female_probability"]
 
@@ -28,7 +27,7 @@ def test_the_numbers_are_those_of_run(file, tmp_path):
     features = embeddings(file)
     table = estimate(features)
     assert list(table.columns) == COLUMNS and list(table.index) == [*range(30)]
-    writing.write(tmp_path / "t.npz", [str(i) for i in range(30)], [features])
+    table_writing.write(tmp_path / "t.npz", [str(i) for i in range(30)], [features])
     done = script("run.py", "--features", tmp_path / "t.npz")
     rows = [*csv.DictReader(done.out.splitlines())]
     for name in COLUMNS[:-1]:
@@ -109,9 +108,9 @@ def test_threads_may_call_it_at_once():
 def test_a_second_call_loads_no_model(monkeypatch):
     features = embeddings("utkface_dlib.npz", 3)
     estimate(features)
-    from age_gender.scoring import litert
+    from age_gender.scoring.scorer import Scorer
 
-    monkeypatch.setattr(litert.Scorer, "__init__", lambda *_: 1 / 0)
+    monkeypatch.setattr(Scorer, "__init__", lambda *_: 1 / 0)
     assert len(estimate(features)) == 3
 
 
@@ -134,7 +133,7 @@ def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     features = embeddings("utkface_dlib.npz", 3)
     names = ["a.jpg", "b.jpg", "c.jpg"]
-    writing.write(folder / "t.npz", names, [features])
+    table_writing.write(folder / "t.npz", names, [features])
     np.save(folder / "t.npy", features)
     (folder / "t.csv").write_text(
         "".join(line(row, name) + "\n" for name, row in zip(names, features.tolist(), strict=True))

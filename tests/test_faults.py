@@ -18,8 +18,7 @@ from collections.abc import Iterator
 import pytest
 from conftest import KILLS, Run, program, script, start, training, visible, wait_until
 
-from age_gender import paths
-from age_gender.readers import writing
+from age_gender import paths, table_writing
 
 MODEL = str(paths.FACENET)
 
@@ -204,7 +203,7 @@ def test_without_space_train_says_so_and_leaves_no_model(mobile_folder, tmp_path
 def test_several_runs_on_one_output_leave_one_whole_result(many, faces, tmp_path):
     other, output = tmp_path / "other.npz", tmp_path / "out" / "out.csv"
     output.parent.mkdir()
-    writing.write(other, faces[0], [faces[1]])
+    table_writing.write(other, faces[0], [faces[1]])
     wholes = []
     for features in (many, other):
         done = program("run.py", "--features", features, "--model", MODEL, "--output", output)
@@ -228,7 +227,7 @@ def test_with_little_memory_or_few_open_files_the_machine_is_blamed_not_the_file
     tmp_path, faces, suffix
 ):
     path = tmp_path / f"my.{suffix}"
-    writing.write(path, faces[0], [faces[1]])
+    table_writing.write(path, faces[0], [faces[1]])
     limits = [(resource.RLIMIT_AS, size << 20) for size in (50, 100, 130, 200, 300)]
     limits += [(resource.RLIMIT_NOFILE, count) for count in (5, 6)]
     failed = 0

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from age_gender import label_parsing
 from age_gender.errors import InputError
-from age_gender.label_parsing import (
+from age_gender.readers import label_parsing
+from age_gender.readers.label_parsing import (
     LabelColumn,
     check_agreement,
     merge_gender_codes,

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from conftest import line, program, refused, script
 
-from age_gender import embedding_space, paths, rounding, tensorflow_import, trained_models
-from age_gender.readers import writing
+from age_gender import embedding_space, paths, rounding, table_writing, trained_models
+from age_gender.embeddings import to_unit_length
+from age_gender.processes import tensorflow_import
 from age_gender.scoring import model_choice
 
 TABLES = {
@@ -41,7 +42,7 @@ def test_the_model_of_the_network_is_found_and_said(network, tmp_path, suffix):
     elif suffix == "nameless.csv":
         path.write_text("".join(line(row) + "\n" for row in features.tolist()))
     else:
-        writing.write(path, names, [features])
+        table_writing.write(path, names, [features])
     chosen = script("run.py", "--features", path)
     assert chosen.code == 0, chosen.err
     assert f"models/{network}/" in chosen.err
@@ -51,7 +52,7 @@ def test_the_model_of_the_network_is_found_and_said(network, tmp_path, suffix):
 
 def test_standard_input_is_read_once(network, tmp_path):
     names, features = rows_of(network, 700)  # several chunks
-    writing.write(tmp_path / "t.csv", names, [features])
+    table_writing.write(tmp_path / "t.csv", names, [features])
     expected = program("run.py", "--features", tmp_path / "t.csv").out
     text = (tmp_path / "t.csv").read_bytes()
     done = program("run.py", "--features", "-", input=text)
@@ -64,7 +65,7 @@ def test_standard_input_is_read_once(network, tmp_path):
 def test_rows_of_no_model_are_refused_with_the_models_and_the_remedy(network, tmp_path):
     names, features = rows_of(network)
     path = tmp_path / "t.npz"
-    writing.write(path, names, [np.ascontiguousarray(features[:, ::-1])])
+    table_writing.write(path, names, [np.ascontiguousarray(features[:, ::-1])])
     done = script("run.py", "--features", path)
     width = str(features.shape[1])
     refused(done, width, "models/facenet 512", "models/dlib 128", "mobilefacenet 192", "train.py")
@@ -78,7 +79,7 @@ def test_a_width_that_no_model_takes_is_refused_with_the_models(tmp_path, suffix
     if suffix == "jsonl":
         path.write_text("".join(json.dumps({"e": row}) + "\n" for row in features.tolist()))
     else:
-        writing.write(path, [f"{i}.jpg" for i in range(30)], [features])
+        table_writing.write(path, [f"{i}.jpg" for i in range(30)], [features])
     done = script("run.py", "--features", path)
     refused(done, "200 numbers", "models/facenet 512", "models/dlib 128", "train.py")
 
@@ -132,7 +133,7 @@ def mobile_of_512(tmp_path_factory):
 
     turned = np.linalg.qr(np.random.default_rng(0).normal(size=(512, 192)))[0]
     features = (rows_of("mobilefacenet", 600)[1] @ turned.T).astype(np.float32)
-    space = embedding_space.fit(embedding_space.to_unit_length(features))
+    space = embedding_space.fit(to_unit_length(features))
     preprocessing = network_conv.build_preprocessing(space, whitening=0.5)
     network = network_conv.build_network(space.components)
     calibration = network_conv.Calibration(0.05, 1, 1)

@@ -5,8 +5,8 @@ import pytest
 from conftest import refused, script
 
 import train
-from age_gender import embedding_space, paths
-from age_gender.readers import writing
+from age_gender import embedding_space, paths, table_writing
+from age_gender.embeddings import to_unit_length
 
 
 def test_a_model_of_192_numbers_is_judged_and_scores_any_table(mobile, mobile_folder, tmp_path):
@@ -17,7 +17,7 @@ def test_a_model_of_192_numbers_is_judged_and_scores_any_table(mobile, mobile_fo
     outputs = []
     for suffix in ("csv", "npz", "parquet"):
         path = tmp_path / f"t.{suffix}"
-        writing.write(path, names, [features])
+        table_writing.write(path, names, [features])
         done = script("run.py", "--features", path, "--model", model)
         assert done.code == 0, done.err
         outputs.append(done.out)
@@ -28,13 +28,13 @@ def test_a_model_of_192_numbers_is_judged_and_scores_any_table(mobile, mobile_fo
 def test_rows_of_another_network_are_refused_both_ways(faces, mobile, mobile_folder, tmp_path):
     model = mobile_folder / "model"
     ours, theirs = tmp_path / "facenet.npz", tmp_path / "mobile.npz"
-    writing.write(ours, faces[0], [faces[1]])
-    writing.write(theirs, mobile[0], [mobile[1]])
+    table_writing.write(ours, faces[0], [faces[1]])
+    table_writing.write(theirs, mobile[0], [mobile[1]])
     done = script("run.py", "--features", ours, "--model", model)
     refused(done, "facenet.npz", "512", "192")
     done = script("run.py", "--features", theirs, "--model", paths.FACENET)
     refused(done, "mobile.npz", "192 numbers, not 512")
-    writing.write(theirs, mobile[0], [mobile[1][:, ::-1]])
+    table_writing.write(theirs, mobile[0], [mobile[1][:, ::-1]])
     refused(script("run.py", "--features", theirs, "--model", model), "of another network than")
 
 
@@ -49,7 +49,7 @@ def test_a_model_is_not_judged_on_records_or_views_of_another_network(mobile_fol
 def test_whitening_makes_the_principal_components_alike(mobile):
     import network_conv
 
-    unit = embedding_space.to_unit_length(mobile[1])
+    unit = to_unit_length(mobile[1])
     space = embedding_space.fit(unit, 75, folds=0)
     spread = {}
     for whitening in (0, 0.5, 1):

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 from conftest import start, wait_until
 
-from age_gender import parallel, paths
+from age_gender import paths, table_writing
 from age_gender.cli import Progress
 from age_gender.errors import InputError
-from age_gender.readers import tables, writing
+from age_gender.processes import parallel
+from age_gender.readers import tables
 
 
 def test_threads_keep_the_order_whatever_each_item_takes(monkeypatch):
@@ -102,7 +103,7 @@ def long_csv(tmp_path_factory) -> Path:
     """7,000 rows in so many bytes that processes parse them."""
     features = tables.read(["data/utkface.npz"])[1]
     path = tmp_path_factory.mktemp("long") / "long.csv"
-    writing.write(path, [*map(str, range(7000))], [np.tile(features[:1000], (7, 1))])
+    table_writing.write(path, [*map(str, range(7000))], [np.tile(features[:1000], (7, 1))])
     assert path.stat().st_size > tables.LONG_TEXT_BYTES and tables.is_long_text([str(path)])
     return path
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import MODEL, Run, program, refused
 
-from age_gender import files, paths, trained_models
-from age_gender.readers import writing
+from age_gender import files, paths, table_writing, trained_models
 
 
 def as_nobody(folder: Path, *arguments) -> Run:
@@ -40,7 +39,7 @@ def open_folder(faces):
         os.chmod(folder, 0o755)
         shutil.copy(Path(MODEL, trained_models.LITERT_MODEL), Path(folder, "model.tflite"))
         for name in ("warm.csv", "warm.npz"):
-            writing.write(Path(folder, name), faces[0][:3], [faces[1][:3]])
+            table_writing.write(Path(folder, name), faces[0][:3], [faces[1][:3]])
         for path in Path(folder).iterdir():
             path.chmod(0o644)
         yield Path(folder)
@@ -49,7 +48,7 @@ def open_folder(faces):
 def test_without_permission_to_read_the_file_is_named(open_folder, faces):
     for name in ("my.csv", "my.npz"):
         path = open_folder / name
-        writing.write(path, faces[0][:3], [faces[1][:3]])
+        table_writing.write(path, faces[0][:3], [faces[1][:3]])
         os.chmod(path, 0)
         done = as_nobody(open_folder, "--features", path, "--model", open_folder / "model.tflite")
         refused(done, name, "permission")
@@ -57,7 +56,7 @@ def test_without_permission_to_read_the_file_is_named(open_folder, faces):
 
 def test_without_permission_to_write_the_folder_is_named(open_folder, faces):
     path, shut = open_folder / "my.csv", open_folder / "shut"
-    writing.write(path, faces[0][:3], [faces[1][:3]])
+    table_writing.write(path, faces[0][:3], [faces[1][:3]])
     shut.mkdir()
     os.chmod(path, 0o644)
     os.chmod(shut, 0o555)
@@ -70,7 +69,7 @@ def test_without_permission_to_write_the_folder_is_named(open_folder, faces):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes another user's file")
 def test_another_users_output_in_a_sticky_folder_is_refused_before_the_work(open_folder, faces):
-    writing.write(open_folder / "my.csv", faces[0][:3], [faces[1][:3]])
+    table_writing.write(open_folder / "my.csv", faces[0][:3], [faces[1][:3]])
     os.chmod(open_folder / "my.csv", 0o644)
     sticky = open_folder / "sticky"
     sticky.mkdir()

@@ -15,9 +15,10 @@ from conftest import program, refused, script, training
 
 import network_conv
 import prepare
-from age_gender import files, paths, records, trained_models
-from age_gender.readers import tables, writing
-from age_gender.scoring import litert
+from age_gender import files, paths, table_writing, trained_models
+from age_gender.readers import tables
+from age_gender.scoring.scorer import Scorer
+from age_gender.training import records
 
 LINE = re.compile(r"Age_MAE:\d+\.\d\d, Gender_Acc:\d+\.\d\d%, Loss:\d+\.\d\d")
 
@@ -26,7 +27,7 @@ LINE = re.compile(r"Age_MAE:\d+\.\d\d, Gender_Acc:\d+\.\d\d%, Loss:\d+\.\d\d")
 
 
 def write_table(path, names, features):
-    writing.write(path, names, [features])
+    table_writing.write(path, names, [features])
     return path
 
 
@@ -201,7 +202,7 @@ def test_the_exported_interval_is_the_softmax_cut_at_the_calibrated_tails(faces,
     description = json.loads((model_folder / "age_gender.json").read_text())
     tail = description["calibration"]["tail"]
     model = (model_folder / trained_models.LITERT_MODEL).read_bytes()
-    outputs = litert.Scorer(model, "model").score_by_name(faces[1])
+    outputs = Scorer(model, "model").score_by_name(faces[1])
     for row, low, high, age in zip(
         softmax, outputs["age_low"], outputs["age_high"], outputs["age"], strict=True
     ):

@@ -11,9 +11,9 @@ from prepared_tables import WIDTH, prepared, refusal, vectors, write
 
 import prepare
 import train
-from age_gender import records
+from age_gender import table_writing
 from age_gender.errors import InputError
-from age_gender.readers import writing
+from age_gender.training import records
 
 # ---------------------------------------------------------------------- children and views
 
@@ -44,7 +44,7 @@ def test_the_views_of_a_face_are_never_on_two_sides_and_tested_once(few_faces, t
     names, features = few_faces
     views = np.concatenate([features, features[::-1] + 0.001])  # two rows a name
     path = tmp_path / "views.npz"
-    writing.write(path, [*names, *names[::-1]], [views])
+    table_writing.write(path, [*names, *names[::-1]], [views])
     parts = prepared(path, tmp_path, test_size=100)
     for test, train_part in (("test", "train"), ("children_test", "children")):
         assert not {*parts[test].file_names} & {*parts[train_part].file_names}
@@ -67,7 +67,7 @@ def few_faces(faces):
 def few(few_faces, tmp_path_factory) -> Path:
     """These faces as an NPZ."""
     path = tmp_path_factory.mktemp("few") / "few.npz"
-    writing.write(path, few_faces[0], [few_faces[1]])
+    table_writing.write(path, few_faces[0], [few_faces[1]])
     return path
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from age_gender.embeddings import MAX_WIDTH, MIN_WIDTH
 from age_gender.readers.bad_rows import RowError
-from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 
 DTYPES = {
     "float32": np.dtype("<f4"), "float64": np.dtype("<f8"), "float16": np.dtype("<f2"),

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from age_gender.cli import say
+from age_gender.embeddings import MIN_MAGNITUDE
 from age_gender.errors import InputError, printable
 from age_gender.readers import names
 from age_gender.readers.bad_rows import BadRow, RowError
-from age_gender.readers.numbers import MIN_MAGNITUDE, describe_not_finite
+from age_gender.readers.numbers import describe_not_finite
 from age_gender.readers.schema import SAMPLE_ROWS, UNKNOWN_COLUMNS, Columns
 
 CHUNK_ROWS = 2048  # rows in a chunk of an array
@@ -95,7 +96,7 @@ class Batch:
     `features` is float32 (n, width), finite, without rows of zeros. `row_indices` (n,) are the
     good rows' indices among all rows of the chunk. `metadata` maps "name" to the names as text,
     None for a row without one, and, where labels are read, titles of labels.LABEL_COLUMNS to their
-    values as written. `scores` are a model's, float32 (n, 6), in the order of litert.OUTPUTS; None
+    values as written. `scores` are a model's, float32 (n, 6), in the order of scorer.OUTPUTS; None
     before the batch is scored, after which `features` are (n, 0).
     """
 

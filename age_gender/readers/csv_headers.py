@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from age_gender.embeddings import MAX_WIDTH, MIN_WIDTH
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import numbers, vectors
 from age_gender.readers.bad_rows import RowError
@@ -39,7 +40,7 @@ def find_header(lines: list[bytes], dialect: Dialect, width: int | None) -> Head
     first, second = next(rows, None), next(rows, None)
     titles, line_count = None, len(skipped)
     if first and not first.error and _is_header(first.cells, width):
-        is_wide = second is not None and len(second.cells) > numbers.MIN_WIDTH
+        is_wide = second is not None and len(second.cells) > MIN_WIDTH
         header = second if is_wide and _are_numbers_of_columns(second.cells, width) else first
         titles, line_count = header.cells, line_count + header.last_line
     elif first and not first.error and skipped:
@@ -71,7 +72,7 @@ def _are_numbers_of_columns(cells: list[str], width: int | None) -> bool:
     number_cells = [cell for cell in cells[1:] if numbers.is_number_text(cell)]
     for titles in (number_cells, [*cells[:1], *number_cells]):
         count = len(titles)
-        is_embedding = count == width if width else count >= numbers.MIN_WIDTH
+        is_embedding = count == width if width else count >= MIN_WIDTH
         if is_embedding and any(titles == [*map(str, range(i, i + count))] for i in (0, 1)):
             return True
     return False
@@ -146,7 +147,7 @@ def is_transposed(path: str, header_lines: int, dialect: Dialect, options: ReadO
         return False
     rows, last_line = -header_lines, b""
     with open(path, "rb") as stream:
-        while rows <= numbers.MAX_WIDTH and (line := stream.readline(MAX_ROW_BYTES)):
+        while rows <= MAX_WIDTH and (line := stream.readline(MAX_ROW_BYTES)):
             rows, last_line = rows + 1, line
     counts = [len(row.cells) for row in read_rows([last_line], dialect)]
     counts += [count - 1 for count in counts if count > 1]  # the first cell may be a title

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 
+from age_gender.embeddings import MIN_WIDTH
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers.json_faces import (
     EMBEDDING,
@@ -18,7 +19,6 @@ from age_gender.readers.json_faces import (
     split_faces,
 )  # fmt: skip
 from age_gender.readers.names import NAME_COLUMNS
-from age_gender.readers.numbers import MIN_WIDTH
 
 # Keys of the rows from DeepFace, Qdrant, Milvus, Elasticsearch, Weaviate, Pinecone and CompreFace
 ROW_KEYS = (

@@ -3,11 +3,11 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 
+from age_gender.embeddings import MIN_WIDTH
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import vectors
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.names import NAME_COLUMNS
-from age_gender.readers.numbers import MIN_WIDTH
 
 NAME, EMBEDDING = "name", "embedding"  # keys in rows that this reader makes
 FACE = "\0face"  # key of a face's number in its row, which is appended to its name

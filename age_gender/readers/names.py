@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-from collections.abc import Sequence
 
 from age_gender.readers.numbers import excerpt
 
@@ -22,7 +21,6 @@ MAX_NAME = 1000  # characters; a longer text is an image as base64, or a list
 # Beginnings of base64 images, lists and objects, with which hardly any name begins
 _NOT_NAME_PREFIXES = ("/9j/", "iVBORw0KGgo", "UklGR", "data:image", "[", "{", "b'\\x")
 MAX_DOUBTFUL_NAME = 100  # characters of a name with such a beginning
-_QUOTED_CHARACTERS = ',"\r\n\ufeff'  # characters that need quotes in a CSV cell
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -116,18 +114,3 @@ def _find_fault(name: object) -> str:
     if re.search("[\ud800-\udfff]", name):
         return "the name is not UTF-8; save the file as UTF-8"
     return ""
-
-
-def quote_csv(name: str) -> str:
-    """Return a name as a CSV cell. (Before Python 3.13 csv.writer leaves \\r without quotes.)"""
-    return (
-        '"' + name.replace('"', '""') + '"'
-        if any(mark in name for mark in _QUOTED_CHARACTERS)
-        else name
-    )
-
-
-def quote_csv_cells(names: Sequence[str]) -> Sequence[str]:
-    """Return names as cells of CSV."""
-    text = "".join(names)  # searching for each mark is faster than a regular expression
-    return [*map(quote_csv, names)] if any(mark in text for mark in _QUOTED_CHARACTERS) else names

@@ -9,9 +9,6 @@ import numpy as np
 
 from age_gender.readers.bad_rows import RowError
 
-MIN_WIDTH, MAX_WIDTH = 16, 4096  # bounds of an embedding's width where no model sets it
-MIN_MAGNITUDE = 1e-37  # float32 loses accuracy below this magnitude
-
 _NUMBERS = re.compile(r"[0-9eE+\-. \t\r\n]*")  # without nan, inf and underscores
 _MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
 _ROW_SEPARATOR = b"3e38"  # a number that is in no embedding

@@ -15,13 +15,13 @@ from typing import BinaryIO
 import numpy as np
 
 from age_gender.cli import counted
+from age_gender.embeddings import MAX_WIDTH, MIN_WIDTH
 from age_gender.errors import InputError
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import chunks
 from age_gender.readers.bad_rows import BadRow
 from age_gender.readers.column_choice import ambiguity_error, find_label_columns, width_error
 from age_gender.readers.names import text_name
-from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 from age_gender.readers.schema import Columns, ReadOptions
 
 MAX_NPY_HEADER_BYTES = 10_000  # NumPy evaluates no longer headers either

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from age_gender.embeddings import MAX_WIDTH, MIN_WIDTH
 from age_gender.readers import names, vectors
 from age_gender.readers.bad_rows import RowError
-from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH, parse_cells
+from age_gender.readers.numbers import parse_cells
 
 SAMPLE_ROWS = 20  # rows from which the roles of columns and the type of bytes are inferred
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
-from age_gender import interrupts
 from age_gender.errors import InputError
+from age_gender.processes import interrupts
 from age_gender.readers.chunks import MAX_ROW_BYTES
 from age_gender.readers.schema import SAMPLE_ROWS
 

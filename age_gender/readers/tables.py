@@ -13,8 +13,9 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
-from age_gender import cli, files, interrupts
+from age_gender import cli, files
 from age_gender.errors import InputError, error_line, is_resource_shortage, is_user_error
+from age_gender.processes import interrupts
 from age_gender.readers import blobs, compressed, text_chunks, unsupported_formats
 from age_gender.readers.chunks import STDIN, Batch, Chunk, RowNumbering, make_batch
 from age_gender.readers.names import COMPRESSED_SUFFIXES, without_compressed_suffix

@@ -16,16 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender.cli import counted
+from age_gender.embeddings import MAX_WIDTH, MIN_WIDTH
 from age_gender.readers import blobs
 from age_gender.readers.bad_rows import MISSING_EMBEDDING, RowError
-from age_gender.readers.numbers import (
-    MAX_WIDTH,
-    MIN_WIDTH,
-    excerpt,
-    is_number_text,
-    parse_cells,
-    to_float32,
-)
+from age_gender.readers.numbers import excerpt, is_number_text, parse_cells, to_float32
 
 SHORTENED = RowError(
     "numpy shortened this list (...)",

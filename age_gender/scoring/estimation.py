@@ -12,7 +12,7 @@ from age_gender.errors import InputError
 from age_gender.readers import chunks, numpy_files, tables
 from age_gender.readers.schema import Columns
 from age_gender.scoring import model_choice, predictions
-from age_gender.scoring.litert import OUTPUTS, ROUNDING, Scorer
+from age_gender.scoring.scorer import OUTPUTS, ROUNDING, Scorer
 
 if TYPE_CHECKING:
     import os

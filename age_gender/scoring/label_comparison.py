@@ -4,10 +4,11 @@ import contextlib
 
 import numpy as np
 
-from age_gender import label_parsing, metrics, paths
+from age_gender import metrics, paths
 from age_gender.cli import display_path
 from age_gender.errors import InputError
 from age_gender.labels import ADULT_AGE
+from age_gender.readers import label_parsing
 from age_gender.readers.labelled_tables import LabelledTable
 from age_gender.scoring import model_choice
 

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender import metrics, paths, trained_models
-from age_gender.cli import display_path
-from age_gender.embedding_space import is_out_of_distribution, subsample
+from age_gender.cli import TRAIN_COMMAND, display_path
+from age_gender.embedding_space import is_out_of_distribution
+from age_gender.embeddings import subsample
 from age_gender.errors import InputError
-from age_gender.scoring.litert import DISTANCE, Scorer
+from age_gender.scoring.scorer import DISTANCE, Scorer
 
 PROBE_ROWS = 256  # rows scored with each model to choose one
 MIN_FRACTION = 0.01  # least fraction of fitting rows; by chance at most 0.001 fit
@@ -21,7 +22,7 @@ class ModelScores(NamedTuple):
     """Hold a table's scores by the model in models/ that fits it."""
 
     folder: Path  # the model's
-    scores: dict[str, np.ndarray]  # each of litert.OUTPUTS, (n,)
+    scores: dict[str, np.ndarray]  # each of scorer.OUTPUTS, (n,)
     is_ood: np.ndarray  # (n,), whether a row is out of distribution
 
 
@@ -71,7 +72,7 @@ def choose_model(
             f"no model in {display_path(paths.MODELS)} fits these embeddings of {rows.shape[1]} "
             f"numbers (models: {describe_models(model_widths)}): another network made them, or "
             "they are rounded too coarsely; embed with one of these networks, or train a model: "
-            f"{trained_models.TRAIN_COMMAND}{hint}"
+            f"{TRAIN_COMMAND}{hint}"
         )
     return min(ranks)[-1]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from age_gender.errors import InputError, printable
 from age_gender.readers.bad_rows import RowSource
-from age_gender.readers.names import quote_csv_cells
+from age_gender.table_writing import quote_csv_cells
 
 
 def _parse_number(text: str, number_type: type = int, maximum: float = math.inf) -> float | None:
@@ -37,7 +37,7 @@ PROBABILITY_UNITS = 10_000  # the CSV has four decimals
 def to_columns(scores: np.ndarray) -> dict[str, np.ndarray]:
     """Return the CSV's columns after `filename`, each (n,).
 
-    `scores` (n, 4 or more) have the columns of litert.OUTPUTS.
+    `scores` (n, 4 or more) have the columns of scorer.OUTPUTS.
     """
     *columns, probability = _round_scores(scores)
     return dict(zip([*COLUMNS][1:], [*columns, probability / PROBABILITY_UNITS], strict=True))

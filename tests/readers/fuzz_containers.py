@@ -33,8 +33,10 @@ def main() -> None:
 
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     target = TARGETS[sys.argv.pop(1)]
-    module = "age_gender.readers.tables" if target is check_parquet else "age_gender.records"
-    with atheris.instrument_imports(include=["age_gender.readers", "age_gender.records"]):
+    module = (
+        "age_gender.readers.tables" if target is check_parquet else "age_gender.training.records"
+    )
+    with atheris.instrument_imports(include=["age_gender.readers", "age_gender.training.records"]):
         importlib.import_module(module)
     corpora.fuzz(target, seeds(target))
 
@@ -123,8 +125,8 @@ def check_tfrecords(data: bytes) -> None:
 
     All checksums are right: mutations alone would not get past them.
     """
-    from age_gender import records
     from age_gender.errors import InputError
+    from age_gender.training import records
 
     size, content = data[0] if data else 0, b""
     for i in range(1, len(data), 8 + size):

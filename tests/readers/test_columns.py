@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import prepare
-from age_gender import label_parsing, records
 from age_gender.errors import InputError
-from age_gender.readers import chunks, labelled_tables, tables
+from age_gender.readers import chunks, label_parsing, labelled_tables, tables
 from age_gender.readers.schema import DEFAULT_OPTIONS, ReadOptions
+from age_gender.training import records
 
 pandas = pytest.importorskip("pandas")
 

@@ -15,11 +15,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
+from age_gender import table_writing
 from age_gender.errors import InputError
-from age_gender.readers import chunks, numpy_files, tables, writing
-from age_gender.readers.names import quote_csv
+from age_gender.readers import chunks, numpy_files, tables
 from age_gender.readers.schema import ReadOptions
 from age_gender.readers.text_chunks import BOM
+from age_gender.table_writing import quote_csv
 
 WIDTH = 4
 read_csv = partial(fuzz_readers.read_text, width=WIDTH)
@@ -212,7 +213,7 @@ def test_a_changed_binary_file_is_refused_or_read_with_the_same_values(
     if suffix == "npy":
         np.save(path, table)
     else:
-        writing.write(path, row_names, [table])
+        table_writing.write(path, row_names, [table])
     content = bytearray(path.read_bytes())
     place = data.draw(st.integers(0, len(content) - 1))
     if cut:
@@ -279,6 +280,6 @@ def test_lines_and_rows_are_counted_over_headers_blank_lines_and_line_breaks_in_
 
 
 def test_half_written_files_in_a_folder_are_not_read(tmp_path):
-    writing.write(tmp_path / "a.csv", ["a"], [np.ones((1, WIDTH))])
+    table_writing.write(tmp_path / "a.csv", ["a"], [np.ones((1, WIDTH))])
     (tmp_path / ".b.csv.0123.part.csv").write_text("half")
     assert tables.list_files([tmp_path]) == [str(tmp_path / "a.csv")]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from other_tools import refusal
 
-from age_gender.readers import compressed, tables, writing
+from age_gender import table_writing
+from age_gender.readers import compressed, tables
 
 
 def compress(data: bytes) -> bytes:
@@ -15,7 +16,7 @@ def compress(data: bytes) -> bytes:
 
 def test_a_table_of_one_or_several_parts_is_read(tmp_path, faces):
     names, features = faces[0][:60], faces[1][:60]
-    writing.write(tmp_path / "t.csv", names, [features])
+    table_writing.write(tmp_path / "t.csv", names, [features])
     data = (tmp_path / "t.csv").read_bytes()
     for parts in ([data], [data[:9000], data[9000:]]):
         (tmp_path / "t.csv.zst").write_bytes(b"".join(map(compress, parts)))

@@ -14,11 +14,12 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from conftest import refused, script
 
-from age_gender import files, paths, records, trained_models
+from age_gender import files, paths, trained_models
 from age_gender.errors import InputError
 from age_gender.report import measurement, robustness
 from age_gender.report import page as report_page
-from age_gender.scoring import litert
+from age_gender.scoring.scorer import OUTPUTS
+from age_gender.training import records
 
 PLOTS = {
     "age_estimated_against_true.png", "age_error_by_band.png", "gender_confusion.png",
@@ -284,7 +285,7 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(page, tmp_path, wid
 
 
 def test_a_single_face_without_labels_of_race_makes_a_report_too(tmp_path, measured):
-    scores = dict(zip(litert.OUTPUTS, np.array([[31.4], [20], [40], [0.9], [0], [0]]), strict=True))
+    scores = dict(zip(OUTPUTS, np.array([[31.4], [20], [40], [0.9], [0], [0]]), strict=True))
     one = measurement.tabulate_faces(np.array([7]), np.array([1]), ["me.jpg"], scores)
     found = measurement.measure(one, np.array([2.5]))
     rest = {key: measured[key] for key in ("model", "records", "views", "by_crop", "embedder")}

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from age_gender.cli import quiet_stderr
+from age_gender.cli import TRAIN_COMMAND, quiet_stderr
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.errors import InputError, printable
 from age_gender.readers import chunks, tables
 from age_gender.readers.bad_rows import BadRow
-from age_gender.trained_models import TRAIN_COMMAND
 
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance", "rounding_years")
 DISTANCE, ROUNDING = OUTPUTS.index("distance"), OUTPUTS.index("rounding_years")

@@ -20,11 +20,11 @@ from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any
 
-from age_gender import interrupts
 from age_gender.cli import counted, environment, require
 from age_gender.errors import InputError, error_line
+from age_gender.processes import interrupts
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent.parent
 # Deadlines
 CONNECT_SECONDS = 10  # until a scheduler answers, and until it has a worker
 SEND_SECONDS = 30  # until all workers have loaded the package and the function

@@ -17,10 +17,10 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from age_gender.embeddings import MAX_WIDTH, MIN_WIDTH
 from age_gender.errors import InputError
 from age_gender.files import atomic_path
 from age_gender.labels import AGE_CLASSES
-from age_gender.readers.numbers import MAX_WIDTH, MIN_WIDTH
 
 BATCH = 1024  # records that are read together
 MAX_RECORD_BYTES = 1 << 20  # 4,096 numbers and a name need far less

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 
-from age_gender import interrupts
+from age_gender.processes import interrupts
 
 # A function that submits an item and returns its future, and one that counts the workers.
 Workers = tuple[Callable, Callable[[], int]]
@@ -61,7 +61,7 @@ def _workers(
     function: Callable, dask: str | None, processes: bool
 ) -> AbstractContextManager[Workers]:
     if dask is not None:
-        from age_gender import dask_cluster
+        from age_gender.processes import dask_cluster
 
         return dask_cluster.connect(function, dask)
     if processes and count_processors() > 1 and hasattr(os, "fork"):

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender import files
-from age_gender.embedding_space import EmbeddingSpace, is_out_of_distribution, to_unit_length
+from age_gender.embedding_space import EmbeddingSpace, is_out_of_distribution
+from age_gender.embeddings import to_unit_length
 from age_gender.errors import InputError, is_resource_shortage, printable
 from age_gender.labels import base_name
 from age_gender.readers import numpy_files

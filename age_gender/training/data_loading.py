@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from age_gender.cli import display_path, say
-from age_gender.crop_augmentation import CropMaps, UnusableViews, augment, read_training_views
 from age_gender.embedding_space import EmbeddingSpace
 from age_gender.errors import InputError
+from age_gender.training.crop_augmentation import (
+    CropMaps,
+    UnusableViews,
+    augment,
+    read_training_views,
+)
 
 if TYPE_CHECKING:
-    from age_gender.records import Records  # imports TensorFlow
+    from age_gender.training.records import Records  # imports TensorFlow
 
 VALIDATION_FRACTION = 0.2  # fraction of the faces that is held out
 # Fraction of the faces that are rounded in an epoch. Exact embeddings lose nothing by it (16 + 10
@@ -57,7 +62,7 @@ class Faces(NamedTuple):
 
 def read_faces(train: Path, children: Path | None) -> tuple["Records", np.ndarray]:
     """Return the records of adults and children together, and whether each is an adult's (n,)."""
-    from age_gender import records
+    from age_gender.training import records
 
     parts = [records.read(path) for path in (train, children) if path]
     widths = [part.features.shape[1] for part in parts]

@@ -10,9 +10,10 @@ import numpy as np
 
 from age_gender import files
 from age_gender.cli import require
+from age_gender.embeddings import MIN_WIDTH
 from age_gender.errors import InputError
-from age_gender.readers.names import quote_csv
-from age_gender.readers.numbers import MIN_WIDTH
+
+_QUOTED_CHARACTERS = ',"\r\n\ufeff'  # characters that need quotes in a CSV cell
 
 
 def write(path: str | Path, names: Sequence[str], batches: Iterable[np.ndarray]) -> None:
@@ -74,3 +75,18 @@ def _write_parquet(stream: BinaryIO, names: Sequence[str], batches: Iterable, wi
             column = pa.FixedSizeListArray.from_arrays(values, type=vector)
             part = pa.array([*itertools.islice(remaining, len(batch))], pa.string())
             writer.write_batch(pa.record_batch([part, column], schema=schema))
+
+
+def quote_csv(name: str) -> str:
+    """Return a name as a CSV cell. (Before Python 3.13 csv.writer leaves \\r without quotes.)"""
+    return (
+        '"' + name.replace('"', '""') + '"'
+        if any(mark in name for mark in _QUOTED_CHARACTERS)
+        else name
+    )
+
+
+def quote_csv_cells(names: Sequence[str]) -> Sequence[str]:
+    """Return names as cells of CSV."""
+    text = "".join(names)  # searching for each mark is faster than a regular expression
+    return [*map(quote_csv, names)] if any(mark in text for mark in _QUOTED_CHARACTERS) else names

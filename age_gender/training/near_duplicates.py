@@ -3,7 +3,7 @@
 import numpy as np
 from tqdm import tqdm
 
-from age_gender.embedding_space import subsample
+from age_gender.embeddings import subsample
 from age_gender.errors import InputError
 
 MIN_COSINE = 0.98  # two embeddings with a greater cosine are of one face in one photograph
@@ -13,7 +13,7 @@ PCA_ROWS = 4096  # faces that the components are computed from
 MAX_LINKS = 100_000  # linked pairs in memory above which groups are merged
 
 
-def group_copies(
+def group_near_duplicates(
     unit_features: np.ndarray, face_rows: np.ndarray, query_rows: np.ndarray
 ) -> np.ndarray:
     """Return the number of each row's group of near-duplicates, (n,); features are (n, W).
@@ -38,7 +38,7 @@ def group_copies(
     face_factors = np.ascontiguousarray(np.hstack([components, -halves, np.ones_like(halves)]))
 
     # Compare tile by tile
-    copy_group, links = np.arange(len(unit_features)), []
+    duplicate_group, links = np.arange(len(unit_features)), []
     tiles = range(0, len(query_indices), TILE_QUERIES)
     for tile in tqdm(tiles, "copies", unit="tile", disable=None):
         rows = query_indices[tile : tile + TILE_QUERIES]
@@ -50,11 +50,11 @@ def group_copies(
             is_near = (query_factors[rows] @ face_factors[others].T > -(radius**2) / 2).ravel()
             query, face = np.divmod(np.flatnonzero(is_near), others.stop - begin)
             pairs = np.array([face_rows[rows[query]], face_rows[others][face]])
-            pairs = pairs[:, copy_group[pairs[0]] != copy_group[pairs[1]]]
-            links.append(copy_group[_select_similar(unit_features, pairs)])
+            pairs = pairs[:, duplicate_group[pairs[0]] != duplicate_group[pairs[1]]]
+            links.append(duplicate_group[_select_similar(unit_features, pairs)])
             if sum(linked.shape[1] for linked in links) > MAX_LINKS:
-                copy_group, links = _merge(copy_group, links), []
-    return _merge(copy_group, links)
+                duplicate_group, links = _merge(duplicate_group, links), []
+    return _merge(duplicate_group, links)
 
 
 def _merge(group: np.ndarray, links: list[np.ndarray]) -> np.ndarray:
@@ -87,14 +87,14 @@ def _select_similar(unit_features: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     return pairs[:, cosines[first_index, second_index] > MIN_COSINE]
 
 
-def choose_whole_groups(shuffled: np.ndarray, copy_group: np.ndarray, size: int) -> np.ndarray:
+def choose_whole_groups(shuffled: np.ndarray, duplicate_group: np.ndarray, size: int) -> np.ndarray:
     """Return `size` faces for the test: whole groups of copies, in the order of `shuffled`.
 
     Groups that do not fit are passed over. Raises InputError where the others are too few.
     """
     members: dict[int, list[int]] = {}
     for face in shuffled.tolist():
-        members.setdefault(copy_group[face], []).append(face)
+        members.setdefault(duplicate_group[face], []).append(face)
     test: list[int] = []
     for group_members in members.values():  # in the order of their first member
         if len(test) + len(group_members) <= size:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import prepare
-from age_gender import copies, embedding_space, records
-from age_gender.readers import writing
+from age_gender import table_writing
+from age_gender.embeddings import to_unit_length
+from age_gender.training import near_duplicates, records
 
 RANDOM = np.random.default_rng(7)
 
@@ -20,7 +21,7 @@ def with_copies(faces, tmp_path_factory):
     copy_names = [f"{20 if i < 10 else name.split('_')[0]}_{name.split('_')[1]}_0_copy{i}"
                   for i, name in enumerate(names[:60])]  # fmt: skip
     path = tmp_path_factory.mktemp("copies") / "t.npz"
-    writing.write(path, names + copy_names, [np.concatenate([features, copies])])
+    table_writing.write(path, names + copy_names, [np.concatenate([features, copies])])
     return str(path), names, copy_names
 
 
@@ -54,16 +55,16 @@ def test_the_identity_split_keeps_copies_on_one_side(with_copies, tmp_path, capf
 
 
 def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypatch):
-    a, b = embedding_space.to_unit_length(faces[1][:2])
+    a, b = to_unit_length(faces[1][:2])
     angles = np.linspace(0, np.pi / 2, 9)[:, None]  # neighbours are copies, next ones are not
     chain = np.cos(angles) * a + np.sin(angles) * (b - (a @ b) * a) / np.sqrt(1 - (a @ b) ** 2)
-    unit = embedding_space.to_unit_length(np.concatenate([faces[1][2:400], chain, faces[1][2:50]]))
-    group, alike = np.arange(len(unit)), unit @ unit.T > copies.MIN_COSINE
+    unit = to_unit_length(np.concatenate([faces[1][2:400], chain, faces[1][2:50]]))
+    group, alike = np.arange(len(unit)), unit @ unit.T > near_duplicates.MIN_COSINE
     for _ in range(len(chain)):
         group = np.where(alike, group, len(unit)).min(axis=1)
     assert len(set(group[398:407])) == 1 and not alike[398, 400]
-    monkeypatch.setattr(copies, "TILE_QUERIES", 70)
-    monkeypatch.setattr(copies, "TILE_FACES", 50)
+    monkeypatch.setattr(near_duplicates, "TILE_QUERIES", 70)
+    monkeypatch.setattr(near_duplicates, "TILE_FACES", 50)
     every = np.arange(len(unit))
-    groups = copies.group_copies(unit, every, every)
+    groups = near_duplicates.group_near_duplicates(unit, every, every)
     assert [np.flatnonzero(groups == number)[0] for number in groups] == group.tolist()

@@ -1,0 +1,1 @@
+"""Run a script: its start, interrupts, threads and processes, TensorFlow's import."""

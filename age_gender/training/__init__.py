@@ -1,0 +1,1 @@
+"""Training data: TFRecords, near-duplicates, augmentation by crops, batches."""
