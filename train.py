@@ -52,8 +52,8 @@ from age_gender.training.data_loading import (
 )
 
 if TYPE_CHECKING:
+    from age_gender.training.calibration import Calibration
     from age_gender.training.records import Records  # imports TensorFlow
-    from network_conv import Calibration
 
 # Epochs of the last part of the training, on all faces, as a fraction of the first part's. Two
 # trainings of 24 epochs were 0.02 years better (three seeds), in twice the time.
@@ -93,7 +93,9 @@ def train(
     inputs: dict[str, Path | None], recipe: Recipe, folder: Path, logs: Path, resume: bool
 ) -> None:
     """Train on the inputs and write the model to the folder, or resume an interrupted training."""
-    import network_conv  # here, so that --help and bad arguments need no TensorFlow
+    # Here, so that --help and bad arguments need no TensorFlow
+    import network_conv
+    from age_gender.training.calibration import calibrate
 
     # Read the records, and prepare the folder of checkpoints
     started = time.monotonic()
@@ -128,7 +130,7 @@ def train(
     fit(training, "validation", range(recipe.epochs), training_faces, held_out)
     softmax = network.predict(held_out.components, batch_size=1024, verbose=0)
     validation = evaluate(softmax, held_out)
-    calibration = network_conv.calibrate(softmax, held_out.age, held_out.gender, held_out.is_adult)
+    calibration = calibrate(softmax, held_out.age, held_out.gender, held_out.is_adult)
 
     def estimate_ages(embeddings: np.ndarray) -> np.ndarray:
         softmax = network.predict(to_components(embeddings), batch_size=1024, verbose=0)

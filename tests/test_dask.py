@@ -122,7 +122,7 @@ def test_two_versions_at_once_are_refused(scheduler, other_version, monkeypatch)
 
 def test_a_killed_run_of_another_version_is_forgotten(scheduler, other_version):
     (other_version.parent / "at_work.py").write_text(
-        "import sys, time\nfrom age_gender import parallel\n"
+        "import sys, time\nfrom age_gender.processes import parallel\n"
         "for _ in parallel.map_in_order(time.sleep, [0] + [0.2] * 1000, dask=sys.argv[1]):\n"
         "    print(flush=True)\n"
     )

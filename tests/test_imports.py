@@ -15,7 +15,9 @@ MODULES = sorted(
     ".".join(path.relative_to(paths.ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in [*paths.ROOT.glob("*.py"), *(paths.ROOT / "age_gender").rglob("*.py")]
 )
-WITH_TENSORFLOW = ["age_gender.training.records", "network_conv"]
+WITH_TENSORFLOW = [
+    "age_gender.training.calibration", "age_gender.training.records", "network_conv",
+]  # fmt: skip
 
 LOOK = """
 import importlib, logging, os, signal, sys, threading, warnings, tempfile, locale, faulthandler

@@ -130,13 +130,14 @@ def mobile_of_512(tmp_path_factory):
     """
     tensorflow_import.import_tensorflow()
     import network_conv
+    from age_gender.training.calibration import Calibration
 
     turned = np.linalg.qr(np.random.default_rng(0).normal(size=(512, 192)))[0]
     features = (rows_of("mobilefacenet", 600)[1] @ turned.T).astype(np.float32)
     space = embedding_space.fit(to_unit_length(features))
     preprocessing = network_conv.build_preprocessing(space, whitening=0.5)
     network = network_conv.build_network(space.components)
-    calibration = network_conv.Calibration(0.05, 1, 1)
+    calibration = Calibration(0.05, 1, 1)
     curve = rounding.RoundingCurve(np.float32([0, 1]), np.zeros(2, np.float32))
     scorer = network_conv.build_scorer(preprocessing, network, calibration, space, curve)
     folder = tmp_path_factory.mktemp("another")

@@ -15,10 +15,11 @@ from conftest import program, refused, script, training
 
 import network_conv
 import prepare
-from age_gender import files, paths, table_writing, trained_models
+from age_gender import files, metrics, paths, table_writing, trained_models
 from age_gender.readers import tables
 from age_gender.scoring.scorer import Scorer
 from age_gender.training import records
+from age_gender.training.calibration import calibrate
 
 LINE = re.compile(r"Age_MAE:\d+\.\d\d, Gender_Acc:\d+\.\d\d%, Loss:\d+\.\d\d")
 
@@ -196,6 +197,16 @@ def test_the_litert_model_agrees_with_the_keras_model(faces, model_folder):
     assert outputs["age"].std() > 1  # weights that were lost would give every face the same age
 
 
+def test_the_model_with_a_wiener_filter_is_exported_as_it_is():
+    folder = paths.MODELS / "dlib"
+    network = tf.keras.models.load_model(folder / "age_gender.keras", compile=False)
+    with np.load(paths.DATA / "utkface_dlib.npz") as table:
+        rows = table["embeddings"][:200]
+    age = metrics.compute_expected_age(network.predict(rows, verbose=0)["age"])
+    model = Scorer((folder / trained_models.LITERT_MODEL).read_bytes(), "model")
+    np.testing.assert_allclose(model.score_by_name(rows)["age"], age, atol=1e-3)
+
+
 def test_the_exported_interval_is_the_softmax_cut_at_the_calibrated_tails(faces, model_folder):
     network = tf.keras.models.load_model(model_folder / "age_gender.keras", compile=False)
     softmax = network.predict(faces[1], verbose=0)["age"].astype(np.float64)
@@ -225,27 +236,27 @@ def test_calibration_by_hand():
     many = {"age": np.repeat(softmax, 105, 0), "gender": np.tile([0.2, 0.8], (420, 1))}
     is_adult = np.ones(420, bool)
     genders = np.tile([1, 1, 1, 1, 0], 84)
-    calibration = network_conv.calibrate(many, np.repeat(age, 105), genders, is_adult)
-    assert calibration.child_certainty == 1  # no child was held out
-    assert calibration.tail == pytest.approx(0, abs=1e-6)
-    assert calibration.gender_temperature == pytest.approx(1, abs=0.011)  # 4 of 5 are female
+    calibrated = calibrate(many, np.repeat(age, 105), genders, is_adult)
+    assert calibrated.child_certainty == 1  # no child was held out
+    assert calibrated.tail == pytest.approx(0, abs=1e-6)
+    assert calibrated.gender_temperature == pytest.approx(1, abs=0.011)  # 4 of 5 are female
     third = {key: values[:315] for key, values in many.items()}  # levels 0.5, 0.5 and 0.2
     genders = np.tile([1, 0], 158)[:315]
-    calibration = network_conv.calibrate(third, np.repeat(age, 105)[:315], genders, is_adult[:315])
-    assert calibration.tail == pytest.approx(0.2)
+    calibrated = calibrate(third, np.repeat(age, 105)[:315], genders, is_adult[:315])
+    assert calibrated.tail == pytest.approx(0.2)
     # A hundred newborns of whom as many are boys as girls, all called girls with 0.8.
     newborn = np.zeros((100, 117), np.float32)
     newborn[:, 0] = 1
     all_of_them = {
         "age": np.concatenate([third["age"], newborn]), "gender": np.tile([0.2, 0.8], (415, 1)),
     }  # fmt: skip
-    calibration = network_conv.calibrate(
+    calibrated = calibrate(
         all_of_them, np.concatenate([np.full(315, 30), np.zeros(100, int)]),
         np.concatenate([np.tile([1, 1, 1, 1, 0], 63), np.tile([0, 1], 50)]),
         np.arange(415) < 315,
     )  # fmt: skip
-    assert calibration.tail == pytest.approx(0.2)  # children do not change it
-    assert calibration.child_certainty == pytest.approx(0, abs=0.05)
+    assert calibrated.tail == pytest.approx(0.2)  # children do not change it
+    assert calibrated.child_certainty == pytest.approx(0, abs=0.05)
 
 
 def test_the_age_loss_by_hand():
