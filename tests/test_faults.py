@@ -228,7 +228,7 @@ def test_with_little_memory_or_few_open_files_the_machine_is_blamed_not_the_file
 ):
     path = tmp_path / f"my.{suffix}"
     table_writing.write(path, faces[0], [faces[1]])
-    limits = [(resource.RLIMIT_AS, size << 20) for size in (50, 100, 130, 200, 300)]
+    limits = [(resource.RLIMIT_AS, size << 20) for size in (50, 100, 130, 200, 230, 300)]
     limits += [(resource.RLIMIT_NOFILE, count) for count in (5, 6)]
     failed = 0
     for limit, value in limits:

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 
 from age_gender.processes import interrupts
+from age_gender.processes.memory_limit import address_space_limit
+
+THREADS_MB = 600  # address space of a scorer's threads; two need 380 MB
 
 # A function that submits an item and returns its future, and one that counts the workers.
 Workers = tuple[Callable, Callable[[], int]]
@@ -37,11 +40,12 @@ def map_in_order(
     two items for each worker are read ahead of the result that is waited for.
     Raises what `function` raises, and InputError for a cluster that does not answer.
     """
-    # Call the function here for a single item: a pool takes 5 ms to import
+    # Call the function here for a single item, since a pool takes 5 ms to import, or if addresses
+    # for threads are lacking: glibc aborts the process where it cannot allocate their local data
     items = iter(items)
     first_items = [*itertools.islice(items, 2)]
-    if len(first_items) < 2 and dask is None:
-        yield from map(function, first_items)
+    if dask is None and (len(first_items) < 2 or address_space_limit() < THREADS_MB):
+        yield from map(function, itertools.chain(first_items, items))
         return
 
     # Submit items ahead of the result that is waited for

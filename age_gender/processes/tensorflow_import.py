@@ -1,9 +1,9 @@
 """Import TensorFlow within a script's main(), for --help not to wait for it."""
 
-import contextlib
 import os
 
 from age_gender.cli import environment, quiet_stderr
+from age_gender.processes.memory_limit import address_space_limit
 
 TENSORFLOW_MB = 3400  # address space of the smallest training on two processors
 
@@ -13,14 +13,11 @@ def require_memory() -> None:
 
     With less, TensorFlow would abort the process, or OpenBLAS would wait for memory forever.
     """
-    with contextlib.suppress(ImportError):  # Windows has no such limits
-        import resource
-
-        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if limit != resource.RLIM_INFINITY and limit < TENSORFLOW_MB << 20:
-            raise MemoryError(
-                f"the limit is {limit >> 20} MB of addresses, TensorFlow needs {TENSORFLOW_MB}"
-            )
+    limit = address_space_limit()
+    if limit < TENSORFLOW_MB:
+        raise MemoryError(
+            f"the limit is {limit:.0f} MB of addresses, TensorFlow needs {TENSORFLOW_MB}"
+        )
 
 
 def import_tensorflow() -> None:
