@@ -101,7 +101,7 @@ def test_a_profile_of_a_script_is_written(tmp_path, table):
     assert done.returncode == 0, done.stderr
     assert len(output.read_text().splitlines()) == 901
     functions = {name for _, _, name in pstats.Stats(str(profile)).stats}
-    assert {"main", "to_csv"} <= functions
+    assert {"parse_arguments", "to_csv"} <= functions
 
 
 @pytest.mark.parametrize("flags", [["-P"], ["-I", "-OO"]])

