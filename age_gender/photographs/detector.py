@@ -33,9 +33,9 @@ MAX_SCALE_OVERLAP, MAX_OVERLAP = 0.5, 0.7
 # network's input, or more; with less, P-Net's results change.
 PNET_OVERSAMPLING, OVERSAMPLING = 2.8, 4
 SMALLEST_LEVEL = 50  # least side of a pyramid level, in pixels
-# In a picture of LARGE_PICTURE pixels, faces under SMALL_FACE take three quarters of P-Net's time.
-# Only tiles around candidates of the next two larger scales are searched for them: these scales
-# have candidates for 99 of 100 small faces.
+# In a picture with a side of LARGE_PICTURE pixels or more, the scales under SMALL_FACE (20 and 28
+# pixels) take three quarters of P-Net's time. At these, only tiles around candidates of the next
+# two larger scales are searched: those have candidates for 99 of 100 small faces.
 LARGE_PICTURE, SMALL_FACE = 640, 30  # pixels
 # P-Net's threshold in large pictures, where much texture scores from 0.6 to 0.7
 LARGE_THRESHOLD = 0.7
