@@ -1,8 +1,8 @@
 """Turn photographs or chips of faces into a table of embeddings, FaceNet's or another network's.
 
-The faces of each photograph are detected, aligned as UTKFace's are, and embedded by the original
-FaceNet (512 numbers a face) or by the network that --embedder names. A face is named by its
-photograph's path below --images, with #1, #2, ... from left to right if there are several.
+The faces of each photograph are detected, aligned to the network's template, and embedded by the
+original FaceNet (512 numbers per face) or by the network that --embedder names. A face is named by
+its photograph's path below --images, with #1, #2, ... from left to right if there are several.
 Finished batches are kept in OUTPUT.partial/ until the output is complete: after an interruption,
 the same command continues from there. --sheet draws the faces with run.py's estimates.
 
@@ -111,7 +111,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="another network, in LiteRT's format, from RGB chips to embeddings of any width")
     add = parser.add_argument_group("work").add_argument
     add("--batch-size", type=cli.whole_number(1), default=32, metavar="N",
-        help="maximum number of images per batch")
+        help="maximum number of images per batch, and of chips that the network takes at a time")
     add("--dask", metavar="ADDRESS",
         help='spread the batches over this Dask scheduler, or "local" for processes here')
     add = parser.add_argument_group("contact sheet").add_argument
@@ -146,7 +146,10 @@ def parse_crop(text: str) -> list[int]:
 
 
 def check_before_work(args: argparse.Namespace) -> None:
-    """Raise InputError for a missing package or an output that cannot be written."""
+    """Check the packages and outputs, and make the folder of --chips.
+
+    Raises InputError for a missing package, and for an output that cannot be written.
+    """
     needed = {"cv2": "opencv-python-headless", "PIL": "pillow"}
     if args.sheet:
         needed["matplotlib"] = "matplotlib"
@@ -191,7 +194,10 @@ def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
 def embed(
     embedder: Embedder, images: Sequence[str], args: argparse.Namespace
 ) -> tuple[int, Counter]:
-    """Write the output of the images; return the number of faces, and of skips by category."""
+    """Embed the images and write the output.
+
+    Returns the number of faces, and the numbers of skipped images by category.
+    """
     folder = open_checkpoint_folder(embedder, images, args)
     # Make batches, smaller ones where there are too few images for all processors
     size = max(1, min(embedder.batch_size, len(images) // 4))
@@ -201,7 +207,8 @@ def embed(
     if names:
         rows = read_embeddings(batches, names, embedder.network.width)
         if embedder.options.views:
-            crop_augmentation.write(args.output, names, CROPS[embedder.options.template], rows)
+            crops = CROPS[embedder.options.template]
+            crop_augmentation.write_views(args.output, names, crops, rows)
         else:
             table_writing.write(args.output, names, rows)
     checkpoints.remove_folder(folder)
@@ -232,7 +239,10 @@ def open_checkpoint_folder(
 def embed_batches(
     embedder: Embedder, batches: dict[Path, Sequence[str]], args: argparse.Namespace
 ) -> tuple[list[str], Counter]:
-    """Embed each batch without a result file; return all names and the skips by category."""
+    """Embed each batch without a result file.
+
+    Returns the names of all faces, and the numbers of skipped images by category.
+    """
     width = embedder.network.width
     pending = {
         path: images

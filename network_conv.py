@@ -1,8 +1,8 @@
 """Build the network (embedding in, two softmaxes out), its losses and export; not a program.
 
-train.py applies `build_preprocessing` to all embeddings once and trains `build_network` on its
-output. `build_scorer` joins both for the export, and adds the layers from the softmaxes to an age,
-its interval and a probability.
+train.py applies the model of `build_preprocessing` to all embeddings once, and trains that of
+`build_network` on its output. `build_scorer` joins both for the export, and adds the layers from
+the softmaxes to an age, its interval and a probability.
 """
 
 import tempfile
@@ -30,9 +30,9 @@ AGE_ERROR_WEIGHT = 0.1
 def build_preprocessing(space: EmbeddingSpace, whitening: float) -> keras.Model:
     """Return the preprocessing: embeddings (n, W) of any norm to principal components (n, k).
 
-    It keeps the components that vary more than the rounding of stored numbers, and divides each by
-    its standard deviation to the power `whitening`: small ones carry age too, and large ones would
-    dominate them. Where `is_denoised`, a Wiener filter shrinks each by the row's rounding noise.
+    It keeps the first `space.components` components, and divides each by its standard deviation to
+    the power `whitening`: small ones carry age too, and large ones would dominate them. Where
+    `is_denoised`, a Wiener filter shrinks each by the row's rounding noise.
     """
     # Scale to unit length, after division by the largest number, so that squares do not overflow
     embedding = keras.Input(space.mean.shape, name="features")
@@ -160,7 +160,7 @@ def build_scorer(
     axes = None if is_denoised(space) else preprocessing.get_layer("principal_axes")
     softmax = apply_merged(network, unit if axes else preprocessing.output, axes)
 
-    # Quantiles: the number of age classes whose cumulative probability is below the tail
+    # A quantile is the number of age classes whose cumulative probability is below its level
     age = compute_expected_age(softmax["age"], ops.matmul)
     cumulative = ops.matmul(
         softmax["age"], np.triu(np.ones((AGE_CLASSES, AGE_CLASSES), np.float32))
@@ -253,12 +253,12 @@ def to_litert(scorer: keras.Model) -> bytes:
 
 
 def age_loss(age: Array, probabilities: Array) -> Array:
-    """Return the cross-entropy with a Gaussian around the label, plus the weighted age error.
+    """Return the loss (n,): the cross-entropy with a Gaussian around the label, and the age error.
 
-    It is (n,); `age` is (n,) or (n, 1), in years, `probabilities` (n, 117). Neighbouring years are
-    nearly right (Gao et al., "Deep Label Distribution Learning with Label Ambiguity", 2017), except
-    for children, whose Gaussian is narrow. The second term is the error that is reported (Gao et
-    al., "Age Estimation Using Expectation of Label Distribution Learning", 2018).
+    `age` is (n,) or (n, 1), in years, `probabilities` (n, 117). Neighbouring years are nearly right
+    (Gao et al., "Deep Label Distribution Learning with Label Ambiguity", 2017), except for
+    children, whose Gaussian is narrow. The second term is the error that is reported (Gao et al.,
+    "Age Estimation Using Expectation of Label Distribution Learning", 2018).
     """
     age = ops.reshape(ops.cast(age, "float32"), (-1, 1))
     sigma = ops.minimum(SIGMA_AT_BIRTH + SIGMA_PER_YEAR * age, MAX_SIGMA)

@@ -64,8 +64,8 @@ class Split(NamedTuple):
     """Hold the rows of each file of records, by file name, and two counts."""
 
     rows: dict[str, np.ndarray]
-    repeated: int  # further views of test faces, which are in no file
-    copied: int  # test faces with a copy in training
+    repeated_count: int  # further views of test faces, which are in no file
+    near_duplicate_count: int  # test faces with a near-duplicate in training
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -122,8 +122,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--seed", type=cli.whole_number(0, 2**32 - 1), default=0, metavar="N",
         help="seed of the shuffle")
     add("--split", choices=("random", "identity"), default="random",
-        help="random, as in the original experiment; identity: near-duplicates of a face (not all "
-        "faces of a person) stay together in training or test")
+        help="random, as in the original experiment; identity: also keep near-duplicates of a face "
+        "(not all faces of a person) on one side, in training or in test")
     # fmt: on
     return parser.parse_args(join_gender_codes(sys.argv[1:] if argv is None else argv))
 
@@ -151,8 +151,8 @@ def describe_embeddings(table: LabelledTable, model_scores: model_choice.ModelSc
             source = next(itertools.islice(label_parsing.row_sources(table.ages), first, None))
             raise InputError(
                 f"{source}: {printable(table.names[first])} is an embedding of another network "
-                f"than that of {model}, or too coarsely rounded; leave out or embed again all such "
-                f"rows ({is_ood.sum():,} of {len(is_ood):,})"
+                f"than that of {model}, or rounded too coarsely; leave out all such rows, or "
+                f"embed them again ({is_ood.sum():,} of {len(is_ood):,})"
             )
     norm = median_norm(table.features)
     return f"embeddings of {table.features.shape[1]} numbers, median norm {norm:.3g}{network}"
@@ -188,10 +188,9 @@ def split_rows(
         CHILDREN_TEST: children_test,
         CHILDREN: np.append(children, views_of_children),
     }
-    repeated = len(other_views) - len(views_of_train) - len(views_of_children)
-    return Split(
-        rows, repeated, copied=int(np.isin(duplicate_group[test], duplicate_group[train]).sum())
-    )
+    repeated_count = len(other_views) - len(views_of_train) - len(views_of_children)
+    has_near_duplicate = np.isin(duplicate_group[test], duplicate_group[train])
+    return Split(rows, repeated_count, near_duplicate_count=int(has_near_duplicate.sum()))
 
 
 def find_first_rows(table: LabelledTable, labels: Labels) -> np.ndarray:
@@ -266,7 +265,7 @@ def check_adults(
 def split_adults(
     adults: np.ndarray, unit_features: np.ndarray, test_size: int, split: str, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the rows for testing and for training, and each row's group of copies (n,).
+    """Return the rows for testing and for training, and each row's group of near-duplicates (n,).
 
     Raises InputError where there are too few faces, or whole groups cannot fill the test.
     """
@@ -288,7 +287,7 @@ def write_records(
 ) -> None:
     """Write the records of each file, with a progress bar; delete a file that gets no rows.
 
-    What an earlier run left there may be of another network.
+    Such a file may hold an earlier run's embeddings of another network.
     """
     import_tensorflow()
     from age_gender.training import records
@@ -322,7 +321,7 @@ def print_counts(table: LabelledTable, labels: Labels, split: Split) -> None:
         "test": written[TEST],
         "children": written[CHILDREN] + written[CHILDREN_TEST],
         "without labels": int((~is_labelled).sum()),
-        "repeated": split.repeated,
+        "repeated": split.repeated_count,
     }
     if sum(counts.values()) != len(is_labelled):
         raise RuntimeError(f"{len(is_labelled)} rows were read, and {counts} written or left out")
@@ -330,7 +329,7 @@ def print_counts(table: LabelledTable, labels: Labels, split: Split) -> None:
     print(f"read {len(is_labelled)}")
     print(", ".join(f"{name}: {count}" for name, count in counts.items()))
     print(f"men: {men}, women: {women}")
-    print(f"test faces with a copy in training: {split.copied}")
+    print(f"test faces with a near-duplicate in training: {split.near_duplicate_count}")
 
 
 if __name__ == "__main__":

@@ -40,8 +40,9 @@ from age_gender.readers import chunks, tables
 from age_gender.scoring import model_choice, predictions
 from age_gender.scoring.scorer import ROUNDING, Scorer
 
-FORCE_HINT = ", or use --force to score them all the same"  # end of messages on whole tables
-MAX_BAD_CHUNKS = 64  # the run ends if this many chunks at the start have no good row
+# Ends the messages that refuse a whole table
+FORCE_HINT = ", or use --force to score them all the same"
+MAX_FIRST_BAD_CHUNKS = 64  # the run ends if this many chunks at the start have no good row
 
 
 class OpenedInput(NamedTuple):
@@ -60,8 +61,8 @@ def main(argv: list[str] | None = None) -> None:
     scored = score_in_order(args, inputs, open_input(args, inputs, model_widths))
     with contextlib.closing(scored), open_output(args.output) as output:
         total = tables.estimate_input_bytes(inputs, tables.make_read_options(args))
-        with open_bad_rows_file(args) as errors, cli.Progress(total, "B") as progress:
-            writer = PredictionWriter(output, errors, progress, args.force)
+        with open_bad_rows_file(args) as bad_rows_file, cli.Progress(total, "B") as progress:
+            writer = PredictionWriter(output, bad_rows_file, progress, args.force)
             writer.write(scored)
         writer.finish()  # the list of bad rows stays, even if no row was good
 
@@ -79,8 +80,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="a folder that train.py wrote, or its .tflite (default: the one in models/ for the "
         "network that made the embeddings)")
     add("--skip-bad-rows", action="store_true",
-        help="skip bad rows and list them in OUTPUT.errors.csv (without --output on standard "
-        "error)")
+        help="skip bad rows and list them in OUTPUT.errors.csv, or, without --output, on "
+        "standard error")
     add("--force", action="store_true",
         help="also score embeddings that look like another network's, or coarsely rounded")
     add("--dask", metavar="ADDRESS",
@@ -139,17 +140,17 @@ def open_input(
 def parse_first_batches(
     unparsed_chunks: Iterator[chunks.Chunk], skip_bad_rows: bool
 ) -> list[chunks.Batch]:
-    """Return the first batches, up to one with a good row or with a bad row that ends the run.
+    """Parse batches until one has a good row, or a bad row that ends the run, and return them.
 
-    Raises InputError where MAX_BAD_CHUNKS have no good row.
+    Raises InputError where MAX_FIRST_BAD_CHUNKS have no good row.
     """
     batches: list[chunks.Batch] = []
-    for batch in map(tables.parse, itertools.islice(unparsed_chunks, MAX_BAD_CHUNKS)):
+    for batch in map(tables.parse, itertools.islice(unparsed_chunks, MAX_FIRST_BAD_CHUNKS)):
         batches.append(batch)
         if len(batch.features) or (batch.bad_rows and not skip_bad_rows):
             return batches
     bad_rows = [row for batch in batches for row in batch.bad_rows]
-    if bad_rows and len(batches) == MAX_BAD_CHUNKS:
+    if bad_rows and len(batches) == MAX_FIRST_BAD_CHUNKS:
         count = sum(batch.row_count for batch in batches)
         raise InputError(f"{bad_rows[0].path}: the first {count:,} rows are all bad; {bad_rows[0]}")
     return batches
@@ -181,11 +182,11 @@ def open_bad_rows_file(args: argparse.Namespace) -> contextlib.AbstractContextMa
 
 
 class RoundingCheck:
-    """Check the first rows of each file for rounding; warn once, for the first such file."""
+    """Warn of rounded embeddings, or refuse them, by the first rows of each file; warn once."""
 
     def __init__(self, progress: cli.Progress, force: bool) -> None:
         self.progress, self.force, self.has_warned = progress, force, False
-        self.years: list[np.ndarray] | None = []  # `rounding_years` of a file until it is checked
+        self.years: list[np.ndarray] | None = []  # of the current file; None once checked
 
     def add(self, batch: chunks.Batch) -> bool:
         """Add a scored batch; return whether its file has been checked.
@@ -211,19 +212,23 @@ class PredictionWriter:
     """Write scored batches in input order, each once its file is checked for rounding."""
 
     def __init__(
-        self, output: BinaryIO, errors: TextIO | None, progress: cli.Progress, force: bool
+        self,
+        output: BinaryIO,
+        bad_rows_file: TextIO | None,
+        progress: cli.Progress,
+        force: bool,
     ) -> None:
         self.output, self.progress = output, progress
         self.rounding_check = RoundingCheck(progress, force)
-        self.errors = errors and csv.writer(errors, lineterminator="\n")
+        self.bad_rows_writer = bad_rows_file and csv.writer(bad_rows_file, lineterminator="\n")
         self.numbering = chunks.RowNumbering()
         self.row_count = self.bad_row_count = 0
         self.pending_output = [predictions.HEADER]  # until the file of the rows is checked
 
     def write(self, scored: Iterable[chunks.Batch]) -> None:
         """Write all batches. Raises InputError for what ends the run."""
-        if self.errors:
-            self.errors.writerow(["file", "row", "line", "reason"])
+        if self.bad_rows_writer:
+            self.bad_rows_writer.writerow(["file", "row", "line", "reason"])
         started = time.monotonic()
         for batch in scored:
             self.add(batch)
@@ -245,11 +250,11 @@ class PredictionWriter:
     def add(self, batch: chunks.Batch) -> None:
         """Write a batch, or keep it until its file is checked. Raises InputError for a bad row."""
         names, bad_rows = self.numbering.number(batch)
-        if bad_rows and not self.errors:
+        if bad_rows and not self.bad_rows_writer:
             remedy = bad_rows[0].remedy or "correct this row or use --skip-bad-rows"
             raise InputError(f"{bad_rows[0]}; {remedy}")
         for row in bad_rows:
-            self.errors.writerow([row.path, row.row, row.line, row.reason])
+            self.bad_rows_writer.writerow([row.path, row.row, row.line, row.reason])
         self.row_count += len(names)
         self.bad_row_count += len(bad_rows)
         self.pending_output.append(predictions.to_csv(names, batch.scores))

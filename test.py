@@ -85,10 +85,10 @@ def measure_records(args: argparse.Namespace) -> None:
     """Print a line per batch, the summary and a line per crop; write the report."""
     model = trained_models.find_model_file(args.model, trained_models.KERAS_MODEL)
     if args.report:
-        page.check(args.report)
+        page.prepare_folder(args.report)
     if args.report or args.views:
         exported = trained_models.find_model_file(args.model, trained_models.LITERT_MODEL)
-    views = crop_augmentation.read(args.views) if args.views else None
+    views = crop_augmentation.read_views(args.views) if args.views else None
 
     # Print batches and summary, by the Keras model
     import_tensorflow()
@@ -99,9 +99,9 @@ def measure_records(args: argparse.Namespace) -> None:
     softmax = predict(model, faces.features)
     age = metrics.compute_expected_age(softmax["age"])
     is_right = metrics.is_gender_right(softmax["gender"][:, 1], faces.gender)
-    true_classes = {"age": faces.age, "gender": faces.gender}  # children's genders too
+    labels = {"age": faces.age, "gender": faces.gender}  # children's genders too
     rows = np.arange(len(age))
-    loss = sum(-np.log(softmax[key][rows, true] + 1e-7) for key, true in true_classes.items())
+    loss = sum(-np.log(softmax[key][rows, label] + 1e-7) for key, label in labels.items())
     measured = metrics.compute_age_error(age, faces.age), is_right, loss
     for start in range(0, len(age), args.batch_size):
         print(format_line(*(values[start : start + args.batch_size] for values in measured)))
@@ -134,24 +134,25 @@ def predict(model: Path, features: np.ndarray) -> dict[str, np.ndarray]:
     import keras
 
     try:
-        network = keras.saving.load_model(model, compile=False, safe_mode=True)
-        shapes = {key: output.shape[1:] for key, output in network.output.items()}
+        keras_model = keras.saving.load_model(model, compile=False, safe_mode=True)
+        shapes = {key: output.shape[1:] for key, output in keras_model.output.items()}
         expected_shapes = {"age": (AGE_CLASSES,), "gender": (len(GENDERS),)}
-        if shapes != expected_shapes or len(network.input_shape) != 2:
+        if shapes != expected_shapes or len(keras_model.input_shape) != 2:
             raise ValueError("other inputs or outputs")
-        network(np.zeros((1, *network.input_shape[1:]), np.float32))  # fails if layers do not fit
-    except Exception as error:  # Keras raises many types on a broken or foreign file
+        row = np.zeros((1, *keras_model.input_shape[1:]), np.float32)
+        keras_model(row)  # fails if layers do not fit
+    except Exception as error:  # Keras raises many types on a broken file and on other files
         reason = f"{type(error).__name__}: {error_line(error)[:200]}"
         raise InputError(
             f"{model}: not a model that these scripts can read ({reason}); run train.py again"
         ) from None
-    expected, width = network.input_shape[-1], features.shape[1]
+    expected, width = keras_model.input_shape[-1], features.shape[1]
     if width != expected:
         raise InputError(
-            f"{model}: takes {expected} numbers a face, but the records have {width}; give the "
+            f"{model}: takes {expected} numbers per face, but the records have {width}; give the "
             "--test records of its network"
         )
-    softmax = network.predict(features, batch_size=1024, verbose=0)
+    softmax = keras_model.predict(features, batch_size=1024, verbose=0)
     if not all(np.isfinite(values).all() for values in softmax.values()):
         raise InputError(f"{model}: this model returns NaN; train again")
     return softmax
@@ -164,10 +165,10 @@ def format_line(error: np.ndarray, is_right: np.ndarray, loss: np.ndarray) -> st
 
 def format_crop(table: "pd.DataFrame") -> str:
     """Return the output line of faces through one crop, from measurement.tabulate_faces."""
-    men, women = table.gender_accuracy.groupby(table.gender).mean().reindex([0, 1])
+    men, women = table.is_gender_right.groupby(table.gender).mean().reindex([0, 1])
     return (
-        f"n {len(table)}, Age_MAE:{table.age_mae.mean():.2f}, Men:{men:.2%}, Women:{women:.2%}, "
-        f"In_Interval:{table.interval_coverage.mean():.2%}"
+        f"n {len(table)}, Age_MAE:{table.age_error.mean():.2f}, Men:{men:.2%}, Women:{women:.2%}, "
+        f"In_Interval:{table.is_in_interval.mean():.2%}"
     )
 
 

@@ -48,7 +48,7 @@ from age_gender.training.data_loading import (
     batches,
     hold_out,
     read_faces,
-    read_views,
+    read_views_or_warn,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ WITHOUT_INPUT = {
 
 
 class Training(NamedTuple):
-    """Hold what both parts of a training have in common."""
+    """Hold what `fit` needs in both parts of a training."""
 
     model: Any  # the compiled Keras model
     crop_maps: CropMaps | None
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     recipe = Recipe(*(getattr(args, name) for name in Recipe._fields))
     inputs = find_inputs(args.train, args.children, args.views)
-    make_reproducible(recipe.seed)
+    import_reproducible_tensorflow(recipe.seed)
     import threadpoolctl
 
     # One BLAS thread: eigenvectors took three times the processor time on two, and rounding depends
@@ -116,8 +116,9 @@ def train(
     faces = Faces(components, rounded, records.age, records.gender, is_adult)
     crop_maps = fit_crop_maps(to_components(views)) if views is not None else None
 
-    # Train without the held-out faces, calibrate on them, then train on all. Both take as many
-    # steps per epoch, for one schedule of the learning rate: the first has smaller batches.
+    # Train without the held-out faces, calibrate on them, then train on all. Both parts have the
+    # same number of steps per epoch, so that one schedule of the learning rate fits both; the
+    # batches of the first part are smaller.
     fit_started = time.monotonic()
     held_out, training_faces = faces.select(is_held_out), faces.select(~is_held_out)
     steps = min(math.ceil(len(faces.age) / recipe.batch_size), len(training_faces.age))
@@ -129,7 +130,7 @@ def train(
     training = Training(training_model, crop_maps, steps, recipe, checkpoint_folder, logs)
     fit(training, "validation", range(recipe.epochs), training_faces, held_out)
     softmax = network.predict(held_out.components, batch_size=1024, verbose=0)
-    validation = evaluate(softmax, held_out)
+    held_out_figures = evaluate(softmax, held_out)
     calibration = calibrate(softmax, held_out.age, held_out.gender, held_out.is_adult)
 
     def estimate_ages(embeddings: np.ndarray) -> np.ndarray:
@@ -142,14 +143,14 @@ def train(
 
     # Export the model, and write its three files
     scorer = network_conv.build_scorer(preprocessing, network, calibration, space, curve)
-    whole = network_conv.join_preprocessing(preprocessing, network)
+    keras_model = network_conv.join_preprocessing(preprocessing, network)
     description = describe_training(
-        settings, faces, crop_maps, space, calibration, curve, validation
+        settings, faces, crop_maps, space, calibration, curve, held_out_figures
     ) | {
         "fit": {"seconds": fit_seconds, "steps": steps * (recipe.epochs + final_epochs)},
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_model(folder, whole, network_conv.to_litert(scorer), description)
+    write_model(folder, keras_model, network_conv.to_litert(scorer), description)
     checkpoints.remove_folder(checkpoint_folder)
     cli.say(f"model: {cli.display_path(folder)} ({time.monotonic() - started:.0f} s)")
 
@@ -187,10 +188,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def make_reproducible(seed: int) -> None:
+def import_reproducible_tensorflow(seed: int) -> None:
     """Import TensorFlow, and make Keras return the same results for the same seed."""
-    # One thread for an operation: small batches on two took a fifth more processor time, and
-    # longer.
+    # One thread per operation: with two, small batches took longer, and a fifth more processor time
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS", "1")
     with cli.environment(TF_NUM_INTRAOP_THREADS=threads):
         import_tensorflow()
@@ -235,7 +235,7 @@ def fit_space(
     rows, training_views = embeddings, None
     if views is not None:
         plain_space = embedding_space.fit(embeddings, norm, folds=0)
-        training_views = read_views(views, plain_space, records.file_names, is_held_out)
+        training_views = read_views_or_warn(views, plain_space, records.file_names, is_held_out)
     if training_views is not None:
         rows = np.concatenate([embeddings, training_views[:, 1:].reshape(-1, embeddings.shape[1])])
     space = embedding_space.fit(rows, norm)
@@ -305,23 +305,23 @@ def fit(
 
 
 def evaluate(softmax: dict[str, np.ndarray], faces: Faces) -> dict[str, float]:
-    """Return the measures of held-out faces by their softmaxes, and print them."""
+    """Print and return the age error and gender accuracy of held-out faces, by their softmaxes."""
     error = metrics.compute_age_error(metrics.compute_expected_age(softmax["age"]), faces.age)
-    right = metrics.is_gender_right(softmax["gender"][:, 1], faces.gender)
-    of_adults, of_children = error[faces.is_adult], error[~faces.is_adult]
-    mae, accuracy = float(of_adults.mean()), round(float(right[faces.is_adult].mean()), 4)
+    is_right = metrics.is_gender_right(softmax["gender"][:, 1], faces.gender)
+    adult_error, child_error = error[faces.is_adult], error[~faces.is_adult]
+    mae, accuracy = float(adult_error.mean()), round(float(is_right[faces.is_adult].mean()), 4)
     cli.say(f"held out: age MAE {mae:.2f} years, gender accuracy {accuracy:.2%}")
-    figures = {"faces": len(of_adults), "age_mae": round(mae, 3), "gender_accuracy": accuracy}
-    if len(of_children):
-        mae = float(of_children.mean())
+    figures = {"faces": len(adult_error), "age_mae": round(mae, 3), "gender_accuracy": accuracy}
+    if len(child_error):
+        mae = float(child_error.mean())
         cli.say(f"held-out children: age MAE {mae:.2f} years")
-        figures |= {"children": len(of_children), "children_age_mae": round(mae, 3)}
+        figures |= {"children": len(child_error), "children_age_mae": round(mae, 3)}
     return figures
 
 
 def describe_training(
     settings: dict, faces: Faces, crop_maps: CropMaps | None, space: EmbeddingSpace,
-    calibration: "Calibration", curve: rounding.RoundingCurve, validation: dict[str, float],
+    calibration: "Calibration", curve: rounding.RoundingCurve, held_out_figures: dict[str, float],
 ) -> dict:  # fmt: skip
     """Return the description of a training and its model, for age_gender.json."""
     import keras
@@ -346,7 +346,7 @@ def describe_training(
         },
         "calibration": calibration._asdict(),
         "rounding": {name: values.tolist() for name, values in points.items()},
-        "validation": validation,
+        "validation": held_out_figures,
         "versions": {"python": platform.python_version()}
         | {module.__name__: module.__version__ for module in modules},
     }

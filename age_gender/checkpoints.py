@@ -25,7 +25,7 @@ _RESERVED = "this name is reserved for unfinished work; move it, or choose anoth
 
 
 def begin_or_resume(folder: Path, settings: dict, resume: bool, restart_hint: str) -> None:
-    """Prepare the folder for work with these settings, by option; empty it unless `resume`.
+    """Prepare the folder for work with these settings, by option; keep its results if `resume`.
 
     Raises InputError for a folder with other files, and for work to resume whose settings differ or
     cannot be read; `restart_hint` then ends the message.
@@ -64,7 +64,7 @@ def _read_settings(folder: Path, names: Set[str], restart_hint: str) -> dict | N
     """
     settings_file = folder / SETTINGS
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise InputError(f"{folder}: a file or a link; {_RESERVED}")
+        raise InputError(f"{folder}: this is a file or a link; {_RESERVED}")
     if not settings_file.is_file():
         if folder.is_dir() and not all(_is_unfinished(path) for path in folder.iterdir()):
             raise InputError(f"{folder}: this folder contains other files; {_RESERVED}")

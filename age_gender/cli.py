@@ -25,9 +25,9 @@ _stderr_lock = threading.Lock()  # all threads share file descriptor 2
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run `main` and end the process with the project's exit codes, never with a traceback.
+    """Run `main` and end the process with the project's exit codes, without a traceback.
 
-    AGE_GENDER_TRACEBACK=1 in the environment shows the traceback.
+    AGE_GENDER_TRACEBACK=1 in the environment shows tracebacks.
     """
     # Set up interrupts and standard error
     interrupts.raise_keyboard_interrupt()

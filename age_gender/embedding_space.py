@@ -48,13 +48,13 @@ class EmbeddingSpace:
     mean: np.ndarray  # (W,)
     axes: np.ndarray  # (W, W), the principal axes as columns
     deviations: np.ndarray  # (W,), along the axes, falling
-    components: int  # number of axes, from the first, that vary more than storage rounds
+    components: int  # number of axes, from the first, above MIN_SIGNAL_TO_ROUNDING
     tested_directions: np.ndarray  # (W, D)
     empty_directions: np.ndarray  # (W, E)
     variances: np.ndarray  # (D,), where a random vector's is 1; VARIANCE_FLOOR included
     negation: np.ndarray  # (W,), along which the mean lies at -1 and its negative at 1
     min_training_log_odds: float  # the least `log_odds_of_random` of the training rows, below 0
-    false_rejection_rate: float = 0.0  # fraction of held-out training rows that are rejected
+    false_rejection_rate: float = 0.0  # fraction of rows that the other folds' space rejects
     false_acceptance_rate: float = 0.0  # fraction of random vectors that are accepted
 
     @property
@@ -105,7 +105,7 @@ def is_out_of_distribution(distance: np.ndarray) -> np.ndarray:
 
 
 def storage_deviation(width: int, norm: float) -> float:
-    """Return the standard deviation of storage's rounding error, for embeddings of unit length.
+    """Return the standard deviation of the rounding error of stored numbers, at unit length.
 
     It is that of float16 and three decimals together, for vectors of this `norm`. The norm is
     rounded to a power of ten, so that 0.3 to 3 count as 1: such embeddings are often scaled to unit
@@ -144,7 +144,7 @@ def fit(rows: np.ndarray, norm: float = 1.0, folds: int = FOLDS) -> EmbeddingSpa
 def _fit(rows: np.ndarray, norm: float) -> EmbeddingSpace:
     """Return the embedding space of unit-length rows (n, W), without measuring its error rates."""
     width = rows.shape[1]
-    # Principal axes, and the number of them that vary more than storage rounds
+    # Principal axes, and the number of them above MIN_SIGNAL_TO_ROUNDING
     mean = rows.mean(axis=0)
     centred = rows - mean
     variances, axes = np.linalg.eigh(centred.T @ centred / len(rows))
@@ -152,8 +152,8 @@ def _fit(rows: np.ndarray, norm: float) -> EmbeddingSpace:
     smallest = MIN_SIGNAL_TO_ROUNDING * storage_deviation(width, norm)
     components = max(1, int((np.sqrt(variances) > smallest).sum()))
 
-    # Directions to test. Empty axes are rotated at random first, so that each one that is tested
-    # shows a part of what other networks have along all of them.
+    # Directions to test. Empty axes are rotated at random first: each tested one then has a share
+    # of another network's variance along all of them.
     tested_variances, rotated_axes = width * variances + VARIANCE_FLOOR, axes.copy()
     is_empty = width * variances < EMPTY_VARIANCE
     if is_empty.any():

@@ -15,11 +15,11 @@ ROUNDING_STEPS = 10 ** -np.arange(1.0, 4.25, 0.25)  # for numbers of unit-length
 TRAINING_ROUNDING_STEPS = 1e-4, 10**-2.25  # finest and coarsest step for training faces
 MEASURED_FACES = 3000  # most faces on which the effect of rounding is measured
 CHECKED_ROWS = 1000  # number of a table's first rows whose rounding is checked
-# Years by which rounding changes the ages of a table, above which it is warned of or refused.
-# Changes of 1, 1.5 and 3 years increase the mean error of held-out faces by 0.1, 0.3 and over 1,
-# since errors add in squares. Refusal is meant for 3 years and set at 2.5: clipped int8 changes
-# ages by more than its rounding shows (FaceNet's training faces clipped at 99 %: 3.2 years, 2.6
-# shown).
+# A table whose ages rounding changes by more than this is warned of, or refused. Changes of 1, 1.5
+# and 3 years increase the mean error of held-out faces by 0.1, 0.3 and over 1, since errors add in
+# squares. Tables should be refused from 3 years on; the limit is lower because clipped int8 changes
+# ages by more than `rounding_years` shows (FaceNet's training faces clipped at 99 %: by 3.2 years,
+# shown as 2.6).
 WARNING_YEARS, REFUSAL_YEARS = 1.0, 2.5
 
 

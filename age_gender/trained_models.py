@@ -19,17 +19,21 @@ DESCRIPTION = "age_gender.json"
 MODEL_FORMAT = 2  # increased when the outputs of the exported model change
 
 
-def write_model(folder: Path, network: "keras.Model", exported: bytes, description: dict) -> None:
-    """Write the Keras `network`, the exported model and the description, each atomically.
+def write_model(
+    folder: Path, keras_model: "keras.Model", exported: bytes, description: dict
+) -> None:
+    """Write the Keras model, the exported one (LiteRT) and the description, each atomically.
 
     The description, which has the hashes of the others, appears last.
     """
     with contextlib.ExitStack() as stack:  # it leaves the contexts in reverse order
         names = DESCRIPTION, LITERT_MODEL, KERAS_MODEL
-        text, litert, keras = (stack.enter_context(atomic_path(folder / name)) for name in names)
-        network.save(keras)
+        text, litert, keras_file = (
+            stack.enter_context(atomic_path(folder / name)) for name in names
+        )
+        keras_model.save(keras_file)
         litert.write_bytes(exported)
-        hashes = {KERAS_MODEL: sha256(keras), LITERT_MODEL: sha256(litert)}
+        hashes = {KERAS_MODEL: sha256(keras_file), LITERT_MODEL: sha256(litert)}
         description = {"format": MODEL_FORMAT, "files": hashes} | description
         text.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
@@ -77,9 +81,9 @@ def _check_hashes(description: Path, path: Path) -> None:
         file = description.with_name(name)
         if file.exists() and sha256(file) != expected:
             raise InputError(
-                f"{file}: not the file that {description.name} describes: of another model, or "
-                "train.py was ended while it replaced the three files; write them again with: "
-                "python train.py --resume"
+                f"{file}: not the file that {description.name} describes: it belongs to another "
+                "model, or train.py was interrupted while replacing the files; write them again "
+                "with: python train.py --resume"
             )
     if path.name not in hashes and sha256(path) not in hashes.values():
         raise InputError(

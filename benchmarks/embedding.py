@@ -102,7 +102,7 @@ def prepare(work: Path, args: argparse.Namespace) -> tuple[dict[str, Callable[[]
     chips = [on_chips.crop_faces(str(root / name), name)[0][0] for name in names]
     photographs = [read_image(str(photo_root / name)) for name in photo_names]
     large = [resize(image, LARGE, LARGE) for image in photographs[: max(count // 8, 1)]]
-    face_count = sum(len(faces.find_faces(image, detector, "all")) for image in photographs)
+    face_count = sum(len(faces.find_landmarks(image, detector, "all")) for image in photographs)
 
     # embed.py stands between the batches of the graph that are nearest to its own
     partial = functools.partial
@@ -162,7 +162,7 @@ def embed_files(embedder: Embedder, names: list[str], args: argparse.Namespace) 
 def detect_all(images: list[np.ndarray], detector: Callable) -> int:
     """Detect the faces of all images; return the number of images."""
     for image in images:
-        faces.find_faces(image, detector, "all")
+        faces.find_landmarks(image, detector, "all")
     return len(images)
 
 

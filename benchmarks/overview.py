@@ -63,7 +63,7 @@ def draw_genders_by_certainty(axes: "Axes", table: "pd.DataFrame") -> None:
     edges = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0])
     bins = len(edges) - 1
     bin_index = np.clip(np.searchsorted(edges, certainty, side="right") - 1, 0, bins - 1)
-    right = 100 * table.gender_accuracy.groupby(bin_index).mean().reindex(range(bins))
+    right = 100 * table.is_gender_right.groupby(bin_index).mean().reindex(range(bins))
     counts = np.bincount(bin_index, minlength=bins)
 
     # Draw a bar for each bin, with its number of faces

@@ -63,7 +63,7 @@ def test_records_that_cannot_be_used_are_refused_with_the_record(tmp_path, recor
     cut.write_bytes(good.read_bytes()[:-100])
     path = tmp_path / "t"
     for bad, words in [
-        (tmp_path / "none", ["no such file of records", "prepare.py"]),
+        (tmp_path / "none", ["no such records file", "prepare.py"]),
         (empty, ["no records in this file", "prepare.py"]),
         (corrupt(good, path), ["corrupt", "checksum", "prepare.py"]),
         (cut, ["corrupt", "truncated"]),
@@ -126,7 +126,7 @@ def test_a_mistyped_path_of_records_costs_no_interrupted_training(tmp_path, reco
     work = tmp_path / ".training"
     work.mkdir()
     (work / "final.npz").write_text("hours of work")
-    with pytest.raises(InputError, match="no such file of records"):
+    with pytest.raises(InputError, match="no such records file"):
         train.main(training(tmp_path / "typo", tmp_path))
     assert (work / "final.npz").read_text() == "hours of work"
 
@@ -186,7 +186,7 @@ def test_a_model_that_takes_one_row_alone_is_refused_and_not_the_machine(
 
 @pytest.mark.parametrize(
     ("shape", "said"),
-    [((3, 192), "other inputs or outputs"), ((191,), "takes 191 numbers a face"), (None, "NaN")],
+    [((3, 192), "other inputs or outputs"), ((191,), "takes 191 numbers per face"), (None, "NaN")],
 )
 def test_a_keras_model_of_another_shape_or_that_gives_nan_is_refused(
     tmp_path, mobile_folder, shape, said

@@ -18,7 +18,7 @@ from age_gender.training.crop_augmentation import UnusableViews
 @pytest.fixture(scope="module")
 def views() -> crop_augmentation.Views:
     """800 faces of the shipped table, through its eleven crops."""
-    whole = crop_augmentation.read(paths.VIEWS)
+    whole = crop_augmentation.read_views(paths.VIEWS)
     return whole._replace(names=whole.names[::4], embeddings=whole.embeddings[::4])
 
 
@@ -153,11 +153,11 @@ def test_held_out_and_test_faces_are_never_fitted_on(
     views, records_of_views, tmp_path, monkeypatch
 ):
     folder, fitted = records_of_views, []
-    read_training_views = data_loading.read_training_views
+    select_training_views = data_loading.select_training_views
     monkeypatch.setattr(
         data_loading,
-        "read_training_views",
-        lambda *args: fitted.append(read_training_views(*args)) or 1 / 0,
+        "select_training_views",
+        lambda *args: fitted.append(select_training_views(*args)) or 1 / 0,
     )
     with pytest.raises(ZeroDivisionError):
         trained(folder, tmp_path)
@@ -182,14 +182,14 @@ def test_views_of_another_network_or_of_too_few_training_faces_are_refused(views
         np.savez(path, filenames=np.array(views.names), embeddings=wrong,
                  crops=np.array(views.crops[:2]))  # fmt: skip
         with pytest.raises(UnusableViews, match="another network"):
-            crop_augmentation.read_training_views(path, space, views.names, is_held_out)
+            crop_augmentation.select_training_views(path, space, views.names, is_held_out)
     np.savez(path, filenames=np.array(views.names), embeddings=views.embeddings[:, :2],
              crops=np.array(views.crops[:2]))  # fmt: skip
     with pytest.raises(UnusableViews, match="has 0 training faces, and 200 are needed"):
-        crop_augmentation.read_training_views(
+        crop_augmentation.select_training_views(
             path, space, views.names[:300], is_held_out[:300] | True
         )
-    used = crop_augmentation.read_training_views(path, space, ["somebody else"], is_held_out[:1])
+    used = crop_augmentation.select_training_views(path, space, ["somebody else"], is_held_out[:1])
     assert len(used) == len(views.names)
 
 
@@ -220,7 +220,7 @@ def test_a_file_that_holds_no_views_is_refused(tmp_path, content):
         more = {} if content == "names only" else {"embeddings": np.full((2, 2, 8), np.nan)}
         np.savez(path, filenames=np.array(["a", "b"]), crops=np.array(["plain", "other"]), **more)
     with pytest.raises(InputError, match=r"needs filenames"):
-        crop_augmentation.read(path)
+        crop_augmentation.read_views(path)
 
 
 # ---------------------------------------------------------------------------- children
@@ -283,9 +283,9 @@ def test_views_whose_names_are_no_list_of_texts_are_refused(tmp_path, views):
     ):  # fmt: skip
         np.savez(tmp_path / "v.npz", **good | change)
         with pytest.raises(InputError, match="needs filenames"):
-            crop_augmentation.read(tmp_path / "v.npz")
+            crop_augmentation.read_views(tmp_path / "v.npz")
     np.savez(tmp_path / "v.npz", **good | {"filenames": np.array([b"a", "é".encode(), b"c"])})
-    assert crop_augmentation.read(tmp_path / "v.npz").names == ["a", "é", "c"]
+    assert crop_augmentation.read_views(tmp_path / "v.npz").names == ["a", "é", "c"]
 
 
 def test_views_that_do_not_fit_into_memory_are_not_called_faulty(tmp_path, views, monkeypatch):
@@ -298,10 +298,10 @@ def test_views_that_do_not_fit_into_memory_are_not_called_faulty(tmp_path, views
 
     monkeypatch.setattr(crop_augmentation, "to_unit_length", fail)
     with pytest.raises(MemoryError):
-        crop_augmentation.read(tmp_path / "v.npz")
+        crop_augmentation.read_views(tmp_path / "v.npz")
 
 
 def test_the_name_of_a_crop_cannot_steer_a_terminal(tmp_path):
     path, rows = tmp_path / "views.npz", np.ones((1, 2, 16), np.float32)
     np.savez(path, filenames=["a"], crops=["plain", "\x1b[2J\x1b]0;title\x07\n"], embeddings=rows)
-    assert crop_augmentation.read(path).crops == ["plain", r"\x1b[2J\x1b]0;title\x07"]
+    assert crop_augmentation.read_views(path).crops == ["plain", r"\x1b[2J\x1b]0;title\x07"]

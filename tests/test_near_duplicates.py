@@ -40,7 +40,7 @@ def test_the_random_split_counts_test_faces_with_a_copy_in_training(with_copies,
     pairs = list(zip(names, copies, strict=False))
     separated = sum((a in test and b in train) or (b in test and a in train) for a, b in pairs)
     assert separated > 0
-    counted = int(text.rsplit("copy in training: ")[1])
+    counted = int(text.rsplit("near-duplicate in training: ")[1])
     # UTKFace's own copies among these faces may add to the ones made here.
     assert separated <= counted <= separated + 10
 
@@ -51,7 +51,7 @@ def test_the_identity_split_keeps_copies_on_one_side(with_copies, tmp_path, capf
     assert len(test) == 90 and not train & test
     for name, copy in zip(names, copies, strict=False):
         assert (name in test) == (copy in test)
-    assert "copy in training: 0" in text
+    assert "near-duplicate in training: 0" in text
 
 
 def test_copies_are_the_connected_components_whatever_the_tiles(faces, monkeypatch):

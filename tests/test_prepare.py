@@ -292,7 +292,7 @@ def test_records_that_were_being_replaced_are_refused_until_prepare_has_run_agai
     changed = [p.name for p in sorted(old.iterdir())
                if p.read_bytes() != (folder / p.name).read_bytes()]  # fmt: skip
     assert len(changed) == 1  # a set of two runs
-    with pytest.raises(InputError, match=r"of two runs; .* again: python prepare\.py"):
+    with pytest.raises(InputError, match=r"from two runs; run it again: python prepare\.py"):
         train.main(training(folder, tmp_path / "models"))
     assert len(prepared(few, folder)) == 4
 

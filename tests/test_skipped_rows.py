@@ -67,7 +67,7 @@ def test_an_embedding_of_another_network_is_listed_with_its_row_and_line(tmp_pat
 
 
 def test_an_empty_file_before_many_without_a_good_row_is_named(tmp_path):
-    for number in range(70):  # more than MAX_BAD_CHUNKS
+    for number in range(70):  # more than MAX_FIRST_BAD_CHUNKS
         (tmp_path / f"{number:02}.csv").write_text("a,b\n" if number else "")
     done = script("run.py", "--features", tmp_path, "--skip-bad-rows")
     assert done.code == 2

@@ -83,6 +83,6 @@ def read_embeddings(
 def make_damaged_error(path: Path) -> InputError:
     """Return the InputError for a damaged result."""
     return InputError(
-        f"{path}: damaged, or of other images (is another embed.py at work here?); remove this "
+        f"{path}: damaged, or from other images (is another embed.py writing here?); remove this "
         "file and run the same command again"
     )

@@ -45,7 +45,7 @@ TILE_OFFSETS = TILE // 2 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
 
 
 class Detector(threading.local):  # OpenCV's networks serve one thread: each loads its own
-    """Map a picture, uint8 RGB, to the boxes and landmarks of its faces."""
+    """Map a picture, uint8 RGB, to the rectangles and landmarks of its faces."""
 
     def __init__(self) -> None:
         import cv2
@@ -55,7 +55,10 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
         self.pnet, self.rnet, self.onet = map(cv2.dnn.readNetFromONNX, files)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return left, top, width, height (n, 4) and landmarks (n, 5, 2), in whole pixels."""
+        """Return rectangles (n, 4) and landmarks (n, 5, 2), in whole pixels.
+
+        A rectangle is left, top, width and height.
+        """
         is_large = max(image.shape[:2]) >= LARGE_PICTURE
         pyramid = build_pyramid(image) if is_large else [image]
         last = np.floor(np.log(min(image.shape[:2]) / SMALLEST_FACE) / -np.log(SCALE_FACTOR))
@@ -77,8 +80,9 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
         # Resize the picture to this scale, from the pyramid's level nearest to it
         picture, _ = choose_level(pyramid, size / WINDOW / PNET_OVERSAMPLING)
         is_large = len(pyramid) > 1
-        is_mild = is_large and scale > 0.5  # then linear interpolation uses nearly every pixel too
-        method = cv2.INTER_LINEAR if is_mild else cv2.INTER_AREA
+        # Reduced by less than half, linear interpolation uses nearly every pixel too
+        is_small_reduction = is_large and scale > 0.5
+        method = cv2.INTER_LINEAR if is_small_reduction else cv2.INTER_AREA
         scaled = cv2.transpose(cv2.resize(picture, (width, height), interpolation=method))
 
         # Cut out tiles that overlap by a window, or take all of it
@@ -106,7 +110,7 @@ class Detector(threading.local):  # OpenCV's networks serve one thread: each loa
         return suppress_overlaps(candidates[(corner <= ends).all(axis=1)], MAX_SCALE_OVERLAP)
 
     def refine(self, pyramid: list, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return boxes and landmarks of P-Net's candidates that R-Net and O-Net take for faces."""
+        """Return rectangles and landmarks of the candidates that R-Net and O-Net take for faces."""
         boxes = make_square(apply_regression(suppress_overlaps(candidates, MAX_OVERLAP), 0))
         candidates = classify(self.rnet, pyramid, boxes, RNET_PIXELS, "dense_2", "softmax_1")
         boxes = make_square(apply_regression(suppress_overlaps(candidates, MAX_OVERLAP), 1))

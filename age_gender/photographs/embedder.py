@@ -124,6 +124,6 @@ class Embedder:
             return [[faces.align_utkface(image, options.template, size)]]
         if options.crop:
             return [[crop_rectangle(image, options.crop, size)]]
-        landmarks = faces.find_faces(image, self.detector, options.faces)
+        landmarks = faces.find_landmarks(image, self.detector, options.faces)
         template = options.template, options.margin, size
         return [[faces.align(image, points, *template)] for points in landmarks]

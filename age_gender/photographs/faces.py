@@ -17,21 +17,22 @@ TEMPLATE, TEMPLATE_SIZE = TEMPLATES["utkface"]
 DETECTION_PIXELS = 1280  # larger photographs are shrunk before detection (faces of 20 pixels up)
 
 
-def find_faces(image: np.ndarray, detector: Callable, choice: str) -> list[np.ndarray]:
+def find_landmarks(image: np.ndarray, detector: Callable, choice: str) -> list[np.ndarray]:
     """Return the landmarks (5, 2) of the faces in an image, in pixels, from left to right.
 
-    `detector` maps a picture to boxes (n, 4) and landmarks (n, 5, 2). `choice` is "all", "largest"
-    or "central": the face with the largest area minus twice its centre's squared distance from the
+    `detector` maps a picture as `detector.Detector` does. `choice` is "all", "largest" or
+    "central": the face with the largest area minus twice its centre's squared distance from the
     picture's centre, in pixels (David Sandberg's rule for FaceNet).
     """
     scale = min(1.0, DETECTION_PIXELS / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    boxes, landmarks = detector(resize(image, width, height) if scale < 1 else image)
-    order = np.argsort(boxes[:, 0], kind="stable")
+    rectangles, landmarks = detector(resize(image, width, height) if scale < 1 else image)
+    order = np.argsort(rectangles[:, 0], kind="stable")
     if choice != "all" and len(order):
-        score = boxes[:, 2] * boxes[:, 3]
+        score = rectangles[:, 2] * rectangles[:, 3]
         if choice == "central":
-            offsets = boxes[:, :2] + boxes[:, 2:] / 2 - np.array([width, height]) / 2
+            centres = rectangles[:, :2] + rectangles[:, 2:] / 2
+            offsets = centres - np.array([width, height]) / 2
             score = score - 2 * (offsets**2).sum(axis=1)
         order = order[[score[order].argmax()]]
     return list(landmarks[order] * (image.shape[1] / width))

@@ -25,8 +25,8 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
 def find_images(patterns: Sequence[str], excluded: Path | None) -> tuple[Path, list[str]]:
     """Return the folder above all images, and the sorted paths of the images below it.
 
-    A folder gives its files with an image suffix, subfolders included, hidden ones not; a glob
-    gives every file it matches. A file that several links lead to is listed once; files in the
+    Of a folder and its subfolders, files with an image suffix are listed, but no hidden ones; of a
+    glob, all files that it matches. A file that several links lead to is listed once; files in the
     folder `excluded` are left out. Raises InputError where there is no image.
     """
     images, roots = set(), []

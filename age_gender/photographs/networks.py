@@ -87,11 +87,11 @@ def load_facenet(graph: bytes, path: Path) -> EmbedFunction:
             width = network(tf.zeros((1, *chip_shape))).shape[-1]
         # Check its width
         if width != FACENET_WIDTH:
-            raise ValueError(f"{width} numbers a face")
+            raise ValueError(f"{width} numbers per face")
     except Exception as error:  # protobuf, TensorFlow and the checks here raise their own
         raise InputError(
             f"{path}: not a frozen FaceNet graph with input:0 and embeddings:0, {FACENET_WIDTH} "
-            f"numbers a face ({error_line(error)}); give another --facenet"
+            f"numbers per face ({error_line(error)}); give another --facenet"
         ) from None
     return lambda chips: network(tf.constant(normalise(chips))).numpy()
 
@@ -136,8 +136,8 @@ def read_litert(path: Path) -> EmbeddingNetwork:
     network = load_litert(content, path)
     digest = hashlib.sha256(content).hexdigest()
     cli.say(
-        f"{path}: takes chips of {network.chip_size} pixels, gives {network.width} numbers a face; "
-        f"SHA-256 {digest}"
+        f"{path}: takes chips of {network.chip_size} pixels, gives {network.width} numbers per "
+        f"face; SHA-256 {digest}"
     )
     return EmbeddingNetwork(path, content, network.chip_size, network.width, load_litert)
 

@@ -127,9 +127,9 @@ def degrade(
 
 
 def prewhiten(chip: np.ndarray) -> np.ndarray:
-    """Return a chip with mean 0 and standard deviation 1 once `images.normalise` has scaled it.
+    """Prewhiten a chip as David Sandberg does, by its own mean and standard deviation.
 
-    It has its own mean and deviation removed, as David Sandberg's prewhitening does.
+    The result is scaled so that `images.normalise` gives mean 0 and deviation 1.
     """
     pixels = chip.astype(np.float32)
     deviation = max(pixels.std(), 1 / np.sqrt(pixels.size))

@@ -1,7 +1,7 @@
 """Run a function on a Dask cluster; every call to the cluster has a deadline.
 
-The function travels with its data and with this package as a zip: workers need the requirements
-installed and nothing else.
+The function, its data and this package (as a zip) are sent to the workers, which need only the
+requirements installed.
 """
 
 import contextlib

@@ -1,8 +1,7 @@
 """Turn Ctrl-C, TERM and HUP into KeyboardInterrupt, so that temporary files are removed.
 
-`cli.report_error` then prints "interrupted" and the script ends with 130. While a process forks,
-they are deferred. startup.py handles them during the imports of a script's first lines, until
-`cli.run` calls main(); TensorFlow is imported within main().
+`cli.report_error` then prints "interrupted" and the script ends with 130. They are deferred while a
+process forks. Until `cli.run` calls main(), startup.py handles them.
 """
 
 import contextlib
@@ -31,15 +30,15 @@ _last_signal: int  # number of the last signal
 def raise_keyboard_interrupt() -> None:
     """Raise KeyboardInterrupt in the main thread on an interrupt from now on.
 
-    Where Python would ignore it, as in a weak reference's callback, it is raised again.
+    Where Python ignores exceptions, as in a weak reference's callback, the interrupt is sent again.
     """
-    _handle(_raise)
-    sys.unraisablehook = _raise_ignored
+    _install_handler(_handle_interrupt)
+    sys.unraisablehook = _send_again_if_ignored
 
 
 def ignore() -> None:
     """Ignore interrupts from now on: the process prints its last line and ends."""
-    _handle(signal.SIG_IGN)
+    _install_handler(signal.SIG_IGN)
 
 
 def was_interrupted() -> bool:
@@ -53,7 +52,7 @@ def start_interrupt_watchdog() -> None:
     Python raises KeyboardInterrupt only once C code returns to it, which a library may never do.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not _raise:
+    if not is_main or signal.getsignal(signal.SIGINT) is not _handle_interrupt:
         return  # another program uses this package
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -76,7 +75,7 @@ def deferred() -> Iterator[None]:
         return
     received: list[int] = []
     handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
-    _handle(lambda number, frame: received.append(number))
+    _install_handler(lambda number, frame: received.append(number))
     try:
         yield
     finally:
@@ -136,14 +135,15 @@ def set_up_worker() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _handle(handler: Callable) -> None:
+def _install_handler(handler: Callable) -> None:
     """Install the handler for each signal that is not ignored."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores HUP
             signal.signal(number, handler)
 
 
-def _raise(number: int, frame: object) -> None:
+def _handle_interrupt(number: int, frame: object) -> None:
+    """Raise KeyboardInterrupt, unless one was raised less than CLEANUP_SECONDS ago."""
     global _last_raised, _last_signal
     now, _last_signal = time.monotonic(), number
     if _last_raised is None or now - _last_raised > CLEANUP_SECONDS:
@@ -151,7 +151,7 @@ def _raise(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
 
-def _raise_ignored(unraisable: Any) -> None:
+def _send_again_if_ignored(unraisable: Any) -> None:
     """Send an interrupt again if Python ignores its exception; print others as Python does."""
     global _last_raised
     if unraisable.exc_type is not KeyboardInterrupt:

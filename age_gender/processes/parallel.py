@@ -53,7 +53,7 @@ def map_in_order(
         return
 
     # Submit items ahead of the result that is waited for
-    with _workers(function, dask, processes) as (submit, count_workers):
+    with _start_workers(function, dask, processes) as (submit, count_workers):
         futures: deque = deque()
         for item in itertools.chain(first_items, items):
             futures.append(submit(item))
@@ -65,21 +65,23 @@ def map_in_order(
             yield futures.popleft().result()
 
 
-def _workers(
+def _start_workers(
     function: Callable, dask: str | None, processes: bool
 ) -> AbstractContextManager[Workers]:
+    """Return the workers: a Dask cluster, processes or threads."""
     if dask is not None:
         from age_gender.processes import dask_cluster
 
         return dask_cluster.connect(function, dask)
     if processes and count_processors() > 1 and hasattr(os, "fork"):
         with contextlib.suppress(OSError, ImportError):  # no semaphores here (no /dev/shm)
-            return _processes(function)
-    return _threads(function)
+            return _start_processes(function)
+    return _start_threads(function)
 
 
 @contextlib.contextmanager
-def _threads(function: Callable) -> Iterator[Workers]:
+def _start_threads(function: Callable) -> Iterator[Workers]:
+    """Start a thread for each processor."""
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(count_processors())
@@ -89,7 +91,8 @@ def _threads(function: Callable) -> Iterator[Workers]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _processes(function: Callable) -> AbstractContextManager[Workers]:
+def _start_processes(function: Callable) -> AbstractContextManager[Workers]:
+    """Start a process for each processor. Raises OSError or ImportError without semaphores."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
@@ -101,6 +104,7 @@ def _processes(function: Callable) -> AbstractContextManager[Workers]:
 
 @contextlib.contextmanager
 def _open_pool(pool: "ProcessPoolExecutor") -> Iterator[Workers]:
+    """Fork the pool's processes, and end them with the block."""
     from concurrent.futures.process import BrokenProcessPool
 
     try:

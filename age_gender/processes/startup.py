@@ -1,6 +1,7 @@
 """Start and end a script's process: with one line if it fails or is interrupted before main().
 
-Only built-in modules are imported here (`signal` would take 4 ms, in which Ctrl-C is a traceback),
+Only built-in modules are imported here (`signal` would take 4 ms, during which Ctrl-C would print a
+traceback),
 and importing this module changes nothing.
 """
 

@@ -32,10 +32,10 @@ def split_names(text: str) -> list[str]:
 
 def report_published(predicted: list[tuple[str, int]], label_texts: list[str]) -> Iterator[str]:
     """Yield the two lines of the published convention, from the texts of both label files."""
-    for gender, names in enumerate(map(split_names, label_texts)):
+    for label, names in enumerate(map(split_names, label_texts)):
         listed = set(names)
-        right = [name in listed for name, guess in predicted if guess == gender]
-        yield format_score(GENDERS[gender], right, len(names))
+        right = [name in listed for name, gender in predicted if gender == label]
+        yield format_score(GENDERS[label], right, len(names))
 
 
 def report_without_faults(
@@ -46,7 +46,7 @@ def report_without_faults(
     written = [set(split_names(text)) for text in label_texts]
     lists = [{name.removesuffix(".jpg") + ".jpg" for name in names} for names in written]
     as_written, both = set.intersection(*written), set.intersection(*lists)
-    guesses = {name: gender for name, gender in predicted if name not in both}
+    gender_by_name = {name: gender for name, gender in predicted if name not in both}
     crlf = sum(text.count("\r\n") for text in label_texts)
     blank = sum(not line.strip() for text in label_texts for line in text.splitlines())
     bare = [name for text in label_texts for name in split_names(text) if not name.endswith(".jpg")]
@@ -57,16 +57,17 @@ def report_without_faults(
     yield f"  names in both lists: {format_names(as_written)}"
     if both > as_written:
         yield f"  names in both lists once .jpg is added: {format_names(both - as_written)}"
-    yield f"  predictions in neither list: {format_names(guesses.keys() - lists[0] - lists[1])}"
-    if unseen := (lists[0] ^ lists[1]) - guesses.keys():
+    unlisted = gender_by_name.keys() - lists[0] - lists[1]
+    yield f"  predictions in neither list: {format_names(unlisted)}"
+    if unseen := (lists[0] ^ lists[1]) - gender_by_name.keys():
         yield f"  names without a prediction: {format_names(unseen)}"
 
     # Score the images without them
     yield "Images with exactly one label:"
     all_right = []
-    for gender, names in enumerate(lists):
-        right = [guess == gender for name, guess in guesses.items() if name in names]
-        yield "  " + format_score(GENDERS[gender], right, len(right))
+    for label, names in enumerate(lists):
+        right = [gender == label for name, gender in gender_by_name.items() if name in names]
+        yield "  " + format_score(GENDERS[label], right, len(right))
         all_right += right
     yield "  " + format_score("all", all_right, len(all_right))
 

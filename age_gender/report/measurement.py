@@ -5,7 +5,7 @@ Bootstrap", 1993, chapter 13), always with the same resamples. SciPy, pandas and
 imported by the functions that need them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,16 +24,23 @@ BANDS = {"under 10": 0, "10–19": 10, "20–29": 20, "30–44": 30, "45–59": 
 RACES = {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "others", None: "none"}
 BINS = 10  # number of bins of the probability
 CALIBRATION_DRAWS = 200  # drawn genders from which the expected calibration error is averaged
-MEASURES = ("age_mae", "age_bias", "gender_accuracy", "interval_coverage", "interval_width")
+# Figures by their names, and the columns of `tabulate_faces` that they are the means of
+MEASURES = {
+    "age_mae": "age_error",
+    "age_bias": "signed_error",
+    "gender_accuracy": "is_gender_right",
+    "interval_coverage": "is_in_interval",
+    "interval_width": "interval_width",
+}
 
 
 def tabulate_faces(
     age: np.ndarray, gender: np.ndarray, names: list[str], scores: dict
 ) -> "pd.DataFrame":
-    """Return a DataFrame with a row per test face: labels, what run.py would print, the MEASURES.
+    """Return a DataFrame with a row per test face: labels, scores and the columns of MEASURES.
 
     `age` (n,) in years, `gender` (n,) 0 male and 1 female; `scores` are the exported model's, by
-    their names. Measures are in years or true and false.
+    their names. Errors and widths are in years.
     """
     import pandas as pd
 
@@ -47,10 +54,10 @@ def tabulate_faces(
         "estimate": scores["age"],
         "probability": probability,
         "distance": scores["distance"],
-        "age_mae": metrics.compute_age_error(scores["age"], age),
-        "age_bias": scores["age"] - age,
-        "gender_accuracy": metrics.is_gender_right(probability, gender),
-        "interval_coverage": (low <= age) & (age <= high),
+        "age_error": metrics.compute_age_error(scores["age"], age),
+        "signed_error": scores["age"] - age,
+        "is_gender_right": metrics.is_gender_right(probability, gender),
+        "is_in_interval": (low <= age) & (age <= high),
         "interval_width": high - low,
         "low": low,
         "high": high,
@@ -70,8 +77,8 @@ def measure(table: "pd.DataFrame", loss: np.ndarray) -> dict:
         return [measure_group(*group) for group in table.groupby(groups, observed=True)]
 
     printed_age = np.rint(table.estimate)
-    estimate_gender = metrics.estimate_gender(table.probability)
-    confusion = confusion_matrix(table.gender, estimate_gender, labels=[0, 1])
+    estimated_gender = metrics.estimate_gender(table.probability)
+    confusion = confusion_matrix(table.gender, estimated_gender, labels=[0, 1])
     return {
         "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "confidence": CONFIDENCE},
         "all": measure_group("all", table) | {"loss": estimate_interval(loss)},
@@ -88,14 +95,14 @@ def measure(table: "pd.DataFrame", loss: np.ndarray) -> dict:
 def measure_crop(name: str, table: "pd.DataFrame") -> dict:
     """Return the figures of a table of one crop; a gender without faces has none."""
     figures = measure_group(name, table, ("age_mae", "interval_coverage"))
-    for gender, right in table.gender_accuracy.groupby(table.gender):
-        figures[f"{GENDERS[gender]}_right"] = estimate_interval(right)
+    for gender, is_right in table.is_gender_right.groupby(table.gender):
+        figures[f"{GENDERS[gender]}_right"] = estimate_interval(is_right)
     return figures
 
 
-def measure_group(group: str, table: "pd.DataFrame", measures: tuple[str, ...] = MEASURES) -> dict:
+def measure_group(group: str, table: "pd.DataFrame", measures: Iterable[str] = MEASURES) -> dict:
     """Return the name of a group, its number of faces and each measure with its interval."""
-    figures = {name: estimate_interval(table[name]) for name in measures}
+    figures = {name: estimate_interval(table[MEASURES[name]]) for name in measures}
     return {"group": group, "n": len(table)} | figures
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def check(folder: Path) -> None:
-    """Raise InputError if a report cannot be made here."""
+def prepare_folder(folder: Path) -> None:
+    """Make the report's folder. Raises InputError if a report cannot be made there."""
     require("the report needs", matplotlib="matplotlib", jinja2="jinja2")
     files.make_folder(folder)
 

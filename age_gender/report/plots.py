@@ -85,10 +85,10 @@ def draw_confusion(axes: "Axes", confusion: list[list[int]]) -> None:
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1.25)
-    for (label, guess), fraction in np.ndenumerate(fractions):
-        text = f"{counts[label, guess]:,}\n{100 * fraction:.1f} %"
+    for (label, estimate), fraction in np.ndenumerate(fractions):
+        text = f"{counts[label, estimate]:,}\n{100 * fraction:.1f} %"
         color = "white" if fraction > 0.6 else "black"
-        axes.text(guess, label, text, fontsize=14, ha="center", va="center", color=color)
+        axes.text(estimate, label, text, fontsize=14, ha="center", va="center", color=color)
     axes.tick_params(length=0)
     axes.set_xticks([0, 1], GENDERS)
     axes.set_yticks([0, 1], [f"{GENDERS[i]}\nn = {totals[i]:,}" for i in (0, 1)])

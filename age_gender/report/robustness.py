@@ -1,4 +1,4 @@
-"""Measure a model on coarsely stored embeddings, and on ones that it should refuse."""
+"""Measure a model on coarsely stored and on out-of-distribution embeddings."""
 
 from collections.abc import Callable
 

@@ -18,7 +18,7 @@ DISTANCE, ROUNDING = OUTPUTS.index("distance"), OUTPUTS.index("rounding_years")
 BATCH_ROWS = 256  # rows whose activations stay in the processor's cache
 LOADED_BYTES = 32 << 20  # greatest memory that a loaded model takes
 _xnnpack_has_written = False  # whether XNNPACK has written its line, which it does once per process
-OUT_OF_DISTRIBUTION = "an embedding of another network than the model's, or too coarsely rounded"
+OUT_OF_DISTRIBUTION = "an embedding of another network than the model's, or rounded too coarsely"
 REMEDY = (
     "embed it with that network, skip such rows with --skip-bad-rows, or score them with --force; "
     f"for another network train a model: {TRAIN_COMMAND}"

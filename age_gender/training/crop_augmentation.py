@@ -1,8 +1,9 @@
 """Model what cropping does to an embedding: a linear map plus Gaussian noise, fitted on views.
 
-Each face-recognition pipeline crops faces out of photographs in its own way, and the same face gets
-another embedding. FaceNet's is nearly a linear map of the plain crop's embedding, and the residual
-is nearly Gaussian. train.py draws from both, so that a network learns every crop.
+Each face-recognition pipeline crops faces out of photographs in its own way, and each gives another
+embedding of the same face. For FaceNet it is nearly a linear map of the plain crop's embedding plus
+Gaussian noise. train.py augments faces by these maps and noise, so that a network learns every
+crop.
 """
 
 from collections.abc import Iterable
@@ -47,7 +48,7 @@ class CropMaps(NamedTuple):
     noise_factors: np.ndarray  # (M, k, k)
 
 
-def read(path: Path) -> Views:
+def read_views(path: Path) -> Views:
     """Return the views in an NPZ of `embed.py --views`.
 
     Raises InputError for another file, OSError for one that cannot be read.
@@ -71,8 +72,13 @@ def read(path: Path) -> Views:
     )
 
 
-def write(path: Path, names: list[str], crops: Iterable[str], blocks: Iterable[np.ndarray]) -> None:
-    """Write the views that `read` reads; `blocks` are embeddings (n, crops, width) of the names."""
+def write_views(
+    path: Path, names: list[str], crops: Iterable[str], blocks: Iterable[np.ndarray]
+) -> None:
+    """Write the views that `read_views` reads.
+
+    `blocks` are embeddings (n, crops, width) of the names, in their order.
+    """
     embeddings = np.concatenate([block.astype(np.float16) for block in blocks])
     with files.atomic_file(path) as stream:
         np.savez_compressed(stream, filenames=names, crops=crops, embeddings=embeddings)
@@ -87,17 +93,17 @@ def _texts(values: np.ndarray) -> list[str]:
     return texts
 
 
-def read_training_views(
+def select_training_views(
     path: Path, space: EmbeddingSpace, names: list[str], is_held_out: np.ndarray
 ) -> np.ndarray:
-    """Return the views (N, C, W) to fit maps on.
+    """Return the views (N, C, W) in a file to fit maps on.
 
     They are those of the records' faces `names` (n,) that are not held out, so that maps are never
     fitted on held-out faces; all in the file where the records have none of its faces. `space` is
     that of the records. Raises UnusableViews for views of another network, or of too few faces.
     """
     # Check their network
-    views = read(path)
+    views = read_views(path)
     plain = views.embeddings[:, 0]
     has_other_width = plain.shape[1] != len(space.mean)
     if has_other_width or is_out_of_distribution(space.distance(plain)).mean() > 0.5:

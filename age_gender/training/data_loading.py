@@ -14,13 +14,13 @@ from age_gender.training.crop_augmentation import (
     CropMaps,
     UnusableViews,
     augment,
-    read_training_views,
+    select_training_views,
 )
 
 if TYPE_CHECKING:
     from age_gender.training.records import Records  # imports TensorFlow
 
-VALIDATION_FRACTION = 0.2  # fraction of the faces that is held out
+HELD_OUT_FRACTION = 0.2  # fraction of the faces that is held out
 # Fraction of the faces that are rounded in an epoch. Exact embeddings lose nothing by it (16 + 10
 # epochs, held-out FaceNet faces, three seeds: 5.084 years and 96.46 %, without it 5.086 and
 # 96.42 %); two decimals then add 2.6 years instead of 3.8.
@@ -76,7 +76,7 @@ def read_faces(train: Path, children: Path | None) -> tuple["Records", np.ndarra
 
 
 def hold_out(names: list[str], is_adult: np.ndarray, seed: int) -> np.ndarray:
-    """Return whether each row (n,) is held out: all views of VALIDATION_FRACTION of the faces.
+    """Return whether each row (n,) is held out: all views of HELD_OUT_FRACTION of the faces.
 
     Raises InputError where no face is left to train on.
     """
@@ -85,18 +85,18 @@ def hold_out(names: list[str], is_adult: np.ndarray, seed: int) -> np.ndarray:
     face = np.unique(np.array(names, object), return_inverse=True)[1]
     for part in (is_adult, ~is_adult):
         faces = random.permutation(np.unique(face[part]))
-        is_held_out |= part & np.isin(face, faces[: int(np.ceil(VALIDATION_FRACTION * len(faces)))])
+        is_held_out |= part & np.isin(face, faces[: int(np.ceil(HELD_OUT_FRACTION * len(faces)))])
     if is_held_out.all():
         raise InputError(f"{len(names)} faces are too few to train on; prepare more")
     return is_held_out
 
 
-def read_views(
+def read_views_or_warn(
     path: Path, space: EmbeddingSpace, names: list[str], is_held_out: np.ndarray
 ) -> np.ndarray | None:
     """Return the views (N, C, W) of training faces, or say why they are unusable and give None."""
     try:
-        return read_training_views(path, space, names, is_held_out)
+        return select_training_views(path, space, names, is_held_out)
     except UnusableViews as reason:
         say(
             f"{display_path(path)}: {reason}; training without crop augmentation (to make views: "

@@ -22,7 +22,7 @@ def group_near_duplicates(
     above MIN_COSINE, that is, their distance below sqrt(2 (1 - MIN_COSINE)); groups are the
     connected components. Pairs are filtered by that distance along the first principal component,
     then in PREFILTER_COMPONENTS of them. A projection shortens distances, so no pair is lost.
-    Memory is bounded whatever the number of copies.
+    Memory is bounded however many there are.
     """
     # Sort along the first component
     components = _leading_components(unit_features, face_rows)
@@ -40,7 +40,7 @@ def group_near_duplicates(
     # Compare tile by tile
     duplicate_group, links = np.arange(len(unit_features)), []
     tiles = range(0, len(query_indices), TILE_QUERIES)
-    for tile in tqdm(tiles, "copies", unit="tile", disable=None):
+    for tile in tqdm(tiles, "near-duplicates", unit="tile", disable=None):
         rows = query_indices[tile : tile + TILE_QUERIES]
         start, end = np.searchsorted(first, [first[rows[0]] - radius, first[rows[-1]] + radius])
         if len(query_indices) == len(face_rows):
@@ -88,7 +88,7 @@ def _select_similar(unit_features: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def choose_whole_groups(shuffled: np.ndarray, duplicate_group: np.ndarray, size: int) -> np.ndarray:
-    """Return `size` faces for the test: whole groups of copies, in the order of `shuffled`.
+    """Return `size` faces for the test: whole duplicate groups, in the order of `shuffled`.
 
     Groups that do not fit are passed over. Raises InputError where the others are too few.
     """
@@ -101,7 +101,7 @@ def choose_whole_groups(shuffled: np.ndarray, duplicate_group: np.ndarray, size:
             test += group_members
     if len(test) < size:
         raise InputError(
-            f"--test-size {size} cannot be filled with whole groups of copies; choose another "
-            "size, or --split random"
+            f"--test-size {size} cannot be filled with whole groups of near-duplicates; choose "
+            "another size, or --split random"
         )
     return np.array(test)

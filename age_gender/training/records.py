@@ -82,11 +82,11 @@ def read(path: Path) -> Records:
     """Return all records of a file, checked. Raises InputError that names file and record."""
     # Check the file and its folder
     if not path.is_file():
-        raise InputError(f"{path}: no such file of records; make it with: python prepare.py")
+        raise InputError(f"{path}: no such records file; write it with: python prepare.py")
     if path.with_name(INCOMPLETE).exists():
         raise InputError(
-            f"{path.parent}: prepare.py was ended while it replaced the records in this folder, "
-            "which may be of two runs; repair them by running it again: python prepare.py"
+            f"{path.parent}: prepare.py was interrupted while replacing the records in this "
+            "folder, which may come from two runs; run it again: python prepare.py"
         )
     _check_lengths(path)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from age_gender.photographs.faces import find_faces
+from age_gender.photographs.faces import find_landmarks
 from benchmarks.drawn_faces import draw_chip, draw_photograph
 from benchmarks.embedding import load_unmaintained_detector
 
@@ -61,7 +61,7 @@ def test_large_montages_have_the_faces_that_they_had(detectors):
             montage.paste(chip.resize((side, side), Image.Resampling.BOX), (left, top))
             photographs += [(left, top, left + side, top + side)] if is_photograph else []
 
-        detected, before = (find_faces(np.asarray(montage), d, "all") for d in detectors)
+        detected, before = (find_landmarks(np.asarray(montage), d, "all") for d in detectors)
 
         counts.append((len(detected), len(before)))
         for landmarks in before:
@@ -91,7 +91,7 @@ def test_faces_are_chosen_by_size_or_place(choice, expected, scale):
         return boxes * (image.shape[1] / 560), points
 
     image = np.zeros((360 * scale, 560 * scale, 3), np.uint8)
-    detected = find_faces(image, detector, choice)
+    detected = find_landmarks(image, detector, choice)
 
     shown = image.shape[1] / min(image.shape[1], 1280)
     np.testing.assert_allclose(detected, points[[order[i] for i in expected]] * shown)

@@ -322,7 +322,7 @@ def test_without_a_package_one_line_says_how_to_install_it(tmp_path, monkeypatch
     with pytest.raises(
         InputError, match=rf"{package}; install: pip install -r requirements-extra\.txt"
     ):
-        report_page.check(tmp_path / "new")
+        report_page.prepare_folder(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
