@@ -88,8 +88,8 @@ def fixed_dense(
 def build_network(width: int) -> keras.Model:
     """Return the network: components (n, width) to softmaxes "age" (n, 117), "gender" (n, 2).
 
-    The dense layers do the work. Measured on held-out training records (the model card has the
-    table): with this convolution, added to what it reads, MAE 5.14 and gender 96.4 %; without
+    The dense layers do the work. Measured on held-out training records (docs/experiments.md has
+    the table): with this convolution, added to what it reads, MAE 5.14 and gender 96.4 %; without
     5.14 and 96.4 %; a convolution in place of a dense layer 5.25 and 96.2 % at best.
     """
     principal = keras.Input((width,), name="principal")
