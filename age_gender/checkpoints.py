@@ -104,4 +104,5 @@ def restore(path: Path, model: "keras.Model") -> None:
 
 
 def _variables(model: "keras.Model") -> list:
+    """Return all variables of a model and of its optimizer, in a fixed order."""
     return model.variables + model.optimizer.variables

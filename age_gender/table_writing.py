@@ -73,8 +73,8 @@ def _write_parquet(stream: BinaryIO, names: Sequence[str], batches: Iterable, wi
         for batch in batches:
             values = pa.array(np.ascontiguousarray(batch, np.float32).reshape(-1))
             column = pa.FixedSizeListArray.from_arrays(values, type=vector)
-            part = pa.array([*itertools.islice(remaining, len(batch))], pa.string())
-            writer.write_batch(pa.record_batch([part, column], schema=schema))
+            name_column = pa.array([*itertools.islice(remaining, len(batch))], pa.string())
+            writer.write_batch(pa.record_batch([name_column, column], schema=schema))
 
 
 def quote_csv(name: str) -> str:

@@ -38,7 +38,7 @@ def read_result(path: Path, images: Sequence[str], width: int) -> BatchResult:
             raise
         raise make_damaged_error(path) from None
     names, embeddings, skipped = result
-    is_whole = (
+    is_valid = (
         names.dtype.kind == skipped.dtype.kind == "U"
         and (names.ndim, skipped.shape[1:]) == (1, (3,))
         and embeddings.dtype == np.float32
@@ -47,7 +47,7 @@ def read_result(path: Path, images: Sequence[str], width: int) -> BatchResult:
         and (embeddings.shape[-1] == width or not len(names))
         and np.isfinite(embeddings).all()
     )
-    if not is_whole or not _covers(result, map(text_name, images)):
+    if not is_valid or not _covers(result, map(text_name, images)):
         raise make_damaged_error(path)
     return result
 

@@ -158,8 +158,8 @@ def build_pyramid(image: np.ndarray) -> list[np.ndarray]:
     levels = [image]
     while min(levels[-1].shape[:2]) >= 2 * SMALLEST_LEVEL:
         height, width = (side // 2 for side in levels[-1].shape[:2])
-        whole = levels[-1][: 2 * height, : 2 * width]
-        levels.append(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
+        even = levels[-1][: 2 * height, : 2 * width]
+        levels.append(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA))
     return levels
 
 

@@ -48,8 +48,8 @@ def estimate(
 
     table = pd.DataFrame(predictions.to_columns(scores), index=batch.row_indices)
     if skip_bad_rows:  # whole numbers may be missing
-        whole = [name for name in table if name != "female_probability"]
-        table = table.astype(dict.fromkeys(whole, "Int64")).reindex(range(len(rows)))
+        integer_columns = [name for name in table if name != "female_probability"]
+        table = table.astype(dict.fromkeys(integer_columns, "Int64")).reindex(range(len(rows)))
     return table
 
 

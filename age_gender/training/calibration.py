@@ -85,5 +85,5 @@ def fit_tail(softmax: np.ndarray, age: np.ndarray) -> float:
 
 
 def argmin_loss(logits: np.ndarray) -> int:
-    """Return which row of the true gender's logits (k, n) has the least mean cross-entropy."""
+    """Return which row of the labelled genders' logits (k, n) has the least mean cross-entropy."""
     return int(np.logaddexp(0, -logits).mean(axis=1).argmin())

@@ -83,9 +83,10 @@ def hold_out(names: list[str], is_adult: np.ndarray, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     is_held_out = np.zeros(len(names), bool)
     face = np.unique(np.array(names, object), return_inverse=True)[1]
-    for part in (is_adult, ~is_adult):
-        faces = random.permutation(np.unique(face[part]))
-        is_held_out |= part & np.isin(face, faces[: int(np.ceil(HELD_OUT_FRACTION * len(faces)))])
+    for is_in_group in (is_adult, ~is_adult):
+        faces = random.permutation(np.unique(face[is_in_group]))
+        count = int(np.ceil(HELD_OUT_FRACTION * len(faces)))
+        is_held_out |= is_in_group & np.isin(face, faces[:count])
     if is_held_out.all():
         raise InputError(f"{len(names)} faces are too few to train on; prepare more")
     return is_held_out
