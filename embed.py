@@ -34,19 +34,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from age_gender import checkpoints, cli, files, table_writing
+from age_gender import checkpoints, cli, files, table_writing, view_files
 from age_gender.cli import counted
 from age_gender.errors import InputError, printable
 from age_gender.photographs.batch_results import read_embeddings, read_result, write_result
 from age_gender.photographs.chips import draw_contact_sheet, find_chip_path, write_chip
-from age_gender.photographs.embedder import CropOptions, Embedder
 from age_gender.photographs.faces import TEMPLATES
+from age_gender.photographs.image_embedder import CropOptions, ImageEmbedder
 from age_gender.photographs.images import find_images, hash_images
 from age_gender.photographs.networks import read_facenet, read_litert
 from age_gender.photographs.views import CROPS
 from age_gender.processes import parallel
 from age_gender.scoring import predictions
-from age_gender.training import crop_augmentation
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -170,7 +169,7 @@ def check_before_work(args: argparse.Namespace) -> None:
             files.make_folder(args.chips)
 
 
-def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
+def make_embedder(root: Path, args: argparse.Namespace) -> ImageEmbedder:
     """Return the embedder, with template and margin resolved for its network."""
     network = read_litert(args.embedder) if args.embedder else read_facenet(args.facenet)
     template = args.template or {112: "arcface", 160: "utkface"}.get(network.chip_size)
@@ -188,11 +187,11 @@ def make_embedder(root: Path, args: argparse.Namespace) -> Embedder:
         template=template,
         views=args.views,
     )
-    return Embedder(str(root), network, options, args.batch_size, keeps_chips=bool(args.chips))
+    return ImageEmbedder(str(root), network, options, args.batch_size, keeps_chips=bool(args.chips))
 
 
 def embed(
-    embedder: Embedder, images: Sequence[str], args: argparse.Namespace
+    embedder: ImageEmbedder, images: Sequence[str], args: argparse.Namespace
 ) -> tuple[int, Counter]:
     """Embed the images and write the output.
 
@@ -208,7 +207,7 @@ def embed(
         rows = read_embeddings(batches, names, embedder.network.width)
         if embedder.options.views:
             crops = CROPS[embedder.options.template]
-            crop_augmentation.write_views(args.output, names, crops, rows)
+            view_files.write_views(args.output, names, crops, rows)
         else:
             table_writing.write(args.output, names, rows)
     checkpoints.remove_folder(folder)
@@ -216,7 +215,7 @@ def embed(
 
 
 def open_checkpoint_folder(
-    embedder: Embedder, images: Sequence[str], args: argparse.Namespace
+    embedder: ImageEmbedder, images: Sequence[str], args: argparse.Namespace
 ) -> Path:
     """Return the folder that keeps finished batches until the output is complete.
 
@@ -237,7 +236,7 @@ def open_checkpoint_folder(
 
 
 def embed_batches(
-    embedder: Embedder, batches: dict[Path, Sequence[str]], args: argparse.Namespace
+    embedder: ImageEmbedder, batches: dict[Path, Sequence[str]], args: argparse.Namespace
 ) -> tuple[list[str], Counter]:
     """Embed each batch without a result file.
 

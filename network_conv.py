@@ -30,9 +30,9 @@ AGE_ERROR_WEIGHT = 0.1
 def build_preprocessing(space: EmbeddingSpace, whitening: float) -> keras.Model:
     """Return the preprocessing: embeddings (n, W) of any norm to principal components (n, k).
 
-    It keeps the first `space.components` components, and divides each by its standard deviation to
-    the power `whitening`: small ones carry age too, and large ones would dominate them. Where
-    `is_denoised`, a Wiener filter shrinks each by the row's rounding noise.
+    It keeps the first `space.component_count` components, and divides each by its standard
+    deviation to the power `whitening`: small ones carry age too, and large ones would dominate
+    them. Where `is_denoised`, a Wiener filter shrinks each by the row's rounding noise.
     """
     # Scale to unit length, after division by the largest number, so that squares do not overflow
     embedding = keras.Input(space.mean.shape, name="features")
@@ -40,9 +40,11 @@ def build_preprocessing(space: EmbeddingSpace, whitening: float) -> keras.Model:
     unit = layers.UnitNormalization()(embedding / ops.maximum(largest, MIN_MAGNITUDE))
 
     # Principal components with a mean square of 1
-    deviations = np.maximum(space.deviations[: space.components], 1e-4 * space.deviations[0])
+    deviations = np.maximum(space.deviations[: space.component_count], 1e-4 * space.deviations[0])
     squares = np.square(deviations ** (1 - whitening))
-    kernel = space.axes[:, : space.components] / deviations**whitening / np.sqrt(squares.mean())
+    kernel = (
+        space.axes[:, : space.component_count] / deviations**whitening / np.sqrt(squares.mean())
+    )
     components = fixed_dense(unit, kernel, -space.mean @ kernel, "principal_axes")
 
     # Wiener filter: each component times variance / (variance + noise), where the noise is the
@@ -71,7 +73,7 @@ def is_denoised(space: EmbeddingSpace) -> bool:
     cannot make one matrix product of both. For narrow embeddings (dlib, MobileFaceNet) two products
     cost hardly more than one; FaceNet's would take a fifth longer to score.
     """
-    width, components = len(space.mean), space.components
+    width, components = len(space.mean), space.component_count
     return components < width and components * (width + UNITS) < 1.2 * width * UNITS
 
 
@@ -88,9 +90,10 @@ def fixed_dense(
 def build_network(width: int) -> keras.Model:
     """Return the network: components (n, width) to softmaxes "age" (n, 117), "gender" (n, 2).
 
-    The dense layers do the work. Measured on held-out training records (docs/experiments.md has
-    the table): with this convolution, added to what it reads, MAE 5.14 and gender 96.4 %; without
-    5.14 and 96.4 %; a convolution in place of a dense layer 5.25 and 96.2 % at best.
+    The dense layers do the work. On held-out training records the convolution neither gains nor
+    loses anything, and one in place of a dense layer loses at least 0.1 years (docs/experiments.md,
+    "Network and regularisation"). At export it costs nothing: `apply_merged` merges it into the
+    second dense layer.
     """
     principal = keras.Input((width,), name="principal")
     hidden = dense_block(layers.Dropout(0.1)(principal), "first")
@@ -153,8 +156,8 @@ def build_scorer(
 
     `age` is the expected age in years; `age_low` and `age_high` a 90 % interval in whole years;
     `female_probability` is calibrated; `distance` is that of `EmbeddingSpace`, over 1 outside it;
-    `rounding_years` is by how many years the rounding of the row's numbers changes ages, by the
-    curve of `rounding.measure`.
+    `rounding_years` estimates by how many years the rounding of the row's numbers changes its age
+    (the curve of `rounding.measure`).
     """
     unit = preprocessing.get_layer("principal_axes").input
     axes = None if is_denoised(space) else preprocessing.get_layer("principal_axes")

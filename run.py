@@ -80,8 +80,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="a folder that train.py wrote, or its .tflite (default: the one in models/ for the "
         "network that made the embeddings)")
     add("--skip-bad-rows", action="store_true",
-        help="skip bad rows and list them in OUTPUT.errors.csv, or, without --output, on "
-        "standard error")
+        help="skip bad rows and list them beside the output (ages.csv: ages.errors.csv), or on "
+        "standard error without --output")
     add("--force", action="store_true",
         help="also score embeddings that look like another network's, or coarsely rounded")
     add("--dask", metavar="ADDRESS",

@@ -27,15 +27,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from age_gender import cli, files, metrics, paths, trained_models
+from age_gender import cli, files, metrics, paths, trained_models, view_files
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.errors import InputError, error_line
-from age_gender.labels import ADULT_AGE, AGE_CLASSES, GENDERS, base_name
+from age_gender.files import base_name
+from age_gender.labels import ADULT_AGE, AGE_CLASSES, GENDERS
 from age_gender.processes.tensorflow_import import import_tensorflow
 from age_gender.report import lfw, measurement, page, robustness
 from age_gender.scoring import predictions
 from age_gender.scoring.scorer import Scorer
-from age_gender.training import crop_augmentation
 
 if TYPE_CHECKING:  # these imports take time
     import pandas as pd
@@ -88,7 +88,7 @@ def measure_records(args: argparse.Namespace) -> None:
         page.prepare_folder(args.report)
     if args.report or args.views:
         exported = trained_models.find_model_file(args.model, trained_models.LITERT_MODEL)
-    views = crop_augmentation.read_views(args.views) if args.views else None
+    views = view_files.read_views(args.views) if args.views else None
 
     # Print batches and summary, by the Keras model
     import_tensorflow()
@@ -118,7 +118,7 @@ def measure_records(args: argparse.Namespace) -> None:
         labels_and_names = faces.age, faces.gender, faces.file_names
         table = measurement.tabulate_faces(*labels_and_names, scorer.score_by_name(faces.features))
         results = describe_measured_files(args, model, exported, table, age)
-        results["by_crop"] = [measurement.measure_crop(*crop) for crop in by_crop.items()]
+        results["by_crop"] = [measurement.measure_variant(*crop) for crop in by_crop.items()]
         results["embedder"] = robustness.measure(
             faces.features, labels_and_names, scorer.score_by_name
         )
@@ -172,9 +172,7 @@ def format_crop(table: "pd.DataFrame") -> str:
     )
 
 
-def tabulate_crops(
-    path: Path, views: crop_augmentation.Views, faces: "Records", scorer: Scorer
-) -> dict:
+def tabulate_crops(path: Path, views: view_files.Views, faces: "Records", scorer: Scorer) -> dict:
     """Return, by crop, a table of the records' faces and the exported model's scores.
 
     Raises InputError for views of other faces or of another network.

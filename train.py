@@ -35,25 +35,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from age_gender import checkpoints, cli, embedding_space, files, metrics, paths, rounding
+from age_gender import checkpoints, cli, files, metrics, paths, rounding
 from age_gender.embedding_space import EmbeddingSpace
-from age_gender.embeddings import median_norm, to_unit_length
 from age_gender.errors import InputError
 from age_gender.processes.tensorflow_import import import_tensorflow
 from age_gender.trained_models import write_model
 from age_gender.training.crop_augmentation import CropMaps, fit_crop_maps
-from age_gender.training.data_loading import (
-    Faces,
-    Recipe,
-    batches,
-    hold_out,
-    read_faces,
-    read_views_or_warn,
-)
+from age_gender.training.data_loading import Faces, batches, fit_space, hold_out, read_faces
 
 if TYPE_CHECKING:
     from age_gender.training.calibration import Calibration
-    from age_gender.training.records import Records  # imports TensorFlow
 
 # Epochs of the last part of the training, on all faces, as a fraction of the first part's. Two
 # trainings of 24 epochs were 0.02 years better (three seeds), in twice the time.
@@ -63,6 +54,17 @@ WITHOUT_INPUT = {
     "children": "training without children (prepare.py writes them)",
     "views": "training without crop augmentation (to make views: embed.py --aligned --views)",
 }
+
+
+class Recipe(NamedTuple):
+    """Hold the settings of a training, which --resume must find unchanged."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    whitening: float
+    crop_share: float
+    seed: int
 
 
 class Training(NamedTuple):
@@ -221,42 +223,6 @@ def find_inputs(train: Path, children: Path, views: Path) -> dict[str, Path | No
     return inputs
 
 
-def fit_space(
-    records: "Records", is_held_out: np.ndarray, views: Path | None
-) -> tuple[np.ndarray, np.ndarray | None, EmbeddingSpace]:
-    """Return unit-length embeddings (n, W), views of the training faces, and their space.
-
-    The views are None without a file, or where its faces are too few or of another network.
-    Raises InputError where nothing can be learnt from the embeddings.
-    """
-    # Fit the space of the embeddings and the views
-    embeddings = to_unit_length(records.features)
-    norm = median_norm(records.features)
-    rows, training_views = embeddings, None
-    if views is not None:
-        plain_space = embedding_space.fit(embeddings, norm, folds=0)
-        training_views = read_views_or_warn(views, plain_space, records.file_names, is_held_out)
-    if training_views is not None:
-        rows = np.concatenate([embeddings, training_views[:, 1:].reshape(-1, embeddings.shape[1])])
-    space = embedding_space.fit(rows, norm)
-
-    # Describe it, and check that it can be used
-    cli.say(
-        f"{len(embeddings)} faces; embeddings of {embeddings.shape[1]} dimensions, "
-        f"{space.components} principal components above rounding noise; median norm {norm:.3g}"
-    )
-    if space.deviations[0] < 1e-4:  # FaceNet's is 0.2; rounding of equal embeddings gives 1e-6
-        raise InputError(
-            f"the embeddings of all {len(embeddings)} faces are the same: nothing to learn"
-        )
-    if not space.detects_single_rows:
-        cli.say(
-            "warning: out-of-distribution embeddings cannot be detected for this model (too few "
-            "rows, or too few empty directions); run.py will score any row of this width"
-        )
-    return embeddings, training_views, space
-
-
 def fit(
     training: Training, part: str, epochs: range, faces: Faces, held_out: Faces | None = None
 ) -> None:
@@ -269,7 +235,7 @@ def fit(
     import keras
 
     # Restore the state of an interrupted training
-    model, steps = training.model, training.steps_per_epoch
+    model, steps, recipe = training.model, training.steps_per_epoch, training.recipe
     checkpoint = training.checkpoint_folder / f"{part}.npz"
     if checkpoint.exists():
         checkpoints.restore(checkpoint, model)
@@ -287,7 +253,7 @@ def fit(
     if epochs:
         with contextlib.redirect_stdout(sys.stderr):  # Keras's progress bar is not data
             model.fit(
-                batches(faces, training.crop_maps, epochs, steps, training.recipe),
+                batches(faces, training.crop_maps, epochs, steps, recipe.seed, recipe.crop_share),
                 shuffle=False,  # batches() shuffles
                 steps_per_epoch=steps,
                 initial_epoch=epochs.start,
@@ -300,7 +266,7 @@ def fit(
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise InputError(
             "the training diverged: its weights are not finite; train again with a lower "
-            f"--learning-rate than {training.recipe.learning_rate:g}"
+            f"--learning-rate than {recipe.learning_rate:g}"
         )
 
 
@@ -339,7 +305,7 @@ def describe_training(
         "epochs": settings["epochs"],
         "embeddings": {
             "dimensions": len(space.mean),
-            "components": space.components,
+            "components": space.component_count,
             "denoised": network_conv.is_denoised(space),
             "false_rejection_rate": round(space.false_rejection_rate, 5),
             "false_acceptance_rate": round(space.false_acceptance_rate, 5),

@@ -25,7 +25,7 @@ _RESERVED = "this name is reserved for unfinished work; move it, or choose anoth
 
 
 def begin_or_resume(folder: Path, settings: dict, resume: bool, restart_hint: str) -> None:
-    """Prepare the folder for work with these settings, by option; keep its results if `resume`.
+    """Prepare the folder for work with these `settings` (by option); keep its results if `resume`.
 
     Raises InputError for a folder with other files, and for work to resume whose settings differ or
     cannot be read; `restart_hint` then ends the message.

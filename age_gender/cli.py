@@ -19,7 +19,7 @@ from age_gender.errors import InputError, error_line, is_resource_shortage, is_u
 from age_gender.processes import interrupts, startup
 
 # What trains a model for another network
-TRAIN_COMMAND = "python prepare.py --features YOURS && python train.py"
+TRAIN_COMMAND = "python prepare.py --features YOURS && python train.py --models models/NAME"
 
 _stderr_lock = threading.Lock()  # all threads share file descriptor 2
 
@@ -67,8 +67,8 @@ def report_error(error: BaseException) -> int:
     if interrupts.was_interrupted() or KeyboardInterrupt in causes:
         code, message = 130, "interrupted"
     elif isinstance(error, ModuleNotFoundError):
-        code, message = 2, f"error: {error}; activate the environment: "
-        message += "source .venv/bin/activate (make creates it)"
+        code, message = 2, f"error: {error}; activate the environment (source .venv/bin/activate), "
+        message += "or install the packages: pip install -r requirements.txt"
     elif code == 1 and not is_resource_shortage(error) and not isinstance(error, OSError):
         message = f"error: unexpected {type(error).__name__}: {error_line(error)}; this is "
         message += "a bug: run again with AGE_GENDER_TRACEBACK=1 and report the traceback"

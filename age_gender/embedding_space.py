@@ -4,7 +4,7 @@ The embeddings of one network lie in a part of the unit sphere: along some direc
 more than random vectors do, along most others hardly at all. So a single row shows whether it
 belongs to the space, and its components along these empty directions show how coarsely it was
 rounded. Negated embeddings (a sign lost in a cosine or a projection) have the same variances, so
-that they are tested along an axis of their own. In names, "ood" stands for out of distribution.
+they are tested along an axis of their own. In names, "ood" stands for out of distribution.
 """
 
 from dataclasses import dataclass, replace
@@ -48,7 +48,7 @@ class EmbeddingSpace:
     mean: np.ndarray  # (W,)
     axes: np.ndarray  # (W, W), the principal axes as columns
     deviations: np.ndarray  # (W,), along the axes, falling
-    components: int  # number of axes, from the first, above MIN_SIGNAL_TO_ROUNDING
+    component_count: int  # number of axes, from the first, above MIN_SIGNAL_TO_ROUNDING
     tested_directions: np.ndarray  # (W, D)
     empty_directions: np.ndarray  # (W, E)
     variances: np.ndarray  # (D,), where a random vector's is 1; VARIANCE_FLOOR included
@@ -150,7 +150,7 @@ def _fit(rows: np.ndarray, norm: float) -> EmbeddingSpace:
     variances, axes = np.linalg.eigh(centred.T @ centred / len(rows))
     variances, axes = np.maximum(variances[::-1], 0).astype(np.float64), axes[:, ::-1]
     smallest = MIN_SIGNAL_TO_ROUNDING * storage_deviation(width, norm)
-    components = max(1, int((np.sqrt(variances) > smallest).sum()))
+    component_count = max(1, int((np.sqrt(variances) > smallest).sum()))
 
     # Directions to test. Empty axes are rotated at random first: each tested one then has a share
     # of another network's variance along all of them.
@@ -160,7 +160,9 @@ def _fit(rows: np.ndarray, norm: float) -> EmbeddingSpace:
         rotated_axes[:, is_empty] = axes[:, is_empty] @ random_rotation(is_empty.sum())
         tested_variances[is_empty] = tested_variances[is_empty].mean()
     tested = np.argsort(-np.abs(np.log(tested_variances)), kind="stable")[:TESTED_DIRECTIONS]
-    empty = axes[:, components:] @ random_rotation(width - components)[:, :EMPTY_DIRECTIONS]
+    empty = (
+        axes[:, component_count:] @ random_rotation(width - component_count)[:, :EMPTY_DIRECTIONS]
+    )
 
     # Fisher's linear discriminant between the space and its negative, or 0 where they overlap
     negation = -axes @ (axes.T @ mean / (width * variances + NEGATION_FLOOR))
@@ -177,7 +179,7 @@ def _fit(rows: np.ndarray, norm: float) -> EmbeddingSpace:
         "negation": negation,
     }
     arrays = {name: np.float32(values) for name, values in arrays.items()}
-    space = EmbeddingSpace(**arrays, components=components, min_training_log_odds=-1.0)
+    space = EmbeddingSpace(**arrays, component_count=component_count, min_training_log_odds=-1.0)
     return replace(
         space, min_training_log_odds=float(min(space.log_odds_of_random(rows).min(), -1e-3))
     )

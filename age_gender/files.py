@@ -1,4 +1,4 @@
-"""Write outputs atomically, check where they may go, and find input files."""
+"""Write outputs atomically, check where they may go, find input files, and shorten their names."""
 
 import contextlib
 import errno
@@ -14,6 +14,7 @@ from typing import IO
 from age_gender.errors import InputError, is_user_error
 from age_gender.processes import startup
 
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(\d+)(?:/task/\d+)?/fd")
 
 
@@ -25,7 +26,7 @@ def atomic_file(path: str | os.PathLike[str], mode: str = "wb", **options) -> It
     device, a pipe or an open file (/dev/stdout) is written to directly.
     Raises InputError where the folder cannot be written to.
     """
-    if (number := open_descriptor(path)) is not None:
+    if (number := find_descriptor(path)) is not None:
         target = contextlib.nullcontext(os.dup(number))  # continues at its file position
     else:
         target = contextlib.nullcontext(path) if is_stream(path) else atomic_path(path)
@@ -66,7 +67,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         startup.temporary_files.discard(temporary)
 
 
-def open_descriptor(path: str | os.PathLike[str]) -> int | None:
+def find_descriptor(path: str | os.PathLike[str]) -> int | None:
     """Return the file descriptor that `path` stands for, as /dev/stdout does, or None.
 
     Raises InputError for an open file of another process.
@@ -92,7 +93,7 @@ def open_descriptor(path: str | os.PathLike[str]) -> int | None:
 def is_stream(path: str | os.PathLike[str]) -> bool:
     """Return whether `path` cannot be replaced: a device, a pipe or an open file."""
     path = Path(path)
-    if open_descriptor(path) is not None:
+    if find_descriptor(path) is not None:
         return True
     return path.exists() and not path.is_file() and not path.is_dir()
 
@@ -102,7 +103,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     text, path = os.fspath(path), Path(path)
     folder = path.parent
     # An open file, a device, a pipe
-    if (number := open_descriptor(path)) is not None:
+    if (number := find_descriptor(path)) is not None:
         try:
             os.write(number, b"")
         except OSError as error:
@@ -204,3 +205,14 @@ def without_duplicates(paths: Iterable[str]) -> list[str]:
     for path in sorted(real, key=lambda path: real[path] != os.path.abspath(path)):
         chosen.setdefault(real[path], path)
     return [path for path in real if chosen[real[path]] == path]
+
+
+def base_name(name: str) -> str:
+    """Return the last path component of a face's name: faces are compared and labels read by it."""
+    return re.split(r"[/\\]", name)[-1]
+
+
+def without_compressed_suffix(path: str) -> str:
+    """Return a path without the suffix of a compressed file."""
+    stem, suffix = os.path.splitext(path)
+    return stem if suffix.lower() in COMPRESSED_SUFFIXES else path

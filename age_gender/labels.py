@@ -2,6 +2,8 @@
 
 import re
 
+from age_gender.files import base_name
+
 AGE_CLASSES = 117  # 0 to 116 years, the range of UTKFace's labels
 ADULT_AGE = 10  # years; the genders of younger faces, children, are not trained on
 GENDERS = ("male", "female")  # by code: 0 male, 1 female, as UTKFace labels them
@@ -9,11 +11,6 @@ GENDERS = ("male", "female")  # by code: 0 male, 1 female, as UTKFace labels the
 GENDER_COLUMNS = ("gender", "sex", "geschlecht", *GENDERS, *(f"is_{word}" for word in GENDERS))
 LABEL_COLUMNS = ("age", *GENDER_COLUMNS)
 INTERVAL_COVERAGE = 0.9  # nominal coverage of the interval from age_low to age_high
-
-
-def base_name(name: str) -> str:
-    """Return the last path component of a face's name: names are compared and read by it."""
-    return re.split(r"[/\\]", name)[-1]
 
 
 def utkface_labels(name: str) -> tuple[int, int, int | None] | None:

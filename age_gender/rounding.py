@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from age_gender import metrics
+from age_gender.embeddings import fast_median, subsample, to_unit_length
 from age_gender.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ CHECKED_ROWS = 1000  # number of a table's first rows whose rounding is checked
 # A table whose ages rounding changes by more than this is warned of, or refused. Changes of 1, 1.5
 # and 3 years increase the mean error of held-out faces by 0.1, 0.3 and over 1, since errors add in
 # squares. Tables should be refused from 3 years on; the limit is lower because clipped int8 changes
-# ages by more than `rounding_years` shows (FaceNet's training faces clipped at 99 %: by 3.2 years,
+# ages by more than `rounding_years` shows (FaceNet's training faces clipped at 99 %: by 3.1 years,
 # shown as 2.6).
 WARNING_YEARS, REFUSAL_YEARS = 1.0, 2.5
 
@@ -36,8 +36,6 @@ class RoundingCurve(NamedTuple):
 
 def round_at_random(rows: np.ndarray) -> np.ndarray:
     """Return unit-length rows (n, W), each rounded to a random step of TRAINING_ROUNDING_STEPS."""
-    from age_gender.embeddings import to_unit_length
-
     exponents = np.log10(TRAINING_ROUNDING_STEPS)
     steps = 10 ** np.random.default_rng(0).uniform(*exponents, (len(rows), 1)).astype(np.float32)
     rounded = np.round(rows / steps) * steps
@@ -53,8 +51,6 @@ def measure(
     the mean absolute change of their ages. The first point is the faces as they are, with 0 years.
     `estimate_ages` maps (n, W) to years (n,).
     """
-    from age_gender.embeddings import subsample, to_unit_length
-
     rows = subsample(rows, MEASURED_FACES)
     tables, deviations = [rows], [np.median(space.rounding_deviation(rows))]
     for step in ROUNDING_STEPS[::-1]:  # from the finest
@@ -88,7 +84,7 @@ def check(source: str, years: np.ndarray, force: bool = False, hint: str = "") -
     Raises InputError where it is over REFUSAL_YEARS, unless `force`; `hint` ends its message with
     what else the caller can do.
     """
-    median = metrics.fast_median(years[:CHECKED_ROWS]) if len(years) else 0.0
+    median = fast_median(years[:CHECKED_ROWS]) if len(years) else 0.0
     if median <= WARNING_YEARS:
         return None
     message = (

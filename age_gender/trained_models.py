@@ -39,10 +39,10 @@ def write_model(
 
 
 def find_model_widths(root: Path) -> dict[Path, int]:
-    """Return the width of the embeddings that each model in and below `root` takes, by its folder.
+    """Return the width of the embeddings that each model takes, by the model's folder.
 
-    The first is `root` itself, if train.py wrote a model there, then its folders by name. Raises
-    InputError for a description that cannot be read.
+    The first is `root` itself, if train.py wrote a model there, then the folders directly in it, by
+    name. Raises InputError for a description that cannot be read.
     """
     described = [root / DESCRIPTION, *sorted(root.glob(f"[!.]*/{DESCRIPTION}"))]
     return {path.parent: _read_description(path)[1] for path in described if path.exists()}

@@ -19,7 +19,7 @@ def draw_chip(seed: int = 0, size: int = 200) -> "Image":
     chip = Image.new("RGB", (200, 200), tuple(random.integers(0, 100, 3).tolist()))
     draw = ImageDraw.Draw(chip)
     draw.ellipse((25, -20, 180, 195), fill=skin)
-    for x, y in faces.TEMPLATE[:2]:
+    for x, y in faces.UTKFACE_LANDMARKS[:2]:
         draw.ellipse((x - 14, y - 8, x + 14, y + 8), fill="white")
         draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=(60, 40, int(random.integers(20, 120))))
         draw.arc((x - 20, y - 24, x + 20, y + 6), 200, 340, fill=(50, 30, 20), width=4)

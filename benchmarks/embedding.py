@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import embed
 from age_gender import cli
 from age_gender.photographs import faces
-from age_gender.photographs.embedder import Embedder
+from age_gender.photographs.image_embedder import ImageEmbedder
 from age_gender.photographs.images import find_images, normalise, read_image, resize
 from age_gender.processes import parallel
 from benchmarks.drawn_faces import draw_chip, draw_photograph
@@ -153,7 +153,7 @@ def load_unmaintained_detector() -> Callable:
     return detect
 
 
-def embed_files(embedder: Embedder, names: list[str], args: argparse.Namespace) -> int:
+def embed_files(embedder: ImageEmbedder, names: list[str], args: argparse.Namespace) -> int:
     """Do all of embed.py but its start, from files to a table; return the number of images."""
     embed.embed(embedder, names, args)
     return len(names)

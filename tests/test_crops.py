@@ -8,7 +8,7 @@ from conftest import script, training
 
 import prepare
 import train
-from age_gender import embedding_space, paths, table_writing, trained_models
+from age_gender import embedding_space, paths, table_writing, trained_models, view_files
 from age_gender.errors import InputError
 from age_gender.processes import tensorflow_import
 from age_gender.training import crop_augmentation, data_loading, records
@@ -16,9 +16,9 @@ from age_gender.training.crop_augmentation import UnusableViews
 
 
 @pytest.fixture(scope="module")
-def views() -> crop_augmentation.Views:
+def views() -> view_files.Views:
     """800 faces of the shipped table, through its eleven crops."""
-    whole = crop_augmentation.read_views(paths.VIEWS)
+    whole = view_files.read_views(paths.VIEWS)
     return whole._replace(names=whole.names[::4], embeddings=whole.embeddings[::4])
 
 
@@ -38,7 +38,7 @@ def records_of_views(views, tmp_path_factory):
 def components(views) -> np.ndarray:
     """Return their half-whitened principal components (800, 11, k), as the network reads them."""
     space = embedding_space.fit(views.embeddings[:, 0], folds=0)
-    kernel = (space.axes / np.sqrt(space.deviations))[:, : space.components]
+    kernel = (space.axes / np.sqrt(space.deviations))[:, : space.component_count]
     return (views.embeddings - space.mean) @ kernel
 
 
@@ -129,8 +129,7 @@ def test_what_an_epoch_shows_follows_from_its_seed_and_number(components, maps):
     faces = train.Faces(plain, plain, np.arange(count), np.arange(count) % 2, np.ones(count, bool))
 
     def shown(seed: int, *epochs: int) -> tuple[np.ndarray, np.ndarray]:
-        recipe = train.Recipe(2, 512, 0.02, 0.5, crop_share=0.5, seed=seed)
-        shown = train.batches(faces, maps, epochs, 7, recipe)
+        shown = train.batches(faces, maps, epochs, 7, seed, crop_fraction=0.5)
         pairs = [(components, labels["age"]) for components, labels, _ in shown]
         return tuple(np.concatenate(part) for part in zip(*pairs, strict=True))
 
@@ -220,7 +219,7 @@ def test_a_file_that_holds_no_views_is_refused(tmp_path, content):
         more = {} if content == "names only" else {"embeddings": np.full((2, 2, 8), np.nan)}
         np.savez(path, filenames=np.array(["a", "b"]), crops=np.array(["plain", "other"]), **more)
     with pytest.raises(InputError, match=r"needs filenames"):
-        crop_augmentation.read_views(path)
+        view_files.read_views(path)
 
 
 # ---------------------------------------------------------------------------- children
@@ -283,9 +282,9 @@ def test_views_whose_names_are_no_list_of_texts_are_refused(tmp_path, views):
     ):  # fmt: skip
         np.savez(tmp_path / "v.npz", **good | change)
         with pytest.raises(InputError, match="needs filenames"):
-            crop_augmentation.read_views(tmp_path / "v.npz")
+            view_files.read_views(tmp_path / "v.npz")
     np.savez(tmp_path / "v.npz", **good | {"filenames": np.array([b"a", "é".encode(), b"c"])})
-    assert crop_augmentation.read_views(tmp_path / "v.npz").names == ["a", "é", "c"]
+    assert view_files.read_views(tmp_path / "v.npz").names == ["a", "é", "c"]
 
 
 def test_views_that_do_not_fit_into_memory_are_not_called_faulty(tmp_path, views, monkeypatch):
@@ -296,12 +295,12 @@ def test_views_that_do_not_fit_into_memory_are_not_called_faulty(tmp_path, views
     def fail(rows):
         raise MemoryError
 
-    monkeypatch.setattr(crop_augmentation, "to_unit_length", fail)
+    monkeypatch.setattr(view_files, "to_unit_length", fail)
     with pytest.raises(MemoryError):
-        crop_augmentation.read_views(tmp_path / "v.npz")
+        view_files.read_views(tmp_path / "v.npz")
 
 
 def test_the_name_of_a_crop_cannot_steer_a_terminal(tmp_path):
     path, rows = tmp_path / "views.npz", np.ones((1, 2, 16), np.float32)
     np.savez(path, filenames=["a"], crops=["plain", "\x1b[2J\x1b]0;title\x07\n"], embeddings=rows)
-    assert crop_augmentation.read_views(path).crops == ["plain", r"\x1b[2J\x1b]0;title\x07"]
+    assert view_files.read_views(path).crops == ["plain", r"\x1b[2J\x1b]0;title\x07"]

@@ -241,10 +241,10 @@ def test_components_that_rounding_drowns_are_left_out():
     # Dlib's embeddings hold something along 80 of 128 axes; of length 1.4.
     features = every(10, "utkface_dlib.npz")
     space = embedding_space.fit(to_unit_length(features), 1.4, folds=0)
-    assert 80 <= space.components <= 82
+    assert 80 <= space.component_count <= 82
     kept = np.round(to_unit_length(features), 3)
     space = embedding_space.fit(to_unit_length(kept), 1.4, folds=0)
-    assert space.components <= 128
+    assert space.component_count <= 128
 
 
 def test_components_that_rounding_at_unit_length_drowns_are_denoised():

@@ -136,7 +136,7 @@ def mobile_of_512(tmp_path_factory):
     features = (rows_of("mobilefacenet", 600)[1] @ turned.T).astype(np.float32)
     space = embedding_space.fit(to_unit_length(features))
     preprocessing = network_conv.build_preprocessing(space, whitening=0.5)
-    network = network_conv.build_network(space.components)
+    network = network_conv.build_network(space.component_count)
     calibration = Calibration(0.05, 1, 1)
     curve = rounding.RoundingCurve(np.float32([0, 1]), np.zeros(2, np.float32))
     scorer = network_conv.build_scorer(preprocessing, network, calibration, space, curve)

@@ -13,8 +13,8 @@ TEMPLATES = {
     "arcface": (np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366],
                           [41.5493, 92.3655], [70.7299, 92.2041]]), 112),
 }  # fmt: skip
-TEMPLATE, TEMPLATE_SIZE = TEMPLATES["utkface"]
-DETECTION_PIXELS = 1280  # larger photographs are shrunk before detection (faces of 20 pixels up)
+UTKFACE_LANDMARKS, UTKFACE_SIZE = TEMPLATES["utkface"]
+DETECTION_PIXELS = 1280  # longer side to which larger photographs are shrunk for detection
 
 
 def find_landmarks(image: np.ndarray, detector: Callable, choice: str) -> list[np.ndarray]:
@@ -66,7 +66,7 @@ def align(
 ) -> np.ndarray:
     """Return a chip of `size` pixels with its landmarks (5, 2) as near the template's as possible.
 
-    The chip shows `margin` percent more of each side than the template's chip does.
+    The sides of the chip are `margin` percent longer than those of the template's chip.
     """
     points, side = TEMPLATES[template]
     chip_side = side * (1 + margin / 100)
@@ -78,5 +78,5 @@ def align_utkface(image: np.ndarray, template: str, size: int) -> np.ndarray:
     """Return one of UTKFace's chips aligned to a template, by UTKFace's mean landmarks."""
     if template == "utkface":
         return resize(image, size, size)
-    landmarks = TEMPLATE * (np.array(image.shape[1::-1]) / TEMPLATE_SIZE)
+    landmarks = UTKFACE_LANDMARKS * (np.array(image.shape[1::-1]) / UTKFACE_SIZE)
     return align(image, landmarks, template, 0, size)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from age_gender.photographs import faces
-from age_gender.photographs.faces import TEMPLATE, TEMPLATE_SIZE
+from age_gender.photographs.faces import UTKFACE_LANDMARKS, UTKFACE_SIZE
 from age_gender.photographs.images import resize
 
 PAD = 60  # pixels added on each side of a chip of 200
@@ -18,7 +18,7 @@ USUAL_BOX = np.array([PAD + 18.0, PAD + 2, 164, 196])  # left, top, width, heigh
 SEED = b"age-gender views 1"
 
 # Users of FaceNet crop to the detector's box, with various margins. Users of ArcFace align five
-# landmarks, so that their chips differ in the landmarks' errors and in the quality of the pictures.
+# landmarks, so their chips differ in the landmarks' errors and in the quality of the pictures.
 CROPS = {
     "utkface": ("chip", "mirror", "box", "box_margin", "box_random", "jitter_1", "jitter_2",
                 "box_random_whitened", "chip_whitened", "box_margin_whitened", "jitter_whitened"),
@@ -31,7 +31,7 @@ def make_views(
 ) -> Iterator[np.ndarray]:
     """Yield a face through each of its template's CROPS: chips (size, size, 3), 0 to 255.
 
-    `image` is an aligned chip and `name` the face's; `detector` maps a picture to boxes and
+    `image` is an aligned chip and `name` the face's; `detector` maps a picture to rectangles and
     landmarks. Chips that `prewhiten` returns are float32 and exceed that range.
     """
     # The chip itself, and its mirror image
@@ -43,7 +43,7 @@ def make_views(
 
     # Pad the chip. Half of FaceNet's get a mirrored border, since photographs go on around a face
     border = random.choice(["edge", "symmetric"]) if template == "utkface" else "edge"
-    image = resize(image, TEMPLATE_SIZE, TEMPLATE_SIZE)
+    image = resize(image, UTKFACE_SIZE, UTKFACE_SIZE)
     padded = np.pad(image, ((PAD, PAD), (PAD, PAD), (0, 0)), border)
 
     # ArcFace's: inexact landmarks, then poor pictures too
@@ -94,7 +94,7 @@ def crop_transformed(
     """Return the chip rotated by degrees, scaled, and shifted by fractions (2,) of its side."""
     points, side = faces.TEMPLATES[template]
     middle = (size - 1) / 2 * (1 + 1j)
-    landmarks = (TEMPLATE + PAD) * (padded.shape[1] / (TEMPLATE_SIZE + 2 * PAD), 1)
+    landmarks = (UTKFACE_LANDMARKS + PAD) * (padded.shape[1] / (UTKFACE_SIZE + 2 * PAD), 1)
     a, b = faces.fit_similarity(landmarks, points * (size / side))
     change = scale * np.exp(1j * np.radians(rotation))
     b = (b - middle) * change + middle + size * (shift @ [1, 1j])

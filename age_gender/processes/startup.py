@@ -1,8 +1,7 @@
 """Start and end a script's process: with one line if it fails or is interrupted before main().
 
-Only built-in modules are imported here (`signal` would take 4 ms, during which Ctrl-C would print a
-traceback),
-and importing this module changes nothing.
+Only built-in modules are imported here: `signal` would take 4 ms, during which Ctrl-C would print a
+traceback. Importing this module changes nothing.
 """
 
 import _signal
@@ -34,7 +33,7 @@ def exit_on_interrupt() -> None:
 
 
 def exit_script(code: int) -> None:
-    """Raise SystemExit with this exit code: profilers wait for it."""
+    """Raise SystemExit with this exit code, so that profilers can finish their work."""
     global _exit_code
     _exit_code = code
     raise SystemExit(code)

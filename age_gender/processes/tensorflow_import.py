@@ -1,4 +1,4 @@
-"""Import TensorFlow within a script's main(), for --help not to wait for it."""
+"""Import TensorFlow within a script's main(), so that --help does not wait for it."""
 
 import os
 

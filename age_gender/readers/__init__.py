@@ -1,1 +1,1 @@
-"""Read and write tables of embeddings, one file per format, in bounded memory."""
+"""Read tables of embeddings in bounded memory: a reader for each format, and what they share."""

@@ -6,7 +6,7 @@ import zlib
 from typing import Any, BinaryIO
 
 from age_gender.errors import InputError
-from age_gender.readers.names import without_compressed_suffix
+from age_gender.files import without_compressed_suffix
 from age_gender.readers.text_chunks import read_head
 
 PIECE_BYTES = 64 << 10  # compressed bytes read at a time

@@ -130,7 +130,7 @@ def _check_numbers(
 ) -> None:  # fmt: skip
     """Raise RowError unless all cells but a name are the numbers of an embedding.
 
-    Without a header, only these cells show what the row is, so that all of them must be good.
+    Without a header, only these cells show what the row is, so all of them must be good.
     """
     name_count = sum(not title.isdecimal() for title in placeholders)
     if not options.fits(len(cells) - name_count):

@@ -8,7 +8,8 @@ from age_gender.readers import chunks
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.csv_dialects import Dialect
 
-MAX_BROKEN_ROWS = 100  # of fewer broken rows in a text, each costs no more than its first line
+# From this broken row of a text on, all lines that it consumed are skipped, which bounds the time
+MAX_BROKEN_ROWS = 100
 
 
 class CsvRow(NamedTuple):
@@ -23,8 +24,8 @@ class CsvRow(NamedTuple):
 def read_rows(lines: list[bytes], dialect: Dialect) -> Iterator[CsvRow]:
     """Yield the rows of a text.
 
-    A row that is not CSV may have swallowed good rows by an unclosed quote, so that reading resumes
-    at the next line. From the MAX_BROKEN_ROWS-th such row on, it resumes after all lines that the
+    A row that is not CSV may have swallowed good rows by an unclosed quote, so reading resumes at
+    the next line. From the MAX_BROKEN_ROWS-th such row on, it resumes after all lines that the
     parser has consumed.
     """
     csv.field_size_limit(chunks.MAX_ROW_BYTES)  # here, so that Dask workers have it too

@@ -10,7 +10,9 @@ from age_gender.readers.bad_rows import RowError
 from age_gender.readers.names import NAME_COLUMNS
 
 NAME, EMBEDDING = "name", "embedding"  # keys in rows that this reader makes
-FACE = "\0face"  # key of a face's number in its row, which is appended to its name
+# Key of [a face's number in its row, the keys that hold a value per face]; the number is appended
+# to a name that the faces share
+FACE_POSITION = "\0face"
 MAX_DEPTH = 4  # levels of nested objects whose keys become paths
 
 
@@ -77,7 +79,7 @@ def are_faces(value: object) -> bool:
 
 
 def split_faces(row: object) -> list[dict]:
-    """Return the faces of a row as flat objects; several faces have their numbers under FACE."""
+    """Return the faces of a row as flat objects; several faces have a FACE_POSITION each."""
     if isinstance(row, list):
         return _split_list(row)
     if not isinstance(row, Mapping):
@@ -105,9 +107,9 @@ def _split_value(row: dict[str, object], key: str) -> list[dict]:
     for number, value in enumerate(values, 1):
         face = value if isinstance(value, Mapping) else {key: _unwrapped(value)}
         own = {other: others[other][number - 1] for other in lists}
-        faces.append(flatten(others | own | face) | {FACE: [number, lists]})
+        faces.append(flatten(others | own | face) | {FACE_POSITION: [number, lists]})
     if len(faces) == 1 and not key.casefold().endswith("s"):
-        del faces[0][FACE]
+        del faces[0][FACE_POSITION]
     return faces
 
 

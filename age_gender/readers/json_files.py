@@ -37,7 +37,7 @@ def _choose_columns(path: str, options: ReadOptions, lines: list[bytes]) -> Colu
     for line in lines[1:]:
         with contextlib.suppress(RowError):
             faces += _parse_line(line)
-    titles = [title for title in faces[0] if title != json_faces.FACE]
+    titles = [title for title in faces[0] if title != json_faces.FACE_POSITION]
     rows = [[face.get(title) for title in titles] for face in faces]
     return choose_columns(path, titles, summarise_columns(rows, options), options, by_title=True)
 
@@ -92,7 +92,7 @@ def _split_rows(chunk: chunks.Chunk) -> Iterator[chunks.Row]:
 
 def _number_name(face: dict, columns: Columns) -> dict:
     """Return a face, named `name#1` if it is one of several without names of their own."""
-    number, own_keys = face.get(json_faces.FACE, (0, []))
+    number, own_keys = face.get(json_faces.FACE_POSITION, (0, []))
     name = columns.metadata_columns.get("name")
     if not number or name in own_keys or face.get(name) is None:
         return face

@@ -1,9 +1,10 @@
-"""Find columns of names by their titles, and turn names into text and cells of CSV."""
+"""Find columns of names by titles and values, and turn names into text."""
 
 import contextlib
 import os
 import re
 
+from age_gender.files import without_compressed_suffix
 from age_gender.readers.numbers import excerpt
 
 # Titles of columns of names, best first; a plural, a nested title (image.path) and a leading
@@ -21,18 +22,11 @@ MAX_NAME = 1000  # characters; a longer text is an image as base64, or a list
 # Beginnings of base64 images, lists and objects, with which hardly any name begins
 _NOT_NAME_PREFIXES = ("/9j/", "iVBORw0KGgo", "UklGR", "data:image", "[", "{", "b'\\x")
 MAX_DOUBTFUL_NAME = 100  # characters of a name with such a beginning
-COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 
 def text_name(name: str) -> str:
     """Return a file name or path as valid UTF-8 text; other bytes are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace").replace(os.sep, "/")
-
-
-def without_compressed_suffix(path: str) -> str:
-    """Return a path without the suffix of a compressed file."""
-    stem, suffix = os.path.splitext(path)
-    return stem if suffix.lower() in COMPRESSED_SUFFIXES else path
 
 
 def name_of_file(path: str) -> str:

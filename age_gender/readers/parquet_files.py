@@ -102,7 +102,7 @@ class _CheckedFile:
         first = next(self.batches([title], SAMPLE_ROWS, groups), None)
         return first and first[title]
 
-    def batch_rows(self, columns: Columns) -> int:
+    def choose_batch_size(self, columns: Columns) -> int:
         """Return how many rows a batch may have, so that its decoded values fit into memory."""
         # Batches of 512 columns cost more than those of one, so they have more rows.
         size = chunks.CHUNK_ROWS if columns.holds_vectors else 4 * chunks.CHUNK_ROWS
@@ -214,7 +214,7 @@ def _read_table(file: _CheckedFile, columns: Columns) -> Iterator[chunks.Chunk]:
     has_values = columns.holds_vectors and (is_nested or not is_list_type(embedding))
     if not columns.holds_vectors:
         _check_numbers(file, columns.embedding)
-    for arrays in file.batches([*used], file.batch_rows(columns)):
+    for arrays in file.batches([*used], file.choose_batch_size(columns)):
         if has_values:
             values = [_to_list(arrays[title]) for title in used]
             rows = [dict(zip(used, row, strict=True)) for row in zip(*values, strict=True)]

@@ -48,7 +48,7 @@ class ReadOptions:
         return self.is_known_width(row_count) and count % 64 > 0
 
     def find_row_width(self, count: int) -> int | None:
-        """Return the width that `count` cells have with or without a name, or None."""
+        """Return the known width of a row of `count` cells, one of which may be a name; or None."""
         widths = (self.width,) if self.width else self.widths
         return next((width for width in widths if 0 <= count - width <= 1), None)
 

@@ -15,15 +15,15 @@ import numpy as np
 
 from age_gender import cli, files
 from age_gender.errors import InputError, error_line, is_resource_shortage, is_user_error
+from age_gender.files import COMPRESSED_SUFFIXES, without_compressed_suffix
 from age_gender.processes import interrupts
 from age_gender.readers import blobs, compressed, text_chunks, unsupported_formats
 from age_gender.readers.chunks import STDIN, Batch, Chunk, RowNumbering, make_batch
-from age_gender.readers.names import COMPRESSED_SUFFIXES, without_compressed_suffix
 from age_gender.readers.schema import DEFAULT_OPTIONS, ReadOptions
 
 
 class ChunkReader(Protocol):
-    """Yield the chunks of a file, which `stream` is open on.
+    """Yield the chunks of a file, from the open `stream` of it.
 
     Raises InputError for a file that is not a table of embeddings. A format's module is imported
     with the first such file, since all modules together take 20 ms.
@@ -165,7 +165,8 @@ def estimate_input_bytes(
 def is_long_text(paths: Iterable[str], options: ReadOptions = DEFAULT_OPTIONS) -> bool:
     """Return whether it pays to start worker processes that parse these files.
 
-    They read chunks from the files themselves, so these must not be pipes, compressed or arrays.
+    The processes read their chunks from the files, so no file may be a pipe, compressed, or one
+    JSON array.
     """
     only_text = all(find_reader(path, options) in TEXT_READERS for path in paths)
     is_long = only_text and (estimate_input_bytes(paths, options) or 0) >= LONG_TEXT_BYTES

@@ -66,9 +66,10 @@ def tabulate_faces(
 
 
 def measure(table: "pd.DataFrame", loss: np.ndarray) -> dict:
-    """Return all figures of the report, ready for JSON, from a table of tabulate_faces.
+    """Return the figures of all faces and of each group, ready for JSON.
 
-    `loss` (n,) is the Keras model's: the exported one has none.
+    `table` is that of `tabulate_faces`; `loss` (n,) is the Keras model's, as the exported one has
+    none.
     """
     import pandas as pd
     from sklearn.metrics import confusion_matrix
@@ -92,7 +93,7 @@ def measure(table: "pd.DataFrame", loss: np.ndarray) -> dict:
     }
 
 
-def measure_crop(name: str, table: "pd.DataFrame") -> dict:
+def measure_variant(name: str, table: "pd.DataFrame") -> dict:
     """Return the figures of a table of one crop; a gender without faces has none."""
     figures = measure_group(name, table, ("age_mae", "interval_coverage"))
     for gender, is_right in table.is_gender_right.groupby(table.gender):

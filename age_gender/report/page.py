@@ -28,7 +28,7 @@ def write(folder: Path, results: dict, table: "pd.DataFrame") -> None:
     """Write the report's files, each atomically, the page last; keep other files in the folder.
 
     `results` are those of measurement.measure, and "model", "records", "views", "embedder" and
-    "by_crop" (a list of measurement.measure_crop, which may be empty), which test.py adds.
+    "by_crop" (a list of measurement.measure_variant, which may be empty), which test.py adds.
     """
     images = plots.draw_all(results, table)
     encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}

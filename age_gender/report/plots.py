@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BLUE, ORANGE, GREY = "#1f5a94", "#b3470f", "#5b6570"  # distinguishable for colour-blind readers too
-FIRST, SECOND = {"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "s"}
+FIRST_SERIES, SECOND_SERIES = {"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "s"}
 
 
 def draw_all(results: dict, table: "pd.DataFrame") -> dict[str, bytes]:
@@ -66,7 +66,7 @@ def draw_ages(axes: "Axes", table: "pd.DataFrame") -> None:
 def draw_age_errors(axes: "Axes", results: dict) -> None:
     """Draw the mean absolute error of each band of labelled ages."""
     rows, mean = results["by_true_age"], results["all"]["age_mae"]["value"]
-    plot_points(axes, range(len(rows)), rows, "age_mae", "in this band", scale=1, **FIRST)
+    plot_points(axes, range(len(rows)), rows, "age_mae", "in this band", scale=1, **FIRST_SERIES)
     published = PUBLISHED["mae"]
     original = f"the original, all faces: {published}"
     axes.axhline(mean, color=BLUE, linewidth=1, label=f"all faces: {mean:.2f}")
@@ -104,8 +104,8 @@ def draw_interval_coverage(axes: "Axes", results: dict) -> None:
     both = by_estimate + by_label
     groups = [name for name in BANDS if name in {row["group"] for row in both}]
     for rows, shift, label, style in (
-        (by_estimate, -0.12, "band of the estimate", FIRST),
-        (by_label, 0.12, "band of the label", SECOND),
+        (by_estimate, -0.12, "band of the estimate", FIRST_SERIES),
+        (by_label, 0.12, "band of the label", SECOND_SERIES),
     ):
         positions = [groups.index(row["group"]) + shift for row in rows]
         plot_points(axes, positions, rows, "interval_coverage", label, **style)
@@ -119,7 +119,7 @@ def draw_reliability(axes: "Axes", bins: list[dict]) -> None:
     """Draw the reliability diagram of female_probability."""
     positions = [100 * row["probability"] for row in bins]
     axes.plot([0, 100], [0, 100], color=GREY, linewidth=1, label="exact")
-    plot_points(axes, positions, bins, "female", "faces of one bin", **FIRST)
+    plot_points(axes, positions, bins, "female", "faces of one bin", **FIRST_SERIES)
     style = {"textcoords": "offset points", "fontsize": 9, "color": GREY, "ha": "center"}
     for position, row in zip(positions, bins, strict=True):
         is_below = row["female"]["value"] > 0.5
@@ -134,7 +134,7 @@ def draw_reliability(axes: "Axes", bins: list[dict]) -> None:
 def draw_crops(axes: "Axes", by_crop: list[dict]) -> None:
     """Draw how many genders are right through each crop."""
     rows = by_crop[::-1]  # the first one at the top
-    for gender, shift, style in (("male", 0.12, FIRST), ("female", -0.12, SECOND)):
+    for gender, shift, style in (("male", 0.12, FIRST_SERIES), ("female", -0.12, SECOND_SERIES)):
         key = f"{gender}_right"  # every crop has it, or none
         if key in rows[0]:
             positions = np.arange(len(rows)) + shift

@@ -58,7 +58,9 @@ def measure(features: np.ndarray, labels_and_names: tuple, score_by_name: Callab
     for name, store in STORAGE.items():
         stored = np.float32(store(features))
         scores = score_by_name(np.where(stored.any(axis=1, keepdims=True), stored, features))
-        row = measurement.measure_crop(name, measurement.tabulate_faces(*labels_and_names, scores))
+        row = measurement.measure_variant(
+            name, measurement.tabulate_faces(*labels_and_names, scores)
+        )
         by_storage.append(row | {"refused": fraction_refused(scores)})
     return {
         "dimensions": features.shape[1],

@@ -15,7 +15,7 @@ from age_gender.scoring import model_choice
 # Fewer labels prove nothing
 MIN_LABELS_FOR_CLASS_CHECK, MIN_GENDER_LABELS, MIN_AGE_LABELS = 20, 100, 200
 MIN_CORRELATION = 0.3  # rank correlation of labelled and estimated ages; UTKFace's is 0.93
-MAX_YEARS = 15  # median difference of the two; UTKFace's is 4
+MAX_MEDIAN_DIFFERENCE = 15  # median difference of the two; UTKFace's is 4
 MAX_CONTRADICTED = 0.4  # fraction of genders; UTKFace's is 0.03, its children's 0.32
 
 
@@ -132,7 +132,7 @@ def _describe_age_doubt(prefix: str, age: np.ndarray, estimate: np.ndarray, mode
     varied = age.min() < age.max() and estimate.min() < estimate.max()
     correlation = float(spearmanr(age, estimate).statistic) if varied else 0.0
     difference = float(np.median(metrics.compute_age_error(estimate, age)))
-    if correlation >= MIN_CORRELATION and difference <= MAX_YEARS:
+    if correlation >= MIN_CORRELATION and difference <= MAX_MEDIAN_DIFFERENCE:
         return ""
     return (
         f"{prefix}the ages disagree with the estimates of {model} (rank correlation "

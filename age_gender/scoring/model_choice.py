@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from age_gender import metrics, paths, trained_models
+from age_gender import paths, trained_models
 from age_gender.cli import TRAIN_COMMAND, display_path
 from age_gender.embedding_space import is_out_of_distribution
-from age_gender.embeddings import subsample
+from age_gender.embeddings import fast_median, subsample
 from age_gender.errors import InputError
 from age_gender.scoring.scorer import DISTANCE, Scorer
 
 PROBE_ROWS = 256  # rows scored with each model to choose one
-MIN_FRACTION = 0.01  # least fraction of fitting rows; by chance at most 0.001 fit
+MIN_FITTING_FRACTION = 0.01  # least fraction of fitting rows; by chance at most 0.001 fit
 
 
 class ModelScores(NamedTuple):
@@ -63,7 +63,7 @@ def choose_model(
         if width == rows.shape[1]:
             scorer = load_scorer(folder)
             distance = scorer.score(rows)[:, DISTANCE]
-            median = round(metrics.fast_median(distance), 1)
+            median = round(fast_median(distance), 1)
             ranks.append((int(is_out_of_distribution(distance).sum()), median, order, scorer))
 
     # Refuse rows that belong to none
@@ -82,8 +82,8 @@ def score_by_fitting_model(
 ) -> ModelScores | None:
     """Return the scores of a table (n, W) by the model in models/ that fits it.
 
-    Models in the folders `exclude` are not used. None where no model fits at least MIN_FRACTION of
-    the rows, or none can be read.
+    Models in the folders `exclude` are not used. None where no model fits at least
+    MIN_FITTING_FRACTION of the rows, or none can be read.
     """
     with contextlib.suppress(InputError):
         model_widths = trained_models.find_model_widths(paths.MODELS)
@@ -92,7 +92,7 @@ def score_by_fitting_model(
         scorer = choose_model(model_widths, subsample(features, PROBE_ROWS))
         scores = scorer.score_by_name(features)
         is_ood = is_out_of_distribution(scores["distance"])
-        if len(features) and is_ood.mean() <= 1 - MIN_FRACTION:
+        if len(features) and is_ood.mean() <= 1 - MIN_FITTING_FRACTION:
             return ModelScores(Path(scorer.path).parent, scores, is_ood)
     return None
 

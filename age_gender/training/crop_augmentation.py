@@ -1,4 +1,4 @@
-"""Model what cropping does to an embedding: a linear map plus Gaussian noise, fitted on views.
+"""Model how cropping changes an embedding: a linear map plus Gaussian noise, fitted on views.
 
 Each face-recognition pipeline crops faces out of photographs in its own way, and each gives another
 embedding of the same face. For FaceNet it is nearly a linear map of the plain crop's embedding plus
@@ -6,18 +6,14 @@ Gaussian noise. train.py augments faces by these maps and noise, so that a netwo
 crop.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from age_gender import files
+from age_gender import view_files
 from age_gender.embedding_space import EmbeddingSpace, is_out_of_distribution
-from age_gender.embeddings import to_unit_length
-from age_gender.errors import InputError, is_resource_shortage, printable
-from age_gender.labels import base_name
-from age_gender.readers import numpy_files
+from age_gender.files import base_name
 
 RIDGE = 0.03  # ridge penalty, as a fraction of the components' mean square
 MIN_FACES = 200  # maps fitted on fewer faces do not generalise
@@ -26,14 +22,6 @@ SECOND_CROP_FRACTION = 0.5  # fraction of the augmented faces that go through a 
 
 class UnusableViews(Exception):
     """Raised when no maps can be fitted on views; the message says why."""
-
-
-class Views(NamedTuple):
-    """Hold augmented views: N faces, each embedded through C crops, the plain one first."""
-
-    names: list[str]  # (N,)
-    crops: list[str]  # (C,)
-    embeddings: np.ndarray  # (N, C, W) of unit length
 
 
 class CropMaps(NamedTuple):
@@ -48,62 +36,18 @@ class CropMaps(NamedTuple):
     noise_factors: np.ndarray  # (M, k, k)
 
 
-def read_views(path: Path) -> Views:
-    """Return the views in an NPZ of `embed.py --views`.
-
-    Raises InputError for another file, OSError for one that cannot be read.
-    """
-    open(path, "rb").close()  # raises OSError if it is missing or may not be read
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names, crops = (_texts(arrays[key]) for key in ("filenames", "crops"))
-            embeddings = arrays["embeddings"].astype(np.float32)
-            if embeddings.shape[:2] == (len(names), len(crops)) and np.isfinite(embeddings).all():
-                rows = to_unit_length(embeddings.reshape(-1, embeddings.shape[-1]))
-                crops = [*map(printable, crops)]  # they are printed
-                return Views(names, crops, rows.reshape(embeddings.shape))
-    except Exception as error:  # zipfile, zlib and NumPy raise many types
-        if is_resource_shortage(error):
-            raise
-    raise InputError(
-        f"{path}: not a file of augmented views: needs filenames (N,), crops (C,) and finite "
-        f"embeddings (N, C, W); write it with: python embed.py --images CHIPS "
-        f"--aligned --views --output {path.name}"
-    )
-
-
-def write_views(
-    path: Path, names: list[str], crops: Iterable[str], blocks: Iterable[np.ndarray]
-) -> None:
-    """Write the views that `read_views` reads.
-
-    `blocks` are embeddings (n, crops, width) of the names, in their order.
-    """
-    embeddings = np.concatenate([block.astype(np.float16) for block in blocks])
-    with files.atomic_file(path) as stream:
-        np.savez_compressed(stream, filenames=names, crops=crops, embeddings=embeddings)
-
-
-def _texts(values: np.ndarray) -> list[str]:
-    """Return an array (n,) of texts as a list. Raises ValueError where it holds anything else."""
-    if values.ndim != 1 or values.dtype.kind not in "US":
-        raise ValueError("not a list of texts")
-    texts = numpy_files.to_texts(values)
-    "".join(texts).encode()  # raises UnicodeEncodeError for a lone surrogate
-    return texts
-
-
 def select_training_views(
     path: Path, space: EmbeddingSpace, names: list[str], is_held_out: np.ndarray
 ) -> np.ndarray:
     """Return the views (N, C, W) in a file to fit maps on.
 
-    They are those of the records' faces `names` (n,) that are not held out, so that maps are never
-    fitted on held-out faces; all in the file where the records have none of its faces. `space` is
-    that of the records. Raises UnusableViews for views of another network, or of too few faces.
+    `names` (n,) are the records' faces. Views of held-out faces, and of faces that the records
+    lack, are left out; if the records have none of the file's faces, all its views are returned.
+    `space` is that of the records. Raises UnusableViews for views of another network, or of too few
+    faces.
     """
     # Check their network
-    views = read_views(path)
+    views = view_files.read_views(path)
     plain = views.embeddings[:, 0]
     has_other_width = plain.shape[1] != len(space.mean)
     if has_other_width or is_out_of_distribution(space.distance(plain)).mean() > 0.5:
@@ -124,9 +68,9 @@ def select_training_views(
 def fit_crop_maps(views: np.ndarray) -> CropMaps:
     """Fit the maps from the first crop to each of the others, by ridge regression.
 
-    `views` (N, C, k) are principal components as the network reads them. In maps fitted on the
-    embeddings themselves, large components would dominate the age information in small ones (0.02
-    to 0.04 years on crops that were not fitted).
+    `views` (N, C, k) are principal components as the network reads them. Maps fitted
+    on the embeddings themselves would be dominated by the large components, although small ones
+    carry age too: they were 0.02 to 0.04 years worse on crops that were not fitted.
     """
     # Solve the normal equations for all crops at once
     plain, others = views[:, 0].astype(np.float64), views[:, 1:].astype(np.float64)

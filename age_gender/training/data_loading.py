@@ -1,4 +1,4 @@
-"""Read labelled faces, hold some out, and feed them to Keras in augmented batches."""
+"""Read labelled faces, fit their space, hold some out, and feed them to Keras in batches."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from age_gender import embedding_space
 from age_gender.cli import display_path, say
 from age_gender.embedding_space import EmbeddingSpace
+from age_gender.embeddings import median_norm, to_unit_length
 from age_gender.errors import InputError
 from age_gender.training.crop_augmentation import (
     CropMaps,
@@ -25,17 +27,6 @@ HELD_OUT_FRACTION = 0.2  # fraction of the faces that is held out
 # epochs, held-out FaceNet faces, three seeds: 5.084 years and 96.46 %, without it 5.086 and
 # 96.42 %); two decimals then add 2.6 years instead of 3.8.
 ROUNDED_FRACTION = 0.2
-
-
-class Recipe(NamedTuple):
-    """Hold the settings of a training, which --resume must find unchanged."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    whitening: float
-    crop_share: float
-    seed: int
 
 
 class Faces(NamedTuple):
@@ -92,6 +83,42 @@ def hold_out(names: list[str], is_adult: np.ndarray, seed: int) -> np.ndarray:
     return is_held_out
 
 
+def fit_space(
+    records: "Records", is_held_out: np.ndarray, views: Path | None
+) -> tuple[np.ndarray, np.ndarray | None, EmbeddingSpace]:
+    """Return unit-length embeddings (n, W), views of the training faces, and their space.
+
+    The views are None without a file, or where its faces are too few or of another network.
+    Raises InputError where nothing can be learnt from the embeddings.
+    """
+    # Fit the space of the embeddings and the views
+    embeddings = to_unit_length(records.features)
+    norm = median_norm(records.features)
+    rows, training_views = embeddings, None
+    if views is not None:
+        plain_space = embedding_space.fit(embeddings, norm, folds=0)
+        training_views = read_views_or_warn(views, plain_space, records.file_names, is_held_out)
+    if training_views is not None:
+        rows = np.concatenate([embeddings, training_views[:, 1:].reshape(-1, embeddings.shape[1])])
+    space = embedding_space.fit(rows, norm)
+
+    # Describe it, and check that it can be used
+    say(
+        f"{len(embeddings)} faces; embeddings of {embeddings.shape[1]} dimensions, "
+        f"{space.component_count} principal components above rounding noise; median norm {norm:.3g}"
+    )
+    if space.deviations[0] < 1e-4:  # FaceNet's is 0.2; rounding of equal embeddings gives 1e-6
+        raise InputError(
+            f"the embeddings of all {len(embeddings)} faces are the same: nothing to learn"
+        )
+    if not space.detects_single_rows:
+        say(
+            "warning: out-of-distribution embeddings cannot be detected for this model (too few "
+            "rows, or too few empty directions); run.py will score any row of this width"
+        )
+    return embeddings, training_views, space
+
+
 def read_views_or_warn(
     path: Path, space: EmbeddingSpace, names: list[str], is_held_out: np.ndarray
 ) -> np.ndarray | None:
@@ -106,20 +133,21 @@ def read_views_or_warn(
 
 
 def batches(
-    faces: Faces, crop_maps: CropMaps | None, epochs: range, steps: int, recipe: Recipe
-) -> Iterator[tuple]:
+    faces: Faces, crop_maps: CropMaps | None, epochs: range, steps: int, seed: int,
+    crop_fraction: float,
+) -> Iterator[tuple]:  # fmt: skip
     """Yield inputs, labels and weights for Keras: `steps` batches of nearly equal size per epoch.
 
     An epoch's order, rounding and crops depend on the seed and the epoch's number alone, so that a
     resumed training repeats them.
     """
     for epoch in epochs:
-        random = np.random.default_rng([recipe.seed, epoch])
+        random = np.random.default_rng([seed, epoch])
         shuffled = faces.select(random.permutation(len(faces.age)))
         is_rounded = random.random((len(shuffled.age), 1)) < ROUNDED_FRACTION
         components = np.where(is_rounded, shuffled.rounded, shuffled.components)
         if crop_maps:
-            components = augment(components, crop_maps, random, recipe.crop_share)
+            components = augment(components, crop_maps, random, crop_fraction)
         shuffled = shuffled._replace(components=components)
         ends = np.arange(steps + 1) * len(shuffled.age) // steps
         for start, end in itertools.pairwise(ends):

@@ -22,7 +22,7 @@ Image = pytest.importorskip("PIL.Image")
 def test_alignment_puts_landmarks_on_the_template(margin):
     """A face turned by 30 degrees, 1.7 times as large and moved comes back upright."""
     turn = 1.7 * np.exp(1j * np.radians(30))
-    points = (faces.TEMPLATE @ [1, 1j]) * turn + (150 + 40j)
+    points = (faces.UTKFACE_LANDMARKS @ [1, 1j]) * turn + (150 + 40j)
     landmarks = np.stack([points.real, points.imag], axis=1)
     image = np.zeros((700, 700, 3), np.uint8)
     for x, y in landmarks.round().astype(int):
@@ -31,7 +31,7 @@ def test_alignment_puts_landmarks_on_the_template(margin):
     chip = faces.align(image, landmarks, "utkface", margin, 160)
 
     side = 200 * (1 + margin / 100)
-    for x, y in (faces.TEMPLATE + (side - 200) / 2) * 160 / side:
+    for x, y in (faces.UTKFACE_LANDMARKS + (side - 200) / 2) * 160 / side:
         assert chip[round(y), round(x)].min() > 100
     assert chip.mean() < 20
 

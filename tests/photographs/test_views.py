@@ -47,7 +47,7 @@ def test_chips_of_utkface_are_brought_to_arcfaces_template(tflite, tmp_path):
     """White squares at UTKFace's mean landmarks lie at ArcFace's, as near as a similarity brings
     them: about 2 pixels of 112."""
     marks = np.zeros((200, 200, 3), np.uint8)
-    for x, y in faces.TEMPLATE.astype(int):
+    for x, y in faces.UTKFACE_LANDMARKS.astype(int):
         marks[y - 4 : y + 5, x - 4 : x + 5] = 255
 
     chip = faces.align_utkface(marks, "arcface", 112)

@@ -32,7 +32,7 @@ class CropOptions:
 
 
 @dataclass
-class Embedder:
+class ImageEmbedder:
     """Map names of images below `root` to their faces and embeddings, in any thread."""
 
     root: str
