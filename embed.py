@@ -238,7 +238,7 @@ def open_checkpoint_folder(
 def embed_batches(
     embedder: ImageEmbedder, batches: dict[Path, Sequence[str]], args: argparse.Namespace
 ) -> tuple[list[str], Counter]:
-    """Embed each batch without a result file.
+    """Embed each batch that lacks its result or, with --chips, one of its chips.
 
     Returns the names of all faces, and the numbers of skipped images by category.
     """

@@ -13,11 +13,11 @@ import numpy as np
 from keras import layers, ops
 
 from age_gender import rounding
-from age_gender.cli import quiet_stderr
 from age_gender.embedding_space import NEGATION_LIMIT, EmbeddingSpace
 from age_gender.embeddings import MIN_MAGNITUDE
 from age_gender.labels import AGE_CLASSES, GENDERS
 from age_gender.metrics import YEARS, compute_expected_age
+from age_gender.processes.library_output import quiet_stderr
 from age_gender.training.calibration import Array, Calibration, child_factor, tail_factor
 
 UNITS = 384  # units of each dense layer
@@ -113,7 +113,7 @@ def dense_block(hidden: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """Return the output of a dense layer with its normalisation, activation and dropout."""
     hidden = layers.Dense(UNITS, kernel_initializer="he_normal", name=name)(hidden)
     hidden = layers.LayerNormalization(name=f"{name}_normalisation")(hidden)
-    hidden = layers.Activation("silu")(hidden)  # 0.02 years better than relu, and as fast
+    hidden = layers.Activation("silu")(hidden)  # as fast as ReLU, and no worse
     return layers.Dropout(0.4, name=f"{name}_dropout")(hidden)
 
 

@@ -3,7 +3,7 @@
 Reads ages and genders from the columns age and gender (sex, Male, female), else from UTKFace's file
 names, shuffles, and puts some faces aside for testing: train.tfrecords and test.tfrecords. Faces
 under --min-age go to children.tfrecords, a tenth of them to children_test.tfrecords. Rows with the
-same name, age and gender are views of one face: a training face keeps all of them, a test face only
+same name, age and gender belong to one face: a training face keeps all of them, a test face only
 the first. Test faces with a near-duplicate in training are counted; --split identity avoids them.
 
 examples:
@@ -64,7 +64,7 @@ class Split(NamedTuple):
     """Hold the rows of each file of records, by file name, and two counts."""
 
     rows: dict[str, np.ndarray]
-    repeated_count: int  # further views of test faces, which are in no file
+    repeated_count: int  # further rows of test faces, which are in no file
     near_duplicate_count: int  # test faces with a near-duplicate in training
 
 
@@ -125,10 +125,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="random, as in the original experiment; identity: also keep near-duplicates of a face "
         "(not all faces of a person) on one side, in training or in test")
     # fmt: on
-    return parser.parse_args(join_gender_codes(sys.argv[1:] if argv is None else argv))
+    return parser.parse_args(attach_gender_codes(sys.argv[1:] if argv is None else argv))
 
 
-def join_gender_codes(arguments: list[str]) -> list[str]:
+def attach_gender_codes(arguments: list[str]) -> list[str]:
     """Return the arguments with --gender-codes joined to its value by an equals sign.
 
     The value may begin with a minus (-1=female,1=male), which argparse takes for an option.
@@ -162,7 +162,7 @@ def split_rows(
     table: LabelledTable, labels: Labels, args: argparse.Namespace, codes: dict[str, int]
 ) -> Split:
     """Return the rows of each file of records. Raises InputError where they cannot be split."""
-    # Group views of a face under its first row
+    # Group the rows of a face under its first
     is_labelled, first_row = labels.are_complete(), find_first_rows(table, labels)
     is_first = is_labelled & (first_row == np.arange(len(first_row)))
     is_child = labels.age < args.min_age
@@ -178,17 +178,17 @@ def split_rows(
     test_start = round((1 - CHILDREN_TEST_FRACTION) * len(children))
     children, children_test = np.split(children, [test_start])
 
-    # Add the other views of each training face
-    other_views = np.flatnonzero(is_labelled & ~is_first)
-    views_of_train = other_views[np.isin(first_row[other_views], train)]
-    views_of_children = other_views[np.isin(first_row[other_views], children)]
+    # Add the other rows of each training face
+    other_rows = np.flatnonzero(is_labelled & ~is_first)
+    rows_of_train = other_rows[np.isin(first_row[other_rows], train)]
+    rows_of_children = other_rows[np.isin(first_row[other_rows], children)]
     rows = {
         TEST: test,
-        TRAIN: np.append(train, views_of_train),
+        TRAIN: np.append(train, rows_of_train),
         CHILDREN_TEST: children_test,
-        CHILDREN: np.append(children, views_of_children),
+        CHILDREN: np.append(children, rows_of_children),
     }
-    repeated_count = len(other_views) - len(views_of_train) - len(views_of_children)
+    repeated_count = len(other_rows) - len(rows_of_train) - len(rows_of_children)
     has_near_duplicate = np.isin(duplicate_group[test], duplicate_group[train])
     return Split(rows, repeated_count, near_duplicate_count=int(has_near_duplicate.sum()))
 
@@ -196,7 +196,7 @@ def split_rows(
 def find_first_rows(table: LabelledTable, labels: Labels) -> np.ndarray:
     """Return the index of the first row of each row's face (n,).
 
-    Labelled rows with one name are views of one face; a row without a name is a face of its own.
+    Labelled rows with one name belong to one face; a row without a name is a face of its own.
     Raises InputError where rows with one name have different labels.
     """
     first_row_by_name: dict[str, int] = {}
@@ -226,7 +226,7 @@ def refuse_two_labels(table: LabelledTable, labels: Labels, first: int, second: 
         remedy = f"there are only {counted(names, 'name')} for {rows:,} rows, probably of persons: "
         remedy += "choose the column of photograph names with --name-column NAME"
     else:
-        remedy = "rows with one name are views of one face: give each photograph its own name, or "
+        remedy = "rows with one name count as one face: give each photograph its own name, or "
         remedy += "choose another column with --name-column NAME"
     name = printable(table.names[second])
     raise InputError(

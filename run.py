@@ -1,7 +1,7 @@
 """Estimate ages and genders from face embeddings: a table in, a CSV out.
 
-Scores embeddings with the exported LiteRT model for the network that made them, which it finds
-by itself; TensorFlow is not needed. Writes filename, gender (0 male, 1 female), age, a 90 %
+Finds the model for the network that made the embeddings, and scores them with it in LiteRT;
+TensorFlow is not needed. Writes filename, gender (0 male, 1 female), age, a 90 %
 interval in whole years and the probability of female, one row per face, in the order of the input.
 
 examples:

@@ -99,7 +99,7 @@ def measure_records(args: argparse.Namespace) -> None:
     softmax = predict(model, faces.features)
     age = metrics.compute_expected_age(softmax["age"])
     is_right = metrics.is_gender_right(softmax["gender"][:, 1], faces.gender)
-    labels = {"age": faces.age, "gender": faces.gender}  # children's genders too
+    labels = {"age": faces.age, "gender": faces.gender}  # the loss counts children's genders, too
     rows = np.arange(len(age))
     loss = sum(-np.log(softmax[key][rows, label] + 1e-7) for key, label in labels.items())
     measured = metrics.compute_age_error(age, faces.age), is_right, loss
@@ -117,7 +117,8 @@ def measure_records(args: argparse.Namespace) -> None:
     if args.report:
         labels_and_names = faces.age, faces.gender, faces.file_names
         table = measurement.tabulate_faces(*labels_and_names, scorer.score_by_name(faces.features))
-        results = describe_measured_files(args, model, exported, table, age)
+        difference = check_same_model(model, exported, table.estimate, age)
+        results = describe_measured_files(args, model, exported, table, difference)
         results["by_crop"] = [measurement.measure_variant(*crop) for crop in by_crop.items()]
         results["embedder"] = robustness.measure(
             faces.features, labels_and_names, scorer.score_by_name
@@ -197,19 +198,27 @@ def tabulate_crops(path: Path, views: view_files.Views, faces: "Records", scorer
     }
 
 
-def describe_measured_files(
-    args: argparse.Namespace, model: Path, exported: Path, table: "pd.DataFrame", age: np.ndarray
-) -> dict:
-    """Return names and hashes of the measured files, and counts; `age` (n,) is the Keras model's.
+def check_same_model(model: Path, exported: Path, estimate: np.ndarray, age: np.ndarray) -> float:
+    """Return the largest difference of the two models' ages (n,), in years.
 
-    Raises InputError where the models' ages differ.
+    `estimate` are the exported model's. Raises InputError where the difference is over 0.01.
     """
-    difference = float(np.abs(table.estimate - age).max())
+    difference = float(np.abs(estimate - age).max())
     if difference > 0.01:
         raise InputError(
             f"{exported}: its ages differ from {model.name}'s by up to {difference:.2f} years; "
             "the two files come from different trainings; run train.py again"
         )
+    return difference
+
+
+def describe_measured_files(
+    args: argparse.Namespace, model: Path, exported: Path, table: "pd.DataFrame", difference: float
+) -> dict:
+    """Return names and hashes of the measured files, and counts.
+
+    `difference` is that of `check_same_model`.
+    """
 
     def identify(path: Path | None) -> dict | None:
         return path and {"file": path.name, "sha256": files.sha256(path)}

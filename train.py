@@ -1,9 +1,9 @@
 """Train the network on records of faces; write the model that test.py and run.py load.
 
-Trains --epochs without a fifth of the faces, measures and calibrates the model on that fifth, then
-trains 5/8 as many epochs on all faces. In each epoch half of the faces are augmented by crops
-learnt from --views. Of children (--children), ages are learnt but not genders. Writes
-age_gender.keras, age_gender.tflite and age_gender.json to --models.
+First trains for --epochs epochs on four fifths of the faces, and measures and calibrates the model
+on the others; then trains for 5/8 as many epochs on all faces. In each epoch half of the faces are
+augmented by crops learnt from --views. Of children (--children), ages are learnt but not genders.
+Writes age_gender.keras, age_gender.tflite and age_gender.json to --models.
 
 examples:
   python train.py
@@ -38,10 +38,17 @@ import numpy as np
 from age_gender import checkpoints, cli, files, metrics, paths, rounding
 from age_gender.embedding_space import EmbeddingSpace
 from age_gender.errors import InputError
+from age_gender.processes import library_output
 from age_gender.processes.tensorflow_import import import_tensorflow
 from age_gender.trained_models import write_model
 from age_gender.training.crop_augmentation import CropMaps, fit_crop_maps
-from age_gender.training.data_loading import Faces, batches, fit_space, hold_out, read_faces
+from age_gender.training.data_loading import (
+    Faces,
+    batches,
+    hold_out,
+    read_faces,
+    scale_and_fit_space,
+)
 
 if TYPE_CHECKING:
     from age_gender.training.calibration import Calibration
@@ -111,7 +118,7 @@ def train(
 
     # Fit the embedding space, the preprocessing, and the maps of crops
     is_held_out = hold_out(records.file_names, is_adult, recipe.seed)
-    embeddings, views, space = fit_space(records, is_held_out, inputs["views"])
+    embeddings, views, space = scale_and_fit_space(records, is_held_out, inputs["views"])
     preprocessing = network_conv.build_preprocessing(space, recipe.whitening)
     to_components = functools.partial(network_conv.to_components, preprocessing)
     components, rounded = map(to_components, (embeddings, rounding.round_at_random(embeddings)))
@@ -194,7 +201,7 @@ def import_reproducible_tensorflow(seed: int) -> None:
     """Import TensorFlow, and make Keras return the same results for the same seed."""
     # One thread per operation: with two, small batches took longer, and a fifth more processor time
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS", "1")
-    with cli.environment(TF_NUM_INTRAOP_THREADS=threads):
+    with library_output.environment(TF_NUM_INTRAOP_THREADS=threads):
         import_tensorflow()
     import keras
     import tensorflow as tf
@@ -249,7 +256,8 @@ def fit(
         callbacks.insert(0, keras.callbacks.TensorBoard(training.logs / part, write_graph=False))
 
     # Train for the remaining epochs
-    cli.say(f"{part}: {len(faces.age)} faces")
+    which = "all faces" if held_out is None else "without the held-out faces"
+    cli.say(f"training, {which}: {len(faces.age):,} faces")
     if epochs:
         with contextlib.redirect_stdout(sys.stderr):  # Keras's progress bar is not data
             model.fit(

@@ -10,18 +10,13 @@ import importlib.util
 import math
 import os
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from age_gender.errors import InputError, error_line, is_resource_shortage, is_user_error, printable
 from age_gender.processes import interrupts, startup
-
-# What trains a model for another network
-TRAIN_COMMAND = "python prepare.py --features YOURS && python train.py --models models/NAME"
-
-_stderr_lock = threading.Lock()  # all threads share file descriptor 2
+from age_gender.processes.library_output import shows_traceback
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -51,7 +46,7 @@ def run(main: Callable[[], None]) -> NoReturn:
             interrupts.ignore()
         else:
             startup.exit_on_interrupt()
-        if _shows_traceback() and not isinstance(error, (BrokenPipeError, KeyboardInterrupt)):
+        if shows_traceback() and not isinstance(error, (BrokenPipeError, KeyboardInterrupt)):
             raise
         code = report_error(error)
         startup.exit_at_once(code)  # does not wait for threads: their results are not needed
@@ -74,10 +69,6 @@ def report_error(error: BaseException) -> int:
         message += "a bug: run again with AGE_GENDER_TRACEBACK=1 and report the traceback"
     say(f"{Path(sys.argv[0]).name}: {message}")
     return code
-
-
-def _shows_traceback() -> bool:
-    return bool(os.environ.get("AGE_GENDER_TRACEBACK"))
 
 
 def _ignore_closed_stream(method: Callable) -> Callable:
@@ -219,33 +210,3 @@ class Progress(contextlib.ExitStack):
     def say(self, message: str) -> None:
         """Print a message above the bar."""
         say(message) if self.bar is None else self.bar.write(message, file=sys.stderr)
-
-
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Silence what C++ libraries write directly to file descriptor 2.
-
-    No setting turns off TensorFlow's first lines (absl, oneDNN) and LiteRT's XNNPACK line.
-    AGE_GENDER_TRACEBACK shows them.
-    """
-    with _stderr_lock, open(os.devnull, "wb") as null:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-        os.dup2(2 if _shows_traceback() else null.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
-@contextlib.contextmanager
-def environment(**variables: str) -> Iterator[None]:
-    """Set environment variables within the block, for libraries that read them at their start."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -25,8 +25,9 @@ TESTED_DIRECTIONS = 64  # number of directions of the test; with 24 a few negate
 EMPTY_DIRECTIONS = 8  # number of directions that show how coarsely a row was rounded
 # Added to each tested variance (a random vector's is 1), so that rounding cannot change the result
 VARIANCE_FLOOR = 0.02
-EMPTY_VARIANCE = 0.1 * VARIANCE_FLOOR  # an axis with a smaller variance counts as empty
-NEGATION_FLOOR = 5e-4  # added to the variances in the discriminant of space and negative
+NEGLIGIBLE_VARIANCE = 0.1 * VARIANCE_FLOOR  # axes with less are not told apart in the test
+# Added to the variances in Fisher's discriminant, which separates the space from its negative
+NEGATION_FLOOR = 5e-4
 # A row farther than this along the negation axis is refused; the mean lies at -1, its negative at 1
 NEGATION_LIMIT = 0.04
 # Least squared Mahalanobis distance from the mean to its negative for testing negation
@@ -152,13 +153,15 @@ def _fit(rows: np.ndarray, norm: float) -> EmbeddingSpace:
     smallest = MIN_SIGNAL_TO_ROUNDING * storage_deviation(width, norm)
     component_count = max(1, int((np.sqrt(variances) > smallest).sum()))
 
-    # Directions to test. Empty axes are rotated at random first: each tested one then has a share
-    # of another network's variance along all of them.
+    # Directions to test. Axes of negligible variance are rotated at random first: each tested one
+    # then has a share of another network's variance along all of them.
     tested_variances, rotated_axes = width * variances + VARIANCE_FLOOR, axes.copy()
-    is_empty = width * variances < EMPTY_VARIANCE
-    if is_empty.any():
-        rotated_axes[:, is_empty] = axes[:, is_empty] @ random_rotation(is_empty.sum())
-        tested_variances[is_empty] = tested_variances[is_empty].mean()
+    is_negligible = width * variances < NEGLIGIBLE_VARIANCE
+    if is_negligible.any():
+        rotated_axes[:, is_negligible] = axes[:, is_negligible] @ random_rotation(
+            is_negligible.sum()
+        )
+        tested_variances[is_negligible] = tested_variances[is_negligible].mean()
     tested = np.argsort(-np.abs(np.log(tested_variances)), kind="stable")[:TESTED_DIRECTIONS]
     empty = (
         axes[:, component_count:] @ random_rotation(width - component_count)[:, :EMPTY_DIRECTIONS]

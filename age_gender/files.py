@@ -47,7 +47,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
     unique = os.urandom(4).hex()
     temporary = path.with_name(f".{path.name[:30]}.{unique}.part{path.suffix[:20]}")
-    startup.temporary_files.add(temporary)
+    startup.temporary_files.add(temporary)  # removed if a signal ends the process
     try:
         # At no time readable by more people than the file that it replaces
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 KERAS_MODEL = "age_gender.keras"
 LITERT_MODEL = "age_gender.tflite"
 DESCRIPTION = "age_gender.json"
+# How to train a model for another network
+TRAIN_COMMAND = "python prepare.py --features YOURS && python train.py --models models/NAME"
 MODEL_FORMAT = 2  # increased when the outputs of the exported model change
 
 

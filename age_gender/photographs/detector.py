@@ -27,7 +27,8 @@ SMALLEST_FACE = 20  # pixels; smaller faces are not detected
 RNET_PIXELS, ONET_PIXELS = 24, 48  # sides of the windows that R-Net and O-Net classify
 PNET_THRESHOLD = 0.6  # least score of P-Net's candidates
 REFINEMENT_THRESHOLD = 0.7  # least score of R-Net's and O-Net's candidates
-# Greatest overlap (intersection over union) of two candidates: within a scale, across scales
+# Greatest overlap of two candidates within a scale, and across scales: intersection over union, in
+# `suppress_contained` over the smaller box
 MAX_SCALE_OVERLAP, MAX_OVERLAP = 0.5, 0.7
 # A window is resized from the smallest pyramid level that shows it this many times larger than the
 # network's input, or more; with less, P-Net's results change.

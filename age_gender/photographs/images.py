@@ -139,9 +139,10 @@ def read_16_bit_png(path: str) -> np.ndarray | None:
 def to_8_bits(numbers: np.ndarray) -> np.ndarray:
     """Return the numbers of `read_16_bit_png` as uint8, scaled from the bits that they use.
 
-    The bits are the fewest from 8 to 16 that hold all visible numbers: cameras give 10 to 14, and
-    pictures of 8 bits are saved as 16. Where all numbers are multiples of 256 or of 257, 8 bits
-    were spread over 16: all 16 are used, so that dark pictures stay dark.
+    They are the fewest bits from 8 to 16 with no visible number over 2 ** bits: cameras give 10 to
+    14, some tools scale to 4096, and pictures of 8 bits are saved as 16. Where all numbers are
+    multiples of 256 or of 257, 8 bits were spread over 16: all 16 are used, so that dark pictures
+    stay dark.
     """
     import cv2
 

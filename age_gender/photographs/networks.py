@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from age_gender import cli
-from age_gender.cli import quiet_stderr
 from age_gender.embeddings import MAX_WIDTH, MIN_WIDTH
 from age_gender.errors import InputError, error_line
 from age_gender.photographs.images import CHIP_SIZE, normalise
+from age_gender.processes.library_output import quiet_stderr
 from age_gender.processes.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:

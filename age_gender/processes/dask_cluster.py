@@ -20,9 +20,10 @@ from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any
 
-from age_gender.cli import counted, environment, require
+from age_gender.cli import counted, require
 from age_gender.errors import InputError, error_line
 from age_gender.processes import interrupts
+from age_gender.processes.library_output import environment
 
 PACKAGE = Path(__file__).resolve().parent.parent
 # Deadlines
@@ -60,7 +61,7 @@ def connect(function: Callable, address: str) -> Iterator[tuple[Callable, Callab
         stack.callback(_close_with_deadline, client.unregister_worker_plugin, name)
 
         @functools.lru_cache(1)
-        def count_threads(moment: float) -> int:  # workers join later, too
+        def count_threads(moment: float) -> int:  # cached by the moment, as workers may join later
             return max(1, sum(_ask_scheduler(scheduler, client.nthreads).values()))
 
         def submit(item: Any) -> _Result:

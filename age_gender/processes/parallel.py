@@ -44,8 +44,8 @@ def map_in_order(
     two items for each worker are read ahead of the result that is waited for.
     Raises what `function` raises, and InputError for a cluster that does not answer.
     """
-    # Call the function here for a single item, since a pool takes 5 ms to import, or if addresses
-    # for threads are lacking: glibc aborts the process where it cannot allocate their local data
+    # No pool for a single item (its import takes 5 ms), nor where the address space is too small
+    # for threads: glibc aborts a process that cannot allocate their thread-local data
     items = iter(items)
     first_items = [*itertools.islice(items, 2)]
     if dask is None and (len(first_items) < 2 or address_space_limit() < THREADS_MB):

@@ -2,7 +2,7 @@
 
 import os
 
-from age_gender.cli import environment, quiet_stderr
+from age_gender.processes.library_output import environment, quiet_stderr
 from age_gender.processes.memory_limit import address_space_limit
 
 TENSORFLOW_MB = 3400  # address space of the smallest training on two processors

@@ -19,8 +19,8 @@ from age_gender.embeddings import MIN_MAGNITUDE
 from age_gender.errors import InputError, printable
 from age_gender.readers import names
 from age_gender.readers.bad_rows import BadRow, RowError
+from age_gender.readers.columns import SAMPLE_ROWS, UNKNOWN_COLUMNS, Columns
 from age_gender.readers.numbers import describe_not_finite
-from age_gender.readers.schema import SAMPLE_ROWS, UNKNOWN_COLUMNS, Columns
 
 CHUNK_ROWS = 2048  # rows in a chunk of an array
 CHUNK_BYTES = 2 << 20  # bytes of text in a chunk, 300 rows of 512; smaller ones cost more per row

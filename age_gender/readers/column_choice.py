@@ -8,13 +8,14 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from age_gender.cli import TRAIN_COMMAND, counted
+from age_gender.cli import counted
 from age_gender.embeddings import MAX_WIDTH, MIN_WIDTH
 from age_gender.errors import InputError
 from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import names
 from age_gender.readers.bad_rows import RowError
-from age_gender.readers.schema import Columns, ColumnSummary, ReadOptions
+from age_gender.readers.columns import Columns, ColumnSummary, ReadOptions
+from age_gender.trained_models import TRAIN_COMMAND
 
 TRANSPOSE = (
     "the table looks transposed; write one row per face, as table.T does in pandas and NumPy"

@@ -11,9 +11,9 @@ from age_gender.errors import InputError
 from age_gender.readers import chunks, csv_headers, numbers, text_chunks, vectors
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.column_choice import TRANSPOSE
+from age_gender.readers.columns import UNKNOWN_COLUMNS, Columns, ReadOptions
 from age_gender.readers.csv_dialects import Dialect, describe_printed, find_dialect
 from age_gender.readers.csv_rows import CsvRow, read_rows
-from age_gender.readers.schema import UNKNOWN_COLUMNS, Columns, ReadOptions
 
 
 def read_chunks(path: str, stream: BinaryIO, options: ReadOptions) -> Iterator[chunks.Chunk]:

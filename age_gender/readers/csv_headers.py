@@ -14,9 +14,9 @@ from age_gender.readers import numbers, vectors
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.chunks import MAX_ROW_BYTES
 from age_gender.readers.column_choice import choose_columns, width_error
+from age_gender.readers.columns import Columns, ColumnSummary, ReadOptions, summarise_columns
 from age_gender.readers.csv_dialects import Dialect
 from age_gender.readers.csv_rows import CsvRow, read_rows
-from age_gender.readers.schema import Columns, ColumnSummary, ReadOptions, summarise_columns
 
 MAX_CELLS = 1 << 16  # cells in a row: far more than an embedding and its metadata
 MAX_SAMPLED_CELLS = 1 << 18  # cells in the rows by which columns are chosen
@@ -41,7 +41,7 @@ def find_header(lines: list[bytes], dialect: Dialect, width: int | None) -> Head
     titles, line_count = None, len(skipped)
     if first and not first.error and _is_header(first.cells, width):
         is_wide = second is not None and len(second.cells) > MIN_WIDTH
-        header = second if is_wide and _are_numbers_of_columns(second.cells, width) else first
+        header = second if is_wide and _are_column_numbers(second.cells, width) else first
         titles, line_count = header.cells, line_count + header.last_line
     elif first and not first.error and skipped:
         titles = _find_titles_in_comment(skipped[-1], len(first.cells), dialect)
@@ -61,13 +61,13 @@ def _is_header(cells: list[str], width: int | None) -> bool:
     """
     if len(cells) == 1:  # only a short word is a title; a line of text is a row
         return re.fullmatch(r"[^\W\d][\w .-]{0,60}", cells[0].strip()) is not None
-    if _are_numbers_of_columns(cells, width):
+    if _are_column_numbers(cells, width):
         return True
     number_cells = [cell for cell in cells[1:] if numbers.is_number_text(cell)]
     return not number_cells and not any(vectors.find_format([cell], width) for cell in cells)
 
 
-def _are_numbers_of_columns(cells: list[str], width: int | None) -> bool:
+def _are_column_numbers(cells: list[str], width: int | None) -> bool:
     """Return whether a row's numbers count up from 0 or 1, as pandas numbers columns."""
     number_cells = [cell for cell in cells[1:] if numbers.is_number_text(cell)]
     for titles in (number_cells, [*cells[:1], *number_cells]):
@@ -99,9 +99,13 @@ def choose_csv_columns(
 
     # Choose columns; before the embedding, a single column that is no label holds names
     columns = _choose_by_titles(path, header, placeholders, summaries, options)
-    is_rest = columns.embedding == tuple(range(1, len(cells)))
+    has_one_column_before = columns.embedding == tuple(range(1, len(cells)))
     first_title = (header or placeholders)[0].strip().casefold()
-    if is_rest and "name" not in columns.metadata_columns and first_title not in LABEL_COLUMNS:
+    if (
+        has_one_column_before
+        and "name" not in columns.metadata_columns
+        and first_title not in LABEL_COLUMNS
+    ):
         metadata_columns = columns.metadata_columns | {"name": 0}
         columns = replace(columns, metadata_columns=metadata_columns, unread_columns=())
     return replace(columns, column_count=count)

@@ -13,7 +13,7 @@ import numpy as np
 from age_gender.errors import InputError
 from age_gender.readers import chunks, json_documents, json_faces, numbers, text_chunks
 from age_gender.readers.bad_rows import RowError
-from age_gender.readers.schema import ReadOptions
+from age_gender.readers.columns import ReadOptions
 
 JSON_HEAD_BYTES = 1 << 20  # first bytes, which show the shape of JSON
 SHAPE_BYTES = 1 << 18  # bytes of these that are parsed if they are not a whole document

@@ -10,8 +10,8 @@ from age_gender.readers.bad_rows import RowError
 from age_gender.readers.names import NAME_COLUMNS
 
 NAME, EMBEDDING = "name", "embedding"  # keys in rows that this reader makes
-# Key of [a face's number in its row, the keys that hold a value per face]; the number is appended
-# to a name that the faces share
+# Key in a face of [its number in the row, the row's keys that hold one value for each face]. The
+# number is appended to the name, unless the name is such a value.
 FACE_POSITION = "\0face"
 MAX_DEPTH = 4  # levels of nested objects whose keys become paths
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from age_gender.readers import chunks, json_chunks, json_faces, numbers, text_chunks, vectors
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.column_choice import choose_columns
-from age_gender.readers.schema import Columns, ReadOptions, summarise_columns
+from age_gender.readers.columns import Columns, ReadOptions, summarise_columns
 
 _LIST = re.compile(rb"\s*:\s*\[")
 # The line before a document in Elasticsearch's bulk files

@@ -9,8 +9,8 @@ import numpy as np
 
 from age_gender.labels import GENDER_COLUMNS, utkface_labels
 from age_gender.readers import tables
+from age_gender.readers.columns import ReadOptions
 from age_gender.readers.label_parsing import LabelColumn
-from age_gender.readers.schema import ReadOptions
 
 
 class LabelledTable(NamedTuple):

@@ -21,8 +21,8 @@ from age_gender.labels import LABEL_COLUMNS
 from age_gender.readers import chunks
 from age_gender.readers.bad_rows import BadRow
 from age_gender.readers.column_choice import ambiguity_error, find_label_columns, width_error
+from age_gender.readers.columns import Columns, ReadOptions
 from age_gender.readers.names import text_name
-from age_gender.readers.schema import Columns, ReadOptions
 
 MAX_NPY_HEADER_BYTES = 10_000  # NumPy evaluates no longer headers either
 FORTRAN_BYTES = 64 << 20  # bytes of an array in column order that are in memory at a time

@@ -7,22 +7,23 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from age_gender.cli import counted, quiet_stderr, require
+from age_gender.cli import counted, require
 from age_gender.embeddings import MIN_WIDTH
 from age_gender.errors import InputError
+from age_gender.processes.library_output import quiet_stderr
 from age_gender.readers import chunks, object_rows, parquet_pages, vectors
 from age_gender.readers.bad_rows import MISSING_EMBEDDING, BadRow, RowError
 from age_gender.readers.column_choice import choose_columns
-from age_gender.readers.names import NAME_COLUMNS
-from age_gender.readers.numpy_files import parse_array
-from age_gender.readers.object_rows import MAX_VALUE_BYTES, limit_size
-from age_gender.readers.schema import (
+from age_gender.readers.columns import (
     SAMPLE_ROWS,
     Columns,
     ColumnSummary,
     ReadOptions,
     summarise_column,
 )
+from age_gender.readers.names import NAME_COLUMNS
+from age_gender.readers.numpy_files import parse_array
+from age_gender.readers.object_rows import MAX_VALUE_BYTES, limit_size
 
 BUFFER_BYTES = 64 << 10  # size of Arrow's buffer for a column
 BATCH_BYTES = 64 << 20  # greatest size of a batch's column of texts or bytes

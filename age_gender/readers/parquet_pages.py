@@ -17,7 +17,7 @@ MAX_PAGE_HEADER_BYTES = 16 << 20  # Arrow has the same bound
 MAX_LIST_VALUES = 1 << 22  # numbers in lists that are decoded however few bytes they take
 # Arrow's names of parquet.thrift's compression codecs, by their numbers
 _CODECS = ("", "snappy", "gzip", "", "brotli", "", "zstd", "lz4_raw")
-_PATH = thrift.make_list_reader(thrift.read_text)
+_read_path = thrift.make_list_reader(thrift.read_text)
 # Bytes of a dictionary page up to which its entries are not measured: repeating them is harmless
 SMALL_DICTIONARY_BYTES = 32 << 10
 # Numbers per compressed byte above which lists are refused; a run of zeros may claim any number
@@ -30,7 +30,7 @@ PATH, CODEC, COMPRESSED_SIZE, DATA_OFFSET, DICTIONARY_OFFSET = 3, 4, 7, 9, 11
 PAGE_TYPE, DECOMPRESSED_SIZE, PAGE_SIZE, DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 1, 2, 3, 5, 7, 8
 _PAGES_BY_TYPE = {0: DATA_PAGE, 2: DICTIONARY_PAGE, 3: DATA_PAGE_V2}
 _PAGE_FIELDS = dict.fromkeys(_PAGES_BY_TYPE.values(), thrift.read_struct)
-_LENGTH = struct.Struct("<I").unpack_from  # length of a text in a dictionary
+_unpack_length = struct.Struct("<I").unpack_from  # length of a text in a dictionary
 
 
 class Span(NamedTuple):
@@ -101,7 +101,7 @@ def _read_column(data: bytes, offset: int) -> tuple[tuple[str, Span], int]:
 
 
 def _read_column_metadata(data: bytes, offset: int) -> tuple[dict, int]:
-    return thrift.read_struct(data, offset, {PATH: _PATH})
+    return thrift.read_struct(data, offset, {PATH: _read_path})
 
 
 def check_pages(path: str, name: str, span: Span, is_list: bool, is_number: bool = False) -> Pages:
@@ -190,7 +190,7 @@ def _largest_entry(path: str, page: _PageHeader, codec: int) -> int:
     offset = largest = 0
     with contextlib.suppress(struct.error):  # at the end
         while True:  # each entry follows its length
-            (size,) = _LENGTH(data, offset)
+            (size,) = _unpack_length(data, offset)
             offset += 4 + size
             if size > largest:
                 largest = size

@@ -11,7 +11,7 @@ from pathlib import Path
 from age_gender.errors import InputError
 from age_gender.processes import interrupts
 from age_gender.readers.chunks import MAX_ROW_BYTES
-from age_gender.readers.schema import SAMPLE_ROWS
+from age_gender.readers.columns import SAMPLE_ROWS
 
 SQLITE_LIMIT_BYTES = 1 << 30  # SQLite's default; with less, a row of larger values is unreadable
 HEAP_BYTES = 128 << 20  # SQLite's memory, for a row of wide BLOBs and for sorting

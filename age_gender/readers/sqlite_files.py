@@ -10,8 +10,8 @@ from typing import BinaryIO, NamedTuple
 from age_gender.errors import InputError
 from age_gender.readers import chunks, object_rows
 from age_gender.readers.column_choice import ambiguity_error, choose_columns
+from age_gender.readers.columns import SAMPLE_ROWS, Columns, ReadOptions, summarise_columns
 from age_gender.readers.object_rows import MAX_VALUE_BYTES, limit_size
-from age_gender.readers.schema import SAMPLE_ROWS, Columns, ReadOptions, summarise_columns
 from age_gender.readers.sqlite_database import Database, quote_sql
 from age_gender.readers.sqlite_vec import Vec0Table
 

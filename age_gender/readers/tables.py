@@ -19,7 +19,7 @@ from age_gender.files import COMPRESSED_SUFFIXES, without_compressed_suffix
 from age_gender.processes import interrupts
 from age_gender.readers import blobs, compressed, text_chunks, unsupported_formats
 from age_gender.readers.chunks import STDIN, Batch, Chunk, RowNumbering, make_batch
-from age_gender.readers.schema import DEFAULT_OPTIONS, ReadOptions
+from age_gender.readers.columns import DEFAULT_OPTIONS, ReadOptions
 
 
 class ChunkReader(Protocol):
@@ -83,7 +83,7 @@ LONG_TEXT_BYTES = 32 << 20  # least size of text for which starting worker proce
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name the columns of `--features` to read."""
+    """Add the options that say how the tables of `--features` are read."""
     add = parser.add_argument
     add("--embedding-column", type=cli.utf8, metavar="NAME",
         help="the column (in an NPZ: the array) of embeddings; if each number has a column, the "

@@ -79,7 +79,7 @@ FORMATS = (
             ".to_csv({new!r}, index=False)", ".csv"),
     _Format((".jpg", ".jpeg", ".png", ".webp", ".bmp"),
             (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF89a"), "a photograph",
-            "python embed.py --images {name} --output {new} makes its embeddings"),
+            "python embed.py --images {name} --output {new}"),
 )  # fmt: skip
 
 

@@ -308,7 +308,7 @@ _OTHER_CONTENTS = (  # beginnings of bytes, and of base64, by what they are
 
 
 def _identify(value: object) -> str:
-    """Return what a value is that is no embedding, for a message, or ""."""
+    """Return what a value that is not an embedding is, for a message; "" if unknown."""
     for beginnings, text_beginnings, identity in _OTHER_CONTENTS:
         known = beginnings if isinstance(value, bytes) else text_beginnings
         if isinstance(value, bytes | str) and value.startswith(known):
@@ -322,7 +322,7 @@ def _identify(value: object) -> str:
 
 
 def describe_value(value: object) -> str:
-    """Return what a value seems to be that is no embedding, or the beginning of a long one."""
+    """Return what a value that is not an embedding seems to be, or the beginning of a long one."""
     if identity := _identify(value):
         return f"{excerpt(value)}, {identity}"
     return excerpt(value) if isinstance(value, str | bytes) and len(value) > LONG_VALUE else ""

@@ -10,7 +10,7 @@ import numpy as np
 from age_gender import paths, rounding, trained_models
 from age_gender.errors import InputError
 from age_gender.readers import chunks, numpy_files, tables
-from age_gender.readers.schema import Columns
+from age_gender.readers.columns import Columns
 from age_gender.scoring import model_choice, predictions
 from age_gender.scoring.scorer import OUTPUTS, ROUNDING, Scorer
 

@@ -47,7 +47,7 @@ def compare_with_model(
 
     # Compare ages
     for prefix, is_in_file in _split_by_file(file_index, files, MIN_LABELS_FOR_CLASS_CHECK):
-        _refuse_classes(prefix, age[is_in_file], estimate[is_in_file], model)
+        _refuse_class_numbers(prefix, age[is_in_file], estimate[is_in_file], model)
     doubts = (
         _describe_age_doubt(prefix, age[is_in_file], estimate[is_in_file], model)
         for prefix, is_in_file in _split_by_file(file_index, files, MIN_AGE_LABELS)
@@ -61,14 +61,14 @@ def compare_with_model(
     wrong_parts = [(prefix, is_wrong[is_in_file]) for prefix, is_in_file in parts]
     swapped = [part for part in wrong_parts if np.mean(part[1]) > 0.5]
     are_mixed = 0 < len(swapped) < len(parts)
-    are_many = len(is_wrong) >= MIN_GENDER_LABELS and is_wrong.mean() > MAX_CONTRADICTED
+    are_often_wrong = len(is_wrong) >= MIN_GENDER_LABELS and is_wrong.mean() > MAX_CONTRADICTED
     contradiction = _describe_contradiction(*(swapped[0] if are_mixed else ("", is_wrong)), model)
     if are_mixed:
         contradiction += ", while those of most other files agree; code the genders of all files "
         contradiction += "in the same way"
-    if are_many and not swapped:
+    if are_often_wrong and not swapped:
         warnings.append(contradiction)
-    if not is_confirmed and (are_mixed or (swapped and are_many)):
+    if not is_confirmed and (are_mixed or (swapped and are_often_wrong)):
         _refuse_swapped(contradiction, are_mixed, table, gender, codes)
     return [f"warning: {warning}" for warning in warnings]
 
@@ -89,8 +89,8 @@ def _refuse_swapped(
         for genders in (gender, np.where(gender >= 0, 1 - gender, -1))
     )
     remedy = "" if are_mixed else f"; if male and female are swapped, use --gender-codes {swapped}"
-    remedy += f"; if they are right, confirm it with --gender-codes {as_read}"
-    raise InputError(contradiction + remedy + " (the option given twice)" * bool(codes))
+    remedy += f"; if they are right, confirm them with --gender-codes {as_read}"
+    raise InputError(contradiction + remedy + ", given twice" * bool(codes))
 
 
 def _split_by_file(
@@ -113,7 +113,7 @@ def _describe_contradiction(prefix: str, is_wrong: np.ndarray, model: str) -> st
     return f"{prefix}{counts} genders contradict the estimates of {model}"
 
 
-def _refuse_classes(prefix: str, age: np.ndarray, estimate: np.ndarray, model: str) -> None:
+def _refuse_class_numbers(prefix: str, age: np.ndarray, estimate: np.ndarray, model: str) -> None:
     """Raise InputError where ages (n,) are all under 10 and most estimated ones are not."""
     if len(age) >= MIN_LABELS_FOR_CLASS_CHECK and age.max() < ADULT_AGE <= np.median(estimate):
         raise InputError(

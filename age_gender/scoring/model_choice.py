@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from age_gender import paths, trained_models
-from age_gender.cli import TRAIN_COMMAND, display_path
+from age_gender.cli import display_path
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.embeddings import fast_median, subsample
 from age_gender.errors import InputError
 from age_gender.scoring.scorer import DISTANCE, Scorer
+from age_gender.trained_models import TRAIN_COMMAND
 
 PROBE_ROWS = 256  # rows scored with each model to choose one
 MIN_FITTING_FRACTION = 0.01  # least fraction of fitting rows; by chance at most 0.001 fit
@@ -47,8 +48,8 @@ def choose_model(
     `model_widths` are those of find_model_widths. Among the models of the rows' width the one with
     the fewest out-of-distribution rows is chosen; ties go to the least median `distance`, rounded
     to tenths, then to the first folder. Without rows it is the first of all. Raises InputError
-    where all rows are out of distribution for all models; unless `must_fit`, only where no model
-    has their width. `hint` ends the message with what else the caller can do.
+    where there is no model of their width and, if `must_fit`, where all rows are out of
+    distribution for all of these. `hint` ends the message with what else the caller can do.
     """
     if not model_widths:
         raise InputError(

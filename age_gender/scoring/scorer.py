@@ -7,19 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from age_gender.cli import TRAIN_COMMAND, quiet_stderr
 from age_gender.embedding_space import is_out_of_distribution
 from age_gender.errors import InputError, printable
+from age_gender.processes.library_output import quiet_stderr
 from age_gender.readers import chunks, tables
 from age_gender.readers.bad_rows import BadRow
+from age_gender.trained_models import TRAIN_COMMAND
 
 OUTPUTS = ("age", "age_low", "age_high", "female_probability", "distance", "rounding_years")
 DISTANCE, ROUNDING = OUTPUTS.index("distance"), OUTPUTS.index("rounding_years")
 BATCH_ROWS = 256  # rows whose activations stay in the processor's cache
 LOADED_BYTES = 32 << 20  # greatest memory that a loaded model takes
 _xnnpack_has_written = False  # whether XNNPACK has written its line, which it does once per process
-OUT_OF_DISTRIBUTION = "an embedding of another network than the model's, or rounded too coarsely"
-REMEDY = (
+OOD_REASON = "an embedding of another network than the model's, or rounded too coarsely"
+OOD_REMEDY = (
     "embed it with that network, skip such rows with --skip-bad-rows, or score them with --force; "
     f"for another network train a model: {TRAIN_COMMAND}"
 )
@@ -143,5 +144,5 @@ def reject_rows(batch: chunks.Batch, is_ood: np.ndarray) -> chunks.Batch:
         called = "" if name is None else f" ({printable(name)})"
         row = int(batch.row_indices[index]) + 1
         line = batch.line_numbers[index] if batch.line_numbers else 0
-        bad_rows.append(BadRow(path, row, line, f"{OUT_OF_DISTRIBUTION}{called}", REMEDY))
+        bad_rows.append(BadRow(path, row, line, f"{OOD_REASON}{called}", OOD_REMEDY))
     return replace(batch, bad_rows=sorted(bad_rows)).keep(np.flatnonzero(~is_ood))

@@ -67,7 +67,7 @@ def read_faces(train: Path, children: Path | None) -> tuple["Records", np.ndarra
 
 
 def hold_out(names: list[str], is_adult: np.ndarray, seed: int) -> np.ndarray:
-    """Return whether each row (n,) is held out: all views of HELD_OUT_FRACTION of the faces.
+    """Return whether each row (n,) is held out: all rows of HELD_OUT_FRACTION of the faces.
 
     Raises InputError where no face is left to train on.
     """
@@ -83,13 +83,14 @@ def hold_out(names: list[str], is_adult: np.ndarray, seed: int) -> np.ndarray:
     return is_held_out
 
 
-def fit_space(
+def scale_and_fit_space(
     records: "Records", is_held_out: np.ndarray, views: Path | None
 ) -> tuple[np.ndarray, np.ndarray | None, EmbeddingSpace]:
-    """Return unit-length embeddings (n, W), views of the training faces, and their space.
+    """Scale the embeddings to unit length, read the views, and fit the space of both.
 
-    The views are None without a file, or where its faces are too few or of another network.
-    Raises InputError where nothing can be learnt from the embeddings.
+    Returns embeddings (n, W), the views of training faces, and their space. The views are None
+    without a file, or where its faces are too few or of another network. Raises
+    InputError where nothing can be learnt from the embeddings.
     """
     # Fit the space of the embeddings and the views
     embeddings = to_unit_length(records.features)

@@ -16,13 +16,13 @@ MAX_LINKS = 100_000  # linked pairs in memory above which groups are merged
 def group_near_duplicates(
     unit_features: np.ndarray, face_rows: np.ndarray, query_rows: np.ndarray
 ) -> np.ndarray:
-    """Return the number of each row's group of near-duplicates, (n,); features are (n, W).
+    """Return each row's group of near-duplicates, as a number (n,); features are (n, W).
 
     A query and a face (row numbers; queries are among the faces) are linked if their cosine is
     above MIN_COSINE, that is, their distance below sqrt(2 (1 - MIN_COSINE)); groups are the
     connected components. Pairs are filtered by that distance along the first principal component,
     then in PREFILTER_COMPONENTS of them. A projection shortens distances, so no pair is lost.
-    Memory is bounded however many there are.
+    Memory is bounded however many pairs are linked.
     """
     # Sort along the first component
     components = _leading_components(unit_features, face_rows)

@@ -85,7 +85,7 @@ def check_parquet(data: bytes) -> None:
     """
     from age_gender.errors import InputError
     from age_gender.readers import tables
-    from age_gender.readers.schema import ReadOptions
+    from age_gender.readers.columns import ReadOptions
 
     content = bytearray(parquet_files()[(data[0] if data else 0) % len(parquet_files())])
     for i in range(1, len(data) - 2, 3):

@@ -126,7 +126,7 @@ def read_text(
     """
     from age_gender.errors import InputError
     from age_gender.readers import chunks, tables, text_chunks
-    from age_gender.readers.schema import ReadOptions
+    from age_gender.readers.columns import ReadOptions
 
     reader = reader or tables.read_csv_chunks
     with contextlib.suppress(InputError):
@@ -189,7 +189,7 @@ def check_sqlite(data: bytes) -> None:
     """
     from age_gender.errors import InputError
     from age_gender.readers import tables
-    from age_gender.readers.schema import ReadOptions
+    from age_gender.readers.columns import ReadOptions
 
     how, rest = data[0] % 4 if data else 0, data[1:]
     step = WIDTH * (4, 8)[how] if how < 2 else 1
@@ -263,7 +263,7 @@ def check_npz(data: bytes) -> None:
 def compare_npz(path: str) -> None:
     from age_gender.errors import InputError
     from age_gender.readers import chunks, tables
-    from age_gender.readers.schema import ReadOptions
+    from age_gender.readers.columns import ReadOptions
 
     try:
         names, blocks, bad, numbering = [], [], [], chunks.RowNumbering()

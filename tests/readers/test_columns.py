@@ -9,7 +9,7 @@ import pytest
 import prepare
 from age_gender.errors import InputError
 from age_gender.readers import chunks, label_parsing, labelled_tables, tables
-from age_gender.readers.schema import DEFAULT_OPTIONS, ReadOptions
+from age_gender.readers.columns import DEFAULT_OPTIONS, ReadOptions
 from age_gender.training import records
 
 pandas = pytest.importorskip("pandas")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from age_gender import paths
 from age_gender.errors import InputError
 from age_gender.readers import json_chunks, tables
-from age_gender.readers.schema import ReadOptions
+from age_gender.readers.columns import ReadOptions
 
 pandas = pytest.importorskip("pandas")
 

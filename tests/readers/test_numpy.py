@@ -13,7 +13,7 @@ from conftest import MODEL, refusal
 import run
 from age_gender.errors import InputError
 from age_gender.readers import tables
-from age_gender.readers.schema import ReadOptions
+from age_gender.readers.columns import ReadOptions
 
 
 def read(*paths, **options) -> tuple[list[str], np.ndarray]:

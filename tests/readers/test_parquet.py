@@ -12,7 +12,7 @@ from conftest import refusal
 
 from age_gender.errors import InputError
 from age_gender.readers import parquet_pages, tables
-from age_gender.readers.schema import ReadOptions
+from age_gender.readers.columns import ReadOptions
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as st_numpy
 from age_gender import table_writing
 from age_gender.errors import InputError
 from age_gender.readers import chunks, numpy_files, tables
-from age_gender.readers.schema import ReadOptions
+from age_gender.readers.columns import ReadOptions
 from age_gender.readers.text_chunks import BOM
 from age_gender.table_writing import quote_csv
 

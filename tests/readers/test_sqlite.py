@@ -20,7 +20,7 @@ from conftest import MODEL, refusal, start
 from age_gender import paths
 from age_gender.errors import InputError
 from age_gender.readers import sqlite_database, tables
-from age_gender.readers.schema import ReadOptions
+from age_gender.readers.columns import ReadOptions
 
 ENDLESS = "with recursive c(x) as (select 1 union all select x + 1 from c)"
 
@@ -96,9 +96,9 @@ def test_a_view_of_wide_values_takes_no_memory(tmp_path, features):
     path = make(tmp_path / "t.db", [], f"create view a as select {wide} from ({ten})")
     for query in (None, "select * from a"):
         code = (
-            "from age_gender.readers import tables, schema, sqlite_database\n"
+            "from age_gender.readers import tables, columns, sqlite_database\n"
             "sqlite_database.VIEW_SECONDS = 0.5\n"
-            f"try: tables.read([{str(path)!r}], schema.ReadOptions(query={query!r}))\n"
+            f"try: tables.read([{str(path)!r}], columns.ReadOptions(query={query!r}))\n"
             "except Exception as error: print(error)\n"
             "print(next(line for line in open('/proc/self/status') if 'VmHWM' in line))"
         )

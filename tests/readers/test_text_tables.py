@@ -8,7 +8,7 @@ import pytest
 from other_tools import refusal
 
 from age_gender.readers import tables
-from age_gender.readers.schema import ReadOptions
+from age_gender.readers.columns import ReadOptions
 
 COUNT = 6
 TITLES = [f"e{i}" for i in range(512)]

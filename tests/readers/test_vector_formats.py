@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as st_numpy
 from age_gender.errors import InputError
 from age_gender.readers import blobs, tables, vectors
 from age_gender.readers.bad_rows import RowError
-from age_gender.readers.schema import ReadOptions
+from age_gender.readers.columns import ReadOptions
 
 WIDTH = 20
 
