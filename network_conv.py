@@ -1,8 +1,8 @@
 """Build the network (embedding in, two softmaxes out), its losses and export; not a program.
 
 train.py applies the model of `build_preprocessing` to all embeddings once, and trains that of
-`build_network` on its output. `build_scorer` joins both for the export, and adds the layers from
-the softmaxes to an age, its interval and a probability.
+`build_network` on its output. `build_scorer` joins both for the export. It adds the layers from
+the softmaxes to an age, its interval and a probability, and those that check the row.
 """
 
 import tempfile

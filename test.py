@@ -63,7 +63,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--batch-size", type=cli.whole_number(1), default=128, metavar="N",
         help="faces per printed line")
     add("--report", type=Path, metavar="DIR",
-        help="folder for report.html, its plots and figures.json; existing ones are replaced")
+        help="folder for report.html, its plots, figures.json and tables.md; what is there is "
+        "replaced")
     add("--views", type=Path, metavar="NPZ",
         help="also measure each crop of the faces (a file that embed.py --views wrote)")
     add("--lfw", type=Path, metavar="CSV",

@@ -109,8 +109,8 @@ def storage_deviation(width: int, norm: float) -> float:
     """Return the standard deviation of the rounding error of stored numbers, at unit length.
 
     It is that of float16 and three decimals together, for vectors of this `norm`. The norm is
-    rounded to a power of ten, so that 0.3 to 3 count as 1: such embeddings are often scaled to unit
-    length later.
+    rounded to a power of ten, so that 0.32 to 3.16 count as 1: such embeddings are often scaled to
+    unit length later.
     """
     three_decimals = THREE_DECIMALS_DEVIATION / 10 ** round(np.log10(norm))
     return float(np.hypot(three_decimals, FLOAT16_DEVIATION / width**0.5))

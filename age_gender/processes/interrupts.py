@@ -1,7 +1,7 @@
 """Turn Ctrl-C, TERM and HUP into KeyboardInterrupt, so that temporary files are removed.
 
-`cli.report_error` then prints "interrupted" and the script ends with 130. They are deferred while a
-process forks. Until `cli.run` calls main(), startup.py handles them.
+`cli.report_error` then prints "interrupted" and the script ends with 130. The signals are deferred
+while a process forks. Until `cli.run` calls main(), startup.py handles them.
 """
 
 import contextlib

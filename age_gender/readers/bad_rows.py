@@ -1,4 +1,4 @@
-"""Define the position of a row, and its errors: RowError in parsing, BadRow in the list."""
+"""Define a row's position, RowError for a row that cannot be used, and BadRow, which locates it."""
 
 from typing import NamedTuple
 

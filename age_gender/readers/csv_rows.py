@@ -8,7 +8,8 @@ from age_gender.readers import chunks
 from age_gender.readers.bad_rows import RowError
 from age_gender.readers.csv_dialects import Dialect
 
-# From this broken row of a text on, all lines that it consumed are skipped, which bounds the time
+# Number of broken rows in a text from which on reading resumes after all lines that the parser
+# consumed; this bounds the time
 MAX_BROKEN_ROWS = 100
 
 

@@ -45,7 +45,8 @@ def split_into_chunks(
         rest += piece
         if len(rest) < needed:  # without a whole row, twice as much is read before the next search
             continue
-        for find_line_end in (bytes.find, bytes.rfind):  # first or last line end of too long a row
+        # Resume after too long a row at its first line end, then at the last one read
+        for find_line_end in (bytes.find, bytes.rfind):
             if end := find_end(rest):
                 yield replace(template, data=rest[:end], file_range=(offset, end), input_bytes=end)
                 rest, offset = rest[end:], offset + end

@@ -94,7 +94,10 @@ def measure(table: "pd.DataFrame", loss: np.ndarray) -> dict:
 
 
 def measure_variant(name: str, table: "pd.DataFrame") -> dict:
-    """Return the figures of a table of one crop; a gender without faces has none."""
+    """Return the figures of the faces in one variant: a crop, or a way of storage.
+
+    A gender without faces has none.
+    """
     figures = measure_group(name, table, ("age_mae", "interval_coverage"))
     for gender, is_right in table.is_gender_right.groupby(table.gender):
         figures[f"{GENDERS[gender]}_right"] = estimate_interval(is_right)

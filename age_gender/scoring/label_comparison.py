@@ -80,7 +80,7 @@ def _refuse_swapped(
     gender: np.ndarray,
     codes: dict[str, int],
 ) -> None:
-    """Raise InputError unless the columns mean these genders (n,) without the codes too."""
+    """Raise InputError unless codes were given, and the columns mean the same without them."""
     with contextlib.suppress(InputError):  # they mean nothing without the codes
         if codes and np.array_equal(gender, label_parsing.read_genders(table.genders, {})):
             return

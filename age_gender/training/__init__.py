@@ -1,1 +1,1 @@
-"""Training data: TFRecords, near-duplicates, augmentation by crops, batches."""
+"""Prepare training data (TFRecords, near-duplicates, crops, batches), and calibrate the outputs."""

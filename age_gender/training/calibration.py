@@ -9,8 +9,8 @@ from keras import ops
 from age_gender.labels import INTERVAL_COVERAGE
 from age_gender.metrics import compute_expected_age
 
-# Estimated age in years at which the gender's logits are halfway between a newborn's and an
-# adult's; fitted on held-out children.
+# Estimated age in years at which `child_factor` is halfway between its values for a newborn and for
+# an adult; fitted on held-out children.
 CHILD_AGE_MIDPOINT = 3.5
 CHILD_CERTAINTY_AGE = 25  # years; hardly any child is estimated older
 # From this estimated age on, the tail is multiplied by the factor: with one tail for all ages,
