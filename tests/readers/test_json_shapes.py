@@ -1,6 +1,7 @@
 """Whatever shape tools give to JSON, each vector comes back to the last bit, named and in order."""
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -165,13 +166,11 @@ def test_flat_lists_of_numbers_or_bytes_are_cut_into_vectors(tmp_path, document,
 
 
 @pytest.mark.parametrize("opening, closing", [('{"a":', "}"), ("[", "]"), ('{"data": [', "]}")])
-def test_json_nested_deeply_is_read_or_refused_in_one_line(tmp_path, opening, closing):
-    """How deep Python's stack goes depends on its version."""
-    for depth in (950, 20_000, 200_000):
+def test_json_nested_deeply_is_refused_in_one_line(tmp_path, opening, closing):
+    for depth in (950, 20_000):
         (tmp_path / "t.json").write_text(opening * depth + str([0.5] * 20) + closing * depth)
-        try:
+        if (opening, depth) == ("[", 950) and sys.version_info >= (3, 12):  # a deeper C stack
             assert tables.read([tmp_path / "t.json"])[1].tolist() == [[0.5] * 20]
-        except InputError:
             continue
-    with pytest.raises(InputError):
-        tables.read([tmp_path / "t.json"])
+        with pytest.raises(InputError):
+            tables.read([tmp_path / "t.json"])
